@@ -1,0 +1,78 @@
+/** Writes that are either wholly there or not at all, and file-system errors in one clear line. */
+import { randomBytes } from "node:crypto";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { FileError } from "../errors.js";
+
+/** Suffix of a file that is still being written; one left behind by a killed process may be deleted. */
+export const TEMPORARY_SUFFIX = ".partial";
+
+/**
+ * Write a file so that a reader, or a process killed or a machine stopped at any point, finds either the former contents or the new ones:
+ * temporary file in the same folder, fsync, rename, fsync of the folder. `beforeRename` runs when the bytes are safe on disk.
+ *
+ * @throws FileError when the folder cannot be written to or is full; what was there before is untouched.
+ */
+export async function writeFileAtomic(
+  path: string,
+  contents: Uint8Array | string,
+  beforeRename?: () => Promise<void>,
+): Promise<void> {
+  const temporary = join(
+    dirname(path),
+    `.${basename(path)}.${randomBytes(4).toString("hex")}${TEMPORARY_SUFFIX}`,
+  );
+  try {
+    const file = await open(temporary, "wx");
+    try {
+      await file.writeFile(contents);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await beforeRename?.();
+    await rename(temporary, path);
+    await syncFolder(dirname(path));
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw explainFileSystem(error, "write", path);
+  }
+}
+
+/** Make renames in a folder survive a power cut. File systems that cannot sync a folder are let be. */
+export async function syncFolder(path: string): Promise<void> {
+  let folder: FileHandle | undefined;
+  try {
+    folder = await open(path, "r");
+    await folder.sync();
+  } catch (error) {
+    if (!["EINVAL", "EPERM", "EISDIR", "ENOTSUP"].includes(errorCode(error) ?? "")) throw error;
+  } finally {
+    await folder?.close();
+  }
+}
+
+/** The system's code of an error ("ENOSPC"), if it has one. */
+export function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}
+
+const REASONS: Record<string, [reason: string, remedy: string]> = {
+  ENOSPC: ["no space is left on its disk", "free some space, then go on with: atlas resume"],
+  EDQUOT: ["the disk quota is used up", "free some space, then go on with: atlas resume"],
+  EFBIG: ["it would pass the limit on a file's size", "raise the limit (ulimit -f), then go on with: atlas resume"],
+  EROFS: ["it is on a read-only file system", "choose another folder with --runs DIR"],
+  EACCES: ["permission is denied", "give yourself write permission, or choose another folder with --runs DIR"],
+  EPERM: ["it is not permitted", "give yourself write permission, or choose another folder with --runs DIR"],
+  ENOTDIR: ["a part of its path is a file, not a folder", "choose another folder with --runs DIR"],
+  EEXIST: ["something that is not a folder is in its place", "choose another folder with --runs DIR"],
+  ENOENT: ["it does not exist", "check the path"],
+  EISDIR: ["it is a folder, not a file", "check the path"],
+};
+
+/** Turn a file-system error into a {@link FileError} that names the path, the reason and the remedy; pass any other error through. */
+export function explainFileSystem(error: unknown, action: "read" | "write" | "create", path: string): unknown {
+  const known = REASONS[errorCode(error) ?? ""];
+  if (error instanceof FileError || known === undefined) return error;
+  return new FileError(`cannot ${action} ${path}: ${known[0]}`, known[1], { cause: error });
+}
