@@ -1,0 +1,185 @@
+/** Runs an experiment: config, run folder, worker, stages, result, report. */
+import { rm } from "node:fs/promises";
+import { AtlasError, Interrupted, SetupError, WorkerUnavailable } from "../errors.js";
+import { RESULT_SCHEMA, Result } from "../result.js";
+import { RunConfig, RunFolder } from "../run/folder.js";
+import { VERSION } from "../version.js";
+import { connectWorker, type Session, type Worker } from "../worker/index.js";
+import { Context } from "./context.js";
+import { completeConfig, type Experiment } from "./define.js";
+import { Progress } from "./progress.js";
+import { writeReport } from "./report.js";
+import { Runs } from "./sources.js";
+
+export interface WorkerChoice {
+  /** "local" (default) or "grpc://host:port". */
+  address?: string;
+  /** "auto" (default), "cpu", "cuda", "cuda:1". */
+  device?: string;
+  /** Threads that CPU work uses; default: the worker's choice. */
+  threads?: number;
+}
+
+export interface RunOptions {
+  /** Folder of run folders (default "runs"). */
+  runs?: string;
+  /** Random, and recorded, when left out. */
+  seed?: number;
+  preset?: string;
+  worker?: WorkerChoice;
+  progress?: Progress;
+  /** Abort it to stop the run after saving what is finished. */
+  signal?: AbortSignal;
+  /** The experiment's file, when it is not one of this package's. */
+  file?: string;
+}
+
+/** A finished run. */
+export interface Outcome {
+  id: string;
+  path: string;
+  result: Result;
+  /** Undefined when the report could not be written (a warning says why). */
+  report?: string;
+}
+
+/**
+ * Run an experiment from the start.
+ *
+ * @param given values that differ from the preset's and the schema's defaults
+ * @throws UsageError, FileError, RpcError, WorkerDied …: the run can then be resumed, unless it had not begun
+ * @throws Interrupted when `signal` was aborted
+ */
+export async function runExperiment<E extends Experiment>(
+  experiment: E,
+  given: Parameters<NonNullable<E["presets"]>>[0],
+  options: RunOptions = {},
+): Promise<Outcome> {
+  const runsDir = options.runs ?? "runs";
+  const { config: complete, preset } = completeConfig(experiment, given, options.preset);
+  const config = (await experiment.prepare?.(complete, new Runs(runsDir, experiment.name))) ?? complete;
+  const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
+  const { address = "local", device = "auto", threads } = options.worker ?? {};
+  const run = await RunFolder.create(runsDir, {
+    experiment: experiment.name,
+    file: options.file,
+    preset,
+    seed,
+    config: RunConfig.shape.config.parse(config),
+    worker: { address, device, threads },
+    versions: { atlas: VERSION, node: process.version },
+  });
+  return carryOut(experiment, run, { address, device, threads }, options, true);
+}
+
+/**
+ * Go on with a run that was interrupted, from its last checkpoints.
+ *
+ * @throws UsageError when it is finished already, or another process works in it
+ */
+export async function resumeExperiment(
+  experiment: Experiment,
+  path: string,
+  options: Pick<RunOptions, "worker" | "progress" | "signal"> = {},
+): Promise<Outcome> {
+  const run = await RunFolder.resume(path);
+  // The same device and threads as before, since on another number of threads the last bits differ.
+  const before = (await run.events()).find((e) => e.type === "worker");
+  const worker: WorkerChoice = {
+    address: options.worker?.address ?? run.config.worker.address,
+    device: options.worker?.device ?? before?.device ?? run.config.worker.device,
+    threads: options.worker?.threads ?? before?.threads ?? run.config.worker.threads,
+  };
+  return carryOut(experiment, run, worker, options, false);
+}
+
+async function carryOut(
+  experiment: Experiment,
+  run: RunFolder,
+  choice: WorkerChoice,
+  { progress = new Progress(), signal = new AbortController().signal }: RunOptions,
+  fresh: boolean,
+): Promise<Outcome> {
+  let worker: Worker | undefined;
+  let session: Session | undefined;
+  try {
+    const { config } = completeConfig(experiment, run.config.config, run.config.preset);
+    progress.info(`run       ${run.path}`);
+    worker = await connectWorker({
+      worker: choice.address ?? "local",
+      device: choice.device,
+      threads: choice.threads,
+      onLog: (line) => progress.debug(line),
+      signal,
+    });
+    session = await worker.openSession({ label: run.id, device: choice.device ?? "auto" });
+    await checkSameWorker(run, worker, session, progress);
+    const context = new Context({ session, run, seed: run.config.seed, progress, signal });
+    const findings = await experiment.run(context, config);
+    const result = Result.parse({
+      schema: RESULT_SCHEMA,
+      experiment: experiment.name,
+      seed: run.config.seed,
+      ...findings,
+      timings: context.timings,
+      environment: {
+        device: session.device,
+        threads: worker.info.threads,
+        versions: { atlas: VERSION, node: process.version, ...worker.info.versions },
+      },
+    });
+    const report = await writeReport(run, result, context, progress);
+    await run.writeResult(result);
+    return { id: run.id, path: run.path, result, report };
+  } catch (error) {
+    throw await recordFailure(run, error, signal, fresh, worker === undefined);
+  } finally {
+    await session?.close().catch(() => undefined);
+    await worker?.close().catch(() => undefined);
+    await run.close().catch(() => undefined);
+    progress.erase();
+  }
+}
+
+/** Record what computes; say so when it is not what the run began on, for the last bits may then differ. */
+async function checkSameWorker(
+  run: RunFolder,
+  worker: Worker,
+  session: Session,
+  progress: Progress,
+): Promise<void> {
+  const { threads, workerVersion: version } = worker.info;
+  const now = { device: session.device, threads, version };
+  const before = (await run.events()).find((e) => e.type === "worker");
+  await run.append({ type: "worker", address: worker.address, ...now });
+  if (before && (before.device !== now.device || before.threads !== now.threads || before.version !== now.version))
+    progress.warn(
+      `the run began on ${before.device} with ${before.threads} threads (worker ${before.version}) and goes on on ${now.device} with ` +
+        `${now.threads} (worker ${now.version}): its last digits may differ from an undisturbed run's`,
+    );
+}
+
+/** Write down why a run stopped, and return the error to show. A new run that was refused before it began leaves nothing behind. */
+async function recordFailure(
+  run: RunFolder,
+  error: unknown,
+  signal: AbortSignal,
+  fresh: boolean,
+  withoutWorker: boolean,
+): Promise<unknown> {
+  const resume = `go on with: atlas resume ${run.id}`;
+  const began = (await run.events().catch(() => [])).some((e) => e.type === "epoch");
+  const usersMistake = error instanceof AtlasError && error.exitCode === 2;
+  const neverStarted = withoutWorker && (error instanceof SetupError || error instanceof WorkerUnavailable);
+  if (fresh && !began && (usersMistake || neverStarted)) {
+    await rm(run.path, { recursive: true, force: true }).catch(() => undefined);
+    return error;
+  }
+  if (signal.aborted) {
+    await run.append({ type: "interrupted" }).catch(() => undefined);
+    return new Interrupted(`interrupted; what was finished is kept in ${run.path}`, resume);
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  await run.append({ type: "failed", message, remedy: resume }).catch(() => undefined);
+  return error;
+}

@@ -1,0 +1,89 @@
+/**
+ * A session without a worker, for testing what the orchestrator does: an object's state after an epoch is a hash of its state before, its seed,
+ * and the state of everything it depends on at that moment. So any difference in what was computed when shows in the final state.
+ */
+import { createHash } from "node:crypto";
+import type { StageSession } from "../../../src/experiment/context.js";
+
+export interface FakeObject {
+  handle: string;
+  role: string;
+  kind: string;
+  epoch: number;
+  totalEpochs: number;
+  facts: Record<string, unknown>;
+}
+
+interface State {
+  hash: string;
+  epoch: number;
+  dependencies: string[];
+}
+
+export class FakeSession {
+  readonly states = new Map<string, State>();
+  /** Every epoch done, in order: "predictor 1". */
+  readonly log: string[] = [];
+  /** Die (or be interrupted) when this many epochs have been done. */
+  failAfter = Number.POSITIVE_INFINITY;
+  onFail: () => Error = () => new Error("killed");
+
+  private create(role: string, options: Record<string, unknown>, totalEpochs: number): FakeObject {
+    const handle = `${role}-${this.states.size}`;
+    const dependencies = Object.values(options).flatMap((v) =>
+      typeof v === "object" && v !== null && "handle" in v ? [String(v.handle)] : [],
+    );
+    this.states.set(handle, { hash: hash(role, JSON.stringify(options.seed)), epoch: 0, dependencies });
+    return { handle, role, kind: "fake", epoch: 0, totalEpochs, facts: {} };
+  }
+
+  readonly createDataset = async (o: Record<string, unknown>) => this.create("dataset", o, 1);
+  readonly createAtlas = async (o: Record<string, unknown>) => this.create("atlas", o, 0);
+  readonly createPredictor = async (o: Record<string, unknown>) => this.create("predictor", o, Number(o.epochs));
+  readonly createAlgebra = async (o: Record<string, unknown>) => this.create("algebra", o, Number(o.epochs));
+  readonly createCosets = async (o: Record<string, unknown>) => this.create("cosets", o, Number(o.epochs));
+
+  state(object: FakeObject): State {
+    return this.states.get(object.handle)!;
+  }
+
+  async snapshot(object: FakeObject): Promise<{ bytes: Uint8Array; epoch: number }> {
+    const { hash, epoch } = this.state(object);
+    return { bytes: Buffer.from(JSON.stringify({ hash, epoch })), epoch };
+  }
+
+  async restore(object: FakeObject, bytes: Uint8Array): Promise<void> {
+    Object.assign(this.state(object), JSON.parse(Buffer.from(bytes).toString()));
+  }
+
+  async loadWeights(object: FakeObject, bytes: Uint8Array): Promise<void> {
+    this.state(object).hash = hash(Buffer.from(bytes).toString());
+  }
+
+  async advance(object: FakeObject, options: Parameters<StageSession["advance"]>[1]): Promise<void> {
+    const state = this.state(object);
+    while (state.epoch < (options?.untilEpoch ?? object.totalEpochs)) {
+      options?.signal?.throwIfAborted();
+      if (this.log.length >= this.failAfter) throw this.onFail();
+      state.hash = hash(state.hash, ...state.dependencies.map((d) => this.states.get(d)!.hash));
+      state.epoch++;
+      this.log.push(`${object.role} ${state.epoch}`);
+      await options?.onEpoch?.({
+        epoch: state.epoch,
+        totalEpochs: object.totalEpochs,
+        metrics: { loss: Number.parseInt(state.hash.slice(0, 8), 16) },
+        seconds: 1,
+        snapshot: options.snapshotEvery ? (await this.snapshot(object)).bytes : undefined,
+      });
+    }
+  }
+
+  /** As the code under test sees it. */
+  get session(): StageSession {
+    return this as unknown as StageSession;
+  }
+}
+
+function hash(...parts: string[]): string {
+  return createHash("sha256").update(parts.join("|")).digest("hex");
+}
