@@ -1,0 +1,56 @@
+/** `atlas pde …`, `atlas run FILE …`: a command made from an experiment. */
+import type { Command } from "commander";
+import { describeResult } from "../algebra/index.js";
+import type { Experiment } from "../experiment/define.js";
+import { Progress } from "../experiment/progress.js";
+import { type Outcome, runExperiment } from "../experiment/runner.js";
+import { onInterrupt } from "./interrupt.js";
+import { addCommonOptions, commonOptions, givenValues } from "./options.js";
+
+/** Add an experiment's flags and action to its command. `file` is set for a user's own. */
+export function buildExperimentCommand(command: Command, experiment: Experiment, file?: string): Command {
+  command.summary(experiment.summary).description(experiment.summary);
+  command.optionsGroup("The experiment:");
+  for (const flag of experiment.flags) command.addOption(flag.option);
+  if (experiment.presetNames.length > 0)
+    command.option(
+      `--preset <${experiment.presetNames.join("|")}>`,
+      "Values for the parameters that are not given",
+    );
+  command.optionsGroup("The run:");
+  addCommonOptions(command);
+  const examples = experiment.examples ?? [`atlas ${command.name()} --fixed-seed`];
+  command.addHelpText(
+    "after",
+    `\nEvery flag may be written with _ in place of -.\n\nExamples:\n${examples.map((e) => `  ${e}`).join("\n")}`,
+  );
+  return command.action(async () => {
+    const { seed, fixed_seed, worker, device, threads, runs, json, quiet, debug } = commonOptions(command);
+    const given = givenValues(command, experiment.flags);
+    const preset: unknown = command.getOptionValue("preset");
+    const progress = new Progress({ quiet, debug });
+    const interrupt = onInterrupt(progress);
+    try {
+      const outcome = await runExperiment(experiment, given, {
+        runs,
+        seed: seed ?? (fixed_seed ? 0 : undefined),
+        preset: typeof preset === "string" ? preset : undefined,
+        worker: { address: worker, device, threads },
+        progress,
+        signal: interrupt.signal,
+        file,
+      });
+      printOutcome(outcome, json);
+    } finally {
+      interrupt.dispose();
+    }
+  });
+}
+
+/** The end of a run on stdout: the result document alone, or what was found in words and where it lies. */
+export function printOutcome({ path, report, result }: Outcome, json: boolean): void {
+  if (json) return void process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+  const lines = [...describeResult(result), `run     ${path}`];
+  if (report !== undefined) lines.push(`report  ${report}`);
+  process.stdout.write(`${lines.join("\n")}\n`);
+}

@@ -1,0 +1,51 @@
+/** Options that every experiment's command has, and how parsed options become values. */
+import type { Command } from "commander";
+import { z } from "zod";
+import { type Flag, flagsOf } from "../experiment/flags.js";
+
+const Common = z.object({
+  seed: z.int().min(0).optional().describe("Seed of all randomness; random, and recorded, when left out"),
+  fixed_seed: z.boolean().default(false).describe("Use a fixed seed: that of --seed, or 0"),
+  worker: z
+    .string()
+    .default("local")
+    .meta({ description: "Where to compute: local, or grpc://HOST:PORT", placeholder: "where" }),
+  device: z
+    .string()
+    .default("auto")
+    .meta({ description: "auto (a GPU if there is one), cpu, cuda, cuda:1", placeholder: "name" }),
+  threads: z.int().positive().optional().describe("CPU threads of the worker"),
+  runs: z.string().default("runs").meta({ description: "Folder of the run folders", placeholder: "dir" }),
+  json: z.boolean().default(false).describe("Print the result document, and nothing else, on stdout"),
+  quiet: z.boolean().default(false).describe("No progress, only warnings and the result"),
+  debug: z.boolean().default(false).describe("Show the worker's log, and where an error came from"),
+});
+export type CommonOptions = z.infer<typeof Common>;
+export type CommonOption = keyof CommonOptions;
+
+const COMMON_FLAGS = flagsOf(Common);
+
+/** Add some of the common options to a command. */
+export function addCommonOptions(
+  command: Command,
+  names: readonly CommonOption[] = Object.keys(Common.shape) as CommonOption[],
+): Command {
+  for (const flag of COMMON_FLAGS)
+    if ((names as readonly string[]).includes(flag.field)) command.addOption(flag.option);
+  return command;
+}
+
+/** The common options as given, checked, defaults filled in. @throws UsageError */
+export function commonOptions(command: Command): CommonOptions {
+  return Common.parse(givenValues(command, COMMON_FLAGS));
+}
+
+/** The values of the flags that were given, by field. @throws UsageError for the first that is not accepted */
+export function givenValues(command: Command, flags: readonly Flag[]): Record<string, unknown> {
+  const values: Record<string, unknown> = {};
+  for (const flag of flags) {
+    const value: unknown = command.getOptionValue(flag.option.attributeName());
+    if (typeof value === "string" || typeof value === "boolean") values[flag.field] = flag.parse(value);
+  }
+  return values;
+}

@@ -1,0 +1,55 @@
+/** `atlas resume RUN`: finish a run that was interrupted, killed, or failed. */
+import type { Command } from "commander";
+import { UsageError } from "../errors.js";
+import { builtinExperiments, loadExperiment } from "../experiment/load.js";
+import { Progress } from "../experiment/progress.js";
+import { resumeExperiment } from "../experiment/runner.js";
+import { Result } from "../result.js";
+import { findRun, type Run } from "../run/folder.js";
+import { printOutcome } from "./experiment.js";
+import { onInterrupt } from "./interrupt.js";
+import { addCommonOptions, commonOptions } from "./options.js";
+
+export function register(program: Command): void {
+  const command = program
+    .command("resume")
+    .description("Go on with a run from its last checkpoints, to the end")
+    .argument("[run]", "an id, the beginning of one, a path, or latest", "latest");
+  addCommonOptions(command, ["worker", "device", "threads", "runs", "json", "quiet", "debug"])
+    .addHelpText("after", "\nExamples:\n  atlas resume latest\n  atlas resume 20260101-120000-pde-1a2b --json")
+    .action(async (name: string) => {
+      const options = commonOptions(command);
+      const run = await findRun(options.runs, name);
+      const progress = new Progress(options);
+      const finished = await run.result();
+      if (finished !== undefined) {
+        progress.info(`run ${run.id} is finished already; nothing to do`);
+        printOutcome({ id: run.id, path: run.path, result: Result.parse(finished) }, options.json);
+        return;
+      }
+      const interrupt = onInterrupt(progress);
+      try {
+        const given = (option: "worker" | "device") =>
+          command.getOptionValue(option) === undefined ? undefined : options[option];
+        const worker = { address: given("worker"), device: given("device"), threads: options.threads };
+        const experiment = await loadExperiment(fileOf(run));
+        const outcome = await resumeExperiment(experiment, run.path, {
+          worker,
+          progress,
+          signal: interrupt.signal,
+        });
+        printOutcome(outcome, options.json);
+      } finally {
+        interrupt.dispose();
+      }
+    });
+}
+
+function fileOf({ id, config }: Run): string {
+  const path = config.file ?? builtinExperiments().find((e) => e.name === config.experiment)?.path;
+  if (path !== undefined) return path;
+  throw new UsageError(
+    `run ${id} is of experiment ${config.experiment}, which this version does not have`,
+    "resume it with the version that began it",
+  );
+}
