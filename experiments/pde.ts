@@ -1,0 +1,97 @@
+/** Local symmetries of heat flow on a plate with a hole, which the plate as a whole does not have. Rotations and a reflection are expected. */
+import { z } from "zod";
+import { analyseAlgebra, analyseCosets, defineExperiment, Identity, readPredictor, UsageError } from "../src/index.js";
+
+/** Charts away from the hole: centres (u, v) as fractions of the plate's sides, radii in pixels. */
+const SIDE = 128;
+const ATLASES = {
+  1: {
+    centres: [
+      ...[0.15, 0.325, 0.5].flatMap((v) => [0.5, 0.675, 0.85].map((u) => [u, v] as const)),
+      ...[0.675, 0.85].flatMap((v) => [0.15, 0.325, 0.5, 0.675, 0.85].map((u) => [u, v] as const)),
+    ],
+    rIn: 14,
+    rOut: 10,
+  },
+  2: { centres: [[0.65, 0.3], [0.675, 0.625], [0.35, 0.75]] as const, rIn: 26, rOut: 20 },
+};
+
+const whole = (fallback: number, description: string) => z.int().positive().default(fallback).describe(description);
+const amount = (fallback: number, description: string) => z.number().min(0).default(fallback).describe(description);
+
+const config = z.object({
+  task: z.enum(["discover_algebra", "discover_cosets", "discover"]).default("discover").describe("What to find"),
+  atlas: z.literal([1, 2]).default(1).describe("19 small charts, or 3 large ones"),
+  solver: z.enum(["grassmann", "paper"]).default("grassmann").describe("How the Lie algebra is found"),
+  predictor: z.enum(["wide", "published"]).default("wide").describe("Architecture of the local predictors"),
+  N: whole(1000, "Number of simulated plates"),
+  epochs: whole(5, "Passes over the data (paper solver: of predictor and basis in turn)"),
+  batch_size: whole(16, "Plates a step"),
+  predictor_lr: amount(1e-3, "Learning rate of the predictors"),
+  reuse_predictor: z
+    .union([z.boolean(), z.string()])
+    .default(false)
+    .meta({ description: "Take a FILE's or RUN's predictors (alone: the newest fitting run's)", placeholder: "from" }),
+  k: whole(1, "Number of generators to look for"),
+  algebra_epochs: whole(1, "Epochs of the grassmann solver"),
+  standard_basis: z.boolean().default(false).describe("Paper solver: push generators to disjoint supports"),
+  basis_lr: amount(5e-4, "Paper solver: learning rate of the basis"),
+  r1: amount(0.05, "Paper solver: weight of orthogonality"),
+  r2: amount(1, "Paper solver: entries are rewarded up to this size"),
+  r3: amount(0.1, "Paper solver: weight of the reward for size"),
+  identity: z
+    .union([z.string(), Identity])
+    .optional()
+    .meta({ description: "discover_cosets: identity component, as a RUN, FILE, or name like so(2)", placeholder: "from" }),
+  coset_epochs: whole(1, "Epochs of the coset search"),
+  candidates: whole(16, "Random matrices the coset search starts from"),
+  keep: whole(8, "Best candidates among which cosets are told apart"),
+});
+
+export default defineExperiment({
+  name: "pde",
+  summary: "Local symmetries of heat flow on a plate with a hole",
+  config,
+  presets: () => ({
+    fast: {},
+    thorough: { N: 4000, epochs: 20 },
+    published: { solver: "paper", predictor: "published", N: 10_000, epochs: 10 },
+  }),
+  defaultPreset: ({ solver }) => (solver === "paper" ? "published" : "fast"),
+  examples: [
+    "atlas pde --task discover --fixed-seed",
+    "atlas pde --task discover_algebra --atlas 2 --seed 3 --json",
+    "atlas pde --task discover_algebra --solver paper --epochs 10 --fixed_seed",
+    "atlas pde --task discover_cosets --identity latest --reuse-predictor",
+  ],
+
+  async prepare(c, runs) {
+    if (c.task === "discover_cosets" && c.identity === undefined)
+      throw new UsageError(
+        "--task discover_cosets needs the identity component",
+        "give --identity RUN, FILE or a name like so(2); or find both with --task discover",
+      );
+    const sameKind = (other: Record<string, unknown>) => other.atlas === c.atlas && other.predictor === c.predictor;
+    return {
+      ...c,
+      reuse_predictor: c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind)),
+      identity: typeof c.identity === "string" ? await runs.identity(c.identity, 2) : c.identity,
+    };
+  },
+
+  async run(ctx, c) {
+    const { centres, rIn, rOut } = ATLASES[c.atlas];
+    const charts = centres.map(([u, v]) => ({ row: Math.round(u * SIDE), col: Math.round(v * SIDE) }));
+    const dataset = await ctx.dataset({ kind: "heat2d", params: { samples: c.N } });
+    const atlas = await ctx.atlas({ charts, rIn, rOut, margin: 0 });
+    const predictor = await ctx.predictor({
+      architecture: { kind: c.predictor, params: {} },
+      training: { kind: "supervised", params: { batch_size: c.batch_size, learning_rate: c.predictor_lr } },
+      dataset,
+      atlas,
+      epochs: c.epochs,
+    });
+
+    throw new Error("unfinished");
+  },
+});
