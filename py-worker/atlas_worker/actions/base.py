@@ -1,0 +1,207 @@
+"""What a solver needs to know of a task: nothing but ``Task``. What a new kind of field must supply: ``Action`` and ``Inputs``.
+
+Shapes: B samples, C charts; a matrix batch ``g`` is ``[..., B, C, n, n]``, whose leading dims (starts, candidates,
+directions) are carried through everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InvalidInput
+
+LossKind = Literal["l1", "cross_entropy"]
+
+Predictor = Callable[[Tensor, Tensor | None], Tensor]
+"""A frozen predictor in evaluation mode: ``f(x [B, C, ...], charts) -> y [B, C, out, ...]``. ``charts`` are the C chart indices
+(int64, on the CPU) that x was drawn for, or None for all in order."""
+
+
+class Action(Protocol):
+    """How ``g in GL(n)`` acts on a predictor's input and output (METHOD section 1)."""
+
+    @property
+    def n(self) -> int:
+        """g is n by n."""
+        ...
+
+    def act_in(self, g: Tensor, x: Tensor) -> Tensor:
+        """``g·x``: inputs ``[B, C, ...]`` as drawn (with their margin) to predictor inputs ``[..., B, C, ...]``."""
+        ...
+
+    def act_out(self, g: Tensor, y: Tensor) -> Tensor:
+        """``g·y`` on the part of the output where outputs are compared."""
+        ...
+
+    def still_in(self, x: Tensor) -> Tensor:
+        """``act_in(I, x)``, exactly and without resampling."""
+        ...
+
+    def still_out(self, y: Tensor) -> Tensor:
+        """``act_out(I, y)``, exactly and without resampling."""
+        ...
+
+    def refined(self) -> Action:
+        """The same action with a better interpolation, to tell how much of a loss is the resampler's; may be ``self``."""
+        ...
+
+
+class Inputs(Protocol):
+    """Samples on the device, drawn by batches of indices."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def charts(self) -> int:
+        """Number of charts; 1 for a global task."""
+        ...
+
+    def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
+        """Inputs ``[B, C, ...]`` of samples ``indices [B]`` on ``charts [C]`` (None: all)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and what the frozen predictor makes of them, computed once and compared with any number of matrices."""
+
+    x: Tensor
+    """``[B, C, ...]``, as drawn."""
+    reference: Tensor
+    """``f(x) [B, C, out, ...]``; class probabilities for a logit predictor. Detached."""
+    charts: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(B, C)``."""
+        return self.x.shape[0], self.x.shape[1]
+
+
+class Task(Protocol):
+    """A predictor's equivariance, as the solvers see it."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def samples(self) -> int: ...
+
+    @property
+    def charts(self) -> int: ...
+
+    def refresh(self) -> None:
+        """Read the predictor's weights as they are now (they change when predictor and basis are trained by turns)."""
+        ...
+
+    def batch(self, indices: Tensor, charts: Tensor | None = None) -> Batch: ...
+
+    def loss(self, batch: Batch, g: Tensor) -> Tensor:
+        """Equivariance loss ``L(f(g·x), g·f(x)) [..., B, C]``, differentiable in ``g [..., B, C, n, n]``."""
+        ...
+
+    def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
+        """The loss and what it is to be measured against. No gradients."""
+        ...
+
+
+@dataclass(frozen=True)
+class EquivarianceErrors:
+    """Measured at matrices ``[..., B, C, n, n]``; every field ``[..., B, C]``. Distances are mean absolute differences of
+    outputs (of class probabilities, for a logit predictor)."""
+
+    loss: Tensor
+    distance: Tensor
+    """``|f(gx) - g f(x)|``"""
+    motion: Tensor
+    """``|f(gx) - f(x)| + |g f(x) - f(x)|``, never less than ``distance``."""
+    resampling: Tensor
+    """How far ``distance`` may be the interpolation's doing: both sides' change under a finer interpolation."""
+    residual: Tensor
+    """``f(gx) - g f(x)`` itself, ``[..., B, C, out, ...]``."""
+
+
+class SymmetryTask:
+    """``Task`` for any ``Action``: inputs, a frozen predictor and a loss.
+
+    ``freeze`` returns the predictor with its present weights, in evaluation mode and without weight gradients; it is called by
+    ``refresh``. Losses (METHOD 2.1): ``l1`` is the mean absolute difference; ``cross_entropy`` is for logit predictors, with the
+    target ``softmax(f(x))`` moved by g and channels on the first axis after ``[B, C]``.
+    """
+
+    def __init__(
+        self, inputs: Inputs, action: Action, freeze: Callable[[], Predictor], loss: LossKind = "l1"
+    ) -> None:
+        if loss not in ("l1", "cross_entropy"):
+            raise InvalidInput(f"unknown loss {loss!r}", "loss", "l1 or cross_entropy")
+        self._inputs, self._action, self._freeze, self._kind = inputs, action, freeze, loss
+        self._f = freeze()
+
+    @property
+    def n(self) -> int:
+        return self._action.n
+
+    @property
+    def samples(self) -> int:
+        return len(self._inputs)
+
+    @property
+    def charts(self) -> int:
+        return self._inputs.charts
+
+    def refresh(self) -> None:
+        self._f = self._freeze()
+
+    def batch(self, indices: Tensor, charts: Tensor | None = None) -> Batch:
+        with torch.no_grad():
+            x = self._inputs.draw(indices, charts)
+            y = self._f(self._action.still_in(x), charts)
+            return Batch(x, self._comparable(y, channels=2), charts)
+
+    def loss(self, batch: Batch, g: Tensor) -> Tensor:
+        return self._loss(self._predict(batch, g, self._action), self._action.act_out(g, batch.reference), g.dim() - 2)
+
+    @torch.no_grad()
+    def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
+        lead = g.dim() - 2
+        predicted, target = self._predict(batch, g, self._action), self._action.act_out(g, batch.reference)
+        comparable = self._comparable(predicted, lead)
+        still = self._action.still_out(batch.reference)
+        fine = self._action.refined()
+        resampling = torch.zeros(g.shape[:-2], dtype=target.dtype, device=target.device)
+        if fine is not self._action:
+            resampling = _mean_abs(self._comparable(self._predict(batch, g, fine), lead) - comparable, lead) + _mean_abs(
+                fine.act_out(g, batch.reference) - target, lead
+            )
+        return EquivarianceErrors(
+            loss=self._loss(predicted, target, lead),
+            distance=_mean_abs(comparable - target, lead),
+            motion=_mean_abs(comparable - still, lead) + _mean_abs(target - still, lead),
+            resampling=resampling,
+            residual=comparable - target,
+        )
+
+    def _predict(self, batch: Batch, g: Tensor, action: Action) -> Tensor:
+        moved = action.act_in(g, batch.x)
+        lead = g.dim() - 4  # dims before [B, C]
+        y = self._f(moved.flatten(0, lead), batch.charts)
+        return self._action.still_out(y.unflatten(0, moved.shape[: lead + 1]))
+
+    def _comparable(self, y: Tensor, channels: int) -> Tensor:
+        return y if self._kind == "l1" else y.softmax(channels)
+
+    def _loss(self, predicted: Tensor, target: Tensor, lead: int) -> Tensor:
+        if self._kind == "l1":
+            return _mean_abs(predicted - target, lead)
+        # Soft-label cross-entropy per pixel (or per output, for a global task), then the mean over pixels.
+        entropy = -(target * functional.log_softmax(predicted, lead)).sum(lead, keepdim=True)
+        return entropy.flatten(lead).mean(-1)
+
+
+def _mean_abs(a: Tensor, lead: int) -> Tensor:
+    return a.abs().flatten(lead).mean(-1)

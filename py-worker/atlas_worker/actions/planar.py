@@ -1,0 +1,95 @@
+"""GL(2) acting on square windows of planar fields, charts of a ``PlanarAtlas``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInput
+from ..fields.atlas import PlanarAtlas
+from ..fields.resample import Interpolation, crop, transform
+
+Representation = Callable[[Tensor], Tensor]
+"""``rho(g [..., n, n]) -> [..., d, d]``: how g mixes the channels at a point."""
+
+
+@dataclass(frozen=True)
+class PlanarAction:
+    """``(g·x)(u) = ρ(g) x(g⁻¹ u)`` with u in pixels from the chart's centre, first coordinate the row (METHOD section 1).
+
+    Inputs are drawn with radius ``r_in + margin`` and moved to radius ``r_in``; outputs (radius ``r_in``) are compared on the inner
+    radius ``r_out``. ``rho_*`` None: scalar fields.
+    """
+
+    r_in: int
+    r_out: int
+    interpolation: Interpolation = "bilinear"
+    interpolation_out: Interpolation = "bilinear"
+    rho_in: Representation | None = None
+    rho_out: Representation | None = None
+
+    @property
+    def n(self) -> int:
+        return 2
+
+    def act_in(self, g: Tensor, x: Tensor) -> Tensor:
+        return _mix(self.rho_in, g, transform(x, g, self.r_in, self.interpolation))
+
+    def act_out(self, g: Tensor, y: Tensor) -> Tensor:
+        return _mix(self.rho_out, g, transform(y, g, self.r_out, self.interpolation_out))
+
+    def still_in(self, x: Tensor) -> Tensor:
+        return crop(x, self.r_in)
+
+    def still_out(self, y: Tensor) -> Tensor:
+        return crop(y, self.r_out)
+
+    def refined(self) -> PlanarAction:
+        def finer(mode: Interpolation) -> Interpolation:
+            return "bicubic" if mode == "bilinear" else mode
+
+        return replace(
+            self, interpolation=finer(self.interpolation), interpolation_out=finer(self.interpolation_out)
+        )
+
+
+def _mix(rho: Representation | None, g: Tensor, field: Tensor) -> Tensor:
+    return field if rho is None else torch.einsum("...ij,...jrc->...irc", rho(g), field)
+
+
+class FieldInputs:
+    """``Inputs`` cut from ``fields [N, ch, H, W]`` on the device, one crop of radius ``r_in + margin`` per sample and chart.
+
+    Raises ``InvalidInput`` when the atlas does not fit the lattice.
+    """
+
+    def __init__(self, fields: Tensor, atlas: PlanarAtlas) -> None:
+        if fields.dim() != 4:
+            raise InvalidInput(f"fields have shape {list(fields.shape)}", "fields", "[N, channels, H, W]")
+        height, width = fields.shape[-2:]
+        atlas.check(height, width)
+        self._fields = fields
+        reach = atlas.r_in + atlas.margin
+        offsets = torch.arange(-reach, reach + 1, device=fields.device)
+        centres = torch.tensor([(c.row, c.col) for c in atlas.charts], device=fields.device)
+        self._rows = (centres[:, :1] + offsets).clamp_(0, height - 1)
+        self._cols = (centres[:, 1:] + offsets).clamp_(0, width - 1)
+
+    def __len__(self) -> int:
+        return self._fields.shape[0]
+
+    @property
+    def charts(self) -> int:
+        return self._rows.shape[0]
+
+    def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
+        """``[B, C, ch, s, s]`` with ``s = 2 (r_in + margin) + 1``; one gather, whatever B and C."""
+        device = self._fields.device
+        rows, cols = self._rows, self._cols
+        if charts is not None:
+            rows, cols = rows[charts.to(device)], cols[charts.to(device)]
+        picked = self._fields[indices.to(device)]
+        return picked[:, :, rows[:, :, None], cols[:, None, :]].transpose(1, 2)

@@ -1,0 +1,67 @@
+"""Matrix Lie algebra: exponential, bracket, orthonormal frames and projections in gl(n).
+
+gl(n) carries the Frobenius inner product ``<A, B> = tr(Aᵀ B)``; a *frame* is ``[..., k, n, n]`` with orthonormal members.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def expm(a: Tensor) -> Tensor:
+    """Matrix exponential of ``a [..., n, n]``."""
+    return torch.matrix_exp(a)
+
+
+def combine(basis: Tensor, coefficients: Tensor) -> Tensor:
+    """``Σ_i η_i B_i`` for ``basis [..., k, n, n]`` and ``coefficients [..., k]`` (leading dims broadcast): ``[..., n, n]``."""
+    return (coefficients[..., None, None] * basis).sum(-3)
+
+
+def bracket(a: Tensor, b: Tensor) -> Tensor:
+    """Lie bracket ``[A, B] = AB - BA`` of ``[..., n, n]`` matrices.
+
+    >>> e, f = torch.tensor([[0., 1.], [0., 0.]]), torch.tensor([[0., 0.], [1., 0.]])
+    >>> bracket(e, f)
+    tensor([[ 1.,  0.],
+            [ 0., -1.]])
+    """
+    return a @ b - b @ a
+
+
+def frame(basis: Tensor) -> Tensor:
+    """Gram-Schmidt: the orthonormal frame of ``basis [..., k, n, n]`` that spans the same nested subspaces.
+
+    Differentiable. The QR factorisation's signs are fixed (positive diagonal of R), so an orthonormal basis is returned
+    unchanged and the map is smooth: it serves as the retraction on the Stiefel manifold.
+    """
+    k, n = basis.shape[-3], basis.shape[-1]
+    if k == 0:
+        return basis
+    q, r = torch.linalg.qr(basis.flatten(-2).mT)
+    signs = torch.sign(torch.diagonal(r, dim1=-2, dim2=-1).detach())
+    signs = torch.where(signs == 0, torch.ones_like(signs), signs)
+    return (q * signs[..., None, :]).mT.unflatten(-1, (n, n))
+
+
+def complement(orthonormal: Tensor) -> Tensor:
+    """A frame ``[n² - k, n, n]`` of the orthogonal complement in gl(n) of a frame ``[k, n, n]``."""
+    k, n = orthonormal.shape[0], orthonormal.shape[-1]
+    if k == n * n:
+        return orthonormal[:0]
+    full, _ = torch.linalg.qr(
+        torch.cat([orthonormal.flatten(1).mT, torch.eye(n * n, dtype=orthonormal.dtype, device=orthonormal.device)], 1)
+    )
+    return full[:, k : n * n].mT.unflatten(-1, (n, n))
+
+
+def project(orthonormal: Tensor, a: Tensor) -> Tensor:
+    """Coordinates ``[..., k]`` of the orthogonal projection of ``a [..., n, n]`` on a frame ``[k, n, n]``."""
+    return torch.einsum("...ij,kij->...k", a, orthonormal)
+
+
+def principal_angles(a: Tensor, b: Tensor) -> Tensor:
+    """Principal angles in radians, ascending, between the spans of ``a [k, n, n]`` and ``b [l, n, n]``: ``[min(k, l)]``."""
+    cosines = torch.linalg.svdvals(frame(a).flatten(1) @ frame(b).flatten(1).mT)
+    return torch.acos(cosines.clamp(max=1.0))
