@@ -1,0 +1,114 @@
+/** The commands of run.mjs: set up what each needs, then do it. */
+import { chmod, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { foreground, ROOT, SetupFailure, WORKER } from "./common.mjs";
+import { ensureNodePackages, ensureNodeStubs, program } from "./node.mjs";
+import { ensurePython } from "./python.mjs";
+
+const onProgress = (/** @type {string} */ line) => void process.stderr.write(`set-up: ${line}\n`);
+
+/** @type {Record<string, (args: readonly string[]) => Promise<number | void>>} */
+const COMMANDS = {
+  // The venv is made by the commands that need it, so that help, doctor and the like do not wait for PyTorch.
+  atlas: (args) => atlas(args),
+  async demo(args) {
+    await setUp();
+    return atlas(["demo", ...args]);
+  },
+  async bench(args) {
+    await setUp();
+    return typescript("test/bench/main.ts", args);
+  },
+  async setup() {
+    await setUp();
+    onProgress("everything is in place");
+  },
+  test: (args) => test(args),
+  check: () => check(),
+  build: () => build(),
+};
+
+/** @param {readonly string[]} argv */
+export async function main([name = "", ...args]) {
+  const command = COMMANDS[name];
+  if (command === undefined) {
+    process.stderr.write(
+      `error: unknown script ${JSON.stringify(name)}; choose one of ${Object.keys(COMMANDS).join(", ")}\n`,
+    );
+    process.exitCode = 2;
+    return;
+  }
+  try {
+    const code = await command(args);
+    if (code !== undefined) process.exitCode = code;
+  } catch (error) {
+    if (!(error instanceof SetupFailure)) throw error;
+    process.stderr.write(`error: ${error.message}${error.remedy === undefined ? "" : `; ${error.remedy}`}\n`);
+    process.exitCode = 1;
+  }
+}
+
+async function setUpNode() {
+  await ensureNodePackages(onProgress);
+  await ensureNodeStubs(onProgress);
+}
+
+async function setUp({ dev = false } = {}) {
+  await setUpNode();
+  return ensurePython({ dev, onProgress });
+}
+
+/** @param {readonly string[]} args */
+async function atlas(args) {
+  await setUpNode();
+  return typescript("src/cli/main.ts", args);
+}
+
+/** Run a TypeScript program in this very process, which saves a start of Node and keeps signals simple. @param {string} file @param {readonly string[]} args */
+async function typescript(file, args) {
+  const { register } = await import("tsx/esm/api");
+  register();
+  const path = join(ROOT, file);
+  process.argv = [process.execPath, path, ...args];
+  await import(pathToFileURL(path).href);
+}
+
+/** Both test runners, whatever the first one finds. @param {readonly string[]} args for mocha */
+async function test(args) {
+  const python = await setUp({ dev: true });
+  const mocha = await foreground(process.execPath, [program("mocha"), ...args]);
+  const pytest = await foreground(python, ["-m", "pytest"], { cwd: WORKER });
+  return mocha === 130 || pytest === 130 ? 130 : mocha === 0 && pytest === 0 ? 0 : 1;
+}
+
+/** Lint, format and types of both languages; all are run, whatever the first finds. */
+async function check() {
+  const python = await setUp({ dev: true });
+  const node = process.execPath;
+  /** @type {[title: string, command: string, args: string[], cwd?: string][]} */
+  const checks = [
+    ["biome check", node, [program("biome"), "check"]],
+    ["buf lint", node, [program("buf"), "lint"]],
+    ["tsc", node, [program("tsc"), "--noEmit"]],
+    ["ruff check", python, ["-m", "ruff", "check"], WORKER],
+    ["ruff format --check", python, ["-m", "ruff", "format", "--check"], WORKER],
+    ["mypy", python, ["-m", "mypy"], WORKER],
+  ];
+  const failed = [];
+  for (const [title, command, args, cwd] of checks) {
+    process.stderr.write(`check: ${title}\n`);
+    if ((await foreground(command, args, { cwd })) !== 0) failed.push(title);
+  }
+  process.stderr.write(failed.length === 0 ? "check: all passed\n" : `check: failed: ${failed.join(", ")}\n`);
+  return failed.length === 0 ? 0 : 1;
+}
+
+/** Compile to dist/, for npm pack. Nothing goes to stdout, where npm pack writes. */
+async function build() {
+  await setUp(); // the Python stubs are packed too
+  await rm(join(ROOT, "dist"), { recursive: true, force: true });
+  const code = await foreground(process.execPath, [program("tsc"), "-p", "tsconfig.build.json"]);
+  if (code === 0) await chmod(join(ROOT, "dist/src/cli/main.js"), 0o755);
+  return code;
+}

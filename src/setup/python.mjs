@@ -1,0 +1,430 @@
+/** The Python half of the set-up: an interpreter, a venv with pinned packages, and the stubs from proto/. Plain Node; venv.ts is its typed face. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import {
+  execute,
+  explain,
+  IS_CLONE,
+  LOCK,
+  protoHash,
+  ROOT,
+  readJson,
+  readText,
+  replaceFolder,
+  SetupFailure,
+  sha256,
+  WORKER,
+  withLock,
+  writeJson,
+} from "./common.mjs";
+
+const OLDEST = "3.10";
+const CANDIDATES = ["python3", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
+const STUBS = join(WORKER, "atlas_worker/gen");
+const STAMP = ".atlas-setup.json";
+/** What a venv is made of; a folder that holds anything else is not ours to clear. */
+const VENV_PARTS =
+  /^(bin|include|lib|lib64|share|etc|Scripts|Lib|Include|pyvenv\.cfg|\.gitignore|CACHEDIR\.TAG|\.atlas-.*)$/;
+/** A module of each package that the worker cannot do without. */
+const MODULES = ["torch", "numpy", "safetensors", "zmq", "grpc", "grpc_tools", "google/protobuf"];
+const AGAIN = "run the same command again";
+
+/**
+ * What is known about a venv. `building` while a command changes it: found later, that command was killed, and the venv is made anew.
+ * `incomplete` when pip failed in good order: what is there is kept.
+ *
+ * @typedef {object} Stamp
+ * @property {"building" | "incomplete" | "ready"} state
+ * @property {string} [requirements] hash of what is installed
+ * @property {string} [dev] the same for requirements-dev.txt
+ * @property {string} [torch] what ATLAS_TORCH asked for
+ * @property {string} [python] its version
+ * @property {string} [packages] its site-packages, relative to the venv
+ */
+
+/** Where the venv is, or will be: $ATLAS_VENV, in a clone py-worker/.venv, else the user's data folder, by version. */
+export function venvFolder() {
+  if (process.env.ATLAS_VENV) return resolve(process.env.ATLAS_VENV);
+  if (IS_CLONE) return join(WORKER, ".venv");
+  const { version } = /** @type {{version: string}} */ (readJson(join(ROOT, "package.json")));
+  const local = process.platform === "win32" ? process.env.LOCALAPPDATA : join(homedir(), ".local/share");
+  return join(process.env.XDG_DATA_HOME || local || homedir(), "atlas-symmetry", version, "venv");
+}
+
+/** @param {string} folder */
+export function venvPython(folder) {
+  return process.platform === "win32" ? join(folder, "Scripts/python.exe") : join(folder, "bin/python");
+}
+
+/**
+ * A Python that can make the venv: $ATLAS_PYTHON, or the first of python3, python3.13 … python3.10 that is new enough.
+ *
+ * @returns {Promise<{command: string, version: string}>}
+ * @throws SetupFailure when there is none, or none that is new enough
+ */
+export async function findPython() {
+  const chosen = process.env.ATLAS_PYTHON;
+  const install = `install Python ${OLDEST} or newer, or set ATLAS_PYTHON to one`;
+  /** @type {string[]} */
+  const unfit = [];
+  for (const command of chosen ? [chosen] : CANDIDATES) {
+    const { code, lines } = await execute(command, [
+      "-c",
+      "import sys; print('atlas', *sys.version_info[:3])\nimport ensurepip, venv; print('venv')",
+    ]);
+    const found = /^atlas (\d+) (\d+) (\d+)$/.exec(lines.find((line) => line.startsWith("atlas ")) ?? "");
+    if (found === null) {
+      if (chosen)
+        throw new SetupFailure(
+          `ATLAS_PYTHON is ${chosen}, which is not a Python that runs (${lines.at(-1)?.trim() ?? `exit ${code}`})`,
+          "set it to a Python interpreter, or unset it",
+        );
+      continue;
+    }
+    const [major, minor] = [Number(found[1]), Number(found[2])];
+    const version = found.slice(1).join(".");
+    if (major < 3 || (major === 3 && minor < 10)) unfit.push(`${command} is Python ${version}`);
+    else if (lines.includes("venv")) return { command, version };
+    else unfit.push(`${command} is Python ${version} without the modules venv and ensurepip`);
+  }
+  if (unfit.length === 0) throw new SetupFailure("there is no Python on the PATH", install);
+  const lacking = unfit.some((text) => text.includes("without"));
+  throw new SetupFailure(
+    `Atlas needs Python ${OLDEST} or newer with venv, but ${unfit.join(", ")}`,
+    lacking
+      ? "install its venv package (python3-venv on Debian and Ubuntu), or set ATLAS_PYTHON to another Python"
+      : install,
+  );
+}
+
+/** What is there, without changing anything. */
+export function venvStatus() {
+  const folder = venvFolder();
+  const stamp = readStamp(folder);
+  return {
+    folder,
+    python: venvPython(folder),
+    exists: existsSync(venvPython(folder)),
+    ready: isReady(folder, stamp, false),
+    interrupted: stamp?.state === "building",
+    version: stamp?.python,
+    torch: stamp?.torch,
+    stubs: hasPythonStubs(),
+  };
+}
+
+/**
+ * Make the venv and the stubs, or whatever of them is missing.
+ *
+ * @param {{dev?: boolean, onProgress?: (line: string) => void}} [options] dev: with what the tests and checks need
+ * @returns {Promise<string>} the venv's Python
+ * @throws SetupFailure
+ */
+export async function ensurePython({ dev = false, onProgress = () => {} } = {}) {
+  const folder = venvFolder();
+  if (!isReady(folder, readStamp(folder), dev) || !hasPythonStubs()) {
+    try {
+      await mkdir(folder, { recursive: true });
+      refuseForeign(folder);
+      await withLock(folder, onProgress, async (lock) => {
+        const onPid = (/** @type {number} */ pid) => void lock.child(pid);
+        if (!isReady(folder, readStamp(folder), dev)) await build(folder, dev, onProgress, onPid);
+        if (!hasPythonStubs()) await generateStubs(folder, onProgress, onPid);
+      });
+    } catch (error) {
+      throw explain(
+        error,
+        `make the Python environment in ${folder}`,
+        "set ATLAS_VENV to a folder that can be written to and has some 2 GB of free space",
+      );
+    }
+  }
+  return venvPython(folder);
+}
+
+/**
+ * @param {string} folder
+ * @param {boolean} dev
+ * @param {(line: string) => void} onProgress
+ * @param {(pid: number) => void} onPid
+ */
+async function build(folder, dev, onProgress, onPid) {
+  const before = readStamp(folder);
+  const wanted = requirements(before);
+  const python = venvPython(folder);
+  const begun = performance.now();
+  if (!(await isSound(folder, before))) {
+    const base = await findPython();
+    if (before !== undefined || existsSync(join(folder, "pyvenv.cfg")))
+      onProgress(`the Python environment in ${folder} is damaged or half-made; making it anew`);
+    onProgress(`making a Python environment in ${folder} (${base.command}, Python ${base.version})`);
+    for (const entry of await readdir(folder))
+      if (!entry.startsWith(LOCK)) await rm(join(folder, entry), { recursive: true, force: true });
+    await writeStamp(folder, { state: "building" });
+    const { code, lines } = await execute(base.command, ["-m", "venv", folder], { onPid });
+    if (code !== 0)
+      throw new SetupFailure(
+        `${base.command} -m venv could not make ${folder} (${lastLine(lines)})`,
+        "install Python's venv package (python3-venv on Debian and Ubuntu), or set ATLAS_PYTHON to another Python",
+      );
+  }
+  await writeStamp(folder, { ...before, state: "building" });
+  const files = [wanted.file, ...(dev ? [join(WORKER, "requirements-dev.txt")] : [])];
+  if (wanted.file.startsWith(folder)) await writeFile(wanted.file, wanted.text);
+  onProgress(
+    `installing PyTorch and ${dev ? "the worker's and the tests'" : "the worker's"} packages (pip); this can take some minutes`,
+  );
+  const { code, lines } = await pipInstall(python, files, onProgress, onPid);
+  if (code !== 0) {
+    const usable =
+      before?.state === "ready" ? before : { ...before, state: /** @type {const} */ ("incomplete") };
+    await writeStamp(folder, usable); // pip fetches everything before it changes anything
+    throw pipFailure(lines);
+  }
+  onProgress("checking that PyTorch can be loaded");
+  const imports = `import sysconfig, ${MODULES.map((module) => module.replace("/", ".")).join(", ")}`;
+  const check = await execute(
+    python,
+    [
+      "-c",
+      `${imports}\nprint("atlas", sysconfig.get_python_version(), torch.__version__, sysconfig.get_path("purelib"))`,
+    ],
+    { onPid },
+  );
+  const report = check.lines.find((line) => line.startsWith("atlas "))?.split(" ");
+  if (check.code !== 0 || report === undefined) {
+    await writeStamp(folder, { ...before, state: "incomplete" });
+    throw new SetupFailure(
+      `the packages in ${folder} were installed but cannot be loaded (${lastLine(check.lines)})`,
+      'install what is missing, or choose another PyTorch with ATLAS_TORCH="torch==…"; then run the same command again',
+    );
+  }
+  await writeStamp(folder, {
+    state: "ready",
+    requirements: wanted.hash,
+    dev: dev ? devHash() : before?.dev,
+    torch: wanted.torch,
+    python: report[1],
+    packages: report
+      .slice(3)
+      .join(" ")
+      .slice(folder.length + 1),
+  });
+  const seconds = Math.round((performance.now() - begun) / 1000);
+  onProgress(`the Python environment is ready: Python ${report[1]}, PyTorch ${report[2]} (${seconds} s)`);
+}
+
+/**
+ * @param {string} python
+ * @param {readonly string[]} files
+ * @param {(line: string) => void} onProgress
+ * @param {(pid: number) => void} onPid
+ */
+async function pipInstall(python, files, onProgress, onPid) {
+  const begun = performance.now();
+  let quiet = 0;
+  let doing = "";
+  // A download can take minutes without a line from pip; say so, rather than seem stuck.
+  const heartbeat = setInterval(() => {
+    if (++quiet % 3 === 0)
+      onProgress(`  still at it${doing} (${Math.round((performance.now() - begun) / 1000)} s)`);
+  }, 5000);
+  try {
+    return await execute(
+      python,
+      [
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar",
+        "off",
+        ...files.flatMap((f) => ["-r", f]),
+      ],
+      {
+        onPid,
+        onLine: (line) => {
+          quiet = 0;
+          const [, verb, what, size] =
+            /^\s*(Downloading|Using cached) (\S+?)(?:\.metadata)? \(([\d.]+ [MG]B)\)/.exec(line) ?? [];
+          const installing = /^Installing collected packages: (.*)/.exec(line)?.[1]?.split(", ").length;
+          if (verb !== undefined) onProgress(`  ${verb.toLowerCase()} ${what?.split("/").at(-1)} (${size})`);
+          if (verb === "Downloading") doing = `, ${what?.split("/").at(-1)?.split("-")[0]}`;
+          if (installing !== undefined) {
+            onProgress(`  installing ${installing} packages`);
+            doing = ", installing";
+          }
+        },
+      },
+    );
+  } finally {
+    clearInterval(heartbeat);
+  }
+}
+
+/** @param {readonly string[]} lines what pip said */
+function pipFailure(lines) {
+  const all = lines.join("\n");
+  const error = lines
+    .filter((line) => /^\s*ERROR: /.test(line))
+    .map((line) => line.replace(/^\s*ERROR: /, ""));
+  if (/No space left on device|Errno 28/.test(all))
+    return new SetupFailure(
+      "pip could not install the Python packages: no space is left on the disk",
+      `free some 2 GB (pip unpacks in $TMPDIR first), or set ATLAS_VENV to a folder on another disk; then ${AGAIN}`,
+    );
+  const network =
+    /NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Connection (refused|reset|broken)|Network is unreachable|Temporary failure in name resolution/;
+  const name = /(?:No matching distribution found for|satisfies the requirement) (\S+)/.exec(all)?.[1];
+  if (network.test(all) || (name !== undefined && /\(from versions: none\)/.test(all)))
+    return new SetupFailure(
+      `pip could not fetch the Python packages${name === undefined ? "" : ` (${name} was not found)`}: is there a network?`,
+      `check the network, or pip's index and proxy settings, and ${AGAIN}; nothing that was there is lost`,
+    );
+  if (name !== undefined)
+    return new SetupFailure(
+      `pip found no ${name} for this Python and platform`,
+      `set ATLAS_PYTHON to another Python${name.startsWith("torch") ? ', or ATLAS_TORCH="torch==…" to another release' : ""}, and ${AGAIN}`,
+    );
+  return new SetupFailure(
+    `pip could not install the Python packages (${error.at(-1)?.trim() ?? lastLine(lines)})`,
+    `check the network and the disk, and ${AGAIN}`,
+  );
+}
+
+/** What is to be installed; PyTorch as ATLAS_TORCH says, or said when the venv was made. @param {Stamp | undefined} stamp */
+function requirements(stamp) {
+  const pinned = readFileSync(join(WORKER, "requirements.txt"), "utf8");
+  const torch = (process.env.ATLAS_TORCH ?? stamp?.torch ?? "").trim();
+  if (torch === "")
+    return { hash: sha256(pinned), file: join(WORKER, "requirements.txt"), text: pinned, torch: undefined };
+  if (!/^torch\b.*$/.test(torch))
+    throw new SetupFailure(
+      `ATLAS_TORCH is ${JSON.stringify(torch)}`,
+      'write it as a requirement: ATLAS_TORCH="torch==2.9.1"',
+    );
+  const text = pinned.replace(/^torch\b.*$/m, torch);
+  return { hash: sha256(text), file: join(venvFolder(), ".atlas-requirements.txt"), text, torch };
+}
+
+function devHash() {
+  return sha256(readText(join(WORKER, "requirements-dev.txt")) ?? "");
+}
+
+/** @param {string} folder @param {Stamp | undefined} stamp @param {boolean} dev */
+function isReady(folder, stamp, dev) {
+  return (
+    stamp?.state === "ready" &&
+    stamp.requirements === requirements(stamp).hash &&
+    (!dev || stamp.dev === devHash()) &&
+    hasPackages(folder, stamp)
+  );
+}
+
+/** @param {string} folder @param {Stamp} stamp */
+function hasPackages(folder, stamp) {
+  return (
+    existsSync(venvPython(folder)) &&
+    MODULES.every((module) => existsSync(join(folder, stamp.packages ?? "", module)))
+  );
+}
+
+/** Whether pip can go on in a venv. @param {string} folder @param {Stamp | undefined} stamp */
+async function isSound(folder, stamp) {
+  if (stamp?.state === "building" || !existsSync(venvPython(folder))) return false;
+  if (stamp?.state === "ready" && !hasPackages(folder, stamp)) return false; // pip would take its records' word
+  const program = `import sys, pip; sys.exit(sys.version_info < (${OLDEST.replace(".", ", ")}) or sys.prefix == sys.base_prefix)`;
+  return (await execute(venvPython(folder), ["-c", program])).code === 0;
+}
+
+/** Refuse to work in a folder of someone else's, which $ATLAS_VENV could name by mistake. @param {string} folder */
+function refuseForeign(folder) {
+  if (existsSync(join(folder, "pyvenv.cfg")) || existsSync(join(folder, STAMP))) return;
+  const foreign = readdirSync(folder).find((entry) => !VENV_PARTS.test(entry));
+  if (foreign !== undefined)
+    throw new SetupFailure(
+      `${folder} is to be the Python environment, but holds other things (${foreign})`,
+      "set ATLAS_VENV to an empty or new folder",
+    );
+}
+
+/** @param {string} folder */
+function readStamp(folder) {
+  return /** @type {Stamp | undefined} */ (readJson(join(folder, STAMP)));
+}
+
+/** @param {string} folder @param {Stamp} stamp */
+function writeStamp(folder, stamp) {
+  return writeJson(join(folder, STAMP), stamp);
+}
+
+/** @param {readonly string[]} lines */
+function lastLine(lines) {
+  return lines.at(-1)?.trim() ?? "it said nothing";
+}
+
+/** Whether the Python stubs are those of proto/. */
+export function hasPythonStubs() {
+  return readText(join(STUBS, ".stamp")) === stubsStamp();
+}
+
+function stubsStamp() {
+  const tools = /^grpcio-tools.*$/m.exec(readText(join(WORKER, "requirements.txt")) ?? "")?.[0] ?? "";
+  return protoHash(tools);
+}
+
+/**
+ * Generate atlas_worker/gen from proto/. The packed package brings it along, since node_modules may be read-only.
+ *
+ * @param {string} venv
+ * @param {(line: string) => void} onProgress
+ * @param {(pid: number) => void} onPid
+ */
+async function generateStubs(venv, onProgress, onPid) {
+  onProgress("generating the Python stubs from proto/ (grpcio-tools)");
+  const proto = join(ROOT, "proto");
+  const files = readdirSync(proto, { recursive: true })
+    .map(String)
+    .filter((file) => file.endsWith(".proto"));
+  const output = join(WORKER, "atlas_worker", `.gen-${process.pid}`); // on the same disk, to be renamed
+  try {
+    await mkdir(output, { recursive: true });
+    const { code, lines } = await execute(
+      venvPython(venv),
+      [
+        "-m",
+        "grpc_tools.protoc",
+        `-I${proto}`,
+        `--python_out=${output}`,
+        `--pyi_out=${output}`,
+        `--grpc_python_out=${output}`,
+        ...files,
+      ],
+      { cwd: proto, onPid },
+    );
+    if (code !== 0)
+      throw new SetupFailure(
+        `grpcio-tools could not generate the Python stubs (${lastLine(lines)})`,
+        "check the .proto files under proto/",
+      );
+    // protoc takes the contract's folders for Python's top-level packages; ours are inside atlas_worker.gen.
+    for (const entry of ["", ...readdirSync(output, { recursive: true }).map(String)]) {
+      const path = join(output, entry);
+      if (!/\.pyi?$/.test(entry)) await writeFile(join(path, "__init__.py"), "");
+      else
+        await writeFile(
+          path,
+          readFileSync(path, "utf8").replaceAll(/^from atlas\./gm, "from atlas_worker.gen.atlas."),
+        );
+    }
+    await writeFile(join(output, ".stamp"), stubsStamp());
+    await replaceFolder(output, STUBS);
+  } catch (error) {
+    throw explain(error, `generate the Python stubs in ${STUBS}`, "give yourself write permission there");
+  } finally {
+    await rm(output, { recursive: true, force: true });
+  }
+}
