@@ -1,0 +1,208 @@
+/** Connected components of a matrix group: whether a matrix lies in the identity component, and what a component is called. */
+import { determinant } from "ml-matrix";
+import {
+  combine,
+  diagonalMatrix,
+  expm,
+  identityMatrix,
+  inner,
+  invert,
+  logm,
+  multiply,
+  norm,
+  type SquareMatrix,
+  subtract,
+  symmetricEigen,
+  trace,
+  transpose,
+} from "./linalg.js";
+import { frame, type InvariantMetric, invariantMetric, metricFrame } from "./span.js";
+
+/** Two matrices are in one component when some element of the identity component takes one to within this mean squared distance of the other. */
+export const SAME_COMPONENT = 0.1;
+/** C^m is I when it is within this, root mean square over entries, divided by m: with a limit that grew as the errors do, all would have some order. */
+const SAME_POWER = 0.2;
+const HIGHEST_ORDER = 12;
+
+/**
+ * Mean squared distance `‖g − M‖² / n²` from a matrix to the identity component `⟨exp(span B)⟩`, nearly: g is built up as a product of exponentials of
+ * the projections of log(g⁻¹M) onto the span, which is Gauss-Newton on the group. Where log is not defined (an eigenvalue is negative), and against
+ * local minima, it starts from several random g, the same ones every time.
+ *
+ * @param basis [k, n, n], k may be 0
+ */
+export function distanceToIdentityComponent(matrix: SquareMatrix, basis: readonly SquareMatrix[]): number {
+  const n = matrix.length;
+  const apart = (g: SquareMatrix) => norm(subtract(g, matrix)) ** 2 / n ** 2;
+  let least = apart(identityMatrix(n));
+  const span = frame(basis);
+  if (span.length === 0 || least < 1e-12) return least;
+  if (!(determinant(matrix) > 0)) return Math.max(least, SAME_COMPONENT); // exponentials have positive determinants
+  const random = lcg(1);
+  for (let start = 0; start < 16 && least > 1e-4; start++) {
+    const weights = span.map(() => (start === 0 ? 0 : normal(random) * Math.min(2.5, 0.5 + 0.25 * start)));
+    let g = expm(combine(weights, span, n));
+    for (let i = 0; i < 20; i++) {
+      const log = logm(multiply(invert(g), matrix));
+      if (log === undefined) break;
+      const step = span.map((b) => inner(log, b));
+      g = multiply(g, expm(combine(step, span, n)));
+      least = Math.min(least, apart(g));
+      if (Math.hypot(...step) < 1e-8) break;
+    }
+  }
+  return least;
+}
+
+/** What can be said of one component `C G₀` from an element C and the algebra of G₀. */
+export interface GroupComponent {
+  determinant: number;
+  /** Least m ≤ 12 with C^m = I; null when there is none. */
+  order: number | null;
+  /** Least m ≤ 12 with C^m in the identity component. */
+  orderModuloIdentity: number | null;
+  preservesMetric: boolean | null;
+  name: string;
+}
+
+/**
+ * Name a component by the best known element in it, whichever element of it was found: with G₀ = SO(2), every `R(θ)·reflection` is "reflection".
+ *
+ * @param matrix C, [n, n], of any determinant but 0; taken up to scale
+ * @param basis of the Lie algebra of G₀, [k, n, n], k may be 0
+ */
+export function describeComponent(matrix: SquareMatrix, basis: readonly SquareMatrix[]): GroupComponent {
+  const n = matrix.length;
+  const det = determinant(matrix);
+  const unit = combine([Math.abs(det) > 0 ? Math.abs(det) ** (-1 / n) : 1], [matrix], n);
+  const metric = invariantMetric(basis);
+  const powers = Array.from({ length: HIGHEST_ORDER }).reduce<SquareMatrix[]>(
+    (all) => [...all, multiply(all.at(-1) ?? identityMatrix(n), unit)],
+    [],
+  );
+  const orderWhere = (isOne: (power: SquareMatrix, index: number) => boolean) => {
+    const order = powers.findIndex(isOne) + 1;
+    return order === 0 ? null : order;
+  };
+  const order = orderWhere((m, i) => norm(subtract(m, identityMatrix(n))) / n < SAME_POWER / (i + 1));
+  return {
+    determinant: det,
+    order,
+    orderModuloIdentity:
+      basis.length === 0 ? order : orderWhere((m) => distanceToIdentityComponent(m, basis) < SAME_COMPONENT),
+    preservesMetric: metric ? keeps(unit, metric) : null,
+    name: nameByMember(unit, basis, metric) ?? nameByShape(unit) ?? `component with det ${det.toFixed(2)}`,
+  };
+}
+
+/** Whether `CᵀJC = J`, relative to the size of C, since a large boost magnifies every error. */
+function keeps(c: SquareMatrix, { matrix: j }: InvariantMetric): boolean {
+  const error = norm(subtract(multiply(transpose(c), j, c), j));
+  return error / ((inner(c, c) / c.length) * norm(j)) < 0.2;
+}
+
+/** The first of the elements with names that is in the component; of several there the simplest, unless another is clearly nearer. */
+function nameByMember(
+  c: SquareMatrix,
+  basis: readonly SquareMatrix[],
+  metric: InvariantMetric | undefined,
+): string | undefined {
+  const n = c.length;
+  const distance = (m: SquareMatrix) => distanceToIdentityComponent(multiply(c, invert(m)), basis);
+  const near = elements(n, metric)
+    .map(({ name, matrix }) => ({ name, distance: distance(matrix) }))
+    .filter((e) => e.distance < SAME_COMPONENT);
+  const least = Math.min(...near.map((e) => e.distance));
+  const name = near.find((e) => e.distance <= least + 0.02)?.name;
+  if (name !== undefined || metric !== undefined || basis.length === 0) return name;
+  // Without a metric a reflection of one axis is as good as that of another only where the group is large enough to join them.
+  const flips = Array.from({ length: n }, (_, i) => distance(flip(n, i)));
+  return Math.max(...flips) < SAME_COMPONENT ? "reflection" : undefined;
+}
+
+/** Elements with names, simplest first. */
+function elements(n: number, metric: InvariantMetric | undefined): { name: string; matrix: SquareMatrix }[] {
+  const one = { name: "identity", matrix: identityMatrix(n) };
+  const minus = { name: "−I", matrix: diagonalMatrix(Array<number>(n).fill(-1)) };
+  if (metric === undefined) return [one, minus];
+  const [p, q] = metric.signature;
+  const s = metricFrame(metric.matrix);
+  const inMetric = (m: SquareMatrix) => multiply(s, m, invert(s));
+  if (p === 0 || q === 0) return [one, { name: "reflection", matrix: inMetric(flip(n, n - 1)) }, minus];
+  // O(p,q) has four components, told apart by a reflection of one axis of either sign.
+  const [negative, positive, both] = [flip(n, n - 1), flip(n, 0), flip(n, 0, n - 1)].map(inMetric);
+  const names = hasTimeAxis(metric)
+    ? ["parity", "time reversal", n % 2 === 0 ? "PT (−I)" : "PT"]
+    : [
+        "reflection of a negative axis",
+        "reflection of a positive axis",
+        "reflection of an axis of each sign",
+      ];
+  return [
+    one,
+    { name: names[0]!, matrix: negative! },
+    { name: names[1]!, matrix: positive! },
+    { name: names[2]!, matrix: both! },
+    minus,
+  ];
+}
+
+/** Whether one coordinate, alone of its sign, is time: then the components have names of their own. */
+function hasTimeAxis({ matrix, signature: [positive] }: InvariantMetric): boolean {
+  const time = symmetricEigen(matrix).vectors.at(-1)!;
+  return positive === 1 && Math.max(...time.map(Math.abs)) > 0.9;
+}
+
+function flip(n: number, ...axes: number[]): SquareMatrix {
+  return diagonalMatrix(Array.from({ length: n }, (_, i) => (axes.includes(i) ? -1 : 1)));
+}
+
+/** What a single matrix does, where its component has no member with a name: a rotation or a reflection in the given coordinates. */
+function nameByShape(c: SquareMatrix): string | undefined {
+  const n = c.length;
+  const gram = multiply(transpose(c), c);
+  if (norm(subtract(gram, identityMatrix(n))) > 0.25 * Math.sqrt(n)) return undefined;
+  const proper = determinant(c) > 0;
+  if (n === 2) {
+    const [a, b] = [c[0]![0]!, c[1]![0]!];
+    const angle =
+      (Math.atan2(proper ? c[1]![0]! - c[0]![1]! : b + c[0]![1]!, proper ? trace(c) : a - c[1]![1]!) * 180) /
+      Math.PI;
+    return proper
+      ? `rotation by ${degrees(angle, 360)}`
+      : `reflection across the line at ${degrees(angle / 2, 180)}`;
+  }
+  if (n === 3) {
+    const turn = (Math.acos(clamp(((proper ? 1 : -1) * trace(c) - 1) / 2)) * 180) / Math.PI;
+    if (!proper && Math.abs(turn - 180) < 10) return "reflection";
+    return `rotation by ${degrees(turn, 360)}${proper ? "" : " with inversion"}`;
+  }
+  const symmetric = combine([0.5, 0.5], [c, transpose(c)], n);
+  if (norm(subtract(c, symmetric)) > 0.2 * norm(c)) return undefined;
+  const flipped = symmetricEigen(symmetric).values.filter((x) => x < 0).length;
+  return flipped === 1 ? "reflection" : `reflection of ${flipped} axes`;
+}
+
+/** An angle in [0, period), whole multiples of 15° being meant when it is within 4° of one. */
+function degrees(angle: number, period: number): string {
+  const nice = Math.round(angle / 15) * 15;
+  const rounded = Math.abs(nice - angle) < 4 ? nice : Math.round(angle);
+  return `${((rounded % period) + period) % period}°`;
+}
+
+function clamp(x: number): number {
+  return Math.max(-1, Math.min(1, x));
+}
+
+/** A small generator of uniform numbers in (0, 1) (Park & Miller 1988): the same starts on every machine. */
+function lcg(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state * 48_271) % 2_147_483_647;
+    return state / 2_147_483_647;
+  };
+}
+
+function normal(random: () => number): number {
+  return Math.sqrt(-2 * Math.log(random())) * Math.cos(2 * Math.PI * random());
+}

@@ -1,0 +1,92 @@
+/** A result in words and numbers, for a terminal. */
+import type { AlgebraResult, Result } from "../result.js";
+import type { SquareMatrix } from "./linalg.js";
+
+/** Lines without colours, each beginning with what it is about. */
+export function describeResult(result: Result): string[] {
+  const { algebra, cosets, downstream, notes } = result;
+  const lines: string[] = [];
+  if (algebra) lines.push(...describeAlgebra(algebra));
+  if (cosets) {
+    lines.push(label("cosets", cosets.length === 0 ? "none found" : cosets.map((c) => c.name).join(", ")));
+    lines.push(
+      ...cosets.map((c) => label("", `${formatMatrix(c.matrix)}  ${c.name}, loss ${c.loss.toPrecision(3)}`)),
+    );
+  }
+  if (downstream) {
+    const metrics = Object.entries(downstream.metrics).map(
+      ([name, value]) => `${name} ${Number(value.toPrecision(4))}`,
+    );
+    lines.push(label("metrics", metrics.join(", ")));
+  }
+  lines.push(...(notes ?? []).map((note) => label("note", note)));
+  return lines;
+}
+
+function describeAlgebra(algebra: AlgebraResult): string[] {
+  const { found, losses, noiseFloor, generators, readableBasis, invariantMetric: metric } = algebra;
+  if (found === 0) return [label("algebra", `no symmetry found: ${algebra.verdict}`)];
+  const worst = Math.max(...losses.slice(0, found));
+  const lines = [
+    label(
+      "algebra",
+      [
+        nameInWords(algebra),
+        `${found} generator${found === 1 ? "" : "s"}`,
+        `loss ${found === 1 ? "" : "up to "}${worst.toPrecision(3)} (noise floor ${noiseFloor.toPrecision(3)})`,
+      ].join(", "),
+    ),
+  ];
+  // One generator is shown as learnt; of several, a basis of the same span that can be read.
+  const shown = found === 1 ? generators.slice(0, 1) : readableBasis;
+  lines.push(...shown.map((m) => label("", formatMatrix(m))));
+  if (found < generators.length) lines.push(label("", algebra.verdict));
+  if (found > 1)
+    lines.push(
+      label(
+        "",
+        `closure ${algebra.closure.mean.toFixed(3)} (worst ${algebra.closure.max.toFixed(3)}), Killing signature ${formatSignature(algebra)}`,
+      ),
+    );
+  if (metric && found > 1)
+    lines.push(
+      label(
+        "metric",
+        `${formatMatrix(metric.matrix)}, residual ${metric.residual.toPrecision(2)}${metric.conformal ? ", up to scale" : ""}`,
+      ),
+    );
+  return lines;
+}
+
+/** "so(2), cosine 0.9998 (1.1°)"; the nearest name with its angle when there is none. */
+export function nameInWords({ identified }: Pick<AlgebraResult, "identified">): string {
+  const { name, nearest, cosine, angleDegrees } = identified;
+  if (name === "none") return "no symmetry found";
+  const match = `cosine ${formatCosine(cosine)} (${angleDegrees.toFixed(1)}°)`;
+  if (name !== "unidentified") return `${name}, ${match}`;
+  return nearest === undefined ? "unidentified" : `unidentified (nearest: ${nearest}, ${match})`;
+}
+
+/** Digits enough that it is 1.0000 only when it is. */
+export function formatCosine(cosine: number): string {
+  const digits = Math.min(8, Math.max(4, Math.ceil(-Math.log10(Math.max(1e-9, 1 - cosine)))));
+  return cosine > 1 - 1e-9 ? "1.0000" : cosine.toFixed(digits);
+}
+
+export function formatSignature({ killingSignature: s }: Pick<AlgebraResult, "killingSignature">): string {
+  return `(${s.positive}, ${s.negative}, ${s.zero})`;
+}
+
+/** "[[-0.02, -1.00], [1.00, 0.02]]" */
+export function formatMatrix(matrix: SquareMatrix): string {
+  return `[${matrix.map((row) => `[${row.map(formatEntry).join(", ")}]`).join(", ")}]`;
+}
+
+/** Two decimals, and no minus before a zero. */
+export function formatEntry(x: number): string {
+  return x.toFixed(2).replace(/^-(0\.00)$/, "$1");
+}
+
+function label(name: string, text: string): string {
+  return `${name.padEnd(8)}${text}`;
+}

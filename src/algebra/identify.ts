@@ -1,0 +1,99 @@
+/** Which named algebra a learnt span is, if any. */
+import { catalogue } from "./catalogue.js";
+import { invert, multiply, type SquareMatrix } from "./linalg.js";
+import { frame, grassmannDistance, type InvariantMetric, metricFrame, principalAngles } from "./span.js";
+
+export interface Identification {
+  /** A named algebra, one "up to a change of basis", "none" for no generators, or "unidentified". */
+  name: string;
+  /** Cosine of the largest principal angle to it (to the nearest one, when unidentified). */
+  cosine: number;
+  /** l2 norm of the principal angles to it, in radians. */
+  grassmannDistance: number;
+  /** The largest principal angle to it, in degrees. */
+  angleDegrees: number;
+  /** The nearest named algebra of the same dimension, whether or not it is near enough. */
+  nearest?: string;
+}
+
+/** A span is not given a name that is further off than this, however unlikely it is to be as near by chance. In degrees. */
+const FURTHEST = 15;
+/** Nor one to which it could be as near by chance with more than this probability. */
+const CHANCE = 0.01;
+/** In the coordinates of its own metric a span is near to an orthogonal algebra sooner: there it must be within this. In degrees. */
+const FURTHEST_CONJUGATE = 3;
+/** Metrics more stretched than this are as good as degenerate. */
+const MOST_STRETCHED = 30;
+
+/**
+ * Compare a span, as it is, with every named algebra of its dimension (coordinates have a meaning: no change of basis is tried); if none is near,
+ * with the orthogonal ones in the coordinates of its own invariant metric. Where neither is near, say so: a wrong name is worse than none.
+ *
+ * @param generators [k, n, n]
+ */
+export function identify(generators: readonly SquareMatrix[], metric?: InvariantMetric): Identification {
+  const basis = frame(generators);
+  const n = basis[0]?.length;
+  if (n === undefined) return { name: "none", cosine: 1, grassmannDistance: 0, angleDegrees: 0 };
+  const nearest = compare(basis, n)[0];
+  const apart = {
+    name: "unidentified",
+    cosine: 0,
+    grassmannDistance: (Math.PI / 2) * Math.sqrt(basis.length),
+    angleDegrees: 90,
+  };
+  if (nearest === undefined) return conjugate(basis, n, undefined, metric) ?? apart;
+  if (nearest.angleDegrees <= furthest(basis.length, n)) return { ...nearest, nearest: nearest.name };
+  return (
+    conjugate(basis, n, nearest.name, metric) ?? { ...nearest, name: "unidentified", nearest: nearest.name }
+  );
+}
+
+/** Every named algebra of the same dimension, nearest first. */
+function compare(basis: readonly SquareMatrix[], n: number): Identification[] {
+  return catalogue(n)
+    .filter((known) => known.basis.length === basis.length)
+    .map(({ name, basis: known }) => {
+      const largest = principalAngles(basis, known).at(-1)!;
+      const angleDegrees = (largest * 180) / Math.PI;
+      return {
+        name,
+        cosine: Math.cos(largest),
+        grassmannDistance: grassmannDistance(basis, known),
+        angleDegrees,
+      };
+    })
+    .sort((a, b) => a.angleDegrees - b.angleDegrees);
+}
+
+/**
+ * How near is near enough: a random k-dimensional span in R^N has all principal angles to a given one under θ with a probability of about
+ * sin(θ)^(k(N−k)), the dimension of the Grassmannian. For one generator in the plane, 7°.
+ */
+function furthest(k: number, n: number): number {
+  const freedom = k * (n * n - k);
+  if (freedom === 0) return FURTHEST; // all of gl(n)
+  const rivals = catalogue(n).filter((known) => known.basis.length === k).length;
+  const byChance = Math.asin((CHANCE / rivals) ** (1 / freedom)) * (180 / Math.PI);
+  return Math.min(FURTHEST, byChance);
+}
+
+/** An orthogonal algebra of the metric that the span itself keeps. */
+function conjugate(
+  basis: readonly SquareMatrix[],
+  n: number,
+  nearest: string | undefined,
+  metric: InvariantMetric | undefined,
+): Identification | undefined {
+  if (metric === undefined) return undefined;
+  const s = metricFrame(metric.matrix);
+  const inverse = invert(s);
+  const spread = Math.max(...s.flat().map(Math.abs)) * Math.max(...inverse.flat().map(Math.abs));
+  if (spread ** 2 > MOST_STRETCHED) return undefined;
+  const moved = basis.map((b) => multiply(inverse, b, s));
+  const [p, q] = metric.signature;
+  const group = p === 0 || q === 0 ? `so(${n})` : `so(${p},${q})`;
+  const match = compare(frame(moved), n).find((known) => known.name === group || known.name === `${group}⊕R`);
+  if (match === undefined || match.angleDegrees > FURTHEST_CONJUGATE) return undefined;
+  return { ...match, name: `${match.name} up to a change of basis`, nearest };
+}

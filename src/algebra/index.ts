@@ -1,0 +1,22 @@
+/** Analysis of discovered symmetries (METHOD's "what the numbers mean"). */
+export { analyseAlgebra, analyseCosets, type FoundAlgebra, type FoundCosets } from "./analyse.js";
+export { catalogue, type NamedAlgebra, namedAlgebra, namedAlgebras } from "./catalogue.js";
+export { describeComponent, distanceToIdentityComponent, type GroupComponent } from "./components.js";
+export { describeResult, formatMatrix } from "./describe.js";
+export { type Identification, identify } from "./identify.js";
+export { expm, logm, type SquareMatrix } from "./linalg.js";
+export {
+  bracket,
+  closure,
+  frame,
+  grassmannDistance,
+  type InvariantMetric,
+  invariantMetric,
+  killingForm,
+  killingSignature,
+  metricCosine,
+  principalAngles,
+  readableBasis,
+  type Signature,
+  structureConstants,
+} from "./span.js";

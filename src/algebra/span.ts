@@ -1,0 +1,271 @@
+/** What can be said of a span of matrices, taken as a Lie algebra: frame, closure, Killing form, angles to another, invariant metric. */
+import {
+  combine,
+  diagonalMatrix,
+  dot,
+  inner,
+  multiply,
+  norm,
+  reshape,
+  type SquareMatrix,
+  singular,
+  subtract,
+  symmetricEigen,
+  traceless,
+  transpose,
+} from "./linalg.js";
+
+/** The Lie bracket `[a, b] = ab − ba`. */
+export function bracket(a: SquareMatrix, b: SquareMatrix): SquareMatrix {
+  return subtract(multiply(a, b), multiply(b, a));
+}
+
+/**
+ * An orthonormal basis of the span of `matrices` in the Frobenius inner product, by Gram-Schmidt, twice for rounding.
+ *
+ * @param matrices [k, n, n], of any norms
+ * @param tolerance a matrix that is this near (sine of the angle) to the span of those before it adds nothing
+ * @returns [rank, n, n]
+ */
+export function frame(matrices: readonly SquareMatrix[], tolerance = 1e-2): SquareMatrix[] {
+  const basis: SquareMatrix[] = [];
+  for (const matrix of matrices) {
+    const n = matrix.length;
+    const size = norm(matrix);
+    if (!(size > 0) || !Number.isFinite(size)) continue;
+    let rest = combine([1 / size], [matrix], n);
+    for (let pass = 0; pass < 2; pass++) rest = subtract(rest, project(rest, basis));
+    const left = norm(rest);
+    if (left > tolerance) basis.push(combine([1 / left], [rest], n));
+  }
+  return basis;
+}
+
+/** The part of `a` within the span of an orthonormal `basis`. */
+export function project(a: SquareMatrix, basis: readonly SquareMatrix[]): SquareMatrix {
+  return combine(
+    basis.map((b) => inner(a, b)),
+    basis,
+    a.length,
+  );
+}
+
+/**
+ * How far the span is from being closed under the bracket: over all pairs, `‖[B_i, B_j] − proj‖ / ‖[B_i, B_j]‖` with unit B (METHOD of AtlasD's
+ * analysis), 0 when it is a Lie algebra, at most 1. Pairs that commute count as 0: below a bracket of norm 0.1 (the most for unit matrices is √2,
+ * Böttcher & Wenzel 2008) the ratio is taken to 0.1 instead, or it would measure nothing but noise.
+ */
+export function closure(generators: readonly SquareMatrix[]): { max: number; mean: number } {
+  const basis = frame(generators);
+  const units = generators.filter((b) => norm(b) > 0).map((b) => combine([1 / norm(b)], [b], b.length));
+  const ratios = units.flatMap((a, i) =>
+    units.slice(i + 1).map((b) => {
+      const c = bracket(a, b);
+      return norm(subtract(c, project(c, basis))) / Math.max(norm(c), 0.1);
+    }),
+  );
+  if (ratios.length === 0) return { max: 0, mean: 0 };
+  return { max: Math.max(...ratios), mean: ratios.reduce((a, b) => a + b) / ratios.length };
+}
+
+/**
+ * Structure constants of a span in an orthonormal basis, brackets projected onto it: `[B_i, B_j] = Σ_l c[i][j][l] B_l`.
+ *
+ * @returns [k, k, k]
+ */
+export function structureConstants(basis: readonly SquareMatrix[]): number[][][] {
+  return basis.map((a) =>
+    basis.map((b) => {
+      const c = bracket(a, b);
+      return basis.map((d) => inner(c, d));
+    }),
+  );
+}
+
+/** The Killing form `K_ij = tr(ad B_i ad B_j)` in an orthonormal basis, [k, k]. */
+export function killingForm(basis: readonly SquareMatrix[]): SquareMatrix {
+  const c = structureConstants(basis);
+  return basis.map((_, i) =>
+    basis.map((_, j) =>
+      c.reduce(
+        (sum, _, a) =>
+          sum +
+          dot(
+            c[i]![a]!,
+            c[j]!.map((row) => row[a]!),
+          ),
+        0,
+      ),
+    ),
+  );
+}
+
+export interface Signature {
+  positive: number;
+  negative: number;
+  zero: number;
+}
+
+/** Signs of the Killing form's eigenvalues: (0, 3, 0) for so(3), (3, 3, 0) for so(1,3); eigenvalues under 5 % of the largest count as zero. */
+export function killingSignature(generators: readonly SquareMatrix[]): Signature {
+  const basis = frame(generators);
+  if (basis.length === 0) return { positive: 0, negative: 0, zero: 0 };
+  const { values } = symmetricEigen(killingForm(basis));
+  // Unit generators of a simple algebra give |eigenvalues| of about 1 and more; noise in a commuting one gives its square.
+  const tiny = Math.max(0.02, 0.05 * Math.max(...values.map(Math.abs)));
+  const positive = values.filter((x) => x > tiny).length;
+  const negative = values.filter((x) => x < -tiny).length;
+  return { positive, negative, zero: values.length - positive - negative };
+}
+
+/**
+ * Principal angles between two spans, in radians, ascending; as many as the smaller has dimensions (Björck & Golub 1973: from cosines and sines
+ * both, so that small ones are exact).
+ */
+export function principalAngles(a: readonly SquareMatrix[], b: readonly SquareMatrix[]): number[] {
+  let [p, q] = [frame(a), frame(b)];
+  if (p.length < q.length) [p, q] = [q, p];
+  if (q.length === 0) return [];
+  const cosines = singular(q.map((x) => p.map((y) => inner(x, y)))).values;
+  const sines = singular(q.map((x) => subtract(x, project(x, p)).flat())).values;
+  return q.map((_, i) => Math.atan2(Math.max(0, sines[q.length - 1 - i] ?? 0), cosines[i]!));
+}
+
+/** Grassmann distance of two spans of one dimension: l2 norm of their principal angles, in radians. */
+export function grassmannDistance(a: readonly SquareMatrix[], b: readonly SquareMatrix[]): number {
+  return Math.hypot(...principalAngles(a, b));
+}
+
+export interface InvariantMetric {
+  /** Symmetric, of Frobenius norm √n; definite ones positive, indefinite ones with the fewer signs positive (+ − − −). [n, n] */
+  matrix: SquareMatrix;
+  /** Signs of its eigenvalues. */
+  signature: [positive: number, negative: number];
+  /** Root mean square over unit generators of `‖BᵀJ + JB‖ / 2‖J‖`: 0 when it is invariant, at most 1. */
+  residual: number;
+  /** Whether it is invariant up to scale only, since the algebra scales. */
+  conformal: boolean;
+}
+
+/**
+ * The symmetric J with `BᵀJ + JB = 0` for all generators, their traces aside (a scaling keeps no metric, but keeps it up to scale): the null space
+ * of a linear map, by SVD. Minkowski's for so(1,3) and for so(1,3)⊕R.
+ *
+ * @returns undefined when there is none, several, or a degenerate one
+ */
+export function invariantMetric(generators: readonly SquareMatrix[]): InvariantMetric | undefined {
+  const basis = frame(generators);
+  const n = basis[0]?.length ?? 0;
+  const parts = basis.map(traceless);
+  const weight = Math.sqrt(parts.reduce((sum, b) => sum + inner(b, b), 0));
+  if (n < 2 || weight < 0.1) return undefined; // nothing but scaling: it keeps every metric
+  const symmetric = Array.from({ length: n }, (_, i) =>
+    Array.from({ length: i + 1 }, (_, j) => unitSymmetric(n, i, j)),
+  ).flat();
+  const images = symmetric.map((s) =>
+    parts.flatMap((b) => {
+      const sb = multiply(s, b);
+      return subtract(sb, combine([-1], [transpose(sb)], n)).flat();
+    }),
+  );
+  // Rows of `images` are what the map makes of each unit J; a null J is a null vector of its transpose.
+  const { values, vectors } = singular(images[0]!.map((_, r) => images.map((image) => image[r]!)));
+  const residuals = values.slice(0, symmetric.length).map((x) => x / (2 * weight));
+  const residual = residuals.at(-1)!;
+  const next = residuals.at(-2) ?? 1;
+  if (residual > 0.1 || next < 0.15 || next < 3 * residual) return undefined;
+  const raw = combine(vectors[symmetric.length - 1]!, symmetric, n);
+  const eigen = symmetricEigen(raw).values;
+  const sizes = eigen.map(Math.abs);
+  if (Math.min(...sizes) < 0.02 * Math.max(...sizes)) return undefined;
+  const positive = eigen.filter((x) => x > 0).length;
+  const flip = signOf(raw, positive, n - positive);
+  const matrix = combine([(flip * Math.sqrt(n)) / norm(raw)], [raw], n);
+  const scaling = Math.sqrt(Math.max(0, basis.length - weight ** 2));
+  return {
+    matrix,
+    signature: flip > 0 ? [positive, n - positive] : [n - positive, positive],
+    residual,
+    conformal: scaling > 0.2,
+  };
+}
+
+/** Which of J and −J to show. */
+function signOf(j: SquareMatrix, positive: number, negative: number): 1 | -1 {
+  if (negative === 0) return 1;
+  if (positive === 0) return -1;
+  if (positive !== negative) return positive < negative ? 1 : -1;
+  const first = j.flat().find((x) => Math.abs(x) > 0.1 * norm(j)) ?? 1;
+  return first > 0 ? 1 : -1;
+}
+
+/** Unit of the (i, j)-th symmetric direction in the Frobenius norm. */
+function unitSymmetric(n: number, i: number, j: number): SquareMatrix {
+  const m = diagonalMatrix(Array<number>(n).fill(0));
+  m[i]![j] = m[j]![i] = i === j ? 1 : Math.SQRT1_2;
+  return m;
+}
+
+/**
+ * Coordinates in which a metric is a diagonal of signs: S with `SᵀJS = diag(1 …, −1 …)`, from J's principal axes.
+ *
+ * @returns S, [n, n]; its columns are the new axes, positive ones first
+ */
+export function metricFrame(j: SquareMatrix): SquareMatrix {
+  const { values, vectors } = symmetricEigen(j);
+  const n = j.length;
+  const ordered = [...values.keys()].sort((a, b) => Number(values[b]! > 0) - Number(values[a]! > 0) || a - b);
+  const columns = ordered.map((i) => vectors[i]!.map((x) => x / Math.sqrt(Math.abs(values[i]!))));
+  return Array.from({ length: n }, (_, r) => columns.map((column) => column[r]!));
+}
+
+/** Cosine of the angle between two metrics, whichever their signs: 1 for multiples of one another. */
+export function metricCosine(a: SquareMatrix, b: SquareMatrix): number {
+  return Math.abs(inner(a, b)) / (norm(a) * norm(b));
+}
+
+/**
+ * A basis of the same span that is easy to read: reduced row echelon form of the generators' entries, so that each has a 1 where all others have 0.
+ * The pivots are chosen largest first (so nothing is divided by something small), the earliest entry among those about as large. Nothing is rounded:
+ * the span is the learnt one.
+ *
+ * @param generators [k, n, n]
+ * @returns [rank, n, n], ordered by pivot; rotations turn from the first axis towards the second
+ */
+export function readableBasis(generators: readonly SquareMatrix[]): SquareMatrix[] {
+  const rows = frame(generators).map((b) => b.flat());
+  const n = generators[0]?.length ?? 0;
+  const pivots: number[] = [];
+  for (let done = 0; done < rows.length; done++) {
+    const left = rows.slice(done);
+    const sizes = Array.from({ length: n * n }, (_, c) => Math.hypot(...left.map((row) => row[c]!)));
+    const largest = Math.max(...sizes);
+    const pivot = sizes.findIndex((x) => x >= 0.8 * largest);
+    pivots.push(pivot);
+    reduce(rows, done, pivot);
+  }
+  return rows
+    .map((row, i) => ({ row, pivot: pivots[i]! }))
+    .sort((a, b) => a.pivot - b.pivot)
+    .map(({ row, pivot }) => {
+      const matrix = reshape(row, n);
+      const opposite = matrix[pivot % n]![Math.floor(pivot / n)]!;
+      const flip = pivot % n > Math.floor(pivot / n) && opposite < -0.5 ? -1 : 1;
+      return matrix.map((line) => line.map((x) => flip * x || 0)); // no −0
+    });
+}
+
+/** Make rows from `from` on zero in column `pivot` but one, which gets 1 there and is moved to `from`; clear the column in the rows before too. */
+function reduce(rows: number[][], from: number, pivot: number): void {
+  const best = rows.reduce(
+    (b, row, i) => (i > from && Math.abs(row[pivot]!) > Math.abs(rows[b]![pivot]!) ? i : b),
+    from,
+  );
+  [rows[from], rows[best]] = [rows[best]!, rows[from]!];
+  const unit = rows[from]!.map((x) => x / rows[from]![pivot]!);
+  unit[pivot] = 1;
+  for (const [i, row] of rows.entries()) {
+    const factor = row[pivot]!;
+    rows[i] = i === from ? unit : row.map((x, c) => (c === pivot ? 0 : x - factor * unit[c]!));
+  }
+}

@@ -1,0 +1,118 @@
+/** result.json: what an experiment found, in one schema for all experiments. Matrices are nested arrays, row-major. */
+import { z } from "zod";
+
+export const RESULT_SCHEMA = "atlas.result/1";
+
+/** [n, n] */
+const Square = z.array(z.array(z.number()));
+/** [k, n, n] */
+const Squares = z.array(Square);
+
+/** What a discovered Lie algebra is. All but the raw `generators`, `losses`, `relativeErrors` is about the first `found` generators. */
+export const AlgebraResult = z.object({
+  /** As learnt, of the action on points; never snapped to a known algebra. [k, n, n] */
+  generators: Squares,
+  /** Equivariance loss along each generator. [k] */
+  losses: z.array(z.number()),
+  /** Dimensionless equivariance error along each generator. [k] */
+  relativeErrors: z.array(z.number()),
+  /** Loss that an exact symmetry would show. */
+  noiseFloor: z.number(),
+  /** How many of the generators, from the first, are symmetries. */
+  found: z.int().min(0),
+  /** Directions of gl(n) with their losses, when the solver measured them. */
+  spectrum: z.array(z.object({ direction: Square, loss: z.number(), relativeError: z.number() })).optional(),
+  /** `‖[B_i, B_j] − proj‖ / ‖[B_i, B_j]‖` over pairs: 0 for a Lie algebra. */
+  closure: z.object({ max: z.number(), mean: z.number() }),
+  killingSignature: z.object({ positive: z.int(), negative: z.int(), zero: z.int() }),
+  identified: z.object({
+    name: z.string(),
+    /** Of the largest principal angle. */
+    cosine: z.number(),
+    /** Radians. */
+    grassmannDistance: z.number(),
+    /** The largest principal angle. */
+    angleDegrees: z.number(),
+    nearest: z.string().optional(),
+  }),
+  /** The same span, sparse. [rank, n, n] */
+  readableBasis: Squares,
+  /** The symmetric J with BᵀJ + JB = 0, where there is one. */
+  invariantMetric: z
+    .object({
+      matrix: Square,
+      signature: z.tuple([z.int(), z.int()]),
+      residual: z.number(),
+      /** Invariant up to scale only. */
+      conformal: z.boolean(),
+    })
+    .optional(),
+  /** Final loss of every start of the solver, ascending. */
+  startLosses: z.array(z.number()).optional(),
+  /** Why `found` is what it is, in words. */
+  verdict: z.string(),
+});
+export type AlgebraResult = z.infer<typeof AlgebraResult>;
+
+/** One connected component of the group that was found. */
+export const CosetResult = z.object({
+  /** A representative, as learnt. [n, n] */
+  matrix: Square,
+  loss: z.number(),
+  determinant: z.number(),
+  /** Least m ≤ 12 with matrix^m = I, and with matrix^m in the identity component; null when there is none. */
+  order: z.int().nullable(),
+  orderModuloIdentity: z.int().nullable(),
+  /** Whether it keeps the identity component's metric (up to scale, where that scales); null when there is no such metric. */
+  preservesMetric: z.boolean().nullable(),
+  /** Of the component, not of the one matrix. */
+  name: z.string(),
+});
+export type CosetResult = z.infer<typeof CosetResult>;
+
+/** Every candidate of the coset search, ascending by loss. */
+export const CosetSearch = z.object({
+  noiseFloor: z.number(),
+  candidates: z.array(
+    z.object({
+      matrix: Square,
+      loss: z.number(),
+      /** "kept", "loss" (not a symmetry), "rank" (beyond the best q), "duplicate". */
+      verdict: z.string(),
+      /** Index into `cosets` of the one that a duplicate repeats. */
+      duplicateOf: z.int().optional(),
+    }),
+  ),
+});
+export type CosetSearch = z.infer<typeof CosetSearch>;
+
+export const Result = z.object({
+  schema: z.literal(RESULT_SCHEMA),
+  experiment: z.string(),
+  task: z.string(),
+  seed: z.int(),
+  algebra: AlgebraResult.optional(),
+  cosets: z.array(CosetResult).optional(),
+  cosetSearch: CosetSearch.optional(),
+  downstream: z.object({ metrics: z.record(z.string(), z.number()) }).optional(),
+  predictor: z.object({
+    /** Of the last epoch; null for one that was not trained in this run. */
+    loss: z.number().nullable(),
+    epochs: z.int(),
+    /** "trained", a file, a run, or what function it is. */
+    source: z.string(),
+  }),
+  /** What a reader should know, in sentences: what limits the result, say. */
+  notes: z.array(z.string()).optional(),
+  /** Seconds of each stage. */
+  timings: z.record(z.string(), z.number()),
+  environment: z.object({
+    device: z.string(),
+    threads: z.int(),
+    versions: z.record(z.string(), z.string()),
+  }),
+});
+export type Result = z.infer<typeof Result>;
+
+/** What an experiment returns; the runner adds the rest. */
+export type Findings = Omit<Result, "schema" | "experiment" | "seed" | "timings" | "environment">;
