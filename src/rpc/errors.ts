@@ -1,0 +1,103 @@
+/** What went wrong with a call, as one of our errors: the worker's own words where it sent them, else what the gRPC status means here. */
+import { type Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { AtlasError, RpcError, RpcUsageError, WorkerUnavailable } from "../errors.js";
+import { ErrorDetail } from "../gen/atlas/v1/error.js";
+
+/** Key of the trailing metadata that holds a serialized ErrorDetail. */
+export const DETAIL_KEY = "atlas-error-bin";
+
+/** The error that the worker describes. "invalid_input" is the user's mistake, and exits with 2. */
+export function errorFromDetail(detail: ErrorDetail, options?: ErrorOptions): RpcError {
+  const { message, field, expected, remedy, code } = detail;
+  const where = field === "" || message.includes(field) ? "" : ` (${field})`;
+  const advice = remedy || (expected === "" ? undefined : `expected: ${expected}`);
+  const Kind = code === "invalid_input" ? RpcUsageError : RpcError;
+  return new Kind(
+    `${message || "the worker gave no reason"}${where}`,
+    code || "internal",
+    field,
+    expected,
+    advice,
+    options,
+  );
+}
+
+/** Whether trying the same again may help: the connection was lost, or could not be made. */
+export function isConnectionLoss(error: unknown): boolean {
+  if (!isServiceError(error) || detailOf(error.metadata) !== undefined) return false;
+  const reset = /RST_STREAM|GOAWAY|ECONNRESET|stream (was )?(removed|closed|terminated)/i.test(error.details);
+  return (
+    error.code === status.UNAVAILABLE || ([status.INTERNAL, status.UNKNOWN].includes(error.code) && reset)
+  );
+}
+
+/** Turn what a call was rejected with into one of our errors. */
+export function explainRpc(error: unknown, address: string, method: string, timeoutMs?: number): unknown {
+  if (!isServiceError(error)) return error;
+  const detail = detailOf(error.metadata);
+  const cause = { cause: error };
+  if (detail !== undefined) return errorFromDetail(detail, cause);
+  const { code, details } = error;
+  if (isConnectionLoss(error))
+    return new WorkerUnavailable(
+      `cannot reach the worker at ${address}: ${plain(details)}`,
+      "check the address, and that the worker is running there",
+      cause,
+    );
+  switch (code) {
+    case status.DEADLINE_EXCEEDED:
+      return new WorkerUnavailable(
+        `the worker at ${address} did not answer ${method} within ${(timeoutMs ?? 0) / 1000} s`,
+        "see whether it is overloaded or stopped, then try again",
+        cause,
+      );
+    case status.UNIMPLEMENTED:
+      return new WorkerUnavailable(
+        `what answers at ${address} does not know ${method}: it is no atlas worker, or one of another version`,
+        "give the address of an atlas worker of this version",
+        cause,
+      );
+    case status.RESOURCE_EXHAUSTED:
+      return new RpcError(`${method}: ${details}`, "limit_exceeded", "", "", "ask for less at once", cause);
+    case status.UNAUTHENTICATED:
+    case status.PERMISSION_DENIED:
+      return new RpcError(
+        `the worker at ${address} refuses us: ${details}`,
+        "unauthenticated",
+        "",
+        "",
+        undefined,
+        cause,
+      );
+    case status.INVALID_ARGUMENT:
+      return new RpcUsageError(`${method}: ${details}`, "invalid_input", "", "", undefined, cause);
+    case status.NOT_FOUND:
+      return new RpcError(`${method}: ${details}`, "not_found", "", "", undefined, cause);
+    case status.FAILED_PRECONDITION:
+      return new RpcError(`${method}: ${details}`, "not_ready", "", "", undefined, cause);
+    default:
+      return new RpcError(`${method} failed in the worker: ${details}`, "internal", "", "", undefined, cause);
+  }
+}
+
+/** The detail in trailing metadata, if there is one that can be read. */
+function detailOf(metadata: Metadata | undefined): ErrorDetail | undefined {
+  const bytes = metadata?.get(DETAIL_KEY)[0];
+  if (!Buffer.isBuffer(bytes)) return undefined;
+  try {
+    return ErrorDetail.decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function isServiceError(error: unknown): error is ServiceError {
+  return error instanceof Error && !(error instanceof AtlasError) && "code" in error && "details" in error;
+}
+
+/** "No connection established. Last error: connect ECONNREFUSED 127.0.0.1:1 …" in few words. */
+function plain(details: string): string {
+  if (details.includes("ECONNREFUSED")) return "nothing listens there (connection refused)";
+  if (/ENOTFOUND|Name resolution failed/.test(details)) return "there is no host of that name";
+  return details.replace(/\s*Resolution note:.*$/s, "");
+}

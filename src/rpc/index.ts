@@ -1,0 +1,2 @@
+export { type CallOptions, isFinal, type Method, onAbort, Rpc, type RpcOptions } from "./client.js";
+export { DETAIL_KEY, errorFromDetail, explainRpc, isConnectionLoss } from "./errors.js";

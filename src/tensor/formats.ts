@@ -1,0 +1,80 @@
+/** What the file formats have in common: element types that are widened on reading, and checks that end in one clear line. */
+import { AtlasError, FileError } from "../errors.js";
+import { type DType, elements, Tensor } from "./tensor.js";
+
+/** Element types of files, under NumPy's names; those that {@link Tensor} lacks are read as the next type that holds all their values. */
+const STORED = {
+  f8: { size: 8, dtype: "float64" },
+  f4: { size: 4, dtype: "float32" },
+  f2: {
+    size: 2,
+    dtype: "float32",
+    get: (view: DataView, at: number) => halfToNumber(view.getUint16(at, true)),
+  },
+  bf2: {
+    size: 2,
+    dtype: "float32",
+    get: (view: DataView, at: number) => brainToNumber(view.getUint16(at, true)),
+  },
+  i8: { size: 8, dtype: "int64" },
+  i4: { size: 4, dtype: "int32" },
+  i2: { size: 2, dtype: "int32", get: (view: DataView, at: number) => view.getInt16(at, true) },
+  i1: { size: 1, dtype: "int32", get: (view: DataView, at: number) => view.getInt8(at) },
+  u4: { size: 4, dtype: "int64", get: (view: DataView, at: number) => view.getUint32(at, true) },
+  u2: { size: 2, dtype: "int32", get: (view: DataView, at: number) => view.getUint16(at, true) },
+  u1: { size: 1, dtype: "uint8" },
+  b1: { size: 1, dtype: "bool" },
+} as const satisfies Record<
+  string,
+  { size: number; dtype: DType; get?: (view: DataView, at: number) => number }
+>;
+export type StoredType = keyof typeof STORED;
+
+export function isStoredType(name: string): name is StoredType {
+  return Object.hasOwn(STORED, name);
+}
+
+/** Bytes that `shape` takes in a file. @throws AtlasError for what is no shape */
+export function storedBytes(type: StoredType, shape: readonly number[]): number {
+  return elements(shape) * STORED[type].size;
+}
+
+/** The tensor that raw little-endian bytes of a file stand for: a view where the type allows it. */
+export function fromStored(type: StoredType, shape: readonly number[], bytes: Uint8Array): Tensor {
+  const { size, dtype, ...rest } = STORED[type];
+  if (!("get" in rest)) return Tensor.fromBytes(dtype, shape, bytes);
+  const { get } = rest;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const tensor = Tensor.zeros(dtype, shape);
+  const { data } = tensor;
+  for (let i = 0; i < data.length; i++) {
+    const value = get(view, i * size);
+    data[i] = (data instanceof BigInt64Array ? BigInt(value) : value) as number & bigint;
+  }
+  return tensor;
+}
+
+/** Do what may find a file's contents malformed, and say then which file it is. */
+export function reading<T>(name: string, remedy: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof FileError || !(error instanceof AtlasError)) throw error;
+    throw new FileError(`${name} is damaged: ${error.message}`, remedy, { cause: error });
+  }
+}
+
+function halfToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0x1f) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
+}
+
+const scratch = new DataView(new ArrayBuffer(4));
+/** bfloat16 is the upper half of a float32. */
+function brainToNumber(bits: number): number {
+  scratch.setUint32(0, bits << 16);
+  return scratch.getFloat32(0);
+}

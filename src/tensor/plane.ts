@@ -1,0 +1,148 @@
+/**
+ * The tensor plane: large tensors, to and from the worker's ROUTER socket, beside the gRPC channel. The frames of a message are
+ *
+ *     to the worker    [request id, "PUT", ticket, TensorHeader, elements]    [request id, "GET", ticket, empty]
+ *     from the worker  [request id, "OK"]    [request id, "OK", TensorHeader, elements]    [request id, "ERR", ErrorDetail]
+ *
+ * The elements are handed to the socket, and taken from it, without being copied.
+ */
+import { randomBytes } from "node:crypto";
+import { Dealer } from "zeromq";
+import { AtlasError, WorkerUnavailable } from "../errors.js";
+import { ErrorDetail } from "../gen/atlas/v1/error.js";
+import { TensorHeader } from "../gen/atlas/v1/tensor.js";
+import { errorFromDetail, onAbort } from "../rpc/index.js";
+import { Tensor, typeFromWire, wireType } from "./tensor.js";
+
+export interface TransferOptions {
+  /** Gives up when aborted; rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** Milliseconds to wait for the worker's answer (default 120 000). */
+  timeoutMs?: number;
+}
+
+interface Pending {
+  resolve(frames: Buffer[]): void;
+  reject(error: unknown): void;
+}
+
+/** A new unguessable ticket of a session, to put a tensor under. */
+export function newTicket(sessionId: string): string {
+  return `${sessionId}.${randomBytes(16).toString("hex")}`;
+}
+
+/** A connection to a worker's tensor plane. Any number of transfers may be under way at once. */
+export class TensorPlane {
+  private readonly socket: Dealer;
+  private readonly pending = new Map<string, Pending>();
+  private sending: Promise<void> = Promise.resolve();
+  private lastId = 0n;
+
+  /**
+   * @param endpoint ZeroMQ endpoint, as Describe gives it
+   * @param gone aborted when the worker is known to be gone; every transfer is then rejected with its reason
+   */
+  constructor(
+    readonly endpoint: string,
+    private readonly gone?: AbortSignal,
+  ) {
+    this.socket = new Dealer({ linger: 0 });
+    this.socket.connect(endpoint);
+    void this.receive();
+  }
+
+  /**
+   * Put a tensor on the plane, under a ticket made by {@link newTicket}. Its elements must not be changed until this resolves.
+   *
+   * @throws RpcError when the worker refuses it, WorkerUnavailable when it does not answer
+   */
+  async put(ticket: string, tensor: Tensor, options?: TransferOptions): Promise<void> {
+    const { dtype, shape, bytes } = tensor;
+    const header = { dtype: wireType(dtype), shape: [...shape], byteLength: bytes.byteLength };
+    await this.request(["PUT", ticket, TensorHeader.encode(header).finish(), bytes], options);
+  }
+
+  /**
+   * Fetch the tensor under a ticket, which is used up by it.
+   *
+   * @throws RpcError ("not_found") when there is no such ticket (any more), WorkerUnavailable when the worker does not answer
+   */
+  async get(ticket: string, options?: TransferOptions): Promise<Tensor> {
+    const [header, elements] = await this.request(["GET", ticket, ""], options);
+    if (header === undefined || elements === undefined)
+      throw new AtlasError(`the worker at ${this.endpoint} sent a tensor without its elements`);
+    const { dtype, shape } = TensorHeader.decode(header);
+    return Tensor.fromBytes(typeFromWire(dtype), shape, elements);
+  }
+
+  /** Close the connection; transfers under way are rejected. */
+  close(): void {
+    if (!this.socket.closed) this.socket.close();
+    this.rejectAll(new AtlasError("the connection to the worker was closed"));
+  }
+
+  private async request(frames: (string | Uint8Array)[], options: TransferOptions = {}): Promise<Buffer[]> {
+    const { signal, timeoutMs = 120_000 } = options;
+    this.gone?.throwIfAborted();
+    signal?.throwIfAborted();
+    if (this.socket.closed) throw new AtlasError("the connection to the worker was closed");
+    const id = Buffer.alloc(8);
+    id.writeBigUInt64BE(++this.lastId);
+    const key = id.toString("hex");
+    let timer: NodeJS.Timeout | undefined;
+    let dispose = () => {};
+    const answer = new Promise<Buffer[]>((resolve, reject) => {
+      this.pending.set(key, { resolve, reject });
+      timer = setTimeout(() => reject(this.silence(timeoutMs)), timeoutMs);
+      dispose = onAbort([signal, this.gone], () =>
+        reject(signal?.aborted ? signal.reason : this.gone?.reason),
+      );
+    });
+    // A ZeroMQ socket sends one message at a time.
+    this.sending = this.sending.then(() =>
+      this.pending.has(key) ? this.socket.send([id, ...frames]) : undefined,
+    );
+    this.sending = this.sending.catch((error: unknown) => this.pending.get(key)?.reject(error));
+    try {
+      return await answer;
+    } finally {
+      this.pending.delete(key);
+      clearTimeout(timer);
+      dispose();
+    }
+  }
+
+  private async receive(): Promise<void> {
+    try {
+      for await (const [id, status, ...rest] of this.socket) {
+        const pending = id && this.pending.get(id.toString("hex"));
+        if (!pending) continue; // it was given up meanwhile
+        if (status?.toString() === "OK") pending.resolve(rest);
+        else pending.reject(this.refusal(rest[0]));
+      }
+    } catch (error) {
+      this.rejectAll(error);
+    }
+  }
+
+  private silence(timeoutMs: number): WorkerUnavailable {
+    return new WorkerUnavailable(
+      `the worker's tensor plane at ${this.endpoint} did not answer within ${timeoutMs / 1000} s`,
+      "check that the worker is running, and that its tensor port can be reached from here",
+    );
+  }
+
+  private refusal(frame: Buffer | undefined): Error {
+    try {
+      return errorFromDetail(ErrorDetail.decode(frame ?? Buffer.alloc(0)));
+    } catch (error) {
+      return new AtlasError(`the worker at ${this.endpoint} sent an answer that cannot be read`, undefined, {
+        cause: error,
+      });
+    }
+  }
+
+  private rejectAll(error: unknown): void {
+    for (const { reject } of this.pending.values()) reject(error);
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * Safetensors files: 8 bytes with the length of a JSON header, the header, then the tensors' bytes. The header says where each tensor lies; the
+ * tensors fill the rest without gaps or overlaps, and nothing in the file is ever executed.
+ */
+import { z } from "zod";
+import { FileError } from "../errors.js";
+import { fromStored, reading, type StoredType, storedBytes } from "./formats.js";
+import { type DType, itemSize, type Tensor } from "./tensor.js";
+
+const STORED: Record<string, StoredType> = {
+  F64: "f8",
+  F32: "f4",
+  F16: "f2",
+  BF16: "bf2",
+  I64: "i8",
+  I32: "i4",
+  I16: "i2",
+  I8: "i1",
+  U32: "u4",
+  U16: "u2",
+  U8: "u1",
+  BOOL: "b1",
+};
+const NAMES: Record<DType, string> = {
+  float64: "F64",
+  float32: "F32",
+  int64: "I64",
+  int32: "I32",
+  uint8: "U8",
+  bool: "BOOL",
+};
+/** As the reference implementation limits it. */
+const MAX_HEADER = 100_000_000;
+const REMEDY = "write or download the file again";
+
+const extent = z.int().min(0);
+const Entry = z.object({
+  dtype: z.string(),
+  shape: z.array(extent),
+  data_offsets: z.tuple([extent, extent]),
+});
+const Metadata = z.record(z.string(), z.string());
+
+export interface Safetensors {
+  tensors: Map<string, Tensor>;
+  metadata: Record<string, string>;
+}
+
+/**
+ * Read a safetensors file. Tensors are views of `bytes` where alignment allows it; F16 and BF16 are widened to float32, small integers likewise.
+ *
+ * @param name what to call the file in errors
+ * @throws FileError when it is truncated, damaged, or holds an element type that is not supported
+ */
+export function readSafetensors(bytes: Uint8Array, name = "the safetensors file"): Safetensors {
+  const damaged = (what: string) => new FileError(`${name} is damaged: ${what}`, REMEDY);
+  if (bytes.byteLength < 8)
+    throw new FileError(`${name} is no safetensors file: it has ${bytes.byteLength} bytes`, REMEDY);
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
+  if (length > MAX_HEADER)
+    throw new FileError(
+      `${name} is no safetensors file, or damaged: it claims a header of ${length} bytes`,
+      REMEDY,
+    );
+  const start = 8 + Number(length);
+  if (start > bytes.byteLength)
+    throw damaged(`it is truncated: its header is ${length} bytes, and ${bytes.byteLength - 8} are there`);
+  const header = parseHeader(bytes.subarray(8, start), damaged);
+  const body = bytes.subarray(start);
+
+  const entries: [name: string, z.infer<typeof Entry>][] = [];
+  let metadata: Record<string, string> = {};
+  for (const [key, value] of Object.entries(header)) {
+    if (key === "__metadata__") {
+      const parsed = Metadata.safeParse(value);
+      if (!parsed.success) throw damaged("its metadata are not text");
+      metadata = parsed.data;
+    } else {
+      const parsed = Entry.safeParse(value);
+      if (!parsed.success) throw damaged(`its header does not say what tensor ${quote(key)} is`);
+      entries.push([key, parsed.data]);
+    }
+  }
+  const tensors = new Map<string, Tensor>();
+  let end = 0;
+  for (const [key, { dtype, shape, data_offsets }] of entries.sort(
+    ([, a], [, b]) => a.data_offsets[0] - b.data_offsets[0] || a.data_offsets[1] - b.data_offsets[1],
+  )) {
+    const type = Object.hasOwn(STORED, dtype) ? STORED[dtype] : undefined;
+    if (type === undefined)
+      throw new FileError(
+        `${name}: tensor ${quote(key)} has elements of type ${quote(dtype)}, which is not supported`,
+        `convert it to one of ${Object.keys(STORED).join(", ")}`,
+      );
+    const [from, to] = data_offsets;
+    if (from !== end)
+      throw damaged(
+        `tensor ${quote(key)} ${from < end ? "overlaps another" : "lies after a gap"} at byte ${from}`,
+      );
+    if (to > body.byteLength)
+      throw damaged(
+        `it is truncated: tensor ${quote(key)} ends at byte ${to}, and ${body.byteLength} are there`,
+      );
+    const tensor = reading(name, REMEDY, () => {
+      if (to - from !== storedBytes(type, shape))
+        throw damaged(
+          `tensor ${quote(key)} of type ${dtype} and shape [${shape.join(", ")}] has ${to - from} bytes`,
+        );
+      return fromStored(type, shape, body.subarray(from, to));
+    });
+    tensors.set(key, tensor);
+    end = to;
+  }
+  if (end !== body.byteLength) throw damaged(`${body.byteLength - end} bytes at its end belong to no tensor`);
+  return { tensors, metadata };
+}
+
+/** A safetensors file with these tensors. The widest element types come first, so that all are aligned. */
+export function writeSafetensors(
+  tensors: ReadonlyMap<string, Tensor>,
+  metadata: Readonly<Record<string, string>> = {},
+): Buffer {
+  const sorted = [...tensors].sort(
+    ([a, { dtype: x }], [b, { dtype: y }]) => itemSize(y) - itemSize(x) || (a < b ? -1 : Number(a > b)),
+  );
+  let end = 0;
+  const entries = sorted.map(([key, { dtype, shape, data }]) => {
+    const from = end;
+    end += data.byteLength;
+    return [key, { dtype: NAMES[dtype], shape, data_offsets: [from, end] }] as const;
+  });
+  const meta = Object.keys(metadata).length > 0 ? [["__metadata__", metadata] as const] : [];
+  const json = Buffer.from(JSON.stringify(Object.fromEntries([...meta, ...entries])));
+  const header = Buffer.alloc(Math.ceil(json.length / 8) * 8, " ");
+  json.copy(header);
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return Buffer.concat([length, header, ...sorted.map(([, tensor]) => tensor.bytes)]);
+}
+
+function parseHeader(bytes: Uint8Array, damaged: (what: string) => FileError): object {
+  let header: unknown;
+  try {
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    throw damaged("its header is not JSON");
+  }
+  if (typeof header !== "object" || header === null || Array.isArray(header))
+    throw damaged("its header is not a JSON object");
+  return header;
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
+}

@@ -1,0 +1,186 @@
+/** A dense tensor in memory: a shape and a typed array, row-major. Holds and moves data; what is computed with it is the worker's work. */
+import { AtlasError } from "../errors.js";
+import { DataType, type Tensor as WireTensor } from "../gen/atlas/v1/tensor.js";
+
+/** What holds the elements of each type. A bool is a byte, 0 or 1. */
+const ARRAYS = {
+  float32: Float32Array,
+  float64: Float64Array,
+  int64: BigInt64Array,
+  int32: Int32Array,
+  uint8: Uint8Array,
+  bool: Uint8Array,
+} as const;
+
+const WIRE = {
+  float32: DataType.DATA_TYPE_FLOAT32,
+  float64: DataType.DATA_TYPE_FLOAT64,
+  int64: DataType.DATA_TYPE_INT64,
+  int32: DataType.DATA_TYPE_INT32,
+  uint8: DataType.DATA_TYPE_UINT8,
+  bool: DataType.DATA_TYPE_BOOL,
+} as const;
+
+/** As many axes as NumPy allows. */
+const MAX_AXES = 64;
+const MAX_EMPTY_LISTS = 1e6;
+
+export type DType = keyof typeof ARRAYS;
+export type TensorData = InstanceType<(typeof ARRAYS)[DType]>;
+/** Numbers, or arrays of them, or arrays of those … */
+export type Nested = number | readonly Nested[];
+
+export class Tensor {
+  /** @throws AtlasError when `data` is not of the type or the number of elements that `dtype` and `shape` say */
+  constructor(
+    readonly dtype: DType,
+    readonly shape: readonly number[],
+    /** The elements, row-major. */
+    readonly data: TensorData,
+  ) {
+    if (!(data instanceof ARRAYS[dtype]))
+      throw new AtlasError(`a ${dtype} tensor cannot hold a ${data.constructor.name}`);
+    if (data.length !== elements(shape))
+      throw new AtlasError(`${data.length} elements do not fill a tensor of shape [${shape.join(", ")}]`);
+  }
+
+  /**
+   * From nested arrays.
+   *
+   * @param shape needed where the nesting cannot tell: [0, 3, 3] is `[]`
+   * @throws AtlasError when the arrays are ragged, or do not have that shape
+   */
+  static from(nested: Nested, dtype: DType = "float64", shape: readonly number[] = shapeOf(nested)): Tensor {
+    const data = new ARRAYS[dtype](elements(shape));
+    let next = 0;
+    const fill = (value: Nested, axis: number): void => {
+      if (typeof value === "number") {
+        if (axis !== shape.length) throw ragged(shape);
+        data[next++] = dtype === "int64" ? BigInt(value) : dtype === "bool" ? Number(value !== 0) : value;
+      } else {
+        if (axis >= shape.length || value.length !== shape[axis]) throw ragged(shape);
+        for (const item of value) fill(item, axis + 1);
+      }
+    };
+    fill(nested, 0);
+    return new Tensor(dtype, shape, data);
+  }
+
+  static zeros(dtype: DType, shape: readonly number[]): Tensor {
+    return new Tensor(dtype, shape, new ARRAYS[dtype](elements(shape)));
+  }
+
+  /**
+   * A view of raw little-endian bytes; they are copied only where they are not aligned to the element size.
+   *
+   * @throws AtlasError when their number is not what `dtype` and `shape` need
+   */
+  static fromBytes(dtype: DType, shape: readonly number[], bytes: Uint8Array): Tensor {
+    const { BYTES_PER_ELEMENT: size } = ARRAYS[dtype];
+    const count = elements(shape);
+    if (bytes.byteLength !== count * size)
+      throw new AtlasError(
+        `${bytes.byteLength} bytes do not fill a ${dtype} tensor of shape [${shape.join(", ")}]`,
+      );
+    const { buffer, byteOffset } = bytes.byteOffset % size === 0 ? bytes : new Uint8Array(bytes);
+    return new Tensor(dtype, shape, new ARRAYS[dtype](buffer as ArrayBuffer, byteOffset, count));
+  }
+
+  /** The elements as raw little-endian bytes: a view, not a copy. */
+  get bytes(): Buffer {
+    return Buffer.from(this.data.buffer, this.data.byteOffset, this.data.byteLength);
+  }
+
+  /**
+   * As nested arrays of numbers, row-major; a bool is 0 or 1.
+   *
+   * @throws AtlasError when an int64 is too large for a number
+   */
+  toNested(): Nested {
+    const lists = elements(this.shape.slice(0, this.shape.indexOf(0))); // [10¹⁵, 0] has no element, but 10¹⁵ lists
+    if (this.data.length === 0 && lists > MAX_EMPTY_LISTS)
+      throw new AtlasError(`a tensor of shape [${this.shape.join(", ")}] is too large to be nested arrays`);
+    let next = 0;
+    const take = (axis: number): Nested =>
+      axis === this.shape.length
+        ? toNumber(this.data[next++] as number | bigint)
+        : Array.from({ length: this.shape[axis] as number }, () => take(axis + 1));
+    return take(0);
+  }
+
+  /** As a matrix. @throws AtlasError when the shape is not [m, n] */
+  toMatrix(): number[][] {
+    if (this.shape.length !== 2)
+      throw new AtlasError(`a tensor of shape [${this.shape.join(", ")}] is not a matrix`);
+    return this.toNested() as number[][];
+  }
+
+  /** As a list of n by n matrices. @throws AtlasError when the shape is not [m, n, n] */
+  toMatrices(): number[][][] {
+    const [, rows, columns] = this.shape;
+    if (this.shape.length !== 3 || rows !== columns)
+      throw new AtlasError(`a tensor of shape [${this.shape.join(", ")}] is not a list of square matrices`);
+    return this.toNested() as number[][][];
+  }
+
+  /** As it travels inside a message. */
+  toWire(): WireTensor {
+    return this.wire({ $case: "inline", inline: this.bytes });
+  }
+
+  /** As a message that names the buffer of this tensor on the tensor plane. */
+  toTicket(ticket: string): WireTensor {
+    return this.wire({ $case: "ticket", ticket });
+  }
+
+  private wire(data: WireTensor["data"]): WireTensor {
+    return { dtype: wireType(this.dtype), shape: [...this.shape], data };
+  }
+
+  /** From a message that holds the elements itself. @throws AtlasError when it does not, or is malformed */
+  static fromWire({ dtype, shape, data }: WireTensor): Tensor {
+    if (data?.$case !== "inline") throw new AtlasError("a tensor message without its elements");
+    return Tensor.fromBytes(typeFromWire(dtype), shape, data.inline);
+  }
+}
+
+export function wireType(dtype: DType): DataType {
+  return WIRE[dtype];
+}
+
+/** @throws AtlasError for a type that this version does not know */
+export function typeFromWire(type: DataType): DType {
+  for (const [dtype, wire] of Object.entries(WIRE)) if (wire === type) return dtype as DType;
+  throw new AtlasError(`a tensor message of unknown element type ${type}`);
+}
+
+/** Bytes of one element. */
+export function itemSize(dtype: DType): number {
+  return ARRAYS[dtype].BYTES_PER_ELEMENT;
+}
+
+/** Number of elements. @throws AtlasError when an extent is not a whole number, or there are too many of them, or of axes */
+export function elements(shape: readonly number[]): number {
+  const count = shape.reduce((product, extent) => product * extent, 1);
+  const whole = shape.every((extent) => Number.isSafeInteger(extent) && extent >= 0);
+  if (shape.length <= MAX_AXES && whole && Number.isSafeInteger(count)) return count;
+  throw new AtlasError(`[${shape.slice(0, MAX_AXES).join(", ")}] is not a tensor's shape`);
+}
+
+function shapeOf(nested: Nested): number[] {
+  const shape: number[] = [];
+  for (let level: Nested | undefined = nested; typeof level === "object"; level = level[0])
+    shape.push(level.length);
+  return shape;
+}
+
+function ragged(shape: readonly number[]): AtlasError {
+  return new AtlasError(`nested arrays that are not all of shape [${shape.join(", ")}]`);
+}
+
+function toNumber(value: number | bigint): number {
+  const number = Number(value);
+  if (typeof value === "bigint" && !Number.isSafeInteger(number))
+    throw new AtlasError(`${value} is too large for a number`);
+  return number;
+}

@@ -1,0 +1,195 @@
+/** A worker in the background, which outlives the command that started it: `atlas worker start`, `info`, `stop`. One for each user. */
+import { execFile, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdir, open, readFile, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
+import { z } from "zod";
+import { FileError, UsageError, WorkerUnavailable } from "../errors.js";
+import { errorCode, explainFileSystem, writeFileAtomic } from "../run/atomic.js";
+import { killGroup, parseReady, serveArguments } from "./process.js";
+
+const START_TIMEOUT_MS = 120_000;
+const GRACE_MS = 10_000;
+
+const Detached = z.object({
+  /** As `--worker` takes it: grpc://127.0.0.1:port. */
+  address: z.string(),
+  pid: z.int().positive(),
+  /** The file that it writes to. */
+  log: z.string(),
+});
+export type DetachedWorker = z.infer<typeof Detached>;
+
+export interface DetachedOptions {
+  /** Loopback port to listen on (default: a free one). */
+  port?: number;
+  device?: string;
+  threads?: number;
+  /** Told what its set-up has to say. */
+  onLog?: (line: string) => void;
+}
+
+/**
+ * Start a worker in the background and wait until it serves.
+ *
+ * @throws UsageError when one runs already or the port is in use; SetupError; WorkerUnavailable when it does not start
+ */
+export async function startDetachedWorker(options: DetachedOptions = {}): Promise<DetachedWorker> {
+  const { ensureVenv } = await import("../setup/venv.js");
+  const running = await detachedWorker();
+  if (running)
+    throw new UsageError(
+      `a worker runs already at ${running.address} (process ${running.pid})`,
+      "use it with --worker, or stop it with: atlas worker stop",
+    );
+  if (options.port !== undefined) await checkPort(options.port);
+  return launch(await ensureVenv({ onProgress: options.onLog }), options);
+}
+
+/** {@link startDetachedWorker} with a given interpreter. */
+export async function launch(
+  { python, workerDir }: { python: string; workerDir: string },
+  { port = 0, device, threads }: DetachedOptions,
+): Promise<DetachedWorker> {
+  const folder = stateFolder();
+  const log = join(folder, "worker.log");
+  await mkdir(folder, { recursive: true, mode: 0o700 }).catch((error) => {
+    throw explainFileSystem(error, "create", folder);
+  });
+  const output = await open(log, "w", 0o600).catch((error) => {
+    throw explainFileSystem(error, "write", log);
+  });
+  try {
+    const child = spawn(python, serveArguments({ port, device, threads }), {
+      cwd: workerDir,
+      env: { ...process.env, PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
+      stdio: ["ignore", output.fd, output.fd],
+      detached: true,
+    });
+    let failure: string | undefined;
+    child.once("error", (error) => {
+      failure = error.message;
+    });
+    child.once("exit", (code, signal) => {
+      failure = signal === null ? `exit code ${code}` : `was killed by ${signal}`;
+    });
+    const until = Date.now() + START_TIMEOUT_MS;
+    for (;;) {
+      const lines = (await readFile(log, "utf8")).split("\n");
+      const ready = lines.map(parseReady).find((r) => r !== undefined);
+      if (ready && failure === undefined) {
+        const worker = { address: `grpc://${ready.address}`, pid: ready.pid, log };
+        await writeFileAtomic(stateFile(), `${JSON.stringify(worker)}\n`);
+        child.unref();
+        return worker;
+      }
+      const last = lines.findLast((line) => line.trim() !== "");
+      if (failure !== undefined)
+        throw new WorkerUnavailable(
+          `the worker ended at its start (${failure})${last === undefined ? "" : `: ${last.trim()}`}`,
+          `see ${log}, or what is missing with: atlas doctor`,
+        );
+      if (Date.now() > until) {
+        killGroup(child.pid, "SIGKILL");
+        throw new WorkerUnavailable(
+          `the worker did not serve within ${START_TIMEOUT_MS / 1000} s`,
+          `see ${log}`,
+        );
+      }
+      await sleep(100);
+    }
+  } finally {
+    await output.close();
+  }
+}
+
+/** The worker in the background, or undefined when none runs. */
+export async function detachedWorker(): Promise<DetachedWorker | undefined> {
+  let text: string;
+  try {
+    text = await readFile(stateFile(), "utf8");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined;
+    throw explainFileSystem(error, "read", stateFile());
+  }
+  const parsed = Detached.safeParse(parseJson(text));
+  if (!parsed.success)
+    throw new FileError(
+      `${stateFile()} is damaged`,
+      "delete it; a worker that still runs must be ended by hand",
+    );
+  if (await isWorker(parsed.data.pid)) return parsed.data;
+  await rm(stateFile(), { force: true });
+  return undefined;
+}
+
+/** Stop the worker in the background. @returns whether there was one */
+export async function stopDetachedWorker(): Promise<boolean> {
+  const worker = await detachedWorker();
+  if (!worker) return false;
+  killGroup(worker.pid, "SIGTERM");
+  const until = Date.now() + GRACE_MS;
+  while ((await isWorker(worker.pid)) && Date.now() < until) await sleep(50);
+  killGroup(worker.pid, "SIGKILL"); // its children too
+  await rm(stateFile(), { force: true });
+  return true;
+}
+
+function stateFolder(): string {
+  return join(process.env.XDG_STATE_HOME || join(homedir(), ".local", "state"), "atlas-symmetry");
+}
+
+function stateFile(): string {
+  return join(stateFolder(), "worker.json");
+}
+
+/** @throws UsageError when a port of the loopback interface cannot be listened on */
+async function checkPort(port: number): Promise<void> {
+  const server = createServer();
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject).listen({ port, host: "127.0.0.1", exclusive: true }, resolve);
+    });
+  } catch (error) {
+    const code = errorCode(error);
+    const why =
+      code === "EADDRINUSE" ? "is in use" : code === "EACCES" ? "needs privileges" : "cannot be listened on";
+    throw new UsageError(
+      `port ${port} ${why}`,
+      "choose another with --port, or leave it out for a free one",
+      {
+        cause: error,
+      },
+    );
+  } finally {
+    await new Promise((resolve) => server.close(resolve));
+  }
+}
+
+/** Whether a process lives and is a worker: its id may have gone to another one since. */
+async function isWorker(pid: number): Promise<boolean> {
+  try {
+    process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+  const command = existsSync("/proc/self/cmdline")
+    ? await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "") // empty for a zombie
+    : await promisify(execFile)("ps", ["-o", "command=", "-p", String(pid)]).then(
+        ({ stdout }) => stdout,
+        () => "",
+      );
+  return command.includes("atlas_worker");
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

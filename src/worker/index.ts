@@ -1,0 +1,37 @@
+/** Workers: starting one or finding it, and the sessions opened on it. */
+import { startLocalWorker } from "./local.js";
+import { parseAddress } from "./remote.js";
+import { Worker } from "./worker.js";
+
+export * from "./session.js";
+export { PROTOCOL_VERSION, Worker, type WorkerInfo } from "./worker.js";
+
+export interface ConnectOptions {
+  /** "local" (default): start one that ends with us. "grpc://host:port": one that runs already. */
+  worker?: string;
+  /** Default device of a local worker: "auto" (default), "cpu", "cuda", "cuda:1". */
+  device?: string;
+  /** Threads that a local worker's CPU work uses (default: the worker's choice). One that runs already keeps its own. */
+  threads?: number;
+  /** Told every line that a local worker writes, and what its set-up has to say. */
+  onLog?: (line: string) => void;
+  /** Aborted: connecting is given up, and so is every later call but those that cancel or close something. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Connect to a worker, starting it first where it is local.
+ *
+ * @throws UsageError for an address of no known form; SetupError when what a local worker needs cannot be installed
+ * @throws WorkerUnavailable when it does not start or answer, or speaks another protocol version
+ */
+export async function connectWorker(options: ConnectOptions = {}): Promise<Worker> {
+  const { worker = "local", device = "auto", threads, onLog, signal } = options;
+  signal?.throwIfAborted();
+  if (worker !== "local") return Worker.connect(parseAddress(worker), { signal });
+  const { ensureVenv } = await import("../setup/venv.js");
+  const { python, workerDir } = await ensureVenv({ onProgress: onLog });
+  return Worker.connect(await startLocalWorker({ python, workerDir, device, threads, onLog, signal }), {
+    signal,
+  });
+}

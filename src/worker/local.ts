@@ -1,0 +1,189 @@
+/** A worker process of our own: started on a free loopback port, watched, and ended with us, however we end. */
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { execa } from "execa";
+import { AtlasError, WorkerDied, WorkerUnavailable } from "../errors.js";
+import { onAbort } from "../rpc/index.js";
+import { killGroup, parseReady, type Ready, serveArguments } from "./process.js";
+
+/** Lines of its output that are kept for when it dies. */
+const KEPT_LINES = 200;
+/** How long its last output may come after its end. */
+const LAST_WORDS_MS = 1_000;
+const DIED = "the local worker ended";
+/** How long news of a process's end may come after the loss of its connection. */
+const NEWS_MS = 2_000;
+
+export interface LocalOptions {
+  /** The interpreter of the worker's virtual environment. */
+  python: string;
+  /** The folder that holds the package `atlas_worker`. */
+  workerDir: string;
+  device?: string;
+  threads?: number;
+  onLog?: (line: string) => void;
+  /** Gives up starting. */
+  signal?: AbortSignal;
+  /** Milliseconds to wait until it serves (default 120 000: loading PyTorch from a cold disk is slow). */
+  startTimeoutMs?: number;
+  /** Milliseconds that it is given to end in order (default 5000). */
+  graceMs?: number;
+}
+
+/** A running worker process. */
+export interface LocalProcess {
+  /** host:port of its gRPC server. */
+  readonly address: string;
+  readonly pid: number;
+  /** Aborted with a {@link WorkerDied} when it ends unasked. */
+  readonly gone: AbortSignal;
+  /** What is behind a lost connection: waits a moment for news of the process's end. */
+  explain(error: unknown): Promise<unknown>;
+  /** End it and all that it started. */
+  close(): Promise<void>;
+}
+
+/**
+ * Start a worker and wait until it serves.
+ *
+ * @throws WorkerUnavailable when it cannot be started, ends, or does not serve in time; the signal's reason when aborted
+ */
+export async function startLocalWorker(options: LocalOptions): Promise<LocalProcess> {
+  const {
+    python,
+    workerDir,
+    device,
+    threads,
+    onLog,
+    signal,
+    startTimeoutMs = 120_000,
+    graceMs = 5_000,
+  } = options;
+  signal?.throwIfAborted();
+  // Its own process group, so that Ctrl-C reaches it through us only, and its children end with it. It ends by itself when its stdin does.
+  const child = execa(python, [...serveArguments({ device, threads }), "--parent-stdin"], {
+    cwd: workerDir,
+    env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "pipe",
+    buffer: false,
+    reject: false,
+    detached: process.platform !== "win32",
+  });
+  child.stdin.on("error", () => {}); // it is only ever closed
+  let over = false;
+  const kill = (name: NodeJS.Signals) => {
+    if (!over) killGroup(child.pid, name); // its id may be another's later
+  };
+  const killAtExit = () => kill("SIGKILL");
+  process.once("exit", killAtExit);
+
+  const tail: string[] = [];
+  const keep = (line: string) => {
+    onLog?.(line);
+    tail.push(line);
+    if (tail.length > KEPT_LINES) tail.shift();
+  };
+  readLines(child.stderr, keep);
+  const ready = new Promise<Ready>((resolve) => {
+    readLines(child.stdout, (line) => {
+      const parsed = parseReady(line);
+      if (parsed) resolve(parsed);
+      else onLog?.(line);
+    });
+  });
+
+  const gone = new AbortController();
+  let closing = false;
+  const exit = new Promise((resolve) => {
+    child.once("exit", () => {
+      kill("SIGKILL"); // whatever it started and left behind
+      setTimeout(resolve, LAST_WORDS_MS).unref();
+    });
+  });
+  // A process that could not be started has no exit; one whose output is held open by another that escaped us never ends for execa.
+  const ended = Promise.race([child.then(({ code }) => code), exit]).then((code) => {
+    over = true;
+    process.off("exit", killAtExit);
+    const why = describeEnd(child.exitCode, child.signalCode, code, tail);
+    gone.abort(closing ? new AtlasError("the worker was stopped") : why);
+    return why;
+  });
+  const close = async () => {
+    closing = true;
+    child.stdin.end();
+    kill("SIGTERM");
+    const timer = setTimeout(kill, graceMs, "SIGKILL");
+    await ended;
+    clearTimeout(timer);
+  };
+
+  let dispose = () => {};
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    const { address, pid } = await new Promise<Ready>((resolve, reject) => {
+      ready.then(resolve);
+      ended.then((died) => {
+        const message = died.message.replace(DIED, `${DIED} at its start`);
+        reject(new WorkerUnavailable(message, "see what is missing with: atlas doctor", { cause: died }));
+      });
+      dispose = onAbort([signal], () => reject(signal?.reason));
+      timer = setTimeout(() => {
+        const message = `the local worker did not serve within ${startTimeoutMs / 1000} s${lastWords(tail)}`;
+        reject(
+          new WorkerUnavailable(message, "try again when the machine is less busy, or see: atlas doctor"),
+        );
+      }, startTimeoutMs);
+    });
+    return {
+      address,
+      pid,
+      gone: gone.signal,
+      explain: async (error) => {
+        if (error instanceof WorkerUnavailable)
+          await Promise.race([ended, sleep(NEWS_MS, undefined, { ref: false })]);
+        return gone.signal.aborted ? gone.signal.reason : error;
+      },
+      close,
+    };
+  } catch (error) {
+    kill("SIGKILL");
+    await close();
+    throw error;
+  } finally {
+    dispose();
+    clearTimeout(timer);
+  }
+}
+
+function describeEnd(
+  exitCode: number | null,
+  signal: string | null,
+  code: unknown,
+  tail: readonly string[],
+): WorkerDied {
+  const how =
+    signal !== null
+      ? `was killed by ${signal}`
+      : exitCode !== null
+        ? `exit code ${exitCode}`
+        : `cannot be executed${typeof code === "string" ? `: ${code}` : ""}`;
+  const memory = signal === "SIGKILL" ? "the machine may have run out of memory: ask for less at once; " : "";
+  return new WorkerDied(
+    `${DIED} (${how})${lastWords(tail)}`,
+    tail.join("\n"),
+    `${memory}a run goes on with: atlas resume`,
+  );
+}
+
+/** The last line that says something, as the end of a sentence. */
+function lastWords(tail: readonly string[]): string {
+  const line = tail.findLast((l) => l.trim() !== "");
+  return line === undefined ? "" : `: ${line.trim().slice(0, 500)}`;
+}
+
+function readLines(stream: Readable, listener: (line: string) => void): void {
+  createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY }).on("line", listener);
+}

@@ -1,0 +1,503 @@
+/** A session: objects on a worker, and what can be done with them. Everything made in it is freed when it is closed. */
+import { randomUUID } from "node:crypto";
+import { AtlasError, RpcError } from "../errors.js";
+import { type EpochFinished, JobServiceService, JobState } from "../gen/atlas/v1/job.js";
+import {
+  type CreateObjectRequest,
+  type GetAlgebraResponse,
+  type GetCosetsResponse,
+  type ObjectInfo,
+  ObjectServiceService,
+  type Component as WireComponent,
+} from "../gen/atlas/v1/objects.js";
+import type { StepMetrics, Tensor as WireTensor } from "../gen/atlas/v1/tensor.js";
+import { WorkerServiceService } from "../gen/atlas/v1/worker.js";
+import { type CallOptions, errorFromDetail, type Method, type Rpc } from "../rpc/index.js";
+import type { MetricsFeed } from "../tensor/metrics.js";
+import { newTicket, type TensorPlane } from "../tensor/plane.js";
+import { Tensor } from "../tensor/tensor.js";
+
+/** An object on the worker, as it was when it was made or last asked about. */
+export interface RemoteObject {
+  readonly handle: string;
+  /** "dataset", "atlas", "predictor", "algebra", "cosets". */
+  readonly role: string;
+  readonly kind: string;
+  /** Finished epochs, and all that its spec asks for; both 0 for an object that does not advance. */
+  readonly epoch: number;
+  readonly totalEpochs: number;
+  /** Shapes, parameter counts and the like. */
+  readonly facts: Readonly<Record<string, unknown>>;
+}
+
+/** A building block of the worker with its parameters. `atlas worker info` lists them; unknown or ill-typed ones are refused. */
+export interface Component {
+  kind: string;
+  params: Readonly<Record<string, unknown>>;
+}
+
+export interface DatasetOptions extends Component {
+  seed: number;
+  /** For kinds that take the user's own arrays. */
+  tensors?: Readonly<Record<string, Tensor>>;
+}
+
+/** Square charts of one size on the dataset's pixel lattice; all lengths in pixels. */
+export interface AtlasOptions {
+  /** Centres. */
+  charts: readonly { row: number; col: number }[];
+  /** Radius of the predictor's input and output crop. */
+  rIn: number;
+  /** Radius of the inner crop on which transformed fields are compared. */
+  rOut: number;
+  /** True field beyond `rIn` that the resampler may read. */
+  margin: number;
+}
+
+export interface PredictorOptions {
+  architecture: Component;
+  training: Component;
+  dataset: RemoteObject;
+  atlas: RemoteObject;
+  epochs: number;
+  seed: number;
+}
+
+interface SolverOptions {
+  solver: Component;
+  predictor: RemoteObject;
+  dataset: RemoteObject;
+  atlas: RemoteObject;
+  epochs: number;
+  seed: number;
+}
+
+export interface AlgebraOptions extends SolverOptions {
+  /** Number of generators. */
+  k: number;
+}
+
+export interface CosetsOptions extends SolverOptions {
+  /** Basis of the identity component's Lie algebra, [k, n, n]; k may be 0. */
+  identity: readonly (readonly (readonly number[])[])[];
+}
+
+export interface AdvanceOptions {
+  /** Epochs to be finished in all (default: as many as the object's spec asks for). */
+  untilEpoch?: number;
+  /** Hand over a snapshot with every n-th epoch, and with the last; 0 (default): never. */
+  snapshotEvery?: number;
+  /** Aborted: the job is cancelled, and `advance` rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** Told of the steps within an epoch as they happen; some may be missed. */
+  onStep?: (step: Step) => void;
+  /** Told of every epoch, in order; the next one is not handed over before this is done. */
+  onEpoch?: (epoch: Epoch) => void | Promise<void>;
+}
+
+/** Where a job is within an epoch. `epoch` is the one being worked on, from 1. */
+export type Step = Omit<StepMetrics, "jobId">;
+
+export interface Epoch {
+  /** Finished epochs, this one included. */
+  epoch: number;
+  totalEpochs: number;
+  metrics: Record<string, number>;
+  seconds: number;
+  /** The object after this epoch. Undefined when it was not asked for, or was replaced by the next before it could be fetched. */
+  snapshot?: Uint8Array;
+}
+
+/** What an algebra solver has found. */
+export interface AlgebraFindings {
+  /** As learnt, [k, n, n]. */
+  generators: number[][][];
+  /** Equivariance loss along each generator, [k]. */
+  losses: number[];
+  /** Dimensionless equivariance error along each generator, [k]. */
+  relativeErrors: number[];
+  /** Loss that an exact symmetry would show with this predictor and resampler, as estimated. */
+  noiseFloor: number;
+  /** How many of the generators are symmetries. */
+  found: number;
+  /** Directions [n, n] of unit Frobenius norm. */
+  spectrum: { direction: number[][]; loss: number; relativeError: number }[];
+  /** Final loss of every start, ascending. */
+  startLosses: number[];
+  /** In words: why `found` is what it is. */
+  verdict: string;
+}
+
+/** What a coset solver has found. */
+export interface CosetFindings {
+  /** One representative of each component, [m, n, n]. */
+  matrices: number[][][];
+  losses: number[];
+  noiseFloor: number;
+  /** Every candidate, ascending by loss. */
+  candidates: {
+    matrix: number[][];
+    loss: number;
+    /** "kept", "loss" (not a symmetry), "rank" (beyond the best), "duplicate". */
+    verdict: string;
+    /** Of a duplicate: index into `matrices` of the one it repeats. */
+    duplicateOf?: number;
+  }[];
+}
+
+export interface ComponentFindings {
+  /** For each matrix the number of its component, in order of first appearance. */
+  component: number[];
+  /** [m, m] mean squared residual of the nearest element of the identity component to M_i M_j⁻¹. */
+  residuals: number[][];
+}
+
+/** What a session needs of its worker. */
+export interface SessionParts {
+  rpc: Rpc;
+  plane: TensorPlane;
+  feed: MetricsFeed;
+  /** Bytes up to which a tensor travels inside a message. */
+  maxInlineBytes: number;
+  /** Aborted when the user wants no more; every call but those that end something is then given up. */
+  signal?: AbortSignal;
+}
+
+/** Milliseconds for calls that compute. */
+const LONG = { timeoutMs: 600_000 };
+
+export class Session {
+  /** Use `Worker.openSession`. */
+  constructor(
+    readonly id: string,
+    /** The device on which its objects live, as torch writes it. */
+    readonly device: string,
+    private readonly parts: SessionParts,
+  ) {}
+
+  /** @throws RpcUsageError for an unknown kind or parameter; this holds for everything that is created */
+  async createDataset({ kind, params, seed, tensors = {} }: DatasetOptions): Promise<RemoteObject> {
+    const sent: Record<string, WireTensor> = {};
+    for (const [name, tensor] of Object.entries(tensors)) sent[name] = await this.send(tensor);
+    return this.create({
+      $case: "dataset",
+      dataset: { source: component({ kind, params }), seed, tensors: sent },
+    });
+  }
+
+  createAtlas({ charts, rIn, rOut, margin }: AtlasOptions): Promise<RemoteObject> {
+    const planar = { charts: [...charts], rIn, rOut, margin };
+    return this.create({ $case: "atlas", atlas: { manifold: { $case: "planar", planar } } });
+  }
+
+  createPredictor(options: PredictorOptions): Promise<RemoteObject> {
+    const { architecture, training, dataset, atlas, epochs, seed } = options;
+    return this.create({
+      $case: "predictor",
+      predictor: {
+        architecture: component(architecture),
+        training: component(training),
+        dataset: dataset.handle,
+        atlas: atlas.handle,
+        epochs,
+        seed,
+      },
+    });
+  }
+
+  createAlgebra({ k, ...options }: AlgebraOptions): Promise<RemoteObject> {
+    return this.create({ $case: "algebra", algebra: { ...solverSpec(options), k } });
+  }
+
+  async createCosets({ identity, ...options }: CosetsOptions): Promise<RemoteObject> {
+    const basis = await this.send(matrices(identity));
+    return this.create({ $case: "cosets", cosets: { ...solverSpec(options), identity: basis } });
+  }
+
+  /** Free an object before its session is closed. */
+  async delete({ handle }: RemoteObject): Promise<void> {
+    await this.call(ObjectServiceService.deleteObject, { sessionId: this.id, handle });
+  }
+
+  /** All objects, as they now are. */
+  async list(): Promise<RemoteObject[]> {
+    const { objects } = await this.call(ObjectServiceService.listObjects, { sessionId: this.id });
+    return objects.map(remoteObject);
+  }
+
+  /**
+   * Advance an object epoch by epoch, by one job on the worker. A lost connection is made anew, and nothing of the job is lost with it.
+   *
+   * @throws RpcError when the job fails ("diverged", "out_of_memory" …): the object is then as after its last finished epoch
+   * @throws WorkerDied, WorkerUnavailable; what `onEpoch` throws, after cancelling the job; the reason of an aborted `signal`, likewise
+   */
+  async advance(object: RemoteObject, options: AdvanceOptions = {}): Promise<void> {
+    const { untilEpoch = 0, snapshotEvery = 0, signal = this.parts.signal, onStep, onEpoch } = options;
+    const { rpc, feed } = this.parts;
+    const sessionId = this.id;
+    const request = { sessionId, handle: object.handle, untilEpoch, snapshotEvery, requestId: randomUUID() };
+    signal?.throwIfAborted();
+    const { job } = await this.call(JobServiceService.startJob, request, { signal, idempotent: true });
+    if (!job) throw malformed("a job");
+    const { jobId } = job;
+    const unsubscribe = onStep && feed.subscribe(jobId, onStep);
+    let running = true;
+    try {
+      for await (const { event } of rpc.watchJob({ sessionId, jobId }, signal)) {
+        if (event?.$case === "epochFinished") {
+          const { epoch, totalEpochs, metrics, seconds } = event.epochFinished;
+          const last = epoch === (untilEpoch || object.totalEpochs);
+          const snapshot =
+            snapshotEvery > 0
+              ? await this.epochSnapshot(object, event.epochFinished, last, signal)
+              : undefined;
+          await onEpoch?.({ epoch, totalEpochs, metrics, seconds, snapshot });
+          signal?.throwIfAborted();
+        } else if (event?.$case === "stateChanged") {
+          const { state, error } = event.stateChanged;
+          running = [JobState.JOB_STATE_QUEUED, JobState.JOB_STATE_RUNNING].includes(state);
+          if (state === JobState.JOB_STATE_FAILED)
+            throw error ? errorFromDetail(error) : malformed("a failure");
+          if (state === JobState.JOB_STATE_CANCELLED) {
+            signal?.throwIfAborted();
+            throw new RpcError(`job ${jobId} was cancelled from elsewhere`, "cancelled", "", "");
+          }
+        }
+      }
+    } finally {
+      unsubscribe?.();
+      if (running) await this.cancel(jobId);
+    }
+  }
+
+  /** The object frozen: a safetensors file with its weights, optimiser, random-number state and position. */
+  async snapshot(
+    object: RemoteObject,
+    { signal }: { signal?: AbortSignal } = {},
+  ): Promise<{ bytes: Uint8Array; epoch: number }> {
+    const request = { sessionId: this.id, handle: object.handle };
+    const { snapshot, epoch } = await this.call(ObjectServiceService.getSnapshot, request, {
+      ...LONG,
+      signal,
+      idempotent: true,
+    });
+    return { bytes: (await this.fetch(snapshot, signal)).bytes, epoch };
+  }
+
+  /** Put an object into a frozen state. @throws RpcUsageError when the snapshot is not of such an object */
+  async restore(object: RemoteObject, bytes: Uint8Array): Promise<void> {
+    const snapshot = await this.send(Tensor.fromBytes("uint8", [bytes.byteLength], bytes));
+    await this.call(
+      ObjectServiceService.restoreSnapshot,
+      { sessionId: this.id, handle: object.handle, snapshot },
+      LONG,
+    );
+  }
+
+  /**
+   * Give a predictor weights from elsewhere.
+   *
+   * @param bytes a safetensors file with its weights, or a snapshot
+   * @throws RpcUsageError naming the first tensor that does not fit
+   */
+  async loadWeights(object: RemoteObject, bytes: Uint8Array): Promise<void> {
+    const weights = await this.send(Tensor.fromBytes("uint8", [bytes.byteLength], bytes));
+    await this.call(
+      ObjectServiceService.loadWeights,
+      { sessionId: this.id, handle: object.handle, weights },
+      LONG,
+    );
+  }
+
+  /** What an algebra solver has found so far. @throws RpcError ("not_ready") before its first epoch */
+  async getAlgebra(object: RemoteObject): Promise<AlgebraFindings> {
+    const request = { sessionId: this.id, handle: object.handle };
+    const r: GetAlgebraResponse = await this.call(ObjectServiceService.getAlgebra, request, {
+      ...LONG,
+      idempotent: true,
+    });
+    return {
+      generators: (await this.fetch(r.generators)).toMatrices(),
+      losses: r.losses,
+      relativeErrors: r.relativeErrors,
+      noiseFloor: r.noiseFloor,
+      found: r.found,
+      spectrum: await inOrder(r.spectrum, async ({ direction, loss, relativeError }) => ({
+        direction: (await this.fetch(direction)).toMatrix(),
+        loss,
+        relativeError,
+      })),
+      startLosses: r.startLosses,
+      verdict: r.verdict,
+    };
+  }
+
+  /** What a coset solver has found so far. @throws RpcError ("not_ready") before its first epoch */
+  async getCosets(object: RemoteObject): Promise<CosetFindings> {
+    const request = { sessionId: this.id, handle: object.handle };
+    const r: GetCosetsResponse = await this.call(ObjectServiceService.getCosets, request, {
+      ...LONG,
+      idempotent: true,
+    });
+    return {
+      matrices: (await this.fetch(r.matrices)).toMatrices(),
+      losses: r.losses,
+      noiseFloor: r.noiseFloor,
+      candidates: await inOrder(r.candidates, async ({ matrix, loss, verdict, duplicateOf }) => ({
+        matrix: (await this.fetch(matrix)).toMatrix(),
+        loss,
+        verdict,
+        duplicateOf: verdict === "duplicate" ? duplicateOf : undefined,
+      })),
+    };
+  }
+
+  /**
+   * Which matrices lie in one component of the group whose identity component has the Lie algebra spanned by `basis`.
+   *
+   * @param basis [k, n, n]; k may be 0
+   * @param group [m, n, n]
+   */
+  async compareComponents(
+    basis: CosetsOptions["identity"],
+    group: CosetsOptions["identity"],
+  ): Promise<ComponentFindings> {
+    const n = group[0]?.length ?? basis[0]?.length ?? 0;
+    const request = {
+      basis: await this.send(matrices(basis, n)),
+      matrices: await this.send(matrices(group, n)),
+    };
+    const options = { ...LONG, idempotent: true };
+    const { component, residuals } = await this.call(
+      ObjectServiceService.compareComponents,
+      request,
+      options,
+    );
+    return { component, residuals: (await this.fetch(residuals)).toMatrix() };
+  }
+
+  /** Samples `start` to `start + count` of a dataset, each of shape [count, channels, height, width]. */
+  async readDataset(
+    object: RemoteObject,
+    range: { start: number; count: number },
+  ): Promise<{ inputs: Tensor; targets: Tensor }> {
+    const request = { sessionId: this.id, handle: object.handle, ...range };
+    const options = { ...LONG, idempotent: true };
+    const { inputs, targets } = await this.call(ObjectServiceService.readDataset, request, options);
+    return { inputs: await this.fetch(inputs), targets: await this.fetch(targets) };
+  }
+
+  /**
+   * A predictor's output on every chart, [batch, charts, channels, size, size].
+   *
+   * @param input crops of the same shape as the output, or samples of the predictor's own dataset
+   */
+  async predict(object: RemoteObject, input: Tensor | { start: number; count: number }): Promise<Tensor> {
+    const request = {
+      sessionId: this.id,
+      handle: object.handle,
+      input:
+        input instanceof Tensor
+          ? { $case: "crops" as const, crops: await this.send(input) }
+          : { $case: "samples" as const, samples: input },
+    };
+    return this.fetch((await this.call(ObjectServiceService.predict, request, LONG)).outputs);
+  }
+
+  /** Cancel its jobs and free its objects. */
+  async close(): Promise<void> {
+    const request = { sessionId: this.id };
+    await this.parts.rpc.call(WorkerServiceService.closeSession, request, { timeoutMs: 10_000 });
+  }
+
+  private async create(spec: CreateObjectRequest["spec"]): Promise<RemoteObject> {
+    const { object } = await this.call(ObjectServiceService.createObject, { sessionId: this.id, spec });
+    if (!object) throw malformed("an object");
+    return remoteObject(object);
+  }
+
+  /** The snapshot that belongs to an epoch's event; the last one's is asked for anew when it cannot be had any more. */
+  private async epochSnapshot(
+    object: RemoteObject,
+    { epoch, snapshot }: EpochFinished,
+    last: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array | undefined> {
+    try {
+      if (snapshot) return (await this.fetch(snapshot, signal)).bytes;
+    } catch (error) {
+      if (!(error instanceof RpcError && error.code === "not_found")) throw error;
+    }
+    if (!last) return undefined;
+    const now = await this.snapshot(object, { signal });
+    return now.epoch === epoch ? now.bytes : undefined;
+  }
+
+  /** Cancel a job that is of no use any more; when that fails the worker is gone, or its session ends soon, and the job with it. */
+  private async cancel(jobId: string): Promise<void> {
+    const request = { sessionId: this.id, jobId };
+    await this.parts.rpc
+      .call(JobServiceService.cancelJob, request, { timeoutMs: 5_000 })
+      .catch(() => undefined);
+  }
+
+  private call<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    options: CallOptions = {},
+  ): Promise<Response> {
+    return this.parts.rpc.call(method, request, { ...options, signal: options.signal ?? this.parts.signal });
+  }
+
+  /** A tensor as a message, put on the tensor plane first when it is large. */
+  private async send(tensor: Tensor): Promise<WireTensor> {
+    if (tensor.data.byteLength <= this.parts.maxInlineBytes) return tensor.toWire();
+    const ticket = newTicket(this.id);
+    await this.parts.plane.put(ticket, tensor, { signal: this.parts.signal });
+    return tensor.toTicket(ticket);
+  }
+
+  private async fetch(wire: WireTensor | undefined, signal = this.parts.signal): Promise<Tensor> {
+    if (!wire) throw malformed("a tensor");
+    return wire.data?.$case === "ticket"
+      ? this.parts.plane.get(wire.data.ticket, { signal })
+      : Tensor.fromWire(wire);
+  }
+}
+
+function remoteObject({ handle, role, kind, epoch, totalEpochs, facts = {} }: ObjectInfo): RemoteObject {
+  return { handle, role, kind, epoch, totalEpochs, facts };
+}
+
+function solverSpec({ solver, predictor, dataset, atlas, epochs, seed }: SolverOptions) {
+  return {
+    solver: component(solver),
+    predictor: predictor.handle,
+    dataset: dataset.handle,
+    atlas: atlas.handle,
+    epochs,
+    seed,
+  };
+}
+
+/** A component as a message; parameters that are left undefined are left out, for the worker's defaults to hold. */
+function component({ kind, params }: Component): WireComponent {
+  const given = Object.entries(params).filter(([, value]) => value !== undefined);
+  return { kind, params: Object.fromEntries(given) };
+}
+
+/** A list of n by n matrices; `n` is needed where the list is empty. */
+function matrices(list: CosetsOptions["identity"], n = list[0]?.length ?? 0): Tensor {
+  return Tensor.from(list, "float64", [list.length, n, n]);
+}
+
+/** One after the other: a few small tensors, most of which are in the message already. */
+async function inOrder<T, R>(items: readonly T[], convert: (item: T) => Promise<R>): Promise<R[]> {
+  const converted: R[] = [];
+  for (const item of items) converted.push(await convert(item));
+  return converted;
+}
+
+function malformed(what: string): AtlasError {
+  return new AtlasError(`the worker's answer lacks ${what}`, "use a worker of the same version");
+}

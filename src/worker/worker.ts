@@ -1,0 +1,126 @@
+/** A worker that is connected to. */
+import { WorkerUnavailable } from "../errors.js";
+import { type DescribeResponse, WorkerServiceService } from "../gen/atlas/v1/worker.js";
+import { Rpc, type RpcOptions } from "../rpc/index.js";
+import { MetricsFeed } from "../tensor/metrics.js";
+import { TensorPlane } from "../tensor/plane.js";
+import type { LocalProcess } from "./local.js";
+import { reachableEndpoint } from "./remote.js";
+import { Session } from "./session.js";
+
+/** The protocol version that this client speaks; a worker must speak the same. */
+export const PROTOCOL_VERSION = 1;
+
+/** What a worker is and can do: versions, devices, limits, registered building blocks. */
+export type WorkerInfo = DescribeResponse;
+
+export class Worker {
+  private readonly sessions = new Set<Session>();
+
+  private constructor(
+    private readonly rpc: Rpc,
+    readonly info: WorkerInfo,
+    private readonly plane: TensorPlane,
+    private readonly feed: MetricsFeed,
+    private readonly process: LocalProcess | undefined,
+    private readonly signal: AbortSignal | undefined,
+  ) {}
+
+  /**
+   * Use `connectWorker`.
+   *
+   * @param target host:port of a running worker, or the process of a local one, which is ended when this fails
+   * @throws WorkerUnavailable when it does not answer or speaks another protocol version; WorkerDied
+   */
+  static async connect(
+    target: string | LocalProcess,
+    { signal, ...options }: { signal?: AbortSignal; patienceMs?: number } = {},
+  ): Promise<Worker> {
+    const process = typeof target === "string" ? undefined : target;
+    const address = process?.address ?? (target as string);
+    const known: RpcOptions = { ...options, gone: process?.gone, explain: process?.explain };
+    const rpc = new Rpc(address, known);
+    try {
+      const info = await rpc.call(WorkerServiceService.describe, {}, { timeoutMs: 20_000, signal });
+      checkProtocol(info.protocolVersion, address, info.workerVersion);
+      if (!(await rpc.isHealthy({ timeoutMs: 20_000, signal })))
+        throw new WorkerUnavailable(
+          `the worker at ${address} is not serving`,
+          "wait until it has started, or restart it",
+        );
+      const { tensors = "", metrics = "" } = info.dataPlane ?? {};
+      if (tensors === "" || metrics === "")
+        throw new WorkerUnavailable(
+          `the worker at ${address} has no data plane`,
+          "use a worker of this version",
+        );
+      const plane = new TensorPlane(reachableEndpoint(tensors, address), process?.gone);
+      return new Worker(
+        rpc,
+        info,
+        plane,
+        new MetricsFeed(reachableEndpoint(metrics, address)),
+        process,
+        signal,
+      );
+    } catch (error) {
+      rpc.close();
+      await process?.close();
+      throw error;
+    }
+  }
+
+  /** As `--worker` takes it. */
+  get address(): string {
+    return `grpc://${this.rpc.address}`;
+  }
+
+  /**
+   * Open a session.
+   *
+   * @param label shown in the worker's log, e.g. the run's id
+   * @param device "auto" (the first CUDA device, else cpu), "cpu", "cuda", "cuda:1"
+   * @throws RpcUsageError when there is no such device; RpcError ("limit_exceeded") when there are too many sessions
+   */
+  async openSession({
+    label = "",
+    device = "auto",
+  }: {
+    label?: string;
+    device?: string;
+  } = {}): Promise<Session> {
+    const { rpc, plane, feed, signal, info } = this;
+    const request = { label, device, protocolVersion: PROTOCOL_VERSION };
+    const opened = await rpc.call(WorkerServiceService.openSession, request, { signal });
+    const maxInlineBytes = info.limits?.maxInlineBytes ?? 0;
+    const session = new Session(opened.sessionId, opened.device, {
+      rpc,
+      plane,
+      feed,
+      maxInlineBytes,
+      signal,
+    });
+    this.sessions.add(session);
+    return session;
+  }
+
+  /** Close its sessions and the connection; end it too when it is local. */
+  async close(): Promise<void> {
+    // A local worker's sessions end with it.
+    if (!this.process) await Promise.all([...this.sessions].map((s) => s.close().catch(() => undefined)));
+    this.plane.close();
+    this.feed.close();
+    this.rpc.close();
+    await this.process?.close();
+  }
+}
+
+/** @throws WorkerUnavailable when a worker speaks another protocol version than we */
+export function checkProtocol(version: number, address: string, release = ""): void {
+  if (version === PROTOCOL_VERSION) return;
+  const its = `the worker at ${address}${release === "" ? "" : ` (${release})`} speaks protocol version ${version}`;
+  throw new WorkerUnavailable(
+    `${its}, and this atlas version ${PROTOCOL_VERSION}`,
+    `update ${version < PROTOCOL_VERSION ? "the worker" : "this package"}`,
+  );
+}
