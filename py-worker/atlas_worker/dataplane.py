@@ -1,0 +1,152 @@
+"""The ZeroMQ planes: tensors by ticket over a ROUTER, live step metrics over a PUB.
+
+Tensor plane, frames after the routing identity that a DEALER does not see:
+
+======== ===================================================================
+PUT      ``[request_id (8 bytes), b"PUT", ticket, TensorHeader, raw buffer]``
+GET      ``[request_id, b"GET", ticket, b""]``
+answers  ``[request_id, b"OK"]``, ``[request_id, b"OK", TensorHeader, raw buffer]``, ``[request_id, b"ERR", ErrorDetail]``
+======== ===================================================================
+
+A ticket is ``<session id>.<32 lower-case hex digits>``: made up by the client for a PUT, by the worker for what it hands
+out; a GET that was answered ends it. Buffers are row-major and little-endian and are not copied beyond the sockets'
+own copies. Metrics plane: ``[job_id, StepMetrics]``; messages to a slow subscriber are dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import zmq
+from google.protobuf.message import DecodeError
+
+from atlas_worker.errors import InvalidInput
+from atlas_worker.gen.atlas.v1 import tensor_pb2
+from atlas_worker.service import wire
+from atlas_worker.service.failures import explain
+from atlas_worker.service.limits import KIB, Limits
+from atlas_worker.service.tickets import Buffer, Tickets
+
+log = logging.getLogger("atlas_worker")
+
+_METRICS_HWM = 1000
+_POLL_MS = 200
+_REQUEST_ID_BYTES = 8
+
+
+class DataPlane:
+    """Both sockets, bound to free ports of ``host`` (a loopback address). ``start`` serves until ``stop``."""
+
+    def __init__(self, host: str, tickets: Tickets, limits: Limits) -> None:
+        self._tickets, self._limits = tickets, limits
+        self._stopping = threading.Event()
+        self._publishing = threading.Lock()  # a socket is for one thread at a time
+        self._context = zmq.Context()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._publisher = self._context.socket(zmq.PUB)
+        for socket in (self._router, self._publisher):
+            socket.linger = 0
+            socket.ipv6 = ":" in host
+        # A frame of more is not even received: ZeroMQ drops the connection.
+        self._router.maxmsgsize = limits.max_tensor_bytes + 64 * KIB
+        # Bounds what one client can have received but not yet looked at.
+        self._router.rcvhwm = 4
+        # An answer that cannot be sent is an error here, so that its ticket stays.
+        self._router.router_mandatory = True
+        self._publisher.sndhwm = _METRICS_HWM
+        at = f"[{host}]" if ":" in host else host
+        self.tensors = f"tcp://{at}:{self._router.bind_to_random_port(f'tcp://{at}')}"
+        self.metrics = f"tcp://{at}:{self._publisher.bind_to_random_port(f'tcp://{at}')}"
+        self._thread = threading.Thread(target=self._serve, name="tensor-plane", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._publishing:
+            self._context.destroy(linger=0)
+
+    def publish(self, metrics: tensor_pb2.StepMetrics) -> None:
+        """Send to whoever listens, never wait; from any thread."""
+        with self._publishing:
+            if not self._publisher.closed:
+                try:
+                    self._publisher.send_multipart(
+                        [metrics.job_id.encode(), metrics.SerializeToString()], flags=zmq.DONTWAIT
+                    )
+                except zmq.Again:
+                    pass
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        while not self._stopping.is_set():
+            if poller.poll(_POLL_MS):
+                frames = self._router.recv_multipart(copy=False)
+                try:
+                    self._answer(frames)
+                except Exception:
+                    log.exception("the tensor plane could not answer a message of %d frames", len(frames))
+
+    def _answer(self, frames: Sequence[zmq.Frame]) -> None:
+        if len(frames) < 2 or len(frames[1].buffer) != _REQUEST_ID_BYTES:
+            log.info("the tensor plane dropped a message without a request id")
+            return
+        address = [frames[0].bytes, frames[1].bytes]
+        fetched = ""
+        try:
+            answer: list[bytes | memoryview]
+            verb, *rest = [frame.buffer for frame in frames[2:]] or [memoryview(b"")]
+            match bytes(verb), rest:
+                case b"PUT", [ticket, header, body]:
+                    self._put(_text(ticket), header, body)
+                    answer = [b"OK"]
+                case b"GET", [ticket, header] if len(header) == 0:
+                    fetched = _text(ticket)
+                    buffer = self._tickets.peek(fetched)
+                    answer = [b"OK", wire.header(buffer), buffer.data]
+                case b"PUT" | b"GET", _:
+                    raise InvalidInput(
+                        f"a {bytes(verb).decode()} of {len(rest) + 2} frames",
+                        "frames",
+                        "request id, verb, ticket, header, and for PUT a body; an empty header for GET",
+                    )
+                case _:
+                    raise InvalidInput("unknown verb on the tensor plane", "verb", "PUT or GET")
+        except Exception as error:
+            _, detail = explain(error, "answering on the tensor plane")
+            answer, fetched = [b"ERR", detail.SerializeToString()], ""
+        try:
+            self._router.send_multipart([*address, *answer], flags=zmq.DONTWAIT, copy=False)
+        except zmq.ZMQError as error:
+            log.info("the tensor plane could not reach a client: %s", error)
+        else:
+            if fetched:
+                self._tickets.discard(fetched)
+
+    def _put(self, ticket: str, header: memoryview, body: memoryview) -> None:
+        message = tensor_pb2.TensorHeader()
+        try:
+            message.ParseFromString(bytes(header))
+        except DecodeError:
+            raise InvalidInput(
+                "the header is not a TensorHeader", "header", "a serialized TensorHeader"
+            ) from None
+        layout = wire.layout(message.dtype, message.shape, self._limits, "header")
+        wire.check_length(layout, message.byte_length, "header.byte_length")
+        wire.check_length(layout, len(body), "body")
+        self._tickets.upload(ticket, Buffer(layout, body))
+
+
+def _text(frame: memoryview) -> str:
+    try:
+        return bytes(frame).decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(
+            "the ticket is not text", "ticket", "<session id>.<32 lower-case hex digits>"
+        ) from None

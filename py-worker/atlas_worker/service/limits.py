@@ -1,0 +1,24 @@
+"""What a worker will hold and accept. Every limit is checked before the memory it guards is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes in bytes, counts otherwise. The first five are what ``WorkerService.Describe`` reports."""
+
+    max_inline_bytes: int = 64 * KIB
+    max_tensor_bytes: int = 4 * GIB
+    max_message_bytes: int = 8 * MIB
+    max_sessions: int = 32
+    max_session_ticket_bytes: int = 8 * GIB
+    max_session_objects: int = 256
+    max_session_jobs: int = 4096
+    """Finished jobs beyond this many are forgotten, oldest first."""
+    max_watches: int = 64
+    """Streams at once, over all sessions; each occupies a server thread."""
+    max_rank: int = 16

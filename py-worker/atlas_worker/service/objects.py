@@ -1,0 +1,473 @@
+"""``atlas.v1.ObjectService``: makes objects from specs and answers questions about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import torch
+from google.protobuf import struct_pb2
+from torch import Tensor
+
+from atlas_worker import registry
+from atlas_worker.errors import InvalidInput, NotReady
+from atlas_worker.fields.atlas import Chart, PlanarAtlas
+from atlas_worker.gen.atlas.v1 import objects_pb2
+from atlas_worker.roles import AlgebraReport, CosetReport
+from atlas_worker.trainable import Trainable
+
+from . import snapshots
+from .compute import Compute
+from .limits import Limits
+from .sessions import Entry, Session, Sessions
+from .snapshots import Origin
+from .wire import Wire, plain, raw_bytes
+
+_PREDICT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How to make an object: checked before anything is allocated."""
+
+    role: str
+    kind: str
+    identity: list[Any]
+    """What its snapshots depend on, as JSON values: parameters, seeds, hashes of data and of what it is made from."""
+    make: Callable[[], Any]
+    uses: tuple[Entry, ...] = ()
+
+    def origin(self) -> Origin:
+        text = json.dumps(
+            [self.role, self.kind, self.identity, [e.origin.spec for e in self.uses]], sort_keys=True
+        )
+        return Origin(self.role, self.kind, hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
+
+
+class ObjectService:
+    """Work on tensors is done on the compute thread, between the epochs of running jobs."""
+
+    def __init__(self, sessions: Sessions, compute: Compute, limits: Limits) -> None:
+        self._sessions, self._compute, self._limits = sessions, compute, limits
+
+    def _wire(self, session: Session) -> Wire:
+        return Wire(self._limits, session.tickets, session.id)
+
+    def CreateObject(
+        self, request: objects_pb2.CreateObjectRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.CreateObjectResponse:
+        session = self._sessions.get(request.session_id)
+        session.check_room()
+        role = request.WhichOneof("spec")
+        if role is None:
+            raise InvalidInput("no spec is set", "spec", "one of dataset, atlas, predictor, algebra, cosets")
+        spec = getattr(request, role)
+        wire = self._wire(session)
+
+        def create() -> Entry:
+            plan: _Plan = _PLANS[role](session, wire, spec)
+            return session.add(plan.origin(), plan.make(), plan.make, plan.uses)
+
+        entry = self._compute.call(context, create)
+        return objects_pb2.CreateObjectResponse(object=_info(entry))
+
+    def DeleteObject(
+        self, request: objects_pb2.DeleteObjectRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.DeleteObjectResponse:
+        self._sessions.get(request.session_id).delete(request.handle)
+        return objects_pb2.DeleteObjectResponse()
+
+    def ListObjects(
+        self, request: objects_pb2.ListObjectsRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.ListObjectsResponse:
+        session = self._sessions.get(request.session_id)
+        with session.lock:
+            entries = list(session.entries.values())
+        return objects_pb2.ListObjectsResponse(objects=[_info(entry) for entry in entries])
+
+    def GetSnapshot(
+        self, request: objects_pb2.GetSnapshotRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.GetSnapshotResponse:
+        session = self._sessions.get(request.session_id)
+        entry = _trainable(session, request.handle)
+        wire = self._wire(session)
+
+        def freeze() -> objects_pb2.GetSnapshotResponse:
+            _check_whole(entry)
+            state = entry.value.state()
+            wire.check_size(snapshots.size(state))
+            return objects_pb2.GetSnapshotResponse(
+                snapshot=wire.encode(snapshots.freeze(state, entry.origin)), epoch=entry.value.epoch
+            )
+
+        return self._compute.call(context, freeze)
+
+    def RestoreSnapshot(
+        self, request: objects_pb2.RestoreSnapshotRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.RestoreSnapshotResponse:
+        session = self._sessions.get(request.session_id)
+        entry = _trainable(session, request.handle)
+        tensors, metadata, origin = snapshots.thaw(
+            self._wire(session).decode(request.snapshot, "snapshot"), "snapshot"
+        )
+        snapshots.check_origin(origin, entry.origin, "snapshot")
+        self._compute.call(
+            context, lambda: _change(session, entry, lambda: entry.value.load_state(tensors, metadata))
+        )
+        return objects_pb2.RestoreSnapshotResponse(object=_info(entry))
+
+    def LoadWeights(
+        self, request: objects_pb2.LoadWeightsRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.LoadWeightsResponse:
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "predictor")
+        tensors, _, origin = snapshots.thaw(self._wire(session).decode(request.weights, "weights"), "weights")
+        if origin is not None and origin.role != "predictor":
+            raise InvalidInput(
+                f"a snapshot of {origin.role} {origin.kind!r}", "weights", "weights of a predictor"
+            )
+        self._compute.call(
+            context, lambda: _change(session, entry, lambda: entry.value.load_weights(tensors))
+        )
+        return objects_pb2.LoadWeightsResponse(object=_info(entry))
+
+    def ReadDataset(
+        self, request: objects_pb2.ReadDatasetRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.ReadDatasetResponse:
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "dataset")
+        wire = self._wire(session)
+
+        def read() -> objects_pb2.ReadDatasetResponse:
+            inputs, targets = entry.value.inputs, entry.value.targets
+            part = _samples(inputs, request.start, request.count, "")
+            return objects_pb2.ReadDatasetResponse(
+                inputs=wire.encode(inputs[part]), targets=wire.encode(targets[part])
+            )
+
+        return self._compute.call(context, read)
+
+    def Predict(
+        self, request: objects_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.PredictResponse:
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "predictor")
+        wire = self._wire(session)
+        crops: Tensor | None = None
+        match request.WhichOneof("input"):
+            case "crops":
+                crops = wire.decode(request.crops, "crops")
+                if crops.dtype not in (torch.float32, torch.float64) or crops.dim() != 5 or len(crops) == 0:
+                    raise InvalidInput(
+                        f"crops are {crops.dtype} {list(crops.shape)}",
+                        "crops",
+                        "float32 [batch, charts, channels, size, size]",
+                    )
+            case None:
+                raise InvalidInput("neither crops nor samples are set", "input", "crops or samples")
+
+        def predict() -> objects_pb2.PredictResponse:
+            _check_whole(entry)
+            if crops is not None:
+                count = len(crops)
+            else:
+                dataset, atlas = (used.value for used in entry.uses)
+                chosen = _samples(dataset.inputs, request.samples.start, request.samples.count, "samples")
+                fields = dataset.inputs[chosen]
+                count = len(fields)
+            outputs: list[Tensor] = []
+            for start in range(0, count, _PREDICT_BATCH):
+                part = slice(start, start + _PREDICT_BATCH)
+                x = atlas.crops(fields[part]) if crops is None else crops[part].float().to(session.device)
+                output = entry.value.predict(x)
+                if not outputs:
+                    wire.check_size(output.numel() * output.element_size() * count // len(output))
+                outputs.append(output)
+            return objects_pb2.PredictResponse(outputs=wire.encode(torch.cat(outputs)))
+
+        return self._compute.call(context, predict)
+
+    def GetAlgebra(
+        self, request: objects_pb2.GetAlgebraRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.GetAlgebraResponse:
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "algebra")
+        wire = self._wire(session)
+
+        def read() -> objects_pb2.GetAlgebraResponse:
+            _check_whole(entry)
+            report: AlgebraReport = entry.value.report()
+            return objects_pb2.GetAlgebraResponse(
+                generators=wire.encode(report.generators),
+                losses=report.losses,
+                relative_errors=report.relative_errors,
+                noise_floor=report.noise_floor,
+                found=report.found,
+                spectrum=[
+                    objects_pb2.SpectrumEntry(
+                        direction=wire.encode(s.direction), loss=s.loss, relative_error=s.relative_error
+                    )
+                    for s in report.spectrum
+                ],
+                start_losses=report.start_losses,
+                verdict=report.verdict,
+            )
+
+        return self._compute.call(context, read)
+
+    def GetCosets(
+        self, request: objects_pb2.GetCosetsRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.GetCosetsResponse:
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "cosets")
+        wire = self._wire(session)
+
+        def read() -> objects_pb2.GetCosetsResponse:
+            _check_whole(entry)
+            report: CosetReport = entry.value.report()
+            return objects_pb2.GetCosetsResponse(
+                matrices=wire.encode(report.matrices),
+                losses=report.losses,
+                noise_floor=report.noise_floor,
+                candidates=[
+                    objects_pb2.CosetCandidate(
+                        matrix=wire.encode(c.matrix),
+                        loss=c.loss,
+                        verdict=c.verdict,
+                        duplicate_of=c.duplicate_of,
+                    )
+                    for c in report.candidates
+                ],
+            )
+
+        return self._compute.call(context, read)
+
+    def CompareComponents(
+        self, request: objects_pb2.CompareComponentsRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.CompareComponentsResponse:
+        from atlas_worker.solvers.components import compare
+
+        wire = Wire(self._limits, self._sessions.tickets)
+        matrices = wire.decode_matrices(request.matrices, "matrices")
+        n = matrices.shape[-1]
+        basis = _basis(wire, request, "basis", n)
+        wire.check_size(len(matrices) ** 2 * matrices.element_size())
+        labels, residuals = self._compute.call(context, lambda: compare(basis, matrices))
+        return objects_pb2.CompareComponentsResponse(component=labels, residuals=wire.encode(residuals))
+
+
+def _dataset(session: Session, wire: Wire, spec: objects_pb2.DatasetSpec) -> _Plan:
+    block, params = _component("dataset", spec.source, "dataset.source")
+    tensors = {
+        name: wire.decode(spec.tensors[name], f"dataset.tensors.{name}") for name in sorted(spec.tensors)
+    }
+    seed, device = spec.seed, session.device
+
+    def make() -> Any:
+        return block.make(
+            params, seed=seed, device=device, tensors={name: t.to(device) for name, t in tensors.items()}
+        )
+
+    identity = [_plain_params(params), seed, {name: _hash(t) for name, t in tensors.items()}]
+    return _Plan("dataset", block.kind, identity, make)
+
+
+def _atlas(session: Session, wire: Wire, spec: objects_pb2.AtlasSpec) -> _Plan:
+    if spec.WhichOneof("manifold") != "planar":
+        raise InvalidInput("no manifold is set", "atlas", "planar")
+    planar = spec.planar
+    atlas = PlanarAtlas(
+        tuple(Chart(chart.row, chart.col) for chart in planar.charts),
+        planar.r_in,
+        planar.r_out,
+        planar.margin,
+    )
+    # The lattice comes with the dataset; what can be wrong without one is told now.
+    largest = 2**31
+    if atlas.charts and min(min(c.row, c.col) for c in atlas.charts) < 0:
+        raise InvalidInput("a chart's centre is negative", "atlas.charts", "pixels of the dataset's lattice")
+    PlanarAtlas(
+        tuple(Chart(largest, largest) for _ in atlas.charts), atlas.r_in, atlas.r_out, atlas.margin
+    ).check(2 * largest + 1, 2 * largest + 1)
+    return _Plan("atlas", "planar", [dataclasses.asdict(atlas)], lambda: atlas)
+
+
+def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) -> _Plan:
+    from atlas_worker.predictors import make_predictor
+
+    _, architecture = _component("predictor", spec.architecture, "predictor.architecture")
+    _, training = _component("predictor_training", spec.training, "predictor.training")
+    dataset, atlas = _field(session, spec, "predictor")
+    epochs = _epochs(spec.epochs, 0, "predictor.epochs")
+    seed, device = spec.seed, session.device
+    parts = [(part.kind, plain(part.params)) for part in (spec.architecture, spec.training)]
+
+    def make() -> Any:
+        return make_predictor(*parts, dataset.value, atlas.value, epochs, seed, device)
+
+    identity = [_plain_params(architecture), spec.training.kind, _plain_params(training), epochs, seed]
+    return _Plan("predictor", spec.architecture.kind, identity, make, (dataset, atlas))
+
+
+def _algebra(session: Session, wire: Wire, spec: objects_pb2.AlgebraSpec) -> _Plan:
+    block, params = _component("algebra_solver", spec.solver, "algebra.solver")
+    predictor, dataset, atlas, make_task = _task(session, spec, "algebra")
+    k, epochs, seed = spec.k, _epochs(spec.epochs, 1, "algebra.epochs"), spec.seed
+    if k == 0:
+        raise InvalidInput("k is 0", "algebra.k", "at least one generator")
+
+    def make() -> Any:
+        task = make_task()
+        if k > task.n**2:
+            raise InvalidInput(f"k is {k}", "algebra.k", f"at most n² = {task.n**2} generators")
+        return block.make(params, task=task, k=k, epochs=epochs, seed=seed)
+
+    return _Plan(
+        "algebra", block.kind, [_plain_params(params), k, epochs, seed], make, (predictor, dataset, atlas)
+    )
+
+
+def _cosets(session: Session, wire: Wire, spec: objects_pb2.CosetSpec) -> _Plan:
+    block, params = _component("coset_solver", spec.solver, "cosets.solver")
+    predictor, dataset, atlas, make_task = _task(session, spec, "cosets")
+    epochs, seed = _epochs(spec.epochs, 1, "cosets.epochs"), spec.seed
+    task = make_task()
+    given = _basis(wire, spec, "identity", task.n, "cosets.")
+    basis = given.float().to(session.device)
+
+    def make() -> Any:
+        return block.make(params, task=make_task(), identity=basis, epochs=epochs, seed=seed)
+
+    identity = [_plain_params(params), _hash(given), epochs, seed]
+    return _Plan("cosets", block.kind, identity, make, (predictor, dataset, atlas))
+
+
+_PLANS: Mapping[str, Callable[[Session, Wire, Any], _Plan]] = {
+    "dataset": _dataset,
+    "atlas": _atlas,
+    "predictor": _predictor,
+    "algebra": _algebra,
+    "cosets": _cosets,
+}
+
+
+def _component(
+    role: registry.Role, component: objects_pb2.Component, field: str
+) -> tuple[registry.Block, Any]:
+    block = registry.find(role, component.kind, field)
+    return block, registry.parse_params(block.params, plain(component.params), field)
+
+
+def _field(session: Session, spec: Any, role: str) -> tuple[Entry, Entry]:
+    """Dataset and atlas, the one on the other's lattice."""
+    dataset = session.find(spec.dataset, f"{role}.dataset", "dataset")
+    atlas = session.find(spec.atlas, f"{role}.atlas", "atlas")
+    atlas.value.check(*dataset.value.inputs.shape[-2:])
+    return dataset, atlas
+
+
+def _task(session: Session, spec: Any, role: str) -> tuple[Entry, Entry, Entry, Callable[[], Any]]:
+    from atlas_worker.predictors import make_task
+
+    predictor = session.find(spec.predictor, f"{role}.predictor", "predictor")
+    _check_whole(predictor)
+    dataset, atlas = _field(session, spec, role)
+    return predictor, dataset, atlas, lambda: make_task(predictor.value, dataset.value, atlas.value)
+
+
+def _basis(wire: Wire, message: Any, name: str, n: int, prefix: str = "") -> Tensor:
+    """A basis ``[k, n, n]``; left out means k = 0."""
+    if not message.HasField(name):
+        return torch.zeros(0, n, n, dtype=torch.float64)
+    return wire.decode_matrices(getattr(message, name), prefix + name, n)
+
+
+def _epochs(epochs: int, least: int, field: str) -> int:
+    if epochs < least:
+        raise InvalidInput(f"epochs is {epochs}", field, f"at least {least}")
+    return epochs
+
+
+def _plain_params(params: Any) -> list[Any]:
+    return [type(params).__name__, dataclasses.asdict(params)]
+
+
+def _hash(tensor: Tensor) -> list[Any]:
+    digest = hashlib.blake2b(raw_bytes(tensor.contiguous()), digest_size=16).hexdigest()
+    return [str(tensor.dtype), list(tensor.shape), digest]
+
+
+def _trainable(session: Session, handle: str) -> Entry:
+    entry = session.find(handle, "handle")
+    if not isinstance(entry.value, Trainable):
+        raise InvalidInput(f"{handle} has no state beyond its spec", "handle", "an object that advances")
+    return entry
+
+
+def _check_whole(entry: Entry) -> None:
+    if entry.lost:
+        raise NotReady(
+            f"{entry.handle} lost its state in a failure",
+            "handle",
+            "",
+            "restore a snapshot or create it again",
+        )
+
+
+def _change(session: Session, entry: Entry, change: Callable[[], None]) -> None:
+    """Change an object outside a job; as it was if that fails."""
+    session.check_idle(entry)
+    tensors, metadata = entry.value.state()
+    before = {name: t.detach().clone() for name, t in tensors.items()}, dict(metadata)
+    try:
+        change()
+    except Exception:
+        entry.value.load_state(*before)
+        raise
+    entry.lost = False
+    entry.metrics = {}
+
+
+def _samples(inputs: Tensor, start: int, count: int, field: str) -> slice:
+    prefix = f"{field}." if field else ""
+    if start >= len(inputs):
+        raise InvalidInput(
+            f"start is {start}", f"{prefix}start", f"less than the {len(inputs)} samples there are"
+        )
+    if not 0 < count <= len(inputs) - start:
+        raise InvalidInput(f"count is {count}", f"{prefix}count", f"1 to {len(inputs) - start}")
+    return slice(start, start + count)
+
+
+def _info(entry: Entry) -> objects_pb2.ObjectInfo:
+    value = entry.value
+    facts: dict[str, Any] = {}
+    match entry.role:
+        case "dataset":
+            try:
+                facts = {"inputs": list(value.inputs.shape), "targets": list(value.targets.shape)}
+            except NotReady:
+                pass  # not generated yet
+        case "atlas":
+            facts = {"charts": len(value), "r_in": value.r_in, "r_out": value.r_out, "margin": value.margin}
+        case "predictor":
+            facts = {"parameters": value.parameters}
+    if entry.metrics:
+        facts["metrics"] = dict(entry.metrics)
+    struct = struct_pb2.Struct()
+    struct.update(facts)
+    advances = isinstance(value, Trainable)
+    return objects_pb2.ObjectInfo(
+        handle=entry.handle,
+        role=entry.role,
+        kind=entry.origin.kind,
+        epoch=value.epoch if advances else 0,
+        total_epochs=value.total_epochs if advances else 0,
+        memory_bytes=value.memory_bytes if advances else 0,
+        facts=struct,
+    )

@@ -1,0 +1,170 @@
+"""The worker: its parts put together, started and stopped; and ``atlas.v1.WorkerService``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from google.protobuf import struct_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from atlas_worker import __version__, registry
+from atlas_worker.dataplane import DataPlane
+from atlas_worker.errors import NotReady
+from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2, worker_pb2
+
+from . import machine
+from .compute import Compute
+from .failures import add_service
+from .jobs import JobService
+from .limits import Limits
+from .objects import ObjectService
+from .sessions import Sessions
+from .tickets import Tickets
+
+log = logging.getLogger("atlas_worker")
+
+PROTOCOL_VERSION = 1
+
+_SPARE_THREADS = 32
+_SERVICES = (
+    worker_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+    objects_pb2.DESCRIPTOR.services_by_name["ObjectService"],
+    job_pb2.DESCRIPTOR.services_by_name["JobService"],
+)
+
+
+class AddressInUse(Exception):
+    """The gRPC port cannot be bound."""
+
+
+class Worker:
+    """A worker on ``host`` (a loopback address) and ``port`` (0: a free one). Raises ``AddressInUse``."""
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        devices: machine.Devices | None = None,
+        threads: int = 1,
+        limits: Limits | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self._compute = Compute(threads)
+        tickets = Tickets(limits)
+        self._sessions = Sessions(limits, tickets)
+        self._server = grpc.server(
+            ThreadPoolExecutor(limits.max_watches + _SPARE_THREADS, "grpc"),
+            options=[
+                # Two workers on one port would share its connections, sessions and all, at random.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", limits.max_message_bytes),
+                ("grpc.max_send_message_length", limits.max_message_bytes),
+                # Clients that watch a long job may ping, so that a dead connection is noticed.
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ],
+        )
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [service.full_name for service in _SERVICES]
+        reflection.enable_server_reflection(
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+        self._names = ["", *names]
+        at = f"[{host}]" if ":" in host else host
+        try:
+            bound = self._server.add_insecure_port(f"{at}:{port}")
+        except RuntimeError:
+            bound = 0
+        if bound == 0:
+            self._compute.close()
+            raise AddressInUse(f"cannot listen on {at}:{port}")
+        self.address = f"{at}:{bound}"
+        self.dataplane = DataPlane(host, tickets, limits)
+        implementations = (
+            WorkerService(self._sessions, self.dataplane, devices or machine.Devices("cpu"), threads, limits),
+            ObjectService(self._sessions, self._compute, limits),
+            JobService(self._sessions, self._compute, self.dataplane.publish, limits),
+        )
+        for service, implementation in zip(_SERVICES, implementations, strict=True):
+            add_service(self._server, service, implementation)
+
+    def start(self) -> None:
+        self.dataplane.start()
+        self._server.start()
+        for name in self._names:
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self, grace: float = 1.0) -> None:
+        """Refuse new calls, cancel every job, free everything. Takes a step of the job that runs, and ``grace`` at most."""
+        self._health.enter_graceful_shutdown()
+        stopped = self._server.stop(grace)
+        self._sessions.close_all()
+        stopped.wait()
+        self._compute.close()
+        self.dataplane.stop()
+
+
+class WorkerService:
+    """``atlas.v1.WorkerService``."""
+
+    def __init__(
+        self, sessions: Sessions, dataplane: DataPlane, devices: machine.Devices, threads: int, limits: Limits
+    ) -> None:
+        self._sessions, self._dataplane, self._devices = sessions, dataplane, devices
+        self._threads, self._limits = threads, limits
+
+    def Describe(
+        self, request: worker_pb2.DescribeRequest, context: grpc.ServicerContext
+    ) -> worker_pb2.DescribeResponse:
+        limits = self._limits
+        return worker_pb2.DescribeResponse(
+            protocol_version=PROTOCOL_VERSION,
+            worker_version=__version__,
+            versions=machine.versions(),
+            devices=self._devices.describe(),
+            data_plane=worker_pb2.DataPlane(tensors=self._dataplane.tensors, metrics=self._dataplane.metrics),
+            limits=worker_pb2.Limits(
+                max_inline_bytes=limits.max_inline_bytes,
+                max_tensor_bytes=limits.max_tensor_bytes,
+                max_message_bytes=limits.max_message_bytes,
+                max_sessions=limits.max_sessions,
+                max_session_ticket_bytes=limits.max_session_ticket_bytes,
+            ),
+            capabilities=[_capability(block) for block in registry.blocks()],
+            threads=self._threads,
+            pid=os.getpid(),
+        )
+
+    def OpenSession(
+        self, request: worker_pb2.OpenSessionRequest, context: grpc.ServicerContext
+    ) -> worker_pb2.OpenSessionResponse:
+        if request.protocol_version != PROTOCOL_VERSION:
+            older = "worker" if request.protocol_version > PROTOCOL_VERSION else "client"
+            raise NotReady(
+                f"the client speaks protocol version {request.protocol_version}, this worker {PROTOCOL_VERSION}",
+                "protocol_version",
+                str(PROTOCOL_VERSION),
+                f"update the {older}, so that both come from the same release",
+            )
+        device = self._devices.find(request.device, "device")
+        session = self._sessions.open(request.label, device)
+        log.info("session %r opened on %s", session.label, device)
+        return worker_pb2.OpenSessionResponse(session_id=session.id, device=str(device))
+
+    def CloseSession(
+        self, request: worker_pb2.CloseSessionRequest, context: grpc.ServicerContext
+    ) -> worker_pb2.CloseSessionResponse:
+        self._sessions.close(request.session_id)
+        return worker_pb2.CloseSessionResponse()
+
+
+def _capability(block: registry.Block) -> worker_pb2.Capability:
+    params = struct_pb2.Struct()
+    params.update(registry.describe_params(block.params))
+    return worker_pb2.Capability(role=block.role, kind=block.kind, summary=block.summary, params=params)

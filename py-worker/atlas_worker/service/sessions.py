@@ -1,0 +1,203 @@
+"""Sessions, and the objects that they own under handles."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from atlas_worker.errors import InvalidInput, LimitExceeded, NotFound, NotReady
+
+from .limits import Limits
+from .snapshots import Origin, State
+from .tickets import Tickets
+
+if TYPE_CHECKING:
+    from .jobs import Job
+
+log = logging.getLogger("atlas_worker")
+
+_JOB_STOP_SECONDS = 5.0
+
+
+@dataclass(eq=False)
+class Entry:
+    """An object under its handle."""
+
+    handle: str
+    origin: Origin
+    value: Any
+    """What ``roles`` names for the role, or a ``PlanarAtlas``."""
+    remake: Callable[[], Any]
+    """Makes it anew, as it was before its first epoch."""
+    uses: tuple[Entry, ...] = ()
+    """What it was made from."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the last finished epoch."""
+    job: Job | None = None
+    """The last job that was started on it."""
+    kept: State | None = None
+    """While a job runs: copies of the state after the last finished epoch."""
+    lost: bool = False
+    """Its state could not be put back after a failure."""
+
+    @property
+    def role(self) -> str:
+        return self.origin.role
+
+    @property
+    def advancing(self) -> bool:
+        return self.job is not None and not self.job.over
+
+    def closure(self) -> Iterator[Entry]:
+        """It and all that it was made from."""
+        yield self
+        for entry in self.uses:
+            yield from entry.closure()
+
+
+class Session:
+    """Objects, jobs and tickets of one client. ``lock`` guards the tables, not the objects: those are for the compute
+    thread."""
+
+    def __init__(self, label: str, device: torch.device, limits: Limits, tickets: Tickets) -> None:
+        self.id = secrets.token_hex(16)
+        self.label, self.device, self.limits, self.tickets = label, device, limits, tickets
+        self.lock = threading.RLock()
+        self.entries: dict[str, Entry] = {}
+        self.jobs: dict[str, Job] = {}
+        self.requests: dict[str, Job] = {}
+        self._made: dict[str, int] = {}
+        self._closed = False
+        tickets.open(self.id)
+
+    def find(self, handle: str, field: str, *roles: str) -> Entry:
+        """The object; ``NotFound``, or ``InvalidInput`` when it plays none of ``roles``."""
+        with self.lock:
+            entry = self.entries.get(handle)
+        if entry is None:
+            raise NotFound(f"no object {handle!r} in this session", field, "", "create it first")
+        if roles and entry.role not in roles:
+            raise InvalidInput(
+                f"{handle} is of role {entry.role}",
+                field,
+                f"the handle of an object of role {' or '.join(roles)}",
+            )
+        return entry
+
+    def check_room(self) -> None:
+        """``LimitExceeded`` when the session may not have another object."""
+        with self.lock:
+            if len(self.entries) >= self.limits.max_session_objects:
+                raise LimitExceeded(
+                    f"the session has {len(self.entries)} objects",
+                    "session_id",
+                    f"at most {self.limits.max_session_objects}",
+                    "delete what is no longer needed",
+                )
+
+    def add(self, origin: Origin, value: Any, remake: Callable[[], Any], uses: tuple[Entry, ...]) -> Entry:
+        with self.lock:
+            self.check_open()
+            self.check_room()
+            number = self._made[origin.role] = self._made.get(origin.role, 0) + 1
+            entry = Entry(f"{origin.role}-{number}", origin, value, remake, uses)
+            self.entries[entry.handle] = entry
+            return entry
+
+    def check_idle(self, entry: Entry) -> None:
+        """``NotReady`` while a job advances the object, something it was made from, or something made from it."""
+        with self.lock:
+            mine = set(entry.closure())
+            for other in self.entries.values():
+                if other.advancing and (other in mine or entry in other.closure()):
+                    assert other.job is not None
+                    raise NotReady(
+                        f"{entry.handle} is in use: {other.job.id} is working on {other.handle}",
+                        "handle",
+                        "an object that no job works on",
+                        "wait for the job to end, or cancel it",
+                    )
+
+    def delete(self, handle: str) -> None:
+        with self.lock:
+            entry = self.find(handle, "handle")
+            self.check_idle(entry)
+            del self.entries[handle]
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise _no_session()
+
+    def close(self) -> None:
+        """Cancel its jobs, wait for a step of the one that runs, and free everything."""
+        with self.lock:
+            self._closed = True
+            jobs = list(self.jobs.values())
+        for job in jobs:
+            job.cancel()
+        deadline = time.monotonic() + _JOB_STOP_SECONDS
+        for job in jobs:
+            if not job.wait(max(0.0, deadline - time.monotonic())):
+                log.warning("%s of session %r has not stopped yet", job.id, self.label)
+        with self.lock:
+            self.entries.clear()
+            self.requests.clear()
+        self.tickets.close(self.id)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class Sessions:
+    """The open sessions of a worker."""
+
+    def __init__(self, limits: Limits, tickets: Tickets) -> None:
+        self._limits, self.tickets = limits, tickets
+        self._lock = threading.Lock()
+        self._open: dict[str, Session] = {}
+
+    def open(self, label: str, device: torch.device) -> Session:
+        with self._lock:
+            if len(self._open) >= self._limits.max_sessions:
+                raise LimitExceeded(
+                    f"this worker has {len(self._open)} open sessions",
+                    "",
+                    f"at most {self._limits.max_sessions}",
+                    "close one, or restart the worker if its clients are gone",
+                )
+            session = Session(label, device, self._limits, self.tickets)
+            self._open[session.id] = session
+            return session
+
+    def get(self, session_id: str) -> Session:
+        with self._lock:
+            session = self._open.get(session_id)
+        if session is None:
+            raise _no_session()
+        return session
+
+    def close(self, session_id: str) -> None:
+        """Also when it is closed already."""
+        with self._lock:
+            session = self._open.pop(session_id, None)
+        if session is not None:
+            session.close()
+
+    def close_all(self) -> None:
+        with self._lock:
+            sessions = list(self._open)
+        for session_id in sessions:
+            self.close(session_id)
+
+
+def _no_session() -> NotFound:
+    return NotFound(
+        "no such session: it was closed, or the worker was restarted", "session_id", "", "open a session"
+    )
