@@ -1,0 +1,46 @@
+"""What the orchestrator calls through its local Python bridge (src/interop), with no worker running.
+
+Paths in, a JSON text out: the bridge passes texts by value, and every other object by reference.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from atlas_worker import checkpoints
+from atlas_worker.checkpoints import CheckpointError, Format
+
+signal.signal(
+    signal.SIGINT, signal.SIG_DFL
+)  # Ctrl-C is the orchestrator's to explain, without a traceback of ours
+
+
+def inspect_checkpoint(path: str) -> str:
+    """The ``Summary`` of a checkpoint, or what is wrong with it."""
+    return _answer(lambda: checkpoints.inspect(Path(path)).to_json())
+
+
+def convert_checkpoint(source: str, target: str, to: Format) -> str:
+    """Write ``source`` as ``target`` in the format ``to``; the ``Summary`` of what was written, or what is wrong."""
+    return _answer(lambda: checkpoints.convert(Path(source), Path(target), to).to_json())
+
+
+def _answer(compute: Callable[[], dict[str, object]]) -> str:
+    try:
+        return json.dumps({"ok": compute()})
+    except CheckpointError as error:
+        return json.dumps({"error": {"message": error.message, "remedy": error.remedy}})
+    except MemoryError:
+        message = "there is not enough memory to load the checkpoint"
+        return json.dumps(
+            {"error": {"message": message, "remedy": "close other programs, or use a larger machine"}}
+        )
+    except OSError as error:
+        code = errno.errorcode.get(error.errno or 0, "")
+        return json.dumps(
+            {"system": {"code": code, "path": str(error.filename or ""), "message": str(error)}}
+        )

@@ -1,0 +1,172 @@
+/** What comes from, and goes to, other programs' files: PyTorch checkpoints (.pt, .pth) and safetensors. */
+import { randomBytes } from "node:crypto";
+import { mkdtemp, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, dirname, extname, join, resolve } from "node:path";
+import { z } from "zod";
+import { FileError, UsageError } from "../errors.js";
+import { errorCode, explainFileSystem, syncFolder, TEMPORARY_SUFFIX } from "../run/atomic.js";
+import { callPython } from "./bridge.js";
+
+const Summary = z.object({
+  format: z.enum(["pytorch", "safetensors"]),
+  tensors: z.array(
+    z.object({ name: z.string(), dtype: z.string(), shape: z.array(z.int()), bytes: z.number() }),
+  ),
+  left_out: z.array(z.string()),
+  metadata: z.record(z.string(), z.string()),
+});
+
+/** A checkpoint without its numbers. */
+export interface CheckpointSummary {
+  /** Told from the file's contents, not from its name. */
+  format: "pytorch" | "safetensors";
+  /** By dotted name; `dtype` as PyTorch names it ("float32"), `bytes` of its numbers. */
+  tensors: { name: string; dtype: string; shape: number[]; bytes: number }[];
+  /** Entries that are no weights: an optimiser's state, an epoch. */
+  leftOut: string[];
+  /** What a .safetensors file says about itself. */
+  metadata: Record<string, string>;
+}
+
+export interface InteropOptions {
+  /** Told what the set-up of the Python environment does, when it has to be made first. */
+  onProgress?: (line: string) => void;
+}
+
+/**
+ * List the tensors in a .pt, .pth (weights only; no code is executed) or .safetensors file. No worker is needed.
+ *
+ * @throws FileError when it is missing, damaged, no checkpoint, or would execute code; SetupError when there is no Python to read it
+ */
+export async function inspectCheckpoint(
+  path: string,
+  options: InteropOptions = {},
+): Promise<CheckpointSummary> {
+  await refuseUnreadable(path);
+  return summary(await call("inspect_checkpoint", [resolve(path)], path, options));
+}
+
+/**
+ * A checkpoint's weights as the bytes of a .safetensors file.
+ *
+ * @throws as {@link inspectCheckpoint}
+ */
+export async function convertCheckpoint(path: string, options: InteropOptions = {}): Promise<Uint8Array> {
+  await refuseUnreadable(path);
+  const folder = await mkdtemp(join(tmpdir(), "atlas-convert-"));
+  const target = join(folder, "weights.safetensors");
+  try {
+    await call("convert_checkpoint", [resolve(path), target, "safetensors"], path, options);
+    return await readFile(target);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Convert between .pt or .pth and .safetensors; `to`'s extension says which it becomes. It appears whole or not at all.
+ *
+ * @throws UsageError when `to` exists (unless `force`) or has another extension; else as {@link inspectCheckpoint}
+ */
+export async function convertCheckpointFile(
+  from: string,
+  to: string,
+  { force = false, ...options }: InteropOptions & { force?: boolean } = {},
+): Promise<CheckpointSummary> {
+  const format = { ".safetensors": "safetensors", ".pt": "pytorch", ".pth": "pytorch" }[
+    extname(to).toLowerCase()
+  ];
+  if (format === undefined)
+    throw new UsageError(
+      `cannot tell what ${to} is to be`,
+      "give it the extension .pt, .pth or .safetensors",
+    );
+  await refuseUnreadable(from);
+  if (!force && (await exists(to)))
+    throw new UsageError(`${to} exists already`, "choose another name, or overwrite it with --force");
+  // Python writes it, as it may be larger than what Node can hold; then it is moved as src/run/atomic.ts does it.
+  const target = resolve(to);
+  const temporary = join(
+    dirname(target),
+    `.${basename(target)}.${randomBytes(4).toString("hex")}${TEMPORARY_SUFFIX}`,
+  );
+  try {
+    // Now, so that a folder that cannot be written to is known before anything is read.
+    const created = await open(temporary, "wx");
+    const { mode } = await created.stat().finally(() => created.close());
+    const result = summary(
+      await call("convert_checkpoint", [resolve(from), temporary, format], from, options, temporary),
+    );
+    const file = await open(temporary, "r+");
+    try {
+      await file.chmod(mode); // safetensors makes files that only their owner can read
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, target);
+    await syncFolder(dirname(target));
+    return result;
+  } catch (error) {
+    throw explainTarget(error, to);
+  } finally {
+    await rm(temporary, { force: true }).catch(() => undefined);
+  }
+}
+
+async function call(
+  name: Parameters<typeof callPython>[0],
+  args: readonly string[],
+  source: string,
+  options: InteropOptions,
+  target?: string,
+): Promise<unknown> {
+  try {
+    return await callPython(name, args, options);
+  } catch (error) {
+    const path = error instanceof Error && "path" in error ? error.path : undefined;
+    if (target !== undefined && path !== resolve(source)) throw error;
+    throw explainFileSystem(error, "read", source);
+  }
+}
+
+/** Missing files and folders need no Python to be refused. */
+async function refuseUnreadable(path: string): Promise<void> {
+  let isFile: boolean;
+  try {
+    isFile = (await stat(path)).isFile();
+  } catch (error) {
+    throw explainFileSystem(error, "read", path);
+  }
+  if (!isFile) throw new FileError(`${path} is not a file`, "give a .pt, .pth or .safetensors file");
+}
+
+function explainTarget(error: unknown, to: string): unknown {
+  const explained = explainFileSystem(error, "write", to);
+  if (explained === error || !(explained instanceof FileError)) return error;
+  // Those are about runs.
+  if (errorCode(error) === "ENOENT")
+    return new FileError(
+      `cannot write ${to}: its folder does not exist`,
+      "make the folder, or choose another",
+      {
+        cause: error,
+      },
+    );
+  const full = ["ENOSPC", "EDQUOT"].includes(errorCode(error) ?? "");
+  const remedy = full ? "free some space, or choose another folder" : "choose another folder";
+  return new FileError(explained.message, remedy, { cause: error });
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+function summary(value: unknown): CheckpointSummary {
+  const { left_out, ...rest } = Summary.parse(value);
+  return { ...rest, leftOut: left_out };
+}
