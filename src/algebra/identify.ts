@@ -16,9 +16,12 @@ export interface Identification {
   nearest?: string;
 }
 
-/** A span is not given a name that is further off than this, however unlikely it is to be as near by chance. In degrees. */
+/**
+ * A span is not given a name when its principal angles to it are larger than this, root mean square (or its largest one than twice this), however
+ * unlikely it is to be as near by chance. In degrees.
+ */
 const FURTHEST = 15;
-/** Nor one to which it could be as near by chance with more than this probability. */
+/** Nor when a random span would be as near to some name with more than this probability. */
 const CHANCE = 0.01;
 /** In the coordinates of its own metric a span is near to an orthogonal algebra sooner: there it must be within this. In degrees. */
 const FURTHEST_CONJUGATE = 3;
@@ -43,7 +46,7 @@ export function identify(generators: readonly SquareMatrix[], metric?: Invariant
     angleDegrees: 90,
   };
   if (nearest === undefined) return conjugate(basis, n, undefined, metric) ?? apart;
-  if (nearest.angleDegrees <= furthest(basis.length, n)) return { ...nearest, nearest: nearest.name };
+  if (isNear(nearest, basis.length, n)) return { ...nearest, nearest: nearest.name };
   return (
     conjugate(basis, n, nearest.name, metric) ?? { ...nearest, name: "unidentified", nearest: nearest.name }
   );
@@ -67,15 +70,19 @@ function compare(basis: readonly SquareMatrix[], n: number): Identification[] {
 }
 
 /**
- * How near is near enough: a random k-dimensional span in R^N has all principal angles to a given one under θ with a probability of about
- * sin(θ)^(k(N−k)), the dimension of the Grassmannian. For one generator in the plane, 7°.
+ * Whether a span of k generators is near enough to a name. By chance a random k-dimensional span in R^N has all principal angles to a given one under
+ * θ with a probability of about sin(θ)^(k(N−k)), the exponent being the dimension of the Grassmannian: for one generator in the plane, 7° is the limit.
  */
-function furthest(k: number, n: number): number {
+function isNear(
+  { angleDegrees, grassmannDistance: distance }: Identification,
+  k: number,
+  n: number,
+): boolean {
+  const meanDegrees = ((distance / Math.sqrt(k)) * 180) / Math.PI;
   const freedom = k * (n * n - k);
-  if (freedom === 0) return FURTHEST; // all of gl(n)
   const rivals = catalogue(n).filter((known) => known.basis.length === k).length;
-  const byChance = Math.asin((CHANCE / rivals) ** (1 / freedom)) * (180 / Math.PI);
-  return Math.min(FURTHEST, byChance);
+  const byChance = freedom === 0 ? 90 : (Math.asin((CHANCE / rivals) ** (1 / freedom)) * 180) / Math.PI;
+  return meanDegrees <= FURTHEST && angleDegrees <= Math.min(2 * FURTHEST, byChance);
 }
 
 /** An orthogonal algebra of the metric that the span itself keeps. */

@@ -1,0 +1,30 @@
+/** Writes a run's report; a run whose report fails is still a good run. */
+import { drawPictures, renderReport } from "../report/index.js";
+import type { Result } from "../result.js";
+import type { RunFolder } from "../run/folder.js";
+import type { Context } from "./context.js";
+import type { Progress } from "./progress.js";
+
+/** @returns the path of report.html; undefined, after a warning, when it could not be written */
+export async function writeReport(
+  run: RunFolder,
+  result: Result,
+  context: Context,
+  progress: Progress,
+): Promise<string | undefined> {
+  try {
+    const pictures = await drawPictures(context).catch((error: unknown) => {
+      progress.warn(`the report has no pictures of the data: ${messageOf(error)}`);
+      return [];
+    });
+    await run.writeReport(renderReport({ result, config: run.config, events: await run.events(), pictures }));
+    return run.reportPath;
+  } catch (error) {
+    progress.warn(`no report was written: ${messageOf(error)}`);
+    return undefined;
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,33 @@
+/** HTML and SVG text in which nothing goes unescaped by accident. */
+
+/** Text that is markup already. */
+export class Html {
+  constructor(readonly text: string) {}
+  toString(): string {
+    return this.text;
+  }
+}
+
+type Part = string | number | Html | undefined | readonly Part[];
+
+/** Markup from a template: strings and numbers put into it are escaped, {@link Html} is not, lists are joined, undefined is nothing. */
+export function html(strings: TemplateStringsArray, ...parts: Part[]): Html {
+  return new Html(strings.reduce((text, string, i) => text + render(parts[i - 1]) + string));
+}
+
+export function escapeHtml(text: string): string {
+  return text
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;")
+    .replaceAll('"', "&quot;")
+    .replaceAll("'", "&#39;");
+}
+
+function render(part: Part): string {
+  if (part === undefined) return "";
+  if (typeof part === "number")
+    return Number.isInteger(part) ? String(part) : String(Number(part.toFixed(2)));
+  if (typeof part === "string") return escapeHtml(part);
+  return part instanceof Html ? part.text : part.map(render).join("");
+}

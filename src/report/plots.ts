@@ -1,0 +1,265 @@
+/** The report's drawings: inline SVG whose colours are the page's, so that they suit light and dark. */
+import { formatEntry } from "../algebra/describe.js";
+import { expm, type SquareMatrix } from "../algebra/index.js";
+import { combine, norm } from "../algebra/linalg.js";
+import { type Html, html } from "./html.js";
+
+/** A matrix as a heat map with its numbers: colour for the sign, its strength for the size against the largest entry. */
+export function matrixPlot(matrix: SquareMatrix, name: string): Html {
+  const n = matrix.length;
+  const cell = n <= 2 ? 58 : n === 3 ? 46 : 42;
+  const largest = Math.max(1e-12, ...matrix.flat().map(Math.abs));
+  const cells = matrix.flatMap((row, r) =>
+    row.map(
+      (
+        x,
+        c,
+      ) => html`<rect x="${c * cell + 1}" y="${r * cell + 1}" width="${cell - 2}" height="${cell - 2}" rx="4" class="cell"/>
+<rect x="${c * cell + 1}" y="${r * cell + 1}" width="${cell - 2}" height="${cell - 2}" rx="4" class="${x < 0 ? "minus" : "plus"}" fill-opacity="${0.75 * (Math.abs(x) / largest)}"/>
+<text x="${(c + 0.5) * cell}" y="${(r + 0.5) * cell + 4}" class="entry">${formatEntry(x)}</text>`,
+    ),
+  );
+  return svg(n * cell, n * cell, name, cells);
+}
+
+/** The flow of a planar generator: arrows of u ↦ Bu, and orbits exp(tB)u. The first coordinate is to the right, the second upwards. */
+export function flowPlot(generator: SquareMatrix, name: string, size = 216): Html {
+  const unit = combine([1 / (norm(generator) || 1)], [generator], 2);
+  const reach = 1.1;
+  const at = (x: number, y: number): [number, number] => [
+    (0.5 + x / (2 * reach)) * size,
+    (0.5 - y / (2 * reach)) * size,
+  ];
+  const apply = (m: SquareMatrix, [x, y]: readonly [number, number]): [number, number] => [
+    m[0]![0]! * x + m[0]![1]! * y,
+    m[1]![0]! * x + m[1]![1]! * y,
+  ];
+  const orbits = orbitStarts().flatMap((start) =>
+    [1, -1].map((sense) => {
+      const step = expm(combine([0.06 * sense], [unit], 2));
+      const points: string[] = [];
+      let u = start;
+      for (let i = 0; i <= 75 && Math.max(...u.map(Math.abs)) <= reach; i++) {
+        points.push(
+          at(...u)
+            .map((x) => x.toFixed(1))
+            .join(","),
+        );
+        u = apply(step, u);
+      }
+      return html`<polyline points="${points.join(" ")}" class="orbit"/>`;
+    }),
+  );
+  const arrows = [];
+  for (let i = -4; i <= 4; i++)
+    for (let j = -4; j <= 4; j++) {
+      const u: [number, number] = [i / 4, j / 4];
+      const v = apply(unit, u).map((x) => 0.15 * x) as [number, number];
+      if (Math.hypot(...v) > 0.01)
+        arrows.push(arrow(at(u[0] - v[0] / 2, u[1] - v[1] / 2), at(u[0] + v[0] / 2, u[1] + v[1] / 2)));
+    }
+  const middle = size / 2;
+  return svg(size, size, name, [
+    html`<rect width="${size}" height="${size}" rx="6" class="panel"/>
+<line x1="0" y1="${middle}" x2="${size}" y2="${middle}" class="axis"/><line x1="${middle}" y1="0" x2="${middle}" y2="${size}" class="axis"/>`,
+    ...orbits,
+    ...arrows,
+    html`<text x="${size - 6}" y="${middle - 5}" class="tick end">u₁</text><text x="${middle + 5}" y="13" class="tick">u₂</text>`,
+  ]);
+}
+
+function orbitStarts(): [number, number][] {
+  return [0.35, 0.7, 1].flatMap((r) =>
+    [0, 1, 2, 3].map((i): [number, number] => [
+      r * Math.cos((i * Math.PI) / 2 + 0.4),
+      r * Math.sin((i * Math.PI) / 2 + 0.4),
+    ]),
+  );
+}
+
+function arrow([x1, y1]: [number, number], [x2, y2]: [number, number]): Html {
+  const [dx, dy] = [x2 - x1, y2 - y1];
+  const length = Math.hypot(dx, dy);
+  const head = Math.min(4.5, length * 0.5) / length;
+  const side = (s: number) =>
+    `${(x2 - head * (dx - s * 0.6 * dy)).toFixed(1)},${(y2 - head * (dy + s * 0.6 * dx)).toFixed(1)}`;
+  return html`<line x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}" class="shaft"/><polygon points="${x2.toFixed(1)},${y2.toFixed(1)} ${side(1)} ${side(-1)}" class="head"/>`;
+}
+
+/** A letter F in the unit square, which shows turns, stretches and reflections, and what a planar matrix makes of both. */
+export function imagePlot(matrix: SquareMatrix, name: string, size = 150): Html {
+  const square: [number, number][] = [
+    [-1, -1],
+    [1, -1],
+    [1, 1],
+    [-1, 1],
+  ];
+  const letter: [number, number][] = [
+    [-0.5, -0.75],
+    [-0.2, -0.75],
+    [-0.2, -0.1],
+    [0.3, -0.1],
+    [0.3, 0.2],
+    [-0.2, 0.2],
+    [-0.2, 0.45],
+    [0.55, 0.45],
+    [0.55, 0.75],
+    [-0.5, 0.75],
+  ];
+  const moved = (points: [number, number][]) =>
+    points.map(([x, y]): [number, number] => [
+      matrix[0]![0]! * x + matrix[0]![1]! * y,
+      matrix[1]![0]! * x + matrix[1]![1]! * y,
+    ]);
+  const reach = 1.1 * Math.max(1.3, ...moved(square).flat().map(Math.abs));
+  const path = (points: [number, number][]) =>
+    points
+      .map(
+        ([x, y]) =>
+          `${((0.5 + x / (2 * reach)) * size).toFixed(1)},${((0.5 - y / (2 * reach)) * size).toFixed(1)}`,
+      )
+      .join(" ");
+  return svg(size, size, name, [
+    html`<rect width="${size}" height="${size}" rx="6" class="panel"/>
+<polygon points="${path(square)}" class="before"/><polygon points="${path(letter)}" class="before"/>
+<polygon points="${path(moved(square))}" class="after"/><polygon points="${path(moved(letter))}" class="after filled"/>`,
+  ]);
+}
+
+export interface Bar {
+  value: number;
+  /** CSS class that colours it. */
+  kind: string;
+  /** Shown when pointed at. */
+  title: string;
+}
+
+/** Losses side by side, and the level that an exact symmetry would reach. The scale is logarithmic where they differ by much. */
+export function barPlot(
+  bars: readonly Bar[],
+  floor: number,
+  name: string,
+  labels: { x: string; y: string },
+): Html {
+  const [width, height, left, bottom, top] = [880, 240, 58, 34, 20];
+  const values = bars.map((b) => b.value).filter((x) => Number.isFinite(x));
+  const scale = makeScale([...values, ...(floor > 0 ? [floor] : [])], height - bottom, top, true);
+  const slot = (width - left - 8) / Math.max(1, bars.length);
+  const room = Math.min(slot * 0.72, 56);
+  const base = height - bottom;
+  return svg(width, height, name, [
+    ...gridLines(scale, left, width - 8),
+    ...bars.map(({ value, kind, title }, i) => {
+      const y = Number.isFinite(value) ? scale.at(value) : top;
+      const x = left + (i + 0.5) * slot - room / 2;
+      const number =
+        slot > 44 && Number.isFinite(value)
+          ? html`<text x="${x + room / 2}" y="${y - 5}" class="tick middle">${short(value)}</text>`
+          : undefined;
+      return html`<rect x="${x}" y="${y}" width="${room}" height="${Math.max(1, base - y)}" rx="${Math.min(3, room / 4)}" class="${kind}"><title>${title}</title></rect>${number}`;
+    }),
+    floor > 0
+      ? html`<line x1="${left}" y1="${scale.at(floor)}" x2="${width - 8}" y2="${scale.at(floor)}" class="floor"/>`
+      : html``,
+    html`<line x1="${left}" y1="${base}" x2="${width - 8}" y2="${base}" class="axis strong"/>
+<text x="${(left + width) / 2}" y="${height - 10}" class="tick middle">${labels.x}</text>
+<text transform="translate(13 ${(top + base) / 2}) rotate(-90)" class="tick middle">${labels.y}${scale.logarithmic ? " (log)" : ""}</text>`,
+  ]);
+}
+
+/** One metric over a stage's epochs. */
+export function curvePlot(points: readonly { epoch: number; value: number }[], name: string): Html {
+  const [width, height, left, bottom, top] = [330, 190, 58, 30, 14];
+  const scale = makeScale(
+    points.map((p) => p.value),
+    height - bottom,
+    top,
+    false,
+  );
+  const [first, last] = [points[0]!.epoch, points.at(-1)!.epoch];
+  const x = (epoch: number) => left + ((epoch - first) / Math.max(1, last - first)) * (width - left - 14);
+  const path = points.map((p) => `${x(p.epoch).toFixed(1)},${scale.at(p.value).toFixed(1)}`).join(" ");
+  const marks = points.length <= 40 ? points : [points.at(-1)!];
+  return svg(width, height, name, [
+    ...gridLines(scale, left, width - 8),
+    html`<polyline points="${path}" class="curve"/>`,
+    ...marks.map(
+      (p) =>
+        html`<circle cx="${x(p.epoch)}" cy="${scale.at(p.value)}" r="3" class="dot"><title>epoch ${p.epoch}: ${short(p.value)}</title></circle>`,
+    ),
+    html`<text x="${left}" y="${height - 9}" class="tick middle">${first}</text><text x="${x(last)}" y="${height - 9}" class="tick middle">${last}</text>
+<text x="${(left + width) / 2}" y="${height - 9}" class="tick middle">epoch${scale.logarithmic ? ", log scale" : ""}</text>`,
+  ]);
+}
+
+/** A field as an image with the charts drawn on it: what the predictor sees, and within it what is compared. Positions in pixels. */
+export function fieldPlot(
+  png: Buffer,
+  [height, width]: readonly [number, number],
+  charts: readonly { row: number; col: number }[],
+  radii: { rIn?: number; rOut?: number },
+  name: string,
+): Html {
+  const shown = 320;
+  const box = (radius: number | undefined, kind: string) =>
+    radius === undefined
+      ? []
+      : charts.map(
+          ({ row, col }) =>
+            html`<rect x="${col - radius}" y="${row - radius}" width="${2 * radius + 1}" height="${2 * radius + 1}" class="${kind}"/>`,
+        );
+  const high = (shown * height) / width;
+  return html`<svg class="field" viewBox="0 0 ${width} ${height}" width="${shown}" height="${high}" role="img" aria-label="${name}"><title>${name}</title>
+<image href="data:image/png;base64,${png.toString("base64")}" width="${width}" height="${height}"/>
+${box(radii.rIn, "chart")}${box(radii.rOut, "inner")}${charts.map(({ row, col }) => html`<circle cx="${col + 0.5}" cy="${row + 0.5}" r="${width / 110}" class="centre"/>`)}</svg>`;
+}
+
+interface Scale {
+  logarithmic: boolean;
+  ticks: number[];
+  at(value: number): number;
+}
+
+/** Maps values to heights: from 0 where bars must not mislead, unless they are logarithmic. */
+function makeScale(values: readonly number[], low: number, high: number, fromZero: boolean): Scale {
+  const finite = values.filter(Number.isFinite);
+  const [least, most] = finite.length > 0 ? [Math.min(...finite), Math.max(...finite)] : [0, 1];
+  if (least > 0 && most / least > (fromZero ? 30 : 8)) {
+    const [from, to] = [Math.log10(least) - 0.15, Math.log10(most) + 0.05];
+    const decades = Math.ceil(to) - Math.floor(from) + 1;
+    const steps = decades > 4 ? [1] : [1, 2, 5];
+    const ticks = Array.from({ length: decades }, (_, i) => Math.floor(from) + i)
+      .flatMap((e) => steps.map((s) => s * 10 ** e))
+      .filter((t) => Math.log10(t) >= from && Math.log10(t) <= to);
+    const at = (value: number) =>
+      low - ((Math.log10(Math.max(value, 10 ** from)) - from) / (to - from)) * (low - high);
+    return { logarithmic: true, ticks, at };
+  }
+  const spread = most - least || Math.abs(most) || 1;
+  const from = fromZero ? Math.min(0, least) : least - 0.08 * spread;
+  const to = most + (fromZero ? 0.02 : 0.08) * spread;
+  const raw = (to - from) / 4;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((s) => s * power).find((s) => s >= raw) ?? raw;
+  const ticks = [];
+  for (let t = Math.ceil(from / step) * step; t <= to + 1e-9 * step; t += step) ticks.push(t);
+  return { logarithmic: false, ticks, at: (value) => low - ((value - from) / (to - from)) * (low - high) };
+}
+
+function gridLines(scale: Scale, left: number, right: number): Html[] {
+  return scale.ticks.map(
+    (t) =>
+      html`<line x1="${left}" y1="${scale.at(t)}" x2="${right}" y2="${scale.at(t)}" class="grid"/><text x="${left - 6}" y="${scale.at(t) + 4}" class="tick end">${short(t)}</text>`,
+  );
+}
+
+/** Three digits. */
+export function short(x: number): string {
+  if (x === 0 || !Number.isFinite(x)) return String(x);
+  return Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5 ? String(Number(x.toPrecision(3))) : x.toExponential(1);
+}
+
+function svg(width: number, height: number, name: string, content: Html[]): Html {
+  return html`<svg viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${name}"><title>${name}</title>
+${content}</svg>`;
+}

@@ -1,0 +1,286 @@
+/** A run's report: one HTML page that needs nothing else, for reading, sending, and a paper's appendix. */
+import { formatCosine, formatSignature } from "../algebra/describe.js";
+import { namedAlgebra, type SquareMatrix } from "../algebra/index.js";
+import { inner } from "../algebra/linalg.js";
+import { frame, project } from "../algebra/span.js";
+import { formatSeconds } from "../experiment/progress.js";
+import type { AlgebraResult, CosetResult, CosetSearch, Result } from "../result.js";
+import type { RunEvent } from "../run/events.js";
+import type { RunConfig } from "../run/folder.js";
+import { Html, html } from "./html.js";
+import type { Picture } from "./illustration.js";
+import { type Bar, barPlot, curvePlot, fieldPlot, flowPlot, imagePlot, matrixPlot, short } from "./plots.js";
+import { STYLE } from "./style.js";
+
+export interface ReportParts {
+  result: Result;
+  config: RunConfig;
+  /** The run's log; its epochs give the loss curves. */
+  events?: readonly RunEvent[];
+  pictures?: readonly Picture[];
+}
+
+/** The whole page. */
+export function renderReport({ result, config, events = [], pictures = [] }: ReportParts): string {
+  const { algebra, cosets, cosetSearch, downstream } = result;
+  const [title, lead] = headline(result);
+  return html`<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>${title} · ${config.id}</title><style>${new Html(STYLE)}</style></head>
+<body><main>
+<header><p class="run">${config.experiment} · ${result.task} · seed ${result.seed} · ${config.created.slice(0, 16).replace("T", " ")} UTC</p><h1>${title}</h1><p class="lead">${lead}</p></header>
+${result.notes && result.notes.length > 0 ? html`<section><h2>Notes</h2>${result.notes.map((note) => html`<p>${note}</p>`)}</section>` : undefined}
+${algebra && algebraSection(algebra)}
+${cosets && cosetSection(cosets, cosetSearch)}
+${downstream && metricsSection(downstream.metrics)}
+${pictures.length > 0 ? pictureSection(pictures) : undefined}
+${trainingSection(result, events)}
+${settingsSection(result, config)}
+<footer>Run ${config.id}. All numbers are in result.json beside this page; config.json repeats the run.</footer>
+</main></body></html>
+`.text;
+}
+
+/** What was found, as a title and a sentence. */
+function headline({ algebra, cosets, downstream, task }: Result): [string, string] {
+  const components = cosets && list(cosets.map((c) => c.name));
+  const tail =
+    components === undefined
+      ? ""
+      : cosets!.length === 1
+        ? `One component: ${components}.`
+        : `${cosets!.length} components: ${components}.`;
+  if (!algebra) {
+    if (cosets)
+      return [
+        `${capital(components!) || "No component"}`,
+        "The components of the symmetry group that were found, given its identity component.",
+      ];
+    return [capital(task.replaceAll("_", " ")), downstream ? "How the model did." : ""];
+  }
+  const { name, angleDegrees, nearest, cosine } = algebra.identified;
+  if (algebra.found === 0) return ["No symmetry found", `${capital(algebra.verdict)}. ${tail}`];
+  const count = `${algebra.found} generator${algebra.found === 1 ? "" : "s"}`;
+  if (name === "unidentified")
+    return [
+      `An algebra without a name, ${count}`,
+      `${nearest === undefined ? "No named algebra has this dimension." : `The nearest named one is ${nearest}, ${angleDegrees.toFixed(1)}° off: too far to call it that.`} ${tail}`,
+    ];
+  return [
+    cosets && cosets.length > 1
+      ? `${name}, with ${list(cosets.map((c) => c.name).filter((c) => c !== "identity"))}`
+      : name,
+    `${count}, ${angleDegrees.toFixed(1)}° from the exact algebra (cosine ${formatCosine(cosine)}). ${tail}`,
+  ];
+}
+
+function algebraSection(algebra: AlgebraResult): Html {
+  const {
+    generators,
+    losses,
+    found,
+    identified,
+    readableBasis,
+    invariantMetric: metric,
+    closure,
+    noiseFloor,
+  } = algebra;
+  const n = generators[0]?.length ?? 0;
+  const facts: [string, string][] = [
+    [
+      "Identified",
+      identified.name === "unidentified" && identified.nearest
+        ? `unidentified; nearest ${identified.nearest}`
+        : identified.name,
+    ],
+    ["Cosine, largest angle", `${formatCosine(identified.cosine)}, ${identified.angleDegrees.toFixed(2)}°`],
+    ["Grassmann distance", `${short(identified.grassmannDistance)} rad`],
+    ["Closure (mean, worst)", `${closure.mean.toFixed(3)}, ${closure.max.toFixed(3)}`],
+    ["Killing signature (+, −, 0)", formatSignature(algebra)],
+    ["Noise floor", short(noiseFloor)],
+    ["Verdict", algebra.verdict],
+  ];
+  return html`<section><h2>Lie algebra</h2>
+<p>Generators of the action on points, u ↦ exp(tB)u, as learnt: never snapped to a known algebra.</p>
+<div class="row">${generators.map(
+    (b, i) =>
+      html`<figure>${matrixPlot(b, `generator ${i + 1}`)}<figcaption><b>B${sub(i + 1)}</b>${i < found ? "" : " (not a symmetry)"}, loss ${short(losses[i] ?? Number.NaN)}</figcaption></figure>`,
+  )}${n === 2 && found > 0 ? flows(algebra) : undefined}</div>
+${found > 1 ? html`<h3>The same span, readable</h3><div class="row">${readableBasis.map((b, i) => html`<figure>${matrixPlot(b, `readable generator ${i + 1}`)}</figure>`)}</div>` : undefined}
+${metric && html`<h3>Invariant metric</h3><p>The symmetric J with BᵀJ + JB = 0${metric.conformal ? ", up to scale" : ""}: signature (${metric.signature[0]}, ${metric.signature[1]}), residual ${short(metric.residual)}.</p>${matrixPlot(metric.matrix, "invariant metric")}`}
+<h3>In numbers</h3>${found > 0 ? table(facts) : table(facts.slice(-2))}
+${spectrum(algebra)}</section>`;
+}
+
+/** The flows of planar generators, each beside the nearest element of the named algebra. */
+function flows({ generators, readableBasis, identified, found }: AlgebraResult): Html[] {
+  const exact = frame(namedAlgebra(identified.name, 2) ?? []);
+  return (found === 1 ? generators.slice(0, 1) : readableBasis).flatMap((b, i) => {
+    const nearest: SquareMatrix = project(b, exact);
+    const which = found === 1 ? "B₁" : `readable generator ${i + 1}`;
+    return [
+      html`<figure>${flowPlot(b, `flow of ${which}`)}<figcaption><b>Learnt</b>: u ↦ Bu for ${which}, with its orbits</figcaption></figure>`,
+      inner(nearest, nearest) > 0
+        ? html`<figure>${flowPlot(nearest, `flow in ${identified.name}`)}<figcaption><b>Exact</b>: the nearest element of ${identified.name}</figcaption></figure>`
+        : html``,
+    ];
+  });
+}
+
+function spectrum({ spectrum: entries, losses, relativeErrors, found, noiseFloor }: AlgebraResult): Html {
+  const measured = entries && entries.length > 0;
+  const values = measured
+    ? entries
+    : losses.map((loss, i) => ({ loss, relativeError: relativeErrors[i] ?? Number.NaN }));
+  if (values.length === 0) return html``;
+  const bars = values.map(
+    ({ loss, relativeError }, i): Bar => ({
+      value: loss,
+      kind: i < found ? "symmetry" : "other",
+      title: `loss ${short(loss)}, relative error ${short(relativeError)}`,
+    }),
+  );
+  const x = measured ? "directions of gl(n), least loss first" : "generators";
+  return html`<h3>Spectrum</h3><p>Equivariance loss along each direction. A symmetry is where it is down at the noise floor, the loss that an exact symmetry would show with this predictor and resampler.</p>
+${barPlot(bars, noiseFloor, "spectrum of equivariance losses", { x, y: "loss" })}${legend(
+  [
+    ["symmetry", "counts as a symmetry"],
+    ["other", "does not"],
+  ],
+  noiseFloor,
+)}`;
+}
+
+function cosetSection(cosets: readonly CosetResult[], search: CosetSearch | undefined): Html {
+  return html`<section><h2>Components</h2>
+<p>One matrix for each connected component found, as learnt; the name is that of its component.</p>
+<div class="row">${cosets.map(
+    (
+      c,
+      i,
+    ) => html`<figure>${c.matrix.length === 2 ? imagePlot(c.matrix, `what component ${i + 1} does`) : undefined}${matrixPlot(c.matrix, `component ${i + 1}`)}
+<figcaption><b>${capital(c.name)}</b><br>det ${short(c.determinant)}, loss ${short(c.loss)}<br>${order(c)}${c.preservesMetric === null ? "" : html`<br>${c.preservesMetric ? "keeps" : "does not keep"} the metric`}</figcaption></figure>`,
+  )}</div>${search && searchPlot(search, cosets)}</section>`;
+}
+
+function order({ order: own, orderModuloIdentity: modulo }: CosetResult): string {
+  const words = (m: number | null) => (m === null ? "none up to 12" : String(m));
+  return own === modulo ? `order ${words(own)}` : `order ${words(own)}, as a component ${words(modulo)}`;
+}
+
+const VERDICTS: Record<string, string> = {
+  kept: "kept",
+  duplicate: "in a component already kept",
+  rank: "beyond the best few",
+  loss: "not a symmetry",
+};
+
+function searchPlot({ candidates, noiseFloor }: CosetSearch, cosets: readonly CosetResult[]): Html {
+  const bars = candidates.map(({ loss, verdict, duplicateOf }): Bar => {
+    const of =
+      duplicateOf === undefined ? "" : ` (${cosets[duplicateOf]?.name ?? `component ${duplicateOf + 1}`})`;
+    return {
+      value: loss,
+      kind: verdict in VERDICTS ? verdict : "other",
+      title: `loss ${short(loss)}: ${VERDICTS[verdict] ?? verdict}${of}`,
+    };
+  });
+  const present = Object.entries(VERDICTS).filter(([verdict]) =>
+    candidates.some((c) => c.verdict === verdict),
+  );
+  return html`<h3>Candidates</h3><p>Every start of the search, least loss first, and what became of it.</p>
+${barPlot(bars, noiseFloor, "losses of the candidates", { x: "candidates", y: "loss" })}${legend(present, noiseFloor)}`;
+}
+
+function metricsSection(metrics: Record<string, number>): Html {
+  return html`<section><h2>Downstream</h2>${table(Object.entries(metrics).map(([name, value]) => [name, String(Number(value.toPrecision(5)))]))}</section>`;
+}
+
+function pictureSection(pictures: readonly Picture[]): Html {
+  const charts = pictures.some((p) => p.charts.length > 0);
+  return html`<section><h2>Data</h2>${charts ? html`<p>Charts: what a local predictor sees (solid) and where transformed fields are compared (dashed).</p>` : undefined}<div class="row">${pictures.map(
+    (p) =>
+      html`<figure>${fieldPlot(p.png, p.size, p.charts, p, p.caption)}<figcaption>${p.caption}</figcaption></figure>`,
+  )}</div></section>`;
+}
+
+function trainingSection(result: Result, events: readonly RunEvent[]): Html {
+  const stages = new Map<string, Map<number, Record<string, number>>>();
+  for (const event of events) {
+    if (event.type !== "epoch") continue;
+    const epochs = stages.get(event.stage) ?? new Map<number, Record<string, number>>();
+    stages.set(event.stage, epochs.set(event.epoch, event.metrics)); // one done twice: the last counts
+  }
+  const curves = [...stages].flatMap(([stage, epochs]) => {
+    const names = new Set([...epochs.values()].flatMap((m) => Object.keys(m)));
+    const name = names.has("loss") ? "loss" : [...names][0];
+    const points = [...epochs]
+      .map(([epoch, metrics]) => ({ epoch, value: metrics[name ?? ""] ?? Number.NaN }))
+      .filter((p) => Number.isFinite(p.value))
+      .sort((a, b) => a.epoch - b.epoch);
+    return name !== undefined && points.length > 1 ? [{ stage, name, points }] : [];
+  });
+  const last = [...stages].map(([stage, epochs]): [string, string] => {
+    const epoch = Math.max(...epochs.keys());
+    const metrics = Object.entries(epochs.get(epoch)!).map(([name, x]) => `${name} ${short(x)}`);
+    return [`${stage}, epoch ${epoch}`, metrics.join(", ") || "–"];
+  });
+  const { loss, epochs, source } = result.predictor;
+  const predictor = [
+    source,
+    `${epochs} epoch${epochs === 1 ? "" : "s"}`,
+    loss === null ? "" : `loss ${short(loss)}`,
+  ];
+  return html`<section><h2>Training</h2>
+<div class="row">${curves.map(({ stage, name, points }) => html`<figure>${curvePlot(points, `${stage}: ${name}`)}<figcaption><b>${capital(stage)}</b>, ${name}</figcaption></figure>`)}</div>
+<h3>Last epochs</h3>${table([["predictor", predictor.filter(Boolean).join(", ")], ...last])}</section>`;
+}
+
+function settingsSection(result: Result, config: RunConfig): Html {
+  const { device, threads, versions } = result.environment;
+  const settings = Object.entries(config.config).map(([name, value]): [string, string] => [
+    name,
+    abbreviated(typeof value === "string" ? value : JSON.stringify(value)),
+  ]);
+  const times = Object.entries(result.timings).map(([stage, s]): [string, string] => [
+    stage,
+    formatSeconds(s),
+  ]);
+  return html`<section><h2>Settings</h2><div class="row">
+<div><h3>Parameters${config.preset === undefined ? "" : ` (preset ${config.preset})`}</h3>${table(settings)}</div>
+<div><h3>Time</h3>${table(times)}<h3>Environment</h3>${table([["device", device], ["threads", String(threads)], ...Object.entries(versions)])}</div>
+</div></section>`;
+}
+
+function table(rows: readonly (readonly [string, string])[]): Html {
+  return html`<div class="scroll"><table><tbody>${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table></div>`;
+}
+
+/** What the colours of bars mean, and the dashed line. */
+function legend(entries: readonly (readonly [kind: string, meaning: string])[], noiseFloor: number): Html {
+  return html`<ul class="legend">${entries.map(
+    ([kind, meaning]) =>
+      html`<li><svg width="11" height="11" aria-hidden="true"><rect width="11" height="11" rx="2" class="${kind}"/></svg>${meaning}</li>`,
+  )}${
+    noiseFloor > 0
+      ? html`<li><svg width="24" height="11" aria-hidden="true"><line x1="0" y1="6" x2="24" y2="6" class="floor"/></svg>noise floor ${short(noiseFloor)}</li>`
+      : undefined
+  }</ul>`;
+}
+
+/** "a, b and c" */
+function list(items: readonly string[]): string {
+  return items.length < 2 ? (items[0] ?? "") : `${items.slice(0, -1).join(", ")} and ${items.at(-1)}`;
+}
+
+function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+function abbreviated(text: string): string {
+  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
+}
+
+function sub(i: number): string {
+  return [...String(i)].map((digit) => "₀₁₂₃₄₅₆₇₈₉"[Number(digit)]).join("");
+}

@@ -1,0 +1,45 @@
+/** The page's style: light, or dark where the reader's system is. */
+export const STYLE = `
+:root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --ink: #1d2128; --soft: #656d78; --line: #e3e5e8; --panel: #f4f5f7;
+  --accent: #2a6fb5; --plus: #d9603b; --minus: #3575c1; --good: #2e8b6d; --bad: #b8bcc4; --warn: #c98a1b; --dup: #86b7d6; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171c; --card: #1b1f26; --ink: #e7e9ed; --soft: #9aa3af; --line: #2d333d; --panel: #222832;
+  --accent: #6fb1ee; --plus: #e8754f; --minus: #4f93e0; --good: #4fbf98; --bad: #4d5562; --warn: #e0a840; --dup: #3f6f91; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 1000px; margin: 0 auto; padding: 40px 24px 64px; }
+header p.run { margin: 0; color: var(--soft); font-size: 14px; }
+h1 { font-size: 30px; line-height: 1.25; margin: 6px 0 10px; letter-spacing: -.01em; }
+header p.lead { margin: 0; font-size: 18px; color: var(--soft); max-width: 46em; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 22px 26px 24px; margin-top: 22px; break-inside: avoid; }
+h2 { font-size: 19px; margin: 0 0 4px; }
+h3 { font-size: 15px; margin: 22px 0 8px; }
+section p { margin: 4px 0 12px; color: var(--soft); max-width: 62em; }
+.row { display: flex; flex-wrap: wrap; gap: 22px; align-items: flex-start; }
+figure { margin: 0; }
+figcaption { font-size: 13px; color: var(--soft); margin-top: 6px; max-width: 320px; }
+figcaption b { color: var(--ink); font-weight: 600; }
+svg { display: block; max-width: 100%; height: auto; }
+svg text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: var(--ink); }
+svg text.entry { text-anchor: middle; font-size: 12.5px; font-variant-numeric: tabular-nums; }
+svg text.tick { fill: var(--soft); font-size: 11.5px; } .middle { text-anchor: middle; } .end { text-anchor: end; }
+.cell, .panel { fill: var(--panel); } .plus { fill: var(--plus); } .minus { fill: var(--minus); }
+.axis { stroke: var(--line); } .axis.strong { stroke: var(--soft); } .grid { stroke: var(--line); }
+.orbit { fill: none; stroke: var(--accent); stroke-opacity: .35; stroke-width: 1.2; }
+.shaft { stroke: var(--ink); stroke-width: 1.3; } .head { fill: var(--ink); }
+.before { fill: none; stroke: var(--soft); stroke-opacity: .7; stroke-dasharray: 3 3; }
+.after { fill: none; stroke: var(--accent); stroke-width: 1.8; stroke-linejoin: round; } .after.filled { fill: var(--accent); fill-opacity: .3; }
+.curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; } .dot { fill: var(--accent); }
+.kept, .symmetry { fill: var(--good); } .loss, .other { fill: var(--bad); } .rank { fill: var(--warn); } .duplicate { fill: var(--dup); }
+.floor { stroke: var(--plus); stroke-width: 1.5; stroke-dasharray: 5 4; }
+.field { border-radius: 6px; image-rendering: pixelated; } .field rect { vector-effect: non-scaling-stroke; filter: drop-shadow(0 0 .4px #000); }
+.chart { fill: none; stroke: #fff; stroke-width: 1.6; } .inner { fill: none; stroke: #fff; stroke-opacity: .55; stroke-dasharray: 3 3; } .centre { fill: #fff; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13px; color: var(--soft); margin: 8px 0 0; padding: 0; list-style: none; }
+.legend svg { display: inline-block; vertical-align: -1px; margin-right: 6px; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 500; color: var(--soft); padding: 4px 22px 4px 0; vertical-align: top; white-space: nowrap; }
+td { padding: 4px 22px 4px 0; vertical-align: top; overflow-wrap: anywhere; }
+thead th { border-bottom: 1px solid var(--line); } table.full { width: 100%; }
+.scroll { overflow-x: auto; }
+footer { color: var(--soft); font-size: 13px; margin-top: 22px; }
+@media print { body { background: #fff; } main { padding: 0; max-width: none; } section { border-color: #ccc; } }
+`;
