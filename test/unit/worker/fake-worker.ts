@@ -1,0 +1,321 @@
+/** A worker in this process, with both planes, whose objects are counters: an object's state is the number of its epochs. */
+import {
+  type handleUnaryCall,
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServiceError,
+  status,
+} from "@grpc/grpc-js";
+import { Publisher, Router } from "zeromq";
+import { ErrorDetail } from "../../../src/gen/atlas/v1/error.js";
+import {
+  type JobEvent,
+  type JobServiceServer,
+  JobServiceService,
+  JobState,
+} from "../../../src/gen/atlas/v1/job.js";
+import { type ObjectServiceServer, ObjectServiceService } from "../../../src/gen/atlas/v1/objects.js";
+import { StepMetrics, TensorHeader } from "../../../src/gen/atlas/v1/tensor.js";
+import { type WorkerServiceServer, WorkerServiceService } from "../../../src/gen/atlas/v1/worker.js";
+import { DETAIL_KEY } from "../../../src/rpc/index.js";
+import { Tensor } from "../../../src/tensor/index.js";
+
+/** A failed call as the worker sends it. */
+export function failure(code: status, detail?: Partial<ErrorDetail>, details = ""): ServiceError {
+  const metadata = new Metadata();
+  if (detail)
+    metadata.set(DETAIL_KEY, Buffer.from(ErrorDetail.encode(ErrorDetail.fromPartial(detail)).finish()));
+  return Object.assign(new Error(details), { code, details, metadata });
+}
+
+interface Job {
+  events: JobEvent[];
+  cancelled: boolean;
+  requestId: string;
+}
+
+export class FakeWorker {
+  readonly server = new Server();
+  readonly router = new Router({ linger: 0 });
+  readonly publisher = new Publisher({ linger: 0 });
+  readonly jobs = new Map<string, Job>();
+  /** Finished epochs of every object, its handle's number being its place. */
+  readonly epochs: number[] = [];
+  /** Buffers on the tensor plane. */
+  readonly buffers = new Map<string, { header: Buffer; body: Buffer }>();
+  /** `after_sequence` of every watch. */
+  readonly watches: number[] = [];
+  readonly sessionsClosed: string[] = [];
+  address = "";
+
+  // What goes wrong.
+  protocolVersion = 1;
+  describeFails?: ServiceError;
+  /** Break every watch after so many events. */
+  breakWatchAfter = Number.POSITIVE_INFINITY;
+  /** How a watch breaks. */
+  broken = failure(status.UNAVAILABLE, undefined, "connection reset");
+  /** Epochs whose snapshot cannot be fetched any more. */
+  lateSnapshots = new Set<number>();
+  /** An epoch in which the job fails. */
+  failIn?: { epoch: number; error: Partial<ErrorDetail> };
+  epochMs = 5;
+  /** Bytes of a snapshot beside its epoch. */
+  ballast = 0;
+  /** Leave this many requests on the tensor plane unanswered. */
+  deaf = false;
+  /** Refuse so many calls of StartJob with UNAVAILABLE after starting the job: the answer is lost. */
+  loseStarts = 0;
+
+  static async start(): Promise<FakeWorker> {
+    const worker = new FakeWorker();
+    await worker.router.bind("tcp://127.0.0.1:*");
+    await worker.publisher.bind("tcp://127.0.0.1:*");
+    worker.server.addService(WorkerServiceService, worker.workerService());
+    worker.server.addService(JobServiceService, worker.jobService());
+    worker.server.addService(ObjectServiceService, worker.objectService());
+    worker.server.addService(HEALTH, { check: healthy });
+    const port = await new Promise<number>((resolve, reject) =>
+      worker.server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, bound) =>
+        error ? reject(error) : resolve(bound),
+      ),
+    );
+    worker.address = `127.0.0.1:${port}`;
+    void worker.serveTensors();
+    return worker;
+  }
+
+  async stop(): Promise<void> {
+    this.server.forceShutdown();
+    this.router.close();
+    this.publisher.close();
+  }
+
+  private snapshotOf(epoch: number): Tensor {
+    const bytes = Buffer.concat([Buffer.from(`epoch ${epoch}`), Buffer.alloc(this.ballast)]);
+    return Tensor.fromBytes("uint8", [bytes.length], bytes);
+  }
+
+  private ticketFor(tensor: Tensor) {
+    const ticket = `session-1.${this.buffers.size}`;
+    const { dtype, shape } = tensor.toWire();
+    const header = TensorHeader.encode({ dtype, shape, byteLength: tensor.bytes.length }).finish();
+    this.buffers.set(ticket, { header: Buffer.from(header), body: tensor.bytes });
+    return tensor.toTicket(ticket);
+  }
+
+  private async serveTensors(): Promise<void> {
+    for await (const [peer, id, verb, name, header, body] of this.router) {
+      const ticket = String(name);
+      if (this.deaf) continue;
+      const answer: (Buffer | string)[] = [];
+      if (String(verb) === "PUT") {
+        if (header && body) this.buffers.set(ticket, { header, body });
+        answer.push("OK");
+      } else {
+        const found = this.buffers.get(ticket);
+        this.buffers.delete(ticket);
+        const error = ErrorDetail.fromPartial({ message: `no ticket ${ticket}`, code: "not_found" });
+        answer.push(
+          ...(found
+            ? ["OK", found.header, found.body]
+            : ["ERR", Buffer.from(ErrorDetail.encode(error).finish())]),
+        );
+      }
+      if (peer && id) await this.router.send([peer, id, ...answer]);
+    }
+  }
+
+  private workerService(): WorkerServiceServer {
+    return {
+      describe: (_, reply) =>
+        reply(this.describeFails ?? null, {
+          protocolVersion: this.protocolVersion,
+          workerVersion: "0.0.1",
+          versions: { torch: "0" },
+          devices: [],
+          dataPlane: {
+            tensors: String(this.router.lastEndpoint),
+            metrics: String(this.publisher.lastEndpoint),
+          },
+          limits: {
+            maxInlineBytes: 64,
+            maxTensorBytes: 1e9,
+            maxMessageBytes: 1e6,
+            maxSessions: 1,
+            maxSessionTicketBytes: 1e9,
+          },
+          capabilities: [],
+          threads: 2,
+          pid: process.pid,
+        }),
+      openSession: (_, reply) => reply(null, { sessionId: "session-1", device: "cpu" }),
+      closeSession: ({ request }, reply) => {
+        this.sessionsClosed.push(request.sessionId);
+        reply(null, {});
+      },
+    };
+  }
+
+  private jobService(): JobServiceServer {
+    const summary = (jobId: string) => ({
+      jobId,
+      sessionId: "session-1",
+      handle: "",
+      state: JobState.JOB_STATE_RUNNING,
+      epoch: 0,
+      untilEpoch: 0,
+      lastSequence: 0,
+      error: undefined,
+    });
+    return {
+      startJob: ({ request }, reply) => {
+        const { requestId, handle, untilEpoch, snapshotEvery } = request;
+        const before = [...this.jobs].find(([, job]) => job.requestId === requestId)?.[0];
+        const jobId = before ?? `job-${this.jobs.size + 1}`;
+        if (before === undefined) {
+          const job = { events: [], cancelled: false, requestId };
+          this.jobs.set(jobId, job);
+          void this.work(jobId, job, Number(handle), untilEpoch, snapshotEvery);
+        }
+        if (this.loseStarts-- > 0) reply(failure(status.UNAVAILABLE, undefined, "connection reset"));
+        else reply(null, { job: summary(jobId) });
+      },
+      watchJob: async (stream) => {
+        const { jobId, afterSequence } = stream.request;
+        const { events } = this.jobs.get(jobId) as Job;
+        this.watches.push(afterSequence);
+        let sent = 0;
+        for (let next = afterSequence; !stream.cancelled; ) {
+          if (sent >= this.breakWatchAfter) return void stream.emit("error", this.broken);
+          const event = events[next];
+          if (event) {
+            next++;
+            sent++;
+            stream.write({ event });
+            if (event.event?.$case === "stateChanged" && event.event.stateChanged.state > 2)
+              return void stream.end();
+          } else await pause(2);
+        }
+      },
+      cancelJob: ({ request }, reply) => {
+        (this.jobs.get(request.jobId) as Job).cancelled = true;
+        reply(null, { job: summary(request.jobId) });
+      },
+      getJob: unimplemented,
+      listJobs: unimplemented,
+    };
+  }
+
+  private async work(jobId: string, job: Job, object: number, untilEpoch: number, snapshotEvery: number) {
+    const emit = (event: JobEvent["event"]) =>
+      job.events.push({ sequence: job.events.length + 1, time: undefined, event });
+    const state = (s: JobState, error?: Partial<ErrorDetail>) =>
+      emit({
+        $case: "stateChanged",
+        stateChanged: { state: s, error: error && ErrorDetail.fromPartial(error) },
+      });
+    state(JobState.JOB_STATE_RUNNING);
+    while ((this.epochs[object] as number) < untilEpoch) {
+      const epoch = (this.epochs[object] as number) + 1;
+      const position = { epoch, totalEpochs: untilEpoch };
+      const step = { ...position, jobId, step: 1, stepsInEpoch: 2, metrics: { loss: epoch } };
+      await this.publisher.send([jobId, StepMetrics.encode(step).finish()]);
+      await this.publisher.send([`${jobId}0`, StepMetrics.encode({ ...step, epoch: 99 }).finish()]);
+      await pause(this.epochMs);
+      if (job.cancelled) return state(JobState.JOB_STATE_CANCELLED);
+      if (this.failIn?.epoch === epoch) return state(JobState.JOB_STATE_FAILED, this.failIn.error);
+      this.epochs[object] = epoch;
+      const due = snapshotEvery > 0 && (epoch % snapshotEvery === 0 || epoch === untilEpoch);
+      const snapshot = due ? this.ticketFor(this.snapshotOf(epoch)) : undefined;
+      if (this.lateSnapshots.has(epoch)) this.buffers.clear();
+      emit({
+        $case: "epochFinished",
+        epochFinished: { ...position, metrics: { loss: 1 / epoch }, seconds: 0.5, snapshot },
+      });
+    }
+    return state(JobState.JOB_STATE_SUCCEEDED);
+  }
+
+  private objectService(): ObjectServiceServer {
+    const info = (handle: string, totalEpochs = 0, facts: Record<string, unknown> = {}) => ({
+      object: {
+        handle,
+        role: "",
+        kind: "",
+        epoch: this.epochs[Number(handle)] ?? 0,
+        totalEpochs,
+        memoryBytes: 0,
+        facts,
+      },
+    });
+    return {
+      createObject: ({ request: { spec } }, reply) => {
+        if (spec?.$case === "algebra" && spec.algebra.k === 0)
+          return reply(
+            failure(status.INVALID_ARGUMENT, {
+              message: "k is 0",
+              field: "spec.algebra.k",
+              expected: "a positive number",
+              code: "invalid_input",
+            }),
+          );
+        const handle = String(this.epochs.push(0) - 1);
+        const epochs = spec?.$case === "predictor" ? spec.predictor.epochs : 0;
+        reply(null, info(handle, epochs, JSON.parse(JSON.stringify(spec))));
+      },
+      getSnapshot: ({ request: { handle } }, reply) => {
+        const epoch = this.epochs[Number(handle)] as number;
+        reply(null, { snapshot: this.ticketFor(this.snapshotOf(epoch)), epoch });
+      },
+      restoreSnapshot: ({ request: { handle, snapshot } }, reply) => {
+        const { data } = snapshot as NonNullable<typeof snapshot>;
+        const bytes = data?.$case === "ticket" ? this.buffers.get(data.ticket)?.body : data?.inline;
+        this.epochs[Number(handle)] = Number(/^epoch (\d+)/.exec(String(bytes))?.[1]);
+        reply(null, info(handle));
+      },
+      getAlgebra: (_, reply) =>
+        reply(null, {
+          generators: this.ticketFor(Tensor.from([[[0, -1], [1, 0]]])), // biome-ignore format: a matrix
+          losses: [0.1],
+          relativeErrors: [0.2],
+          noiseFloor: 0.05,
+          found: 1,
+          spectrum: [{ direction: Tensor.from([[0, -0.5], [0.5, 0]], "float32").toWire(), loss: 1, relativeError: 2 }], // biome-ignore format: a matrix
+          startLosses: [1, 2],
+          verdict: "one",
+        }),
+      compareComponents: ({ request: { basis, matrices } }, reply) =>
+        reply(null, {
+          component: [...(basis?.shape ?? []), ...(matrices?.shape ?? [])],
+          residuals: Tensor.from([[0]]).toWire(),
+        }),
+      deleteObject: unimplemented,
+      listObjects: unimplemented,
+      loadWeights: unimplemented,
+      readDataset: unimplemented,
+      predict: unimplemented,
+      getCosets: unimplemented,
+    };
+  }
+}
+
+const HEALTH = {
+  check: {
+    path: "/grpc.health.v1.Health/Check",
+    requestStream: false,
+    responseStream: false,
+    requestSerialize: (bytes: Buffer) => bytes,
+    requestDeserialize: (bytes: Buffer) => bytes,
+    responseSerialize: (bytes: Buffer) => bytes,
+    responseDeserialize: (bytes: Buffer) => bytes,
+  },
+} as const;
+
+const healthy: handleUnaryCall<Buffer, Buffer> = (_, reply) => reply(null, Buffer.from([8, 1]));
+const unimplemented: handleUnaryCall<unknown, never> = (_, reply) => reply(failure(status.UNIMPLEMENTED));
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

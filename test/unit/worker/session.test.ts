@@ -1,0 +1,387 @@
+import { status } from "@grpc/grpc-js";
+import { expect } from "chai";
+import { RpcError, RpcUsageError, WorkerUnavailable } from "../../../src/errors.js";
+import { JobServiceService } from "../../../src/gen/atlas/v1/job.js";
+import { WorkerServiceService } from "../../../src/gen/atlas/v1/worker.js";
+import { Rpc } from "../../../src/rpc/index.js";
+import { Tensor } from "../../../src/tensor/index.js";
+import { newTicket, TensorPlane } from "../../../src/tensor/plane.js";
+import {
+  connectWorker,
+  type Epoch,
+  type RemoteObject,
+  type Session,
+  type Step,
+  type Worker,
+} from "../../../src/worker/index.js";
+import { FakeWorker, failure } from "./fake-worker.js";
+import { rejection } from "./rejection.js";
+
+const component = { kind: "fake", params: { width: 3, left: undefined } };
+
+describe("session", () => {
+  let fake: FakeWorker;
+  let worker: Worker;
+  let session: Session;
+  let object: RemoteObject;
+
+  beforeEach(async () => {
+    fake = await FakeWorker.start();
+    worker = await connectWorker({ worker: `grpc://${fake.address}` });
+    session = await worker.openSession({ label: "test", device: "cpu" });
+    const common = { dataset: { ...handle, handle: "d" }, atlas: { ...handle, handle: "a" }, seed: 2 ** 47 };
+    object = await session.createPredictor({
+      ...common,
+      architecture: component,
+      training: component,
+      epochs: 6,
+    });
+  });
+  afterEach(async () => {
+    await worker.close();
+    await fake.stop();
+  });
+  const handle: RemoteObject = { handle: "", role: "", kind: "", epoch: 0, totalEpochs: 0, facts: {} };
+
+  /** Advance to the end; what was told of it. */
+  async function advance(options: Parameters<Session["advance"]>[1] = {}): Promise<Epoch[]> {
+    const epochs: Epoch[] = [];
+    await session.advance(object, { untilEpoch: 6, ...options, onEpoch: (e) => void epochs.push(e) });
+    return epochs;
+  }
+  const text = (bytes: Uint8Array | undefined) =>
+    bytes && Buffer.from(bytes).toString("utf8").replaceAll("\0", "");
+
+  it("is known by its worker", () => {
+    expect(worker.address).to.equal(`grpc://${fake.address}`);
+    expect(worker.info).to.include({ threads: 2, workerVersion: "0.0.1", pid: process.pid });
+    expect(session.device).to.equal("cpu");
+  });
+
+  it("makes objects, with the worker's defaults for what is left out", () => {
+    expect(object).to.deep.include({ handle: "0", epoch: 0, totalEpochs: 6 });
+    const { predictor } = object.facts as { predictor: Record<string, unknown> };
+    expect(predictor).to.deep.include({
+      architecture: { kind: "fake", params: { width: 3 } },
+      dataset: "d",
+      atlas: "a",
+      seed: 2 ** 47,
+    });
+  });
+
+  it("says which field is wrong, as the user's mistake", async () => {
+    const options = {
+      solver: component,
+      predictor: handle,
+      dataset: handle,
+      atlas: handle,
+      epochs: 1,
+      seed: 1,
+    };
+    const error = (await rejection(session.createAlgebra({ ...options, k: 0 }))) as RpcUsageError;
+    expect(error).to.be.instanceOf(RpcUsageError);
+    expect(error.message).to.equal("k is 0 (spec.algebra.k)");
+    expect(error).to.include({ code: "invalid_input", remedy: "expected: a positive number", exitCode: 2 });
+  });
+
+  it("advances an object, told of every epoch and of steps", async () => {
+    fake.epochMs = 30;
+    const steps: Step[] = [];
+    const epochs = await advance({ snapshotEvery: 2, onStep: (s) => steps.push(s) });
+    expect(epochs.map((e) => e.epoch)).to.deep.equal([1, 2, 3, 4, 5, 6]);
+    expect(epochs.map((e) => text(e.snapshot))).to.deep.equal([
+      undefined,
+      "epoch 2",
+      undefined,
+      "epoch 4",
+      undefined,
+      "epoch 6",
+    ]);
+    expect(epochs[1]).to.deep.include({ totalEpochs: 6, metrics: { loss: 0.5 }, seconds: 0.5 });
+    expect(steps.at(-1)).to.deep.include({ epoch: 6, step: 1, stepsInEpoch: 2, metrics: { loss: 6 } });
+    expect(
+      steps.some((s) => s.epoch === 99),
+      "steps of job-10 for job-1",
+    ).to.equal(false);
+  });
+
+  it("loses and repeats nothing when the connection breaks again and again", async () => {
+    fake.breakWatchAfter = 2;
+    expect((await advance({ snapshotEvery: 1 })).map((e) => [e.epoch, text(e.snapshot)])).to.deep.equal(
+      [1, 2, 3, 4, 5, 6].map((n) => [n, `epoch ${n}`]),
+    );
+    expect(fake.watches).to.deep.equal([0, 2, 4, 6]);
+  });
+
+  it("starts one job even when the answer to its start is lost", async () => {
+    fake.loseStarts = 2;
+    expect(await advance()).to.have.length(6);
+    expect(fake.jobs.size).to.equal(1);
+  });
+
+  it("does without a snapshot that was replaced, but not without the last", async () => {
+    fake.lateSnapshots = new Set([2, 3, 6]);
+    fake.epochMs = 20; // time to fetch the others
+    const snapshots = (await advance({ snapshotEvery: 1 })).map((e) => text(e.snapshot));
+    expect(snapshots).to.deep.equal(["epoch 1", undefined, undefined, "epoch 4", "epoch 5", "epoch 6"]);
+  });
+
+  it("ends a failed job with the worker's reason", async () => {
+    fake.failIn = {
+      epoch: 3,
+      error: { message: "the loss is NaN in epoch 3", remedy: "lower the learning rate", code: "diverged" },
+    };
+    const error = (await rejection(advance())) as RpcError;
+    expect(error).to.be.instanceOf(RpcError);
+    expect(error).to.include({
+      message: "the loss is NaN in epoch 3",
+      remedy: "lower the learning rate",
+      code: "diverged",
+    });
+    expect(fake.jobs.get("job-1")?.cancelled).to.equal(false);
+  });
+
+  it("cancels the job when aborted, and says why it ended", async () => {
+    const controller = new AbortController();
+    const reason = new Error("Ctrl-C");
+    const onEpoch = ({ epoch }: Epoch) => void (epoch === 2 && controller.abort(reason));
+    expect(
+      await rejection(session.advance(object, { untilEpoch: 6, signal: controller.signal, onEpoch })),
+    ).to.equal(reason);
+    expect(fake.jobs.get("job-1")?.cancelled).to.equal(true);
+    fake.epochMs = 10_000;
+    const silent = session.advance(object, { untilEpoch: 6, signal: AbortSignal.timeout(50) });
+    expect((await rejection(silent)).name).to.equal("TimeoutError");
+    expect(fake.jobs.get("job-2")?.cancelled).to.equal(true);
+  });
+
+  it("cancels the job when an epoch cannot be saved", async () => {
+    const full = new Error("disk full");
+    expect(
+      await rejection(session.advance(object, { untilEpoch: 6, onEpoch: () => Promise.reject(full) })),
+    ).to.equal(full);
+    expect(fake.jobs.get("job-1")?.cancelled).to.equal(true);
+  });
+
+  for (const ballast of [0, 1 << 20])
+    it(`freezes and restores objects of ${ballast} bytes`, async () => {
+      fake.ballast = ballast;
+      await session.advance(object, { untilEpoch: 4 });
+      const { bytes, epoch } = await session.snapshot(object);
+      expect(epoch).to.equal(4);
+      await session.advance(object, { untilEpoch: 6 });
+      await session.restore(object, bytes);
+      expect(fake.epochs[0]).to.equal(4);
+    });
+
+  it("reads an algebra, its tensors inline or not", async () => {
+    const algebra = await session.getAlgebra(object);
+    expect(algebra).to.deep.equal({
+      generators: [[[0, -1], [1, 0]]], // biome-ignore format: a matrix
+      losses: [0.1],
+      relativeErrors: [0.2],
+      noiseFloor: 0.05,
+      found: 1,
+      spectrum: [{ direction: [[0, -0.5], [0.5, 0]], loss: 1, relativeError: 2 }], // biome-ignore format: a matrix
+      startLosses: [1, 2],
+      verdict: "one",
+    });
+  });
+
+  it("keeps the size of the matrices when the basis is empty", async () => {
+    const unit = [[1, 0], [0, 1]]; // biome-ignore format: a matrix
+    const { component: shapes, residuals } = await session.compareComponents([], [unit]);
+    expect(shapes).to.deep.equal([0, 2, 2, 1, 2, 2]);
+    expect(residuals).to.deep.equal([[0]]);
+  });
+
+  it("is closed, and so are the sessions of a worker that is left", async () => {
+    await worker.close();
+    expect(fake.sessionsClosed).to.deep.equal(["session-1"]);
+  });
+
+  describe("tensor plane", () => {
+    let plane: TensorPlane;
+    beforeEach(() => {
+      plane = new TensorPlane(String(fake.router.lastEndpoint));
+    });
+    afterEach(() => plane.close());
+
+    it("moves many tensors at once, each to where it belongs", async () => {
+      const tensors = Array.from({ length: 20 }, (_, i) =>
+        Tensor.from(new Array(10_000 + i).fill(i), "float32"),
+      );
+      const tickets = tensors.map(() => newTicket("session-1"));
+      expect(tickets[0]).to.match(/^session-1\.[0-9a-f]{32}$/);
+      await Promise.all(tensors.map((t, i) => plane.put(tickets[i] as string, t)));
+      const fetched = await Promise.all(tickets.map((t) => plane.get(t)));
+      expect(fetched).to.deep.equal(tensors);
+      const error = (await rejection(plane.get(tickets[0] as string))) as RpcError;
+      expect(error).to.be.instanceOf(RpcError);
+      expect(error.code).to.equal("not_found");
+    });
+
+    it("moves tensors without elements", async () => {
+      const empty = Tensor.from([], "int64", [0, 3]);
+      await plane.put("session-1.e", empty);
+      expect(await plane.get("session-1.e")).to.deep.equal(empty);
+    });
+
+    it("gives up in time, when aborted, when the worker is gone, and when closed", async () => {
+      fake.deaf = true;
+      const error = await rejection(plane.get("t", { timeoutMs: 20 }));
+      expect(error).to.be.instanceOf(WorkerUnavailable);
+      expect(error.message).to.contain(plane.endpoint).and.to.contain("0.02 s");
+      const signal = AbortSignal.timeout(10);
+      expect(await rejection(plane.get("t", { signal }))).to.equal(signal.reason);
+      const gone = new AbortController();
+      const other = new TensorPlane(plane.endpoint, gone.signal);
+      const pending = rejection(other.get("t"));
+      gone.abort(new Error("died"));
+      expect((await pending).message).to.equal("died");
+      expect((await rejection(other.get("t"))).message).to.equal("died");
+      other.close();
+      const last = rejection(plane.get("t"));
+      plane.close();
+      expect((await last).message).to.contain("closed");
+      expect((await rejection(plane.get("t"))).message).to.contain("closed");
+    });
+  });
+});
+
+describe("connecting", () => {
+  let fake: FakeWorker;
+  beforeEach(async () => {
+    fake = await FakeWorker.start();
+  });
+  afterEach(() => fake.stop());
+
+  it("refuses a worker of another protocol version, naming both", async () => {
+    fake.protocolVersion = 7;
+    const error = (await rejection(connectWorker({ worker: `grpc://${fake.address}` }))) as WorkerUnavailable;
+    expect(error).to.be.instanceOf(WorkerUnavailable);
+    expect(error.message).to.contain("version 7").and.to.contain("version 1").and.to.contain(fake.address);
+    expect(error.remedy).to.equal("update this package");
+  });
+
+  it("says that nothing listens, at once", async () => {
+    await fake.stop();
+    const error = (await rejection(connectWorker({ worker: `grpc://${fake.address}` }))) as WorkerUnavailable;
+    expect(error).to.be.instanceOf(WorkerUnavailable);
+    expect(error.message).to.equal(
+      `cannot reach the worker at ${fake.address}: nothing listens there (connection refused)`,
+    );
+  });
+
+  for (const address of [
+    "",
+    "somewhere",
+    "http://a:1",
+    "grpc://a",
+    "grpc://a:0",
+    "grpc://a:70000",
+    "grpc://a:b",
+    "grpcs://a:1",
+    "docker",
+  ])
+    it(`refuses --worker ${JSON.stringify(address)}, saying what is accepted`, async () => {
+      const error = await rejection(connectWorker({ worker: address }));
+      expect(error).to.include({ name: "UsageError", remedy: "give local, or grpc://HOST:PORT" });
+      expect(error.message).to.contain(address);
+    });
+});
+
+describe("rpc", () => {
+  let fake: FakeWorker;
+  let rpc: Rpc;
+  beforeEach(async () => {
+    fake = await FakeWorker.start();
+    rpc = new Rpc(fake.address, { patienceMs: 500 });
+  });
+  afterEach(async () => {
+    rpc.close();
+    await fake.stop();
+  });
+  for (const [code, kind] of [
+    ["invalid_input", RpcUsageError],
+    ["not_found", RpcError],
+    ["not_ready", RpcError],
+    ["limit_exceeded", RpcError],
+    ["diverged", RpcError],
+    ["out_of_memory", RpcError],
+    ["unauthenticated", RpcError],
+    ["internal", RpcError],
+  ] as const)
+    it(`keeps a detail of code ${code} whatever the status`, async () => {
+      fake.describeFails = failure(status.UNAVAILABLE, {
+        message: "no: σ",
+        field: "f",
+        expected: "e",
+        remedy: "r",
+        code,
+      });
+      const error = (await rejection(
+        rpc.call(WorkerServiceService.describe, {}, { idempotent: true }),
+      )) as RpcError;
+      expect(error.constructor).to.equal(kind);
+      expect(error).to.include({ message: "no: σ (f)", field: "f", expected: "e", remedy: "r", code });
+    });
+
+  for (const [code, name, atlasCode] of [
+    [status.UNAVAILABLE, "WorkerUnavailable", undefined],
+    [status.UNIMPLEMENTED, "WorkerUnavailable", undefined],
+    [status.INVALID_ARGUMENT, "RpcUsageError", "invalid_input"],
+    [status.NOT_FOUND, "RpcError", "not_found"],
+    [status.FAILED_PRECONDITION, "RpcError", "not_ready"],
+    [status.RESOURCE_EXHAUSTED, "RpcError", "limit_exceeded"],
+    [status.UNAUTHENTICATED, "RpcError", "unauthenticated"],
+    [status.INTERNAL, "RpcError", "internal"],
+    [status.UNKNOWN, "RpcError", "internal"],
+  ] as const)
+    it(`explains ${status[code]} without a detail`, async () => {
+      fake.describeFails = failure(code, undefined, "oh");
+      const error = await rejection(rpc.call(WorkerServiceService.describe, {}));
+      expect(error.name).to.equal(name);
+      expect((error as Partial<RpcError>).code).to.equal(atlasCode);
+      expect(error.message).to.not.contain("\n");
+    });
+
+  it("survives a detail that cannot be read", async () => {
+    const error = failure(status.NOT_FOUND, undefined, "gone");
+    error.metadata.set("atlas-error-bin", Buffer.from([0xff, 0xff, 0xff]));
+    fake.describeFails = error;
+    expect(await rejection(rpc.call(WorkerServiceService.describe, {}))).to.include({ code: "not_found" });
+  });
+
+  it("gives up at the deadline, and when aborted", async () => {
+    const call = {
+      path: "/atlas.v1.JobService/WatchJob",
+      requestSerialize: JobServiceService.watchJob.requestSerialize,
+      responseDeserialize: (b: Buffer) => b,
+    };
+    fake.jobs.set("j", { events: [], cancelled: false, requestId: "" });
+    const request = { sessionId: "", jobId: "j", afterSequence: 0 };
+    const late = await rejection(rpc.call(call, request, { timeoutMs: 50 }));
+    expect(late).to.be.instanceOf(WorkerUnavailable);
+    expect(late.message).to.contain("WatchJob within 0.05 s");
+    const signal = AbortSignal.timeout(30);
+    expect(await rejection(rpc.call(call, request, { signal }))).to.equal(signal.reason);
+    expect(await rejection(rpc.call(call, request, { signal }))).to.equal(signal.reason);
+  });
+
+  it("gives up a watch that cannot be taken up again for a while", async () => {
+    fake.jobs.set("j", { events: [], cancelled: false, requestId: "" });
+    fake.breakWatchAfter = 0;
+    const error = await rejection(rpc.watchJob({ sessionId: "", jobId: "j" }).next());
+    expect(error).to.be.instanceOf(WorkerUnavailable);
+    expect(fake.watches.length).to.be.greaterThan(2);
+  });
+
+  it("refuses messages beyond its limit instead of sending them", async () => {
+    const label = "x".repeat(65 << 20);
+    const error = await rejection(
+      rpc.call(WorkerServiceService.openSession, { label, device: "", protocolVersion: 1 }),
+    );
+    expect(error).to.include({ code: "limit_exceeded" });
+  });
+});
