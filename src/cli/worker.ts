@@ -1,0 +1,112 @@
+/** `atlas worker start|info|stop`: a worker in the background, and what any worker can do. */
+import { type Command, Option } from "commander";
+import { z } from "zod";
+import { UsageError } from "../errors.js";
+import { flagsOf } from "../experiment/flags.js";
+import { Progress } from "../experiment/progress.js";
+import { connectWorker, type WorkerInfo } from "../worker/index.js";
+import { addCommonOptions, commonOptions, givenValues } from "./options.js";
+
+const Port = z.object({
+  port: z.int().min(1).max(65535).optional().describe("Port on the loopback interface (default: a free one)"),
+});
+const PORT = flagsOf(Port);
+
+export function register(program: Command): void {
+  const worker = program.command("worker").description("Start, inspect and stop a worker in the background");
+
+  const start = worker
+    .command("start")
+    .description("Start a worker that outlives this command; runs use it with --worker, and start at once");
+  for (const flag of PORT) start.addOption(flag.option);
+  addCommonOptions(start, ["device", "threads", "quiet", "debug"])
+    .addHelpText("after", "\nExamples:\n  atlas worker start\n  atlas worker start --port 50051 --threads 2")
+    .action(async () => {
+      const { port } = Port.parse(givenValues(start, PORT));
+      const { device, threads, ...options } = commonOptions(start);
+      const progress = new Progress(options);
+      const { startDetachedWorker } = await import("../worker/detached.js");
+      const { address, pid, log } = await startDetachedWorker({
+        port,
+        device,
+        threads,
+        onLog: (line) => progress.info(line),
+      });
+      process.stdout.write(`${[`address  ${address}`, `process  ${pid}`, `log      ${log}`].join("\n")}\n`);
+      progress.info(`use it with: --worker ${address}; end it with: atlas worker stop`);
+    });
+
+  const info = worker
+    .command("info")
+    .description("What a worker is and can do: versions, devices, limits, building blocks")
+    .addOption(new Option("--worker <where>", "grpc://HOST:PORT (default: the one in the background)"))
+    .addOption(new Option("--json", "Print it as JSON, and nothing else, on stdout"));
+  addCommonOptions(info, ["debug"])
+    .addHelpText(
+      "after",
+      "\nExamples:\n  atlas worker info\n  atlas worker info --worker grpc://127.0.0.1:50051 --json",
+    )
+    .action(async () => {
+      const given: unknown = info.getOptionValue("worker");
+      const address = typeof given === "string" ? given : await backgroundAddress();
+      const connected = await connectWorker({ worker: address });
+      try {
+        if (info.getOptionValue("json") === true)
+          process.stdout.write(
+            `${JSON.stringify({ address: connected.address, ...connected.info }, null, 2)}\n`,
+          );
+        else process.stdout.write(`${describe(connected.address, connected.info).join("\n")}\n`);
+      } finally {
+        await connected.close();
+      }
+    });
+
+  const stop = worker.command("stop").description("Stop the worker in the background");
+  addCommonOptions(stop, ["debug"])
+    .addHelpText("after", "\nA run that uses it is interrupted and can be resumed.")
+    .action(async () => {
+      const { stopDetachedWorker } = await import("../worker/detached.js");
+      const stopped = await stopDetachedWorker();
+      process.stdout.write(stopped ? "the worker is stopped\n" : "no worker runs in the background\n");
+    });
+}
+
+async function backgroundAddress(): Promise<string> {
+  const { detachedWorker } = await import("../worker/detached.js");
+  const running = await detachedWorker();
+  if (running) return running.address;
+  throw new UsageError(
+    "no worker runs in the background",
+    "start one with: atlas worker start, or name one with --worker grpc://HOST:PORT",
+  );
+}
+
+function describe(address: string, info: WorkerInfo): string[] {
+  const { limits, dataPlane } = info;
+  const lines = [
+    `address    ${address}`,
+    `version    ${info.workerVersion} (protocol ${info.protocolVersion})`,
+    `process    ${info.pid}, ${info.threads} CPU thread${info.threads === 1 ? "" : "s"}`,
+    `versions   ${Object.entries(info.versions)
+      .map(([name, version]) => `${name} ${version}`)
+      .join(", ")}`,
+    ...info.devices.map((d) => {
+      const memory =
+        d.memoryTotalBytes > 0 ? `, ${gib(d.memoryFreeBytes)} of ${gib(d.memoryTotalBytes)} GiB free` : "";
+      return `device     ${d.name}${d.description === "" ? "" : `  ${d.description}`}${memory}`;
+    }),
+  ];
+  if (dataPlane) lines.push(`tensors    ${dataPlane.tensors}`, `metrics    ${dataPlane.metrics}`);
+  if (limits)
+    lines.push(
+      `limits     ${limits.maxSessions} sessions, tensors of ${gib(limits.maxTensorBytes)} GiB, ${gib(limits.maxSessionTicketBytes)} GiB kept for a session`,
+    );
+  const width = Math.max(0, ...info.capabilities.map((c) => `${c.role} ${c.kind}`.length));
+  for (const { role, kind, summary } of info.capabilities)
+    lines.push(`offers     ${`${role} ${kind}`.padEnd(width)}  ${summary}`.trimEnd());
+  return lines;
+}
+
+function gib(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(1);
+}
