@@ -3,6 +3,12 @@ import { z } from "zod";
 
 export const RESULT_SCHEMA = "atlas.result/1";
 
+/** A number that a solver may have lost (a start that diverged): null in JSON, which has neither NaN nor infinity. */
+const Measured = z.preprocess(
+  (x) => (typeof x === "number" && !Number.isFinite(x) ? null : x),
+  z.number().nullable(),
+);
+
 /** [n, n] */
 const Square = z.array(z.array(z.number()));
 /** [k, n, n] */
@@ -48,7 +54,7 @@ export const AlgebraResult = z.object({
     })
     .optional(),
   /** Final loss of every start of the solver, ascending. */
-  startLosses: z.array(z.number()).optional(),
+  startLosses: z.array(Measured).optional(),
   /** Why `found` is what it is, in words. */
   verdict: z.string(),
 });
@@ -75,8 +81,8 @@ export const CosetSearch = z.object({
   noiseFloor: z.number(),
   candidates: z.array(
     z.object({
-      matrix: Square,
-      loss: z.number(),
+      matrix: z.array(z.array(Measured)),
+      loss: Measured,
       /** "kept", "loss" (not a symmetry), "rank" (beyond the best q), "duplicate". */
       verdict: z.string(),
       /** Index into `cosets` of the one that a duplicate repeats. */
@@ -94,7 +100,7 @@ export const Result = z.object({
   algebra: AlgebraResult.optional(),
   cosets: z.array(CosetResult).optional(),
   cosetSearch: CosetSearch.optional(),
-  downstream: z.object({ metrics: z.record(z.string(), z.number()) }).optional(),
+  downstream: z.object({ metrics: z.record(z.string(), Measured) }).optional(),
   predictor: z.object({
     /** Of the last epoch; null for one that was not trained in this run. */
     loss: z.number().nullable(),

@@ -6,7 +6,7 @@ import type { SquareMatrix } from "./linalg.js";
 export function describeResult(result: Result): string[] {
   const { algebra, cosets, downstream, notes } = result;
   const lines: string[] = [];
-  if (algebra) lines.push(...describeAlgebra(algebra));
+  if (algebra) lines.push(...describeAlgebra(algebra, cosets?.length ?? 0));
   if (cosets) {
     lines.push(label("cosets", cosets.length === 0 ? "none found" : cosets.map((c) => c.name).join(", ")));
     lines.push(
@@ -15,7 +15,7 @@ export function describeResult(result: Result): string[] {
   }
   if (downstream) {
     const metrics = Object.entries(downstream.metrics).map(
-      ([name, value]) => `${name} ${Number(value.toPrecision(4))}`,
+      ([name, value]) => `${name} ${value === null ? "–" : Number(value.toPrecision(4))}`,
     );
     lines.push(label("metrics", metrics.join(", ")));
   }
@@ -23,9 +23,9 @@ export function describeResult(result: Result): string[] {
   return lines;
 }
 
-function describeAlgebra(algebra: AlgebraResult): string[] {
+function describeAlgebra(algebra: AlgebraResult, components: number): string[] {
   const { found, losses, noiseFloor, generators, readableBasis, invariantMetric: metric } = algebra;
-  if (found === 0) return [label("algebra", `no symmetry found: ${algebra.verdict}`)];
+  if (found === 0) return [label("algebra", `${nothingFound(components)}: ${algebra.verdict}`)];
   const worst = Math.max(...losses.slice(0, found));
   const lines = [
     label(
@@ -58,6 +58,11 @@ function describeAlgebra(algebra: AlgebraResult): string[] {
   return lines;
 }
 
+/** No generator; there may be discrete symmetries all the same. */
+export function nothingFound(components: number): string {
+  return components > 1 ? "no continuous symmetry found" : "no symmetry found";
+}
+
 /** "so(2), cosine 0.9998 (1.1°)"; the nearest name with its angle when there is none. */
 export function nameInWords({ identified }: Pick<AlgebraResult, "identified">): string {
   const { name, nearest, cosine, angleDegrees } = identified;
@@ -67,10 +72,11 @@ export function nameInWords({ identified }: Pick<AlgebraResult, "identified">): 
   return nearest === undefined ? "unidentified" : `unidentified (nearest: ${nearest}, ${match})`;
 }
 
-/** Digits enough that it is 1.0000 only when it is. */
+/** Rounded down, with as many digits as tell it from 1. */
 export function formatCosine(cosine: number): string {
-  const digits = Math.min(8, Math.max(4, Math.ceil(-Math.log10(Math.max(1e-9, 1 - cosine)))));
-  return cosine > 1 - 1e-9 ? "1.0000" : cosine.toFixed(digits);
+  if (cosine > 1 - 1e-9) return "1.0000";
+  const digits = Math.max(4, Math.ceil(-Math.log10(1 - cosine)));
+  return (Math.floor(cosine * 10 ** digits) / 10 ** digits).toFixed(digits);
 }
 
 export function formatSignature({ killingSignature: s }: Pick<AlgebraResult, "killingSignature">): string {

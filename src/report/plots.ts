@@ -25,7 +25,7 @@ export function matrixPlot(matrix: SquareMatrix, name: string): Html {
 /** The flow of a planar generator: arrows of u ↦ Bu, and orbits exp(tB)u. The first coordinate is to the right, the second upwards. */
 export function flowPlot(generator: SquareMatrix, name: string, size = 216): Html {
   const unit = combine([1 / (norm(generator) || 1)], [generator], 2);
-  const reach = 1.1;
+  const reach = 1.25;
   const at = (x: number, y: number): [number, number] => [
     (0.5 + x / (2 * reach)) * size,
     (0.5 - y / (2 * reach)) * size,
@@ -253,9 +253,10 @@ function gridLines(scale: Scale, left: number, right: number): Html[] {
   );
 }
 
-/** Three digits. */
+/** Three digits, a dash for what is no number. */
 export function short(x: number): string {
-  if (x === 0 || !Number.isFinite(x)) return String(x);
+  if (!Number.isFinite(x)) return "–";
+  if (x === 0) return "0";
   return Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5 ? String(Number(x.toPrecision(3))) : x.toExponential(1);
 }
 

@@ -1,5 +1,5 @@
 /** A run's report: one HTML page that needs nothing else, for reading, sending, and a paper's appendix. */
-import { formatCosine, formatSignature } from "../algebra/describe.js";
+import { formatCosine, formatSignature, nothingFound } from "../algebra/describe.js";
 import { namedAlgebra, type SquareMatrix } from "../algebra/index.js";
 import { inner } from "../algebra/linalg.js";
 import { frame, project } from "../algebra/span.js";
@@ -59,7 +59,8 @@ function headline({ algebra, cosets, downstream, task }: Result): [string, strin
     return [capital(task.replaceAll("_", " ")), downstream ? "How the model did." : ""];
   }
   const { name, angleDegrees, nearest, cosine } = algebra.identified;
-  if (algebra.found === 0) return ["No symmetry found", `${capital(algebra.verdict)}. ${tail}`];
+  if (algebra.found === 0)
+    return [capital(nothingFound(cosets?.length ?? 0)), `${capital(algebra.verdict)}. ${tail}`];
   const count = `${algebra.found} generator${algebra.found === 1 ? "" : "s"}`;
   if (name === "unidentified")
     return [
@@ -176,7 +177,8 @@ const VERDICTS: Record<string, string> = {
 };
 
 function searchPlot({ candidates, noiseFloor }: CosetSearch, cosets: readonly CosetResult[]): Html {
-  const bars = candidates.map(({ loss, verdict, duplicateOf }): Bar => {
+  const bars = candidates.map(({ loss: measured, verdict, duplicateOf }): Bar => {
+    const loss = measured ?? Number.POSITIVE_INFINITY; // diverged
     const of =
       duplicateOf === undefined ? "" : ` (${cosets[duplicateOf]?.name ?? `component ${duplicateOf + 1}`})`;
     return {
@@ -192,8 +194,8 @@ function searchPlot({ candidates, noiseFloor }: CosetSearch, cosets: readonly Co
 ${barPlot(bars, noiseFloor, "losses of the candidates", { x: "candidates", y: "loss" })}${legend(present, noiseFloor)}`;
 }
 
-function metricsSection(metrics: Record<string, number>): Html {
-  return html`<section><h2>Downstream</h2>${table(Object.entries(metrics).map(([name, value]) => [name, String(Number(value.toPrecision(5)))]))}</section>`;
+function metricsSection(metrics: Record<string, number | null>): Html {
+  return html`<section><h2>Downstream</h2>${table(Object.entries(metrics).map(([name, value]) => [name, value === null ? "–" : String(Number(value.toPrecision(5)))]))}</section>`;
 }
 
 function pictureSection(pictures: readonly Picture[]): Html {

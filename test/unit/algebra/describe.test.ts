@@ -1,0 +1,85 @@
+import { expect } from "chai";
+import { analyseAlgebra, analyseCosets, describeResult } from "../../../src/algebra/index.js";
+import { Result } from "../../../src/result.js";
+import { lorentz, nothing, planar, result } from "../report/results.js";
+import { diagonal, found } from "./helpers.js";
+
+describe("a result in words", () => {
+  it("names the algebra with its angle, shows the generator as learnt, and names the cosets", () => {
+    expect(describeResult(planar())).to.deep.equal([
+      "algebra so(2), cosine 0.9998 (1.1°), 1 generator, loss 0.0312 (noise floor 0.0300)",
+      "        [[-0.02, -1.00], [1.00, 0.02]]",
+      "cosets  identity, reflection",
+      "        [[1.00, 0.00], [0.00, 1.00]]  identity, loss 0.0300",
+      "        [[1.00, 0.00], [0.00, -1.00]]  reflection, loss 0.0310",
+    ]);
+  });
+
+  it("of several generators shows a readable basis, structure, metric, and how the model did", () => {
+    const text = describeResult(lorentz()).join("\n");
+    expect(text).to.match(
+      /^algebra so\(1,3\)⊕R, cosine 0\.99\d+ \(\d\.\d°\), 7 generators, loss up to 0\.0700/,
+    );
+    expect(text).to.contain("Killing signature (3, 3, 1)");
+    expect(text).to.match(/metric {2}\[\[1\.\d\d, .*residual 0\.0\d+, up to scale/);
+    expect(text).to.contain("cosets  identity, parity");
+    expect(text).to.contain("metrics accuracy 0.9412, auc 0.9865, undefined_here –");
+    expect(text).to.contain("note    The predictor limits the angle.");
+  });
+
+  it("says that nothing was found, and why; or that only discrete symmetries were", () => {
+    expect(describeResult(nothing())).to.deep.equal([
+      "algebra no symmetry found: the best is far above the noise floor",
+    ]);
+    const discrete = result({
+      algebra: analyseAlgebra(found([], { verdict: "no direction is near the noise floor" })),
+      cosets: analyseCosets({ matrices: [diagonal(1, 1), diagonal(-1, -1)], losses: [0, 0] }, []),
+    });
+    expect(describeResult(discrete).slice(0, 2)).to.deep.equal([
+      "algebra no continuous symmetry found: no direction is near the noise floor",
+      "cosets  identity, −I",
+    ]);
+  });
+
+  it("does not claim a name that is not deserved", () => {
+    const spiral = [
+      [0.5, -2],
+      [0.5, 0.5],
+    ];
+    const [line] = describeResult(result({ algebra: analyseAlgebra(found([spiral])) }));
+    expect(line).to.match(
+      /^algebra unidentified \(nearest: [a-z ]+, cosine 0\.\d{4} \(\d+\.\d°\)\), 1 generator/,
+    );
+  });
+
+  it("never rounds a cosine up to 1, nor prints −0", () => {
+    const nearly = [
+      [-1e-4, -1],
+      [1, 1e-4],
+    ];
+    const lines = describeResult(result({ algebra: analyseAlgebra(found([nearly])) })).join("\n");
+    expect(lines).to.match(/cosine 0\.9{8}\d* \(0\.0°\)/);
+    expect(lines).to.contain("[[0.00, -1.00], [1.00, 0.00]]");
+  });
+});
+
+describe("result schema", () => {
+  it("takes what was written as JSON back as it is", () => {
+    for (const document of [planar(), lorentz(), nothing(), result()])
+      expect(JSON.stringify(Result.parse(JSON.parse(JSON.stringify(document))))).to.equal(
+        JSON.stringify(document),
+      );
+  });
+
+  it("keeps a candidate that diverged, as null", () => {
+    expect(planar().cosetSearch?.candidates.at(-1)).to.deep.equal({
+      matrix: [[null]],
+      loss: null,
+      verdict: "loss",
+    });
+  });
+
+  it("refuses a document of another version", () => {
+    expect(Result.safeParse({ ...result(), schema: "atlas.result/0" }).success).to.equal(false);
+  });
+});

@@ -1,0 +1,207 @@
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { inflateSync } from "node:zlib";
+import { expect } from "chai";
+import fc from "fast-check";
+import { Context, type StageSession } from "../../../src/experiment/context.js";
+import { Progress } from "../../../src/experiment/progress.js";
+import { writeReport } from "../../../src/experiment/report.js";
+import { html } from "../../../src/report/html.js";
+import { illustrate, type ReportParts, renderReport } from "../../../src/report/index.js";
+import { barPlot, curvePlot, flowPlot, imagePlot, matrixPlot } from "../../../src/report/plots.js";
+import { fieldToPng } from "../../../src/report/png.js";
+import type { RunEvent } from "../../../src/run/events.js";
+import { RunFolder } from "../../../src/run/folder.js";
+import { Tensor } from "../../../src/tensor/index.js";
+import { FakeSession } from "../experiment/fake-session.js";
+import { CONFIG, lorentz, nothing, planar, result } from "./results.js";
+
+const EVENTS: RunEvent[] = [1, 2, 2, 3].map((epoch) => ({
+  type: "epoch",
+  time: "",
+  stage: "predictor",
+  epoch,
+  totalEpochs: 3,
+  metrics: { loss: 1 / epoch },
+  seconds: 1,
+}));
+const render = (parts: Partial<ReportParts> & Pick<ReportParts, "result">) =>
+  renderReport({ config: CONFIG, events: EVENTS, ...parts });
+
+const VOID = new Set(["meta", "link", "br", "img", "hr"]);
+
+/** Fails when tags are not nested and closed, a bare < or & is in the text, or a number is none. */
+function expectWellFormed(page: string): void {
+  const body = page.replace(/^<!doctype html>/, "").replace(/<style>.*?<\/style>/s, "");
+  const open: string[] = [];
+  let rest = body;
+  for (const [tag, close, name, attributes, self] of body.matchAll(
+    /<(\/?)([a-z][a-z0-9]*)((?:\s+[a-zA-Z][a-zA-Z0-9-]*(?:="[^"<>]*")?)*)\s*(\/?)>/g,
+  )) {
+    rest = rest.replace(tag, "");
+    if (close) expect(open.pop(), `</${name}>`).to.equal(name);
+    else if (!self && !VOID.has(name!)) open.push(name!);
+    expect(attributes).to.not.match(/NaN|undefined|Infinity|\[object/);
+  }
+  expect(open).to.deep.equal([]);
+  expect(rest).to.not.match(/[<>]/);
+  expect(rest.replaceAll(/&(amp|lt|gt|quot|#39);/g, "")).to.not.contain("&");
+  expect(rest).to.not.match(/\bNaN\b|\bundefined\b|\bInfinity\b|\[object/);
+}
+
+describe("report", () => {
+  it("is one well-formed page without scripts or anything from elsewhere, whatever was found", () => {
+    for (const document of [planar(), lorentz(), nothing(), result()]) {
+      const page = render({ result: document }).replaceAll("undefined_here", "");
+      expectWellFormed(page);
+      expect(page).to.not.match(/<script|<link|@import|url\(|https?:\/\/(?!www\.w3\.org)/i);
+    }
+  });
+
+  it("says what was found in its title, and shows every part", () => {
+    const page = render({ result: planar() });
+    expect(page).to.contain("<h1>so(2), with reflection</h1>");
+    for (const part of ["Lie algebra", "Spectrum", "Components", "Candidates", "Training", "Settings"])
+      expect(page, part).to.match(new RegExp(`<h[23]>${part}`));
+    expect(page).to.contain('aria-label="flow of B₁"').and.contain('aria-label="flow in so(2)"');
+    expect(page).to.contain("noise floor 0.03");
+    expect(render({ result: nothing() })).to.contain("<h1>No symmetry found</h1>");
+    expect(render({ result: lorentz() })).to.contain("<h1>so(1,3)⊕R, with parity</h1>");
+  });
+
+  it("draws an epoch that was done twice once", () => {
+    expect(render({ result: planar() }).match(/<title>epoch 2: /g)).to.have.length(1);
+  });
+
+  it("escapes what comes from the user and the worker", () => {
+    const evil = '<script>alert("1")</script>&<i>';
+    const document = result({
+      task: evil,
+      notes: [evil],
+      predictor: { loss: null, epochs: 1, source: evil },
+    });
+    const config = {
+      ...CONFIG,
+      id: evil,
+      preset: evil,
+      config: { [evil]: evil, nested: { [evil]: [evil] } },
+    };
+    const page = render({ result: document, config });
+    expect(page).to.not.contain("<script").and.not.contain("<i>");
+    expectWellFormed(page);
+    expectWellFormed(html`<p title="${evil}">${evil} ${[evil, evil]} ${undefined}</p>`.text);
+  });
+
+  it("escapes any text", () => {
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        fc.pre(!/NaN|undefined|Infinity|object/.test(text));
+        expectWellFormed(html`<p title="${text}">${text}</p>`.text);
+      }),
+    );
+  });
+
+  it("has drawings for any numbers", () => {
+    const number = fc.double({ noNaN: true, noDefaultInfinity: true, min: -1e6, max: 1e6 });
+    const matrix = fc.array(fc.array(number, { minLength: 2, maxLength: 2 }), { minLength: 2, maxLength: 2 });
+    fc.assert(
+      fc.property(
+        matrix,
+        fc.array(fc.double(), { minLength: 1, maxLength: 5 }),
+        number,
+        (m, values, floor) => {
+          expectWellFormed(matrixPlot(m, "m").text);
+          expectWellFormed(flowPlot(m, "m").text);
+          expectWellFormed(imagePlot(m, "m").text);
+          const finite = values.filter((x) => Number.isFinite(x) && Math.abs(x) < 1e6);
+          const points = [0, ...finite].map((value, epoch) => ({ epoch, value }));
+          expectWellFormed(curvePlot(points, "c").text);
+          const bars = [0, ...finite].map((x) => ({ value: Math.abs(x), kind: "kept", title: "bar" }));
+          expectWellFormed(barPlot(bars, Math.abs(floor), "b", { x: "x", y: "y" }).text);
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+});
+
+describe("PNG of a field", () => {
+  it("holds the field: least value first in the palette, most last, black where there is no number", () => {
+    const png = fieldToPng([
+      [-1, 0, 1],
+      [Number.NaN, 1, -1],
+    ]);
+    expect(png.subarray(1, 4).toString()).to.equal("PNG");
+    expect([png.readUInt32BE(16), png.readUInt32BE(20)]).to.deep.equal([3, 2]);
+    const start = png.indexOf("IDAT") + 4;
+    const pixels = inflateSync(png.subarray(start, start + png.readUInt32BE(start - 8)));
+    expect([...pixels]).to.deep.equal([0, 1, 128, 255, 0, 0, 255, 1]);
+  });
+
+  it("may be flat or empty of numbers", () => {
+    expect(() => fieldToPng([[5, 5]])).to.not.throw();
+    expect(() => fieldToPng([[Number.NaN]])).to.not.throw();
+  });
+});
+
+describe("writing the report", () => {
+  let dir: string;
+  let run: RunFolder;
+  const warnings: string[] = [];
+  const progress = new Progress({ quiet: true });
+  progress.warn = (line) => void warnings.push(line);
+  const contextWith = (readDataset?: StageSession["readDataset"]) =>
+    new Context({
+      session: Object.assign(new FakeSession(), { readDataset }).session,
+      run,
+      seed: 0,
+      progress,
+      signal: new AbortController().signal,
+    });
+  const field = Tensor.zeros("float32", [1, 2, 4, 6]);
+  const dataset = { handle: "d", role: "dataset", kind: "heat2d", epoch: 1, totalEpochs: 1, facts: {} };
+
+  beforeEach(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-report-"));
+    const { schema: _schema, id: _id, created: _created, ...config } = CONFIG;
+    run = await RunFolder.create(dir, config);
+    warnings.length = 0;
+  });
+  afterEach(async () => {
+    await run.close();
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  it("puts it into the run folder, with the fields that the experiment pointed at", async () => {
+    const context = contextWith(async () => ({ inputs: field, targets: field }));
+    illustrate(context, { dataset, atlas: { charts: [{ row: 2, col: 3 }], rIn: 2, rOut: 1 } });
+    const path = await writeReport(run, planar(), context, progress);
+    expect(path).to.equal(run.reportPath);
+    const page = readFileSync(run.reportPath, "utf8");
+    expect(page.match(/data:image\/png;base64,/g)).to.have.length(2);
+    expect(page).to.contain('<rect x="1" y="0" width="5" height="5" class="chart"/>');
+    expectWellFormed(page);
+    expect(warnings).to.deep.equal([]);
+  });
+
+  it("leaves out samples that are not fields", async () => {
+    const context = contextWith(async () => ({
+      inputs: Tensor.zeros("float32", [1, 30, 4]),
+      targets: Tensor.zeros("float32", [1]),
+    }));
+    illustrate(context, { dataset });
+    await writeReport(run, lorentz(), context, progress);
+    expect(readFileSync(run.reportPath, "utf8")).to.not.contain("data:image");
+  });
+
+  it("does without pictures when the worker is gone, and without a report when the folder is; each with a warning", async () => {
+    const context = contextWith(() => Promise.reject(new Error("the worker died")));
+    illustrate(context, { dataset });
+    expect(await writeReport(run, planar(), context, progress)).to.equal(run.reportPath);
+    expect(warnings).to.deep.equal(["the report has no pictures of the data: the worker died"]);
+    rmSync(dir, { recursive: true });
+    expect(await writeReport(run, planar(), contextWith(), progress)).to.equal(undefined);
+    expect(warnings[1]).to.match(/^no report was written: cannot write .*report\.html/);
+  });
+});

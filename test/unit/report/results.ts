@@ -1,0 +1,79 @@
+/** Results as experiments would have them, for testing what is said of them. */
+import { analyseAlgebra, analyseCosets } from "../../../src/algebra/index.js";
+import { type Findings, RESULT_SCHEMA, Result } from "../../../src/result.js";
+import { CONFIG_SCHEMA, type RunConfig } from "../../../src/run/folder.js";
+import { diagonal, found, mixed, named, noisy } from "../algebra/helpers.js";
+
+export const CONFIG: RunConfig = {
+  schema: CONFIG_SCHEMA,
+  id: "20260101-120000-pde-1a2b",
+  created: "2026-01-01T12:00:00.000Z",
+  experiment: "pde",
+  preset: "fast",
+  seed: 3,
+  config: { task: "discover", N: 1000 },
+  worker: { address: "local", device: "auto" },
+  versions: { atlas: "0.1.0" },
+};
+
+export const result = (findings: Partial<Findings> = {}): Result =>
+  Result.parse({
+    schema: RESULT_SCHEMA,
+    experiment: "pde",
+    task: "discover",
+    seed: 3,
+    predictor: { loss: 0.09, epochs: 5, source: "trained" },
+    timings: { predictor: 12.5, algebra: 4 },
+    environment: { device: "cpu", threads: 2, versions: { atlas: "0.1.0" } },
+    ...findings,
+  });
+
+const rotation = [
+  [-0.02, -1],
+  [1, 0.02],
+];
+const entry = (loss: number) => ({ direction: diagonal(1, 0), loss, relativeError: 0.5 });
+
+/** Rotations and a reflection in the plane. */
+export const planar = () =>
+  result({
+    algebra: analyseAlgebra(
+      found([rotation], {
+        losses: [0.0312],
+        noiseFloor: 0.03,
+        spectrum: [0.0312, 0.2, 0.3, 0.31].map(entry),
+      }),
+    ),
+    cosets: analyseCosets({ matrices: [diagonal(1, 1), diagonal(1, -1)], losses: [0.03, 0.031] }, [rotation]),
+    cosetSearch: {
+      noiseFloor: 0.03,
+      candidates: [
+        { matrix: diagonal(1, 1), loss: 0.03, verdict: "kept" },
+        { matrix: diagonal(1, -1), loss: 0.031, verdict: "kept" },
+        { matrix: rotation, loss: 0.032, verdict: "duplicate", duplicateOf: 0 },
+        { matrix: diagonal(2, 0.5), loss: 0.4, verdict: "loss" },
+        { matrix: [[Number.NaN]], loss: Number.POSITIVE_INFINITY, verdict: "loss" },
+      ],
+    },
+  });
+
+/** The Lorentz group with scaling, noisy. */
+export const lorentz = () => {
+  const generators = noisy(mixed(named("so(1,3)⊕R", 4), 2), 0.01, 5);
+  return result({
+    algebra: analyseAlgebra(found(generators)),
+    cosets: analyseCosets(
+      { matrices: [diagonal(1, 1, 1, 1), diagonal(1, -1, -1, -1)], losses: [0.1, 0.1] },
+      generators,
+    ),
+    downstream: { metrics: { accuracy: 0.94123, auc: 0.98651, undefined_here: Number.NaN } },
+    notes: ["The predictor limits the angle."],
+  });
+};
+
+export const nothing = () =>
+  result({
+    algebra: analyseAlgebra(
+      found([rotation], { found: 0, verdict: "the best is far above the noise floor" }),
+    ),
+  });
