@@ -140,7 +140,6 @@ def _exit_now(code: int) -> NoReturn:
             os.kill(child, signal.SIGKILL)
         except OSError:
             pass
-    sys.stderr.flush()
     os._exit(code)
 
 

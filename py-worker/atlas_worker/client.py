@@ -48,10 +48,11 @@ class Client:
         opened = self.call("OpenSession", label=label, protocol_version=PROTOCOL_VERSION, device=device)
         self.session: str = opened.session_id
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.rcvtimeo = 30_000
-        self._socket.connect(self.description.data_plane.tensors)
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.ipv6 = True
+        self.socket.rcvtimeo = 30_000
+        self.socket.connect(self.description.data_plane.tensors)
 
     def __enter__(self) -> Client:
         return self
@@ -79,10 +80,10 @@ class Client:
         except grpc.RpcError as error:
             raise remote_error(error) from None
 
-    def watch(self, job_id: str, after: int = 0) -> Iterator[job_pb2.JobEvent]:
+    def watch(self, job_id: str, after: int = 0, **fields: Any) -> Iterator[job_pb2.JobEvent]:
         """Events after sequence ``after`` until the job is over."""
         try:
-            for response in self.call("WatchJob", job_id=job_id, after_sequence=after):
+            for response in self.call("WatchJob", job_id=job_id, after_sequence=after, **fields):
                 yield response.event
         except grpc.RpcError as error:
             raise remote_error(error) from None
@@ -124,8 +125,8 @@ class Client:
     def exchange(self, *frames: bytes | memoryview) -> list[memoryview]:
         """One request on the tensor plane; the frames after ``OK``."""
         request_id = secrets.token_bytes(8)
-        self._socket.send_multipart([request_id, *frames], copy=False)
-        answered, status, *rest = (frame.buffer for frame in self._socket.recv_multipart(copy=False))
+        self.socket.send_multipart([request_id, *frames], copy=False)
+        answered, status, *rest = (frame.buffer for frame in self.socket.recv_multipart(copy=False))
         assert answered == request_id
         if bytes(status) != b"OK":
             raise RemoteError(error_pb2.ErrorDetail.FromString(bytes(rest[0])))

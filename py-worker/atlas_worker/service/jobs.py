@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -51,7 +52,9 @@ class Job:
     ) -> None:
         # All ids are of one length: subscribers of the metrics plane match by prefix.
         self.id = f"job-{secrets.token_hex(8)}"
-        self._entry, self._until, self._snapshot_every = entry, until, snapshot_every
+        # Let go when it is over: a job that is remembered must not keep a deleted object's memory.
+        self._entry: Entry | None = entry
+        self._handle, self._until, self._snapshot_every = entry.handle, until, snapshot_every
         self._session_id, self._wire, self._compute, self._publish = session_id, wire, compute, publish
         self._changed = threading.Condition()
         self._events: list[job_pb2.JobEvent] = []
@@ -72,7 +75,7 @@ class Job:
         with self._changed:
             self._enter(job_pb2.JOB_STATE_QUEUED)
             if self._epoch >= self._until:
-                self._enter(job_pb2.JOB_STATE_SUCCEEDED)
+                self._end(job_pb2.JOB_STATE_SUCCEEDED)
                 return
         self._compute.submit(self._turn)
 
@@ -93,7 +96,7 @@ class Job:
             return job_pb2.Job(
                 job_id=self.id,
                 session_id=self._session_id,
-                handle=self._entry.handle,
+                handle=self._handle,
                 state=self._state,
                 epoch=self._epoch,
                 until_epoch=self._until,
@@ -126,17 +129,17 @@ class Job:
 
     def _turn(self) -> None:
         with self._changed:
-            if self.over:
+            entry, error = self._entry, None
+            if entry is None:
                 return
             self._in_turn = True
             if self._state == job_pb2.JOB_STATE_QUEUED:
                 self._enter(job_pb2.JOB_STATE_RUNNING)
-        entry, error = self._entry, None
         state = job_pb2.JOB_STATE_RUNNING
         try:
             if entry.kept is None:
-                self._keep()
-            self._run_epoch()
+                self._keep(entry)
+            self._run_epoch(entry)
             if self._epoch >= self._until:
                 state = job_pb2.JOB_STATE_SUCCEEDED
             elif self._stop.is_set():
@@ -151,7 +154,7 @@ class Job:
             )[1]
         # Outside the handlers: their exception would keep the epoch's tensors alive.
         if state in (job_pb2.JOB_STATE_CANCELLED, job_pb2.JOB_STATE_FAILED):
-            self._put_back()
+            self._put_back(entry)
         with self._changed:
             self._in_turn = False
             if state != job_pb2.JOB_STATE_RUNNING:
@@ -161,10 +164,12 @@ class Job:
             else:
                 self._compute.submit(self._turn)
 
-    def _run_epoch(self) -> None:
-        value: Trainable = self._entry.value
+    def _run_epoch(self, entry: Entry) -> None:
+        value: Trainable = entry.value
         started, goal = time.perf_counter(), value.epoch + 1
-        metrics = {name: float(number) for name, number in value.run_epoch(self._step).items()}
+        metrics = {
+            name: float(number) for name, number in value.run_epoch(partial(self._step, value)).items()
+        }
         seconds = time.perf_counter() - started
         for name, number in metrics.items():
             if not math.isfinite(number):
@@ -175,9 +180,9 @@ class Job:
                     "lower the learning rate; the last epoch is kept",
                 )
         if value.epoch != goal:
-            raise RuntimeError(f"{self._entry.handle} went to epoch {value.epoch} instead of {goal}")
-        self._keep()
-        self._entry.metrics = metrics
+            raise RuntimeError(f"{entry.handle} went to epoch {value.epoch} instead of {goal}")
+        self._keep(entry)
+        entry.metrics = metrics
         finished = job_pb2.EpochFinished(
             epoch=goal, total_epochs=value.total_epochs, metrics=metrics, seconds=seconds
         )
@@ -185,7 +190,7 @@ class Job:
             self._epoch = goal
         if self._snapshot_every and (goal % self._snapshot_every == 0 or goal == self._until):
             self._drop_snapshot()
-            finished.snapshot.CopyFrom(self._freeze())
+            finished.snapshot.CopyFrom(self._freeze(entry))
             with self._changed:
                 self._snapshot_at = len(self._events)
                 self._emit(epoch_finished=finished)
@@ -193,14 +198,13 @@ class Job:
             with self._changed:
                 self._emit(epoch_finished=finished)
 
-    def _step(self, step: int, steps_in_epoch: int, metrics: Mapping[str, float]) -> None:
+    def _step(self, value: Trainable, step: int, steps_in_epoch: int, metrics: Mapping[str, float]) -> None:
         if self._stop.is_set():
             raise Cancelled
         now = time.monotonic()
         if now - self._published < _PUBLISH_INTERVAL:
             return
         self._published = now
-        value = self._entry.value
         self._publish(
             tensor_pb2.StepMetrics(
                 job_id=self.id,
@@ -212,8 +216,7 @@ class Job:
             )
         )
 
-    def _freeze(self) -> tensor_pb2.Tensor:
-        entry = self._entry
+    def _freeze(self, entry: Entry) -> tensor_pb2.Tensor:
         state = entry.kept or entry.value.state()
         self._wire.check_size(snapshots.size(state))
         return self._wire.encode(snapshots.freeze(state, entry.origin))
@@ -231,15 +234,14 @@ class Job:
         if ticket:
             self._wire.tickets.discard(ticket)
 
-    def _keep(self) -> None:
+    def _keep(self, entry: Entry) -> None:
         """Copy the state after the last finished epoch. A dataset, which may be large, starts again instead."""
-        if self._entry.role != "dataset":
-            tensors, metadata = self._entry.value.state()
-            self._entry.kept = {name: t.detach().clone() for name, t in tensors.items()}, dict(metadata)
+        if entry.role != "dataset":
+            tensors, metadata = entry.value.state()
+            entry.kept = {name: t.detach().clone() for name, t in tensors.items()}, dict(metadata)
 
-    def _put_back(self) -> None:
-        entry = self._entry
-        if entry.value is not None and torch.cuda.is_initialized():
+    def _put_back(self, entry: Entry) -> None:
+        if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         try:
             entry.value.load_state(*(entry.kept or entry.remake().state()))
@@ -252,7 +254,9 @@ class Job:
     # What follows is called with the condition held.
 
     def _end(self, state: job_pb2.JobState, error: error_pb2.ErrorDetail | None = None) -> None:
-        self._entry.kept = None
+        if self._entry is not None:
+            self._entry.kept = None
+            self._entry = None
         self._enter(state, error)
 
     def _enter(self, state: job_pb2.JobState, error: error_pb2.ErrorDetail | None = None) -> None:

@@ -315,16 +315,19 @@ def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) ->
 
 
 def _algebra(session: Session, wire: Wire, spec: objects_pb2.AlgebraSpec) -> _Plan:
+    from atlas_worker.predictors import make_task
+
     block, params = _component("algebra_solver", spec.solver, "algebra.solver")
-    predictor, dataset, atlas, make_task = _task(session, spec, "algebra")
+    predictor, dataset, atlas = _inputs(session, spec, "algebra")
     k, epochs, seed = spec.k, _epochs(spec.epochs, 1, "algebra.epochs"), spec.seed
     if k == 0:
         raise InvalidInput("k is 0", "algebra.k", "at least one generator")
 
+    task = make_task(predictor.value, dataset.value, atlas.value)
+    if k > task.n**2:
+        raise InvalidInput(f"k is {k}", "algebra.k", f"at most n² = {task.n**2} generators")
+
     def make() -> Any:
-        task = make_task()
-        if k > task.n**2:
-            raise InvalidInput(f"k is {k}", "algebra.k", f"at most n² = {task.n**2} generators")
         return block.make(params, task=task, k=k, epochs=epochs, seed=seed)
 
     return _Plan(
@@ -333,15 +336,17 @@ def _algebra(session: Session, wire: Wire, spec: objects_pb2.AlgebraSpec) -> _Pl
 
 
 def _cosets(session: Session, wire: Wire, spec: objects_pb2.CosetSpec) -> _Plan:
+    from atlas_worker.predictors import make_task
+
     block, params = _component("coset_solver", spec.solver, "cosets.solver")
-    predictor, dataset, atlas, make_task = _task(session, spec, "cosets")
+    predictor, dataset, atlas = _inputs(session, spec, "cosets")
     epochs, seed = _epochs(spec.epochs, 1, "cosets.epochs"), spec.seed
-    task = make_task()
+    task = make_task(predictor.value, dataset.value, atlas.value)
     given = _basis(wire, spec, "identity", task.n, "cosets.")
     basis = given.float().to(session.device)
 
     def make() -> Any:
-        return block.make(params, task=make_task(), identity=basis, epochs=epochs, seed=seed)
+        return block.make(params, task=task, identity=basis, epochs=epochs, seed=seed)
 
     identity = [_plain_params(params), _hash(given), epochs, seed]
     return _Plan("cosets", block.kind, identity, make, (predictor, dataset, atlas))
@@ -371,13 +376,12 @@ def _field(session: Session, spec: Any, role: str) -> tuple[Entry, Entry]:
     return dataset, atlas
 
 
-def _task(session: Session, spec: Any, role: str) -> tuple[Entry, Entry, Entry, Callable[[], Any]]:
-    from atlas_worker.predictors import make_task
-
+def _inputs(session: Session, spec: Any, role: str) -> tuple[Entry, Entry, Entry]:
+    """Predictor, dataset and atlas of a solver."""
     predictor = session.find(spec.predictor, f"{role}.predictor", "predictor")
     _check_whole(predictor)
     dataset, atlas = _field(session, spec, role)
-    return predictor, dataset, atlas, lambda: make_task(predictor.value, dataset.value, atlas.value)
+    return predictor, dataset, atlas
 
 
 def _basis(wire: Wire, message: Any, name: str, n: int, prefix: str = "") -> Tensor:
@@ -427,7 +431,9 @@ def _change(session: Session, entry: Entry, change: Callable[[], None]) -> None:
     try:
         change()
     except Exception:
+        entry.lost = True
         entry.value.load_state(*before)
+        entry.lost = False
         raise
     entry.lost = False
     entry.metrics = {}

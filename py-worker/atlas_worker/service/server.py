@@ -54,6 +54,7 @@ class Worker:
         limits: Limits | None = None,
     ) -> None:
         limits = limits or Limits()
+        host = "127.0.0.1" if host == "localhost" else host  # ZeroMQ binds to addresses, not to names
         self._compute = Compute(threads)
         tickets = Tickets(limits)
         self._sessions = Sessions(limits, tickets)

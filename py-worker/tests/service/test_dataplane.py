@@ -1,0 +1,132 @@
+"""The tensor plane: round trips, limits, and frames that nobody should send."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+import torch
+import zmq
+from conftest import Refused
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atlas_worker.client import Client
+from atlas_worker.gen.atlas.v1 import error_pb2, tensor_pb2
+
+HEADER = tensor_pb2.TensorHeader(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], byte_length=4)
+
+
+def ticket(client: Client) -> bytes:
+    return f"{client.session}.{secrets.token_hex(16)}".encode()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool]
+)
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (7,), (2, 3, 5)])
+def test_round_trip(client: Client, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    tensor = (torch.rand(shape) * 3).to(dtype)
+    for inline in (True, False):
+        if inline:
+            assert torch.equal(client.receive(client.send(tensor, inline=True)), tensor)
+        else:
+            back = client.receive(client.send(tensor, inline=False))
+            assert back.dtype == dtype
+            assert torch.equal(back, tensor)
+
+
+def test_a_hundred_megabytes_and_back(client: Client) -> None:
+    tensor = torch.arange(25_000_000, dtype=torch.float32)
+    assert torch.equal(client.receive(client.send(tensor)), tensor)
+
+
+def test_a_ticket_is_fetched_once(client: Client) -> None:
+    sent = client.send(torch.ones(2), inline=False)
+    client.receive(sent)
+    with Refused("not_found", "ticket"):
+        client.receive(sent)
+
+
+def test_a_ticket_is_not_overwritten(client: Client) -> None:
+    sent = client.send(torch.ones(1), inline=False)
+    with Refused("invalid_input", "ticket"):
+        client.exchange(b"PUT", sent.ticket.encode(), HEADER.SerializeToString(), b"zero")
+    assert client.receive(sent) == 1
+
+
+def test_limits(limited: Callable[..., Client]) -> None:
+    client = limited(max_tensor_bytes=1000, max_session_ticket_bytes=1500)
+    client.send(torch.zeros(250), inline=False)
+    with Refused("limit_exceeded", "ticket"):
+        client.send(torch.zeros(250), inline=False)
+    with Refused("limit_exceeded", "header.shape"):
+        client.send(torch.zeros(251), inline=False)
+
+
+def test_malformed_requests(client: Client) -> None:
+    head = HEADER.SerializeToString()
+    name = ticket(client)
+    cases: list[tuple[str, list[bytes]]] = [
+        ("verb", []),
+        ("verb", [b"POKE", name]),
+        ("frames", [b"PUT"]),
+        ("frames", [b"PUT", name, head]),
+        ("frames", [b"PUT", name, head, b"1234", b""]),
+        ("frames", [b"GET", name]),
+        ("frames", [b"GET", name, head]),
+        ("ticket", [b"PUT", b"\xff\xfe", head, b"1234"]),
+        ("ticket", [b"PUT", name + b"\n", head, b"1234"]),
+        ("ticket", [b"PUT", name.upper(), head, b"1234"]),
+        ("ticket", [b"PUT", name[:-1], head, b"1234"]),
+        ("header", [b"PUT", name, b"\xff\xff\xff", b"1234"]),
+        ("header.dtype", [b"PUT", name, b"", b"1234"]),
+        ("body", [b"PUT", name, head, b"12345"]),
+    ]
+    for field, frames in cases:
+        with Refused("invalid_input", field):
+            client.exchange(*frames)
+    wrong = tensor_pb2.TensorHeader(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], byte_length=5)
+    with Refused("invalid_input", "header.byte_length"):
+        client.exchange(b"PUT", name, wrong.SerializeToString(), b"12345")
+    huge = tensor_pb2.TensorHeader(
+        dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[2**63, 2**63, 2**62], byte_length=4
+    )
+    with Refused("limit_exceeded", "header.shape"):
+        client.exchange(b"PUT", name, huge.SerializeToString(), b"1234")
+    with Refused("not_found", "ticket"):
+        client.exchange(b"PUT", b"0" * 32 + name[32:], head, b"1234")
+    with Refused("not_found", "ticket"):
+        client.exchange(b"GET", b"\x00", b"")
+
+
+frames = st.lists(
+    st.one_of(st.binary(max_size=40), st.sampled_from([b"PUT", b"GET", b"", HEADER.SerializeToString()])),
+    max_size=7,
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(frames=frames, request_id=st.one_of(st.just(b"12345678"), st.binary(max_size=12)))
+def test_no_frames_do_harm(client: Client, frames: list[bytes], request_id: bytes) -> None:
+    socket = client.socket
+    socket.send_multipart([request_id, *frames])
+    if len(request_id) == 8:
+        answered, status, detail = socket.recv_multipart()
+        assert (answered, status) == (request_id, b"ERR")
+        assert error_pb2.ErrorDetail.FromString(detail).code in (
+            "invalid_input",
+            "not_found",
+            "limit_exceeded",
+        )
+    assert client.receive(client.send(torch.ones(1), inline=False)) == 1
+
+
+def test_an_oversized_frame_costs_the_connection_only(limited: Callable[..., Client]) -> None:
+    client = limited(max_tensor_bytes=1000)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as rude:
+        rude.linger = 0
+        rude.connect(client.description.data_plane.tensors)
+        rude.send_multipart([b"12345678", b"PUT", ticket(client), HEADER.SerializeToString(), bytes(200_000)])
+        assert client.receive(client.send(torch.ones(1), inline=False)) == 1

@@ -1,0 +1,137 @@
+"""``python -m atlas_worker serve`` as a process: how it says that it is ready, and every way it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Objects
+
+from atlas_worker.__main__ import main
+from atlas_worker.client import Client
+
+HERE = Path(__file__).parent
+# The worker, with the fakes as its building blocks.
+PROGRAM = f"""
+import sys
+sys.path[:0] = [{str(HERE.parents[1])!r}, {str(HERE)!r}]
+import fakes
+from atlas_worker import predictors
+from atlas_worker.__main__ import main
+fakes.install()
+fakes.GATE.set()
+predictors.make_predictor, predictors.make_task = fakes.make_predictor, fakes.make_task
+sys.exit(main())
+"""
+
+
+def start(*flags: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            PROGRAM,
+            "serve",
+            "--device",
+            "cpu",
+            *flags,
+        ],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[list[subprocess.Popen[str]]]:
+    """Started together, because importing torch takes its time."""
+    processes = [start("--parent-stdin", "--threads", "1"), start()]
+    yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def ready(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = json.loads(process.stdout.readline())
+    assert line["event"] == "ready"
+    assert line["protocol_version"] == 1
+    assert line["pid"] == process.pid
+    return str(line["address"])
+
+
+def ended(process: subprocess.Popen[str], seconds: float) -> tuple[int, float, str, str]:
+    started = time.monotonic()
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, time.monotonic() - started, out, err
+
+
+def test_the_worker_dies_with_its_parent(two: list[subprocess.Popen[str]]) -> None:
+    process = two[0]
+    address = ready(process)
+    client = Client(address)
+    assert client.description.threads == 1
+    port_in_use(address)
+    client.call("StartJob", handle=Objects(client).predictor(long_op=True))
+    time.sleep(0.3)  # well into one torch operation that takes seconds
+    code, took, out, _ = ended(process, 10)
+    assert (code, out) == (0, "")
+    assert took < 3
+    client.close()
+
+
+def port_in_use(address: str) -> None:
+    port = address.rpartition(":")[2]
+    code, _, out, err = ended(start("--port", port), 30)
+    assert (code, out) == (2, "")
+    (line,) = [line for line in err.splitlines() if line.startswith("atlas_worker:")]
+    assert f"port {port} is in use" in line
+    assert "--port" in line
+
+
+def test_sigterm_stops_in_the_middle_of_a_job(two: list[subprocess.Popen[str]]) -> None:
+    process = two[1]
+    client = Client(ready(process))
+    job = client.call("StartJob", handle=Objects(client).predictor(step_ms=50, steps=1000)).job
+    stream = client.call("WatchJob", job_id=job.job_id)
+    next(stream)
+    os.kill(process.pid, signal.SIGTERM)
+    code, took, out, _ = ended(process, 10)
+    assert (code, out) == (0, "")
+    assert took < 6
+    client.close()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "example.org", "::"])
+def test_only_loopback(host: str, capfd: pytest.CaptureFixture[str]) -> None:
+    code = subprocess.run(
+        [sys.executable, "-m", "atlas_worker", "serve", "--host", host],
+        capture_output=True,
+        text=True,
+        cwd=HERE.parents[1],
+        timeout=30,
+    )
+    assert code.returncode == 2
+    assert code.stdout == ""
+    assert len(code.stderr.splitlines()) == 1
+    assert host in code.stderr
+
+
+@pytest.mark.parametrize(
+    "flags", [["--port", "70000"], ["--port", "-1"], ["--threads", "0"], ["--nonsense"], []]
+)
+def test_bad_flags(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(["serve", *flags] if flags else [])
+    assert exit.value.code == 2
+    assert capsys.readouterr().out == ""

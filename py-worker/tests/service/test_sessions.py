@@ -1,0 +1,133 @@
+"""WorkerService, health, reflection, and what a session owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+import pytest
+import torch
+from conftest import Objects, Refused
+from google.protobuf.json_format import MessageToDict
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from atlas_worker.client import Client
+from atlas_worker.errors import InvalidInput
+from atlas_worker.service import machine
+from atlas_worker.service.server import AddressInUse, Worker
+
+
+def test_describe(client: Client) -> None:
+    about = client.call("Describe")
+    assert about.protocol_version == 1
+    assert {"python", "torch", "numpy", "grpcio", "platform"} <= set(about.versions)
+    assert about.devices[0].name == "cpu"
+    assert 0 < about.devices[0].memory_free_bytes <= about.devices[0].memory_total_bytes
+    assert about.limits.max_inline_bytes == 65536
+    assert about.threads == 1
+    assert about.pid > 0
+    block = next(c for c in about.capabilities if (c.role, c.kind) == ("dataset", "test_chain"))
+    assert MessageToDict(block.params)["steps"] == {
+        "type": "int",
+        "default": 3.0,
+        "doc": "steps an epoch",
+        "minimum": 1.0,
+    }
+
+
+def test_another_protocol_version_is_refused_with_both_named(client: Client) -> None:
+    with Refused("not_ready", "protocol_version") as refused:
+        client.call("OpenSession", protocol_version=2)
+    assert "2" in refused.error.message
+    assert "1" in refused.error.message
+    assert "update the worker" in refused.error.remedy
+    assert refused.error.status is grpc.StatusCode.FAILED_PRECONDITION
+    with Refused("not_ready") as refused:
+        client.call("OpenSession")
+    assert "update the client" in refused.error.remedy
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "tpu", "cpu:3"])
+def test_an_absent_device_is_refused(client: Client, device: str) -> None:
+    with Refused("invalid_input", "device", device):
+        client.call("OpenSession", protocol_version=1, device=device)
+
+
+def test_devices() -> None:
+    assert str(machine.Devices("cpu").find("auto", "device")) == "cpu"
+    with pytest.raises(InvalidInput, match="cuda:9"):
+        machine.Devices("cuda:9")
+
+
+def test_closing_frees_and_may_be_repeated(worker: Worker) -> None:
+    client = Client(worker.address)
+    objects = Objects(client)
+    ticket = client.send(torch.ones(3), inline=False).ticket
+    handle = objects.predictor(gate_at=1)
+    client.call("StartJob", handle=handle)
+    client.call("CloseSession")
+    client.call("CloseSession")
+    with Refused("not_found", "session_id"):
+        client.call("ListObjects")
+    with Refused("not_found", "ticket"):
+        client.exchange(b"GET", ticket.encode(), b"")
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    "CreateObject DeleteObject ListObjects GetSnapshot RestoreSnapshot LoadWeights ReadDataset Predict GetAlgebra GetCosets "
+    "StartJob GetJob ListJobs CancelJob".split(),
+)
+def test_every_call_names_an_unknown_session(client: Client, name: str) -> None:
+    with Refused("not_found", "session_id") as refused:
+        client.call(name, session_id="nobody")
+    assert refused.error.status is grpc.StatusCode.NOT_FOUND
+
+
+def test_watching_in_an_unknown_session(client: Client) -> None:
+    with Refused("not_found", "session_id"):
+        list(client.watch("job-1", session_id="nobody"))
+
+
+def test_sessions_do_not_see_each_other(worker: Worker, client: Client, objects: Objects) -> None:
+    handle = objects.atlas()
+    ticket = client.send(torch.ones(3), inline=False)
+    with Client(worker.address) as other:
+        with Refused("not_found", "handle"):
+            other.call("DeleteObject", handle=handle)
+        with Refused("not_found", "snapshot.ticket"):
+            field = Objects(other)
+            other.call("RestoreSnapshot", handle=field.dataset(), snapshot=ticket)
+
+
+def test_session_limit(limited: Callable[..., Client]) -> None:
+    client = limited(max_sessions=1)
+    with Refused("limit_exceeded"):
+        client.call("OpenSession", protocol_version=1)
+    client.call("CloseSession")
+    client.call("OpenSession", protocol_version=1)
+
+
+def test_object_limit(limited: Callable[..., Client]) -> None:
+    client = limited(max_session_objects=1)
+    Objects(client).atlas()
+    with Refused("limit_exceeded", "session_id"):
+        Objects(client).atlas()
+
+
+def test_health_and_reflection(worker: Worker, client: Client) -> None:
+    health = health_pb2_grpc.HealthStub(client.channel)
+    for service in ("", "atlas.v1.WorkerService", "atlas.v1.JobService"):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    ask = reflection_pb2.ServerReflectionRequest(list_services="")
+    (listed,) = reflection_pb2_grpc.ServerReflectionStub(client.channel).ServerReflectionInfo(iter([ask]))
+    names = {service.name for service in listed.list_services_response.service}
+    assert {"atlas.v1.WorkerService", "atlas.v1.ObjectService", "atlas.v1.JobService"} <= names
+
+
+def test_a_port_is_for_one_worker(worker: Worker) -> None:
+    with pytest.raises(AddressInUse):
+        Worker(port=int(worker.address.rpartition(":")[2]))
