@@ -42,13 +42,29 @@ export function distanceToIdentityComponent(matrix: SquareMatrix, basis: readonl
   for (let start = 0; start < 16 && least > 1e-4; start++) {
     const weights = span.map(() => (start === 0 ? 0 : normal(random) * Math.min(2.5, 0.5 + 0.25 * start)));
     let g = expm(combine(weights, span, n));
+    let rest = multiply(
+      expm(
+        combine(
+          weights.map((w) => -w),
+          span,
+          n,
+        ),
+      ),
+      matrix,
+    ); // g⁻¹M, kept up by products: g may become too large to invert
     for (let i = 0; i < 20; i++) {
-      const log = logm(multiply(invert(g), matrix));
+      const log = logm(rest);
       if (log === undefined) break;
-      const step = span.map((b) => inner(log, b));
-      g = multiply(g, expm(combine(step, span, n)));
-      least = Math.min(least, apart(g));
-      if (Math.hypot(...step) < 1e-8) break;
+      const step = combine(
+        span.map((b) => inner(log, b)),
+        span,
+        n,
+      );
+      g = multiply(g, expm(step));
+      rest = multiply(expm(combine([-1], [step], n)), rest);
+      const distance = apart(g);
+      if (distance < least) least = distance;
+      if (norm(step) < 1e-8 || !(norm(g) < 1e6)) break;
     }
   }
   return least;

@@ -46,10 +46,13 @@ export function identify(generators: readonly SquareMatrix[], metric?: Invariant
     angleDegrees: 90,
   };
   if (nearest === undefined) return conjugate(basis, n, undefined, metric) ?? apart;
-  if (isNear(nearest, basis.length, n)) return { ...nearest, nearest: nearest.name };
-  return (
-    conjugate(basis, n, nearest.name, metric) ?? { ...nearest, name: "unidentified", nearest: nearest.name }
-  );
+  const moved = conjugate(basis, n, nearest.name, metric);
+  const named = isNear(nearest, basis.length, n) ? { ...nearest, nearest: nearest.name } : undefined;
+  if (named && moved && !moved.name.startsWith(named.name)) {
+    // A strong stretch can bring one algebra near another; its own metric then fits it far better than the other's name.
+    return named.angleDegrees > FURTHEST / 2 && moved.angleDegrees < named.angleDegrees / 4 ? moved : named;
+  }
+  return named ?? moved ?? { ...nearest, name: "unidentified", nearest: nearest.name };
 }
 
 /** Every named algebra of the same dimension, nearest first. */

@@ -108,15 +108,23 @@ export function expm(a: SquareMatrix): SquareMatrix {
 /**
  * The principal matrix logarithm, by inverse scaling and squaring: square roots (Denman & Beavers 1976) until the matrix is near I, then Gregory's
  * series `log A = 2 artanh((A − I)(A + I)⁻¹)` (Higham 2008, ch. 11). Undefined when an eigenvalue is zero or on the negative real axis, for then
- * there is none.
+ * there is none, or when the matrix is singular to rounding.
  */
 export function logm(a: SquareMatrix): SquareMatrix | undefined {
-  const n = a.length;
   if (a.flat().some((x) => !Number.isFinite(x))) return undefined;
   const { realEigenvalues: re, imaginaryEigenvalues: im } = new EVD(a, { assumeSymmetric: false });
   if (re.some((x, i) => x <= 1e-12 && Math.abs(im[i]!) <= 1e-9 * (1 + Math.abs(x)))) return undefined;
+  try {
+    return logOfRegular(new Matrix(a));
+  } catch {
+    return undefined; // ml-matrix refuses to invert a singular matrix
+  }
+}
+
+function logOfRegular(a: Matrix): SquareMatrix | undefined {
+  const n = a.rows;
   const eye = Matrix.eye(n);
-  let root = new Matrix(a);
+  let root = a;
   let doublings = 0;
   while (Matrix.sub(root, eye).norm("frobenius") > 0.25) {
     if (++doublings > 40) return undefined;
