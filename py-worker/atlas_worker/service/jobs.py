@@ -65,6 +65,7 @@ class Job:
         self._in_turn = False
         self._snapshot_at: int | None = None
         self._published = 0.0
+        self.ended = 0.0
 
     @property
     def over(self) -> bool:
@@ -257,6 +258,7 @@ class Job:
         if self._entry is not None:
             self._entry.kept = None
             self._entry = None
+        self.ended = time.monotonic()
         self._enter(state, error)
 
     def _enter(self, state: job_pb2.JobState, error: error_pb2.ErrorDetail | None = None) -> None:

@@ -22,3 +22,6 @@ class Limits:
     max_watches: int = 64
     """Streams at once, over all sessions; each occupies a server thread."""
     max_rank: int = 16
+    max_idle_seconds: float = 12 * 3600
+    """A session that nobody has called for so long, with no unfinished job, is closed when another is opened: its client
+    ended without a word."""

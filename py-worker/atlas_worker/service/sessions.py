@@ -74,6 +74,8 @@ class Session:
         self.entries: dict[str, Entry] = {}
         self.jobs: dict[str, Job] = {}
         self.requests: dict[str, Job] = {}
+        self.used = time.monotonic()
+        """When it was last called."""
         self._made: dict[str, int] = {}
         self._closed = False
         tickets.open(self.id)
@@ -132,7 +134,15 @@ class Session:
             self.check_idle(entry)
             del self.entries[handle]
 
+    def idle_seconds(self) -> float:
+        """Since it was last called, or its last job ended; 0 while a job is unfinished."""
+        with self.lock:
+            if any(not job.over for job in self.jobs.values()):
+                return 0.0
+            return time.monotonic() - max([self.used, *(job.ended for job in self.jobs.values())])
+
     def check_open(self) -> None:
+        """``NotFound`` when it was closed since the call came in."""
         if self._closed:
             raise _no_session()
 
@@ -164,6 +174,7 @@ class Sessions:
         self._open: dict[str, Session] = {}
 
     def open(self, label: str, device: torch.device) -> Session:
+        self._close_abandoned()
         with self._lock:
             if len(self._open) >= self._limits.max_sessions:
                 raise LimitExceeded(
@@ -181,7 +192,15 @@ class Sessions:
             session = self._open.get(session_id)
         if session is None:
             raise _no_session()
+        session.used = time.monotonic()
         return session
+
+    def _close_abandoned(self) -> None:
+        with self._lock:
+            idle = [s for s in self._open.values() if s.idle_seconds() > self._limits.max_idle_seconds]
+        for session in idle:
+            log.warning("session %r has been idle for too long", session.label)
+            self.close(session.id)
 
     def close(self, session_id: str) -> None:
         """Also when it is closed already."""
@@ -199,5 +218,8 @@ class Sessions:
 
 def _no_session() -> NotFound:
     return NotFound(
-        "no such session: it was closed, or the worker was restarted", "session_id", "", "open a session"
+        "no such session: it was closed, was idle for too long, or the worker was restarted",
+        "session_id",
+        "",
+        "open a session",
     )

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import zmq
-from conftest import Refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atlas_worker.client import Client
 from atlas_worker.gen.atlas.v1 import error_pb2, tensor_pb2
+
+from .support import Refused
 
 HEADER = tensor_pb2.TensorHeader(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], byte_length=4)
 

@@ -8,15 +8,16 @@ import time
 import weakref
 from collections.abc import Callable
 
-import fakes
 import pytest
 import torch
 import zmq
-from conftest import Objects, Refused
 
 from atlas_worker.client import Client, RemoteError
 from atlas_worker.gen.atlas.v1 import job_pb2, tensor_pb2
 from atlas_worker.service.server import Worker
+
+from . import fakes
+from .support import Objects, Refused
 
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = range(1, 6)
 

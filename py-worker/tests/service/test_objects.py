@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import fakes
 import grpc
 import pytest
 import safetensors.torch
 import torch
-from conftest import Objects, Refused
 from google.protobuf.json_format import MessageToDict
 
 from atlas_worker.client import Client
 from atlas_worker.gen.atlas.v1 import objects_pb2, tensor_pb2
 from atlas_worker.service import snapshots
+from atlas_worker.service.failures import explain
 from atlas_worker.service.server import Worker
+
+from . import fakes
+from .support import Objects, Refused
 
 
 def test_dataset_from_parameters_and_tensors(client: Client, objects: Objects) -> None:
@@ -376,6 +378,16 @@ def test_an_internal_error_is_told_and_logged(
         client.call("GetAlgebra", handle=handle)
     assert refused.error.status is grpc.StatusCode.INTERNAL
     assert "Traceback" in caplog.text
+
+
+def test_out_of_memory_on_a_gpu() -> None:
+    error = torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of …"
+    )
+    status, detail = explain(error, "fitting predictor-1, epoch 1", "predictor")
+    assert status is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert detail.message == "out of memory while fitting predictor-1, epoch 1 (asked for 20.00 GiB)"
+    assert "batch size" in detail.remedy
 
 
 def test_out_of_memory_says_how_much(

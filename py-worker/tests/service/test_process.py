@@ -12,17 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Objects
 
 from atlas_worker.__main__ import main
 from atlas_worker.client import Client
+
+from .support import Objects
 
 HERE = Path(__file__).parent
 # The worker, with the fakes as its building blocks.
 PROGRAM = f"""
 import sys
-sys.path[:0] = [{str(HERE.parents[1])!r}, {str(HERE)!r}]
-import fakes
+sys.path[:0] = [{str(HERE.parents[1])!r}, {str(HERE.parent)!r}]
+from service import fakes
 from atlas_worker import predictors
 from atlas_worker.__main__ import main
 fakes.install()

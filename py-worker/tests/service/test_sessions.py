@@ -7,7 +7,6 @@ from collections.abc import Callable
 import grpc
 import pytest
 import torch
-from conftest import Objects, Refused
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -16,6 +15,9 @@ from atlas_worker.client import Client
 from atlas_worker.errors import InvalidInput
 from atlas_worker.service import machine
 from atlas_worker.service.server import AddressInUse, Worker
+
+from . import fakes
+from .support import Objects, Refused
 
 
 def test_describe(client: Client) -> None:
@@ -108,6 +110,19 @@ def test_session_limit(limited: Callable[..., Client]) -> None:
         client.call("OpenSession", protocol_version=1)
     client.call("CloseSession")
     client.call("OpenSession", protocol_version=1)
+
+
+def test_abandoned_sessions_make_room(limited: Callable[..., Client]) -> None:
+    client = limited(max_sessions=1, max_idle_seconds=0.0)
+    objects = Objects(client)
+    job = client.call("StartJob", handle=objects.predictor(gate_at=1)).job
+    with Refused("limit_exceeded"):
+        client.call("OpenSession", protocol_version=1)
+    fakes.GATE.set()
+    list(client.watch(job.job_id))
+    client.call("OpenSession", protocol_version=1)
+    with Refused("not_found", "session_id"):
+        client.call("ListObjects")
 
 
 def test_object_limit(limited: Callable[..., Client]) -> None:
