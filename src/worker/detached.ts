@@ -75,7 +75,7 @@ export async function launch(
       failure = error.message;
     });
     child.once("exit", (code, signal) => {
-      failure = signal === null ? `exit code ${code}` : `was killed by ${signal}`;
+      failure = signal === null ? `exit code ${code}` : `killed by ${signal}`;
     });
     const until = Date.now() + START_TIMEOUT_MS;
     for (;;) {

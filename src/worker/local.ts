@@ -1,4 +1,5 @@
 /** A worker process of our own: started on a free loopback port, watched, and ended with us, however we end. */
+import type { ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -107,7 +108,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
   const ended = Promise.race([child.then(({ code }) => code), exit]).then((code) => {
     over = true;
     process.off("exit", killAtExit);
-    const why = describeEnd(child.exitCode, child.signalCode, code, tail);
+    const why = describeEnd(child, code, tail);
     gone.abort(closing ? new AtlasError("the worker was stopped") : why);
     return why;
   });
@@ -159,18 +160,18 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
 }
 
 function describeEnd(
-  exitCode: number | null,
-  signal: string | null,
-  code: unknown,
+  { pid, exitCode, signalCode }: Pick<ChildProcess, "pid" | "exitCode" | "signalCode">,
+  spawnError: unknown,
   tail: readonly string[],
 ): WorkerDied {
   const how =
-    signal !== null
-      ? `was killed by ${signal}`
-      : exitCode !== null
+    pid === undefined
+      ? `it cannot be executed: ${spawnError}`
+      : signalCode === null
         ? `exit code ${exitCode}`
-        : `cannot be executed${typeof code === "string" ? `: ${code}` : ""}`;
-  const memory = signal === "SIGKILL" ? "the machine may have run out of memory: ask for less at once; " : "";
+        : `killed by ${signalCode}`;
+  const memory =
+    signalCode === "SIGKILL" ? "the machine may have run out of memory: ask for less at once; " : "";
   return new WorkerDied(
     `${DIED} (${how})${lastWords(tail)}`,
     tail.join("\n"),

@@ -61,6 +61,8 @@ export class FakeWorker {
   /** An epoch in which the job fails. */
   failIn?: { epoch: number; error: Partial<ErrorDetail> };
   epochMs = 5;
+  /** Called before an epoch is begun. */
+  onEpoch: (epoch: number) => void = () => {};
   /** Bytes of a snapshot beside its epoch. */
   ballast = 0;
   /** Leave this many requests on the tensor plane unanswered. */
@@ -219,6 +221,7 @@ export class FakeWorker {
     state(JobState.JOB_STATE_RUNNING);
     while ((this.epochs[object] as number) < untilEpoch) {
       const epoch = (this.epochs[object] as number) + 1;
+      this.onEpoch(epoch);
       const position = { epoch, totalEpochs: untilEpoch };
       const step = { ...position, jobId, step: 1, stepsInEpoch: 2, metrics: { loss: epoch } };
       await this.publisher.send([jobId, StepMetrics.encode(step).finish()]);

@@ -1,0 +1,43 @@
+/** A worker process without Python: `fake-process.ts MODE serve … --parent-stdin`, put in place of the interpreter by {@link fakePython}. */
+import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { FakeWorker } from "./fake-worker.js";
+
+/** "dying" ends in epoch 3; "stubborn" ends for nothing but SIGKILL. */
+export type Mode = "obedient" | "dying" | "stubborn";
+
+/** Write a script that takes the place of `python`. */
+export function fakePython(path: string, mode: Mode): string {
+  const command = [
+    process.execPath,
+    "--import",
+    import.meta.resolve("tsx"),
+    fileURLToPath(import.meta.url),
+    mode,
+  ];
+  writeFileSync(path, `#!/bin/sh\nexec ${command.map((c) => `'${c}'`).join(" ")} "$@"\n`, { mode: 0o755 });
+  return path;
+}
+
+async function main(mode: Mode, args: string[]): Promise<void> {
+  const child = spawn("sleep", ["1000"], { stdio: "ignore" });
+  console.error(`child ${child.pid}`);
+  console.log("a line that is not for us");
+  const fake = await FakeWorker.start();
+  if (mode === "dying")
+    fake.onEpoch = (epoch) => {
+      if (epoch !== 3) return;
+      process.stderr.write("Traceback (most recent call last):\n  File ...\nRuntimeError: out of σ\n");
+      fake.epochMs = 10_000;
+      setTimeout(() => process.kill(process.pid, "SIGKILL"), 100);
+    };
+  if (mode === "stubborn") process.on("SIGTERM", () => console.error("no"));
+  else if (args.includes("--parent-stdin"))
+    process.stdin.on("end", () => process.exit(child.kill() ? 0 : 1)).resume();
+  const ready = { event: "ready", address: fake.address, protocol_version: 1, pid: process.pid };
+  console.log(JSON.stringify(ready));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url))
+  await main(process.argv[2] as Mode, process.argv.slice(3));
