@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -69,12 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
     threads = arguments.threads or machine.available_cores()
     machine.make_reproducible(threads)
-    try:
-        import_module("atlas_worker.blocks")  # registers every building block
-    except ModuleNotFoundError as error:
-        if error.name != "atlas_worker.blocks":
-            raise
-        logging.warning("no building blocks are installed")
+    import atlas_worker.blocks  # noqa: F401  registers every building block
 
     try:
         devices = machine.Devices(arguments.device)

@@ -137,14 +137,14 @@ class Job:
             if self._state == job_pb2.JOB_STATE_QUEUED:
                 self._enter(job_pb2.JOB_STATE_RUNNING)
         state = job_pb2.JOB_STATE_RUNNING
+        finished = None
         try:
             if entry.kept is None:
                 self._keep(entry)
-            self._run_epoch(entry)
+            finished = self._run_epoch(entry)
+            self._tell(entry, finished)
             if self._epoch >= self._until:
                 state = job_pb2.JOB_STATE_SUCCEEDED
-            elif self._stop.is_set():
-                state = job_pb2.JOB_STATE_CANCELLED
         except Cancelled:
             state = job_pb2.JOB_STATE_CANCELLED
             self._stop.set()
@@ -154,7 +154,7 @@ class Job:
                 failure, f"{_STAGE[entry.role]} {entry.handle}, epoch {self._epoch + 1}", entry.role
             )[1]
         # Outside the handlers: their exception would keep the epoch's tensors alive.
-        if state in (job_pb2.JOB_STATE_CANCELLED, job_pb2.JOB_STATE_FAILED):
+        if finished is None:
             self._put_back(entry)
         with self._changed:
             self._in_turn = False
@@ -165,7 +165,7 @@ class Job:
             else:
                 self._compute.submit(self._turn)
 
-    def _run_epoch(self, entry: Entry) -> None:
+    def _run_epoch(self, entry: Entry) -> job_pb2.EpochFinished:
         value: Trainable = entry.value
         started, goal = time.perf_counter(), value.epoch + 1
         metrics = {
@@ -184,19 +184,23 @@ class Job:
             raise RuntimeError(f"{entry.handle} went to epoch {value.epoch} instead of {goal}")
         self._keep(entry)
         entry.metrics = metrics
-        finished = job_pb2.EpochFinished(
+        return job_pb2.EpochFinished(
             epoch=goal, total_epochs=value.total_epochs, metrics=metrics, seconds=seconds
         )
-        with self._changed:
-            self._epoch = goal
-        if self._snapshot_every and (goal % self._snapshot_every == 0 or goal == self._until):
-            self._drop_snapshot()
-            finished.snapshot.CopyFrom(self._freeze(entry))
+
+    def _tell(self, entry: Entry, finished: job_pb2.EpochFinished) -> None:
+        """Emit the event, with a snapshot when it is due; without it if there is no room for one, which is an error."""
+        epoch = finished.epoch
+        due = self._snapshot_every and (epoch % self._snapshot_every == 0 or epoch == self._until)
+        try:
+            if due:
+                self._drop_snapshot()
+                finished.snapshot.CopyFrom(self._freeze(entry))
+        finally:
             with self._changed:
-                self._snapshot_at = len(self._events)
-                self._emit(epoch_finished=finished)
-        else:
-            with self._changed:
+                self._epoch = epoch
+                if finished.HasField("snapshot"):
+                    self._snapshot_at = len(self._events)
                 self._emit(epoch_finished=finished)
 
     def _step(self, value: Trainable, step: int, steps_in_epoch: int, metrics: Mapping[str, float]) -> None:
@@ -245,7 +249,11 @@ class Job:
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         try:
-            entry.value.load_state(*(entry.kept or entry.remake().state()))
+            state = entry.kept
+            if state is None and entry.remake is not None:
+                state = entry.remake().state()
+            if state is not None:  # else there was no room for a copy, and nothing was done
+                entry.value.load_state(*state)
         except Exception:
             log.exception("%s could not be put back", entry.handle)
             entry.lost = True

@@ -71,7 +71,10 @@ class ObjectService:
 
         def create() -> Entry:
             plan: _Plan = _PLANS[role](session, wire, spec)
-            return session.add(plan.origin(), plan.make(), plan.make, plan.uses)
+            value = plan.make()
+            # Only what has epochs and is not copied (see Job._keep) is ever made again; the closure holds uploaded data.
+            remake = plan.make if role == "dataset" and value.total_epochs else None
+            return session.add(plan.origin(), value, remake, plan.uses)
 
         entry = self._compute.call(context, create)
         return objects_pb2.CreateObjectResponse(object=_info(entry))
@@ -173,18 +176,16 @@ class ObjectService:
 
         def predict() -> objects_pb2.PredictResponse:
             _check_whole(entry)
-            if crops is not None:
-                count = len(crops)
+            if crops is None:
+                dataset = entry.uses[0].value
+                every = _samples(dataset.inputs, request.samples.start, request.samples.count, "samples")
             else:
-                dataset, atlas = (used.value for used in entry.uses)
-                chosen = _samples(dataset.inputs, request.samples.start, request.samples.count, "samples")
-                fields = dataset.inputs[chosen]
-                count = len(fields)
-            outputs: list[Tensor] = []
-            for start in range(0, count, _PREDICT_BATCH):
-                part = slice(start, start + _PREDICT_BATCH)
-                x = atlas.crops(fields[part]) if crops is None else crops[part].float().to(session.device)
-                output = entry.value.predict(x)
+                every = slice(0, len(crops))
+            count, outputs = every.stop - every.start, list[Tensor]()
+            for start in range(every.start, every.stop, _PREDICT_BATCH):
+                stop = min(start + _PREDICT_BATCH, every.stop)
+                x = entry.value.crops(torch.arange(start, stop)) if crops is None else crops[start:stop]
+                output = entry.value.predict(x.to(session.device, torch.float32))
                 if not outputs:
                     wire.check_size(output.numel() * output.element_size() * count // len(output))
                 outputs.append(output)
@@ -300,17 +301,18 @@ def _atlas(session: Session, wire: Wire, spec: objects_pb2.AtlasSpec) -> _Plan:
 def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) -> _Plan:
     from atlas_worker.predictors import make_predictor
 
-    _, architecture = _component("predictor", spec.architecture, "predictor.architecture")
-    _, training = _component("predictor_training", spec.training, "predictor.training")
+    _, network = _component("predictor", spec.architecture, "predictor.architecture")
+    _, recipe = _component("predictor_training", spec.training, "predictor.training")
     dataset, atlas = _field(session, spec, "predictor")
     epochs = _epochs(spec.epochs, 0, "predictor.epochs")
     seed, device = spec.seed, session.device
-    parts = [(part.kind, plain(part.params)) for part in (spec.architecture, spec.training)]
+    architecture = spec.architecture.kind, plain(spec.architecture.params)
+    training = spec.training.kind, plain(spec.training.params)
 
     def make() -> Any:
-        return make_predictor(*parts, dataset.value, atlas.value, epochs, seed, device)
+        return make_predictor(architecture, training, dataset.value, atlas.value, epochs, seed, device)
 
-    identity = [_plain_params(architecture), spec.training.kind, _plain_params(training), epochs, seed]
+    identity = [_plain_params(network), spec.training.kind, _plain_params(recipe), epochs, seed]
     return _Plan("predictor", spec.architecture.kind, identity, make, (dataset, atlas))
 
 

@@ -34,8 +34,8 @@ class Entry:
     origin: Origin
     value: Any
     """What ``roles`` names for the role, or a ``PlanarAtlas``."""
-    remake: Callable[[], Any]
-    """Makes it anew, as it was before its first epoch."""
+    remake: Callable[[], Any] | None
+    """For a dataset: makes it anew, as it was before its first epoch."""
     uses: tuple[Entry, ...] = ()
     """What it was made from."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -105,7 +105,9 @@ class Session:
                     "delete what is no longer needed",
                 )
 
-    def add(self, origin: Origin, value: Any, remake: Callable[[], Any], uses: tuple[Entry, ...]) -> Entry:
+    def add(
+        self, origin: Origin, value: Any, remake: Callable[[], Any] | None, uses: tuple[Entry, ...]
+    ) -> Entry:
         with self.lock:
             self.check_open()
             self.check_room()

@@ -97,6 +97,9 @@ class Chain:
             raise InvalidInput("wrong number of charts", "crops", "2")
         return crops * 2
 
+    def crops(self, indices: Tensor) -> Tensor:
+        return CONTEXT["field"].inputs[indices][:, None, :, 2:7, 2:7].expand(-1, 2, -1, -1, -1)
+
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         self.weights.fill_(-1)
         if "weights" not in tensors:
@@ -159,6 +162,7 @@ def make_predictor(
 ) -> Chain:
     print("what a library prints must not reach the worker's standard output")
     parse_params(ChainParams, training[1], "predictor.training")
+    CONTEXT["field"] = dataset
     made = CONTEXT["predictor"] = Chain(
         parse_params(ChainParams, architecture[1], "predictor.architecture"), epochs, seed
     )

@@ -273,8 +273,10 @@ def test_a_replaced_snapshot_is_freed(limited: Callable[..., Client]) -> None:
     assert epochs(client.run(handle, snapshot_every=1)) == list(range(1, 11))
     # The last one still waits to be fetched: there is no room for another object's.
     other = objects.predictor(epochs=10, size=20_000)
-    with Refused("limit_exceeded", "ticket"):
-        client.run(other, snapshot_every=1)
+    job = client.call("StartJob", handle=other, snapshot_every=1).job
+    events = list(client.watch(job.job_id))
+    assert (states(events), epochs(events)) == ([QUEUED, RUNNING, FAILED], [1])
+    assert events[-1].state_changed.error.code == "limit_exceeded"
     assert objects.info(other).epoch == 1, "the epoch was finished, and is kept"
 
 

@@ -177,6 +177,10 @@ def test_predict(client: Client, objects: Objects) -> None:
     ):
         with Refused("invalid_input", "crops"):
             client.call("Predict", handle=handle, crops=client.send(wrong))
+    large = objects.predictor(field=(objects.dataset(samples=150), "atlas-1"))
+    answer = client.call("Predict", handle=large, samples=objects_pb2.SampleRange(start=10, count=140))
+    fields = client.receive(client.call("ReadDataset", handle="dataset-2", start=10, count=140).inputs)
+    assert torch.equal(client.receive(answer.outputs)[:, 1], 2 * fields[:, :, 2:7, 2:7])
     with Refused("invalid_input", "samples.start"):
         client.call("Predict", handle=handle, samples=objects_pb2.SampleRange(start=5, count=1))
     with Refused("invalid_input", "input"):
