@@ -20,11 +20,11 @@ Representation = Callable[[Tensor], Tensor]
 class PlanarAction:
     """``(g·x)(u) = ρ(g) x(g⁻¹ u)`` with u in pixels from the chart's centre, first coordinate the row (METHOD section 1).
 
-    Inputs are drawn with radius ``r_in + margin`` and moved to radius ``r_in``; outputs (radius ``r_in``) are compared on the inner
-    radius ``r_out``. ``rho_*`` None: scalar fields.
+    Inputs are drawn with some margin and moved to radius ``r_field``, which is what the predictor reads; outputs are compared on
+    the inner radius ``r_out``. ``rho_*`` None: scalar fields.
     """
 
-    r_in: int
+    r_field: int
     r_out: int
     interpolation: Interpolation = "bilinear"
     interpolation_out: Interpolation = "bilinear"
@@ -36,13 +36,13 @@ class PlanarAction:
         return 2
 
     def act_in(self, g: Tensor, x: Tensor) -> Tensor:
-        return _mix(self.rho_in, g, transform(x, g, self.r_in, self.interpolation))
+        return _mix(self.rho_in, g, transform(x, g, self.r_field, self.interpolation))
 
     def act_out(self, g: Tensor, y: Tensor) -> Tensor:
         return _mix(self.rho_out, g, transform(y, g, self.r_out, self.interpolation_out))
 
     def still_in(self, x: Tensor) -> Tensor:
-        return crop(x, self.r_in)
+        return crop(x, self.r_field)
 
     def still_out(self, y: Tensor) -> Tensor:
         return crop(y, self.r_out)
@@ -61,19 +61,20 @@ def _mix(rho: Representation | None, g: Tensor, field: Tensor) -> Tensor:
 
 
 class FieldInputs:
-    """``Inputs`` cut from ``fields [N, ch, H, W]`` on the device, one crop of radius ``r_in + margin`` per sample and chart.
+    """``Inputs`` cut from ``fields [N, ch, H, W]`` on the device, one crop of radius ``r_in + reach + margin`` per sample and chart.
 
-    Raises ``InvalidInput`` when the atlas does not fit the lattice.
+    ``reach``: pixels beyond ``r_in`` that the predictor reads; ``margin``: those that the resampler may read further out (default:
+    the atlas's). Pixels beyond the lattice repeat its border. Raises ``InvalidInput`` when the atlas does not fit the lattice.
     """
 
-    def __init__(self, fields: Tensor, atlas: PlanarAtlas) -> None:
+    def __init__(self, fields: Tensor, atlas: PlanarAtlas, reach: int = 0, margin: int | None = None) -> None:
         if fields.dim() != 4:
             raise InvalidInput(f"fields have shape {list(fields.shape)}", "fields", "[N, channels, H, W]")
         height, width = fields.shape[-2:]
         atlas.check(height, width)
         self._fields = fields
-        reach = atlas.r_in + atlas.margin
-        offsets = torch.arange(-reach, reach + 1, device=fields.device)
+        radius = atlas.r_in + reach + (atlas.margin if margin is None else margin)
+        offsets = torch.arange(-radius, radius + 1, device=fields.device)
         centres = torch.tensor([(c.row, c.col) for c in atlas.charts], device=fields.device)
         self._rows = (centres[:, :1] + offsets).clamp_(0, height - 1)
         self._cols = (centres[:, 1:] + offsets).clamp_(0, width - 1)
@@ -85,8 +86,12 @@ class FieldInputs:
     def charts(self) -> int:
         return self._rows.shape[0]
 
+    @property
+    def device(self) -> torch.device:
+        return self._fields.device
+
     def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
-        """``[B, C, ch, s, s]`` with ``s = 2 (r_in + margin) + 1``; one gather, whatever B and C."""
+        """``[B, C, ch, s, s]`` with ``s = 2 (r_in + reach + margin) + 1``; one gather, whatever B and C."""
         device = self._fields.device
         rows, cols = self._rows, self._cols
         if charts is not None:

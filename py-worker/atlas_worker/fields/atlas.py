@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from ..errors import InvalidInput
 
 
@@ -23,8 +20,8 @@ class PlanarAtlas:
     """Charts of one size on an ``[H, W]`` lattice.
 
     ``r_in``: radius of the predictor's input and output crop (``2 r_in + 1`` pixels wide). ``r_out``: radius of the inner
-    crop on which transformed fields are compared. ``margin``: extra pixels of true field around ``r_in`` that the
-    resampler may read when it moves the input; beyond them, and beyond the lattice, it repeats the border.
+    crop on which transformed fields are compared. ``margin``: extra pixels of true field around what the
+    predictor reads that the resampler may read when it moves the input; beyond them, and beyond the lattice, it repeats the border.
     """
 
     charts: tuple[Chart, ...]
@@ -53,15 +50,3 @@ class PlanarAtlas:
                     f"a centre at least {self.r_in} pixels from every edge",
                     "move the chart or lower r_in",
                 )
-
-    def crops(self, fields: Tensor, margin: int = 0) -> Tensor:
-        """Cut every chart from ``fields [B, ch, H, W]``: ``[B, C, ch, s, s]`` with ``s = 2 (r_in + margin) + 1``.
-
-        Pixels beyond the lattice repeat its border.
-        """
-        r = self.r_in + margin
-        height, width = fields.shape[-2:]
-        offsets = torch.arange(-r, r + 1, device=fields.device)
-        rows = torch.stack([(offsets + c.row).clamp_(0, height - 1) for c in self.charts])
-        cols = torch.stack([(offsets + c.col).clamp_(0, width - 1) for c in self.charts])
-        return fields[:, :, rows[:, :, None], cols[:, None, :]].transpose(1, 2)

@@ -1,0 +1,6 @@
+"""Predictors: architectures, how they are fitted, and the task they pose."""
+
+from . import chartwise as chartwise
+from .local import FittedPredictor, make_predictor, make_task
+
+__all__ = ["FittedPredictor", "make_predictor", "make_task"]

@@ -1,0 +1,67 @@
+"""A user's own arrays as a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInput
+from ..registry import register
+from ..solvers.state import check_kind
+from ..trainable import StepCallback
+
+
+@dataclass(frozen=True)
+class ArraysParams:
+    pass
+
+
+@register("dataset", "arrays", "Tensors `inputs` and `targets`, [N, channels, H, W], sent by the client", ArraysParams)
+class ArraysDataset:
+    """``inputs [N, channels, H, W]`` and ``targets [N, channels', H, W]`` as given, as float32 on the device.
+
+    Raises ``InvalidInput`` when one is missing, of another shape, or has entries that are not finite.
+    """
+
+    epoch = 0
+    total_epochs = 0
+
+    def __init__(
+        self, params: ArraysParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+    ) -> None:
+        for name in ("inputs", "targets"):
+            if name not in tensors:
+                raise InvalidInput(f"the tensor {name} is missing", "dataset.tensors", "inputs and targets")
+            if tensors[name].dim() != 4:
+                raise InvalidInput(
+                    f"{name} have shape {list(tensors[name].shape)}", f"dataset.tensors.{name}", "[N, channels, H, W]"
+                )
+        self.inputs, self.targets = (
+            tensors[n].to(device, torch.float32, copy=True) for n in ("inputs", "targets")
+        )
+        if self.inputs.shape[0] != self.targets.shape[0] or self.inputs.shape[2:] != self.targets.shape[2:]:
+            raise InvalidInput(
+                f"inputs {list(self.inputs.shape)} and targets {list(self.targets.shape)} do not belong together",
+                "dataset.tensors.targets",
+                "the same number of samples, height and width",
+            )
+        for name, t in (("inputs", self.inputs), ("targets", self.targets)):
+            if not bool(torch.isfinite(t).all()):
+                raise InvalidInput(f"{name} have entries that are NaN or infinite", f"dataset.tensors.{name}", "finite")
+
+    @property
+    def memory_bytes(self) -> int:
+        return 4 * (self.inputs.numel() + self.targets.numel())
+
+    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
+        return {}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The position only: the client has the data."""
+        return {}, {"kind": "arrays", "epoch": "0"}
+
+    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        check_kind(metadata, "arrays")

@@ -1,0 +1,212 @@
+"""Local predictors ``f_c`` fitted by supervised learning (METHOD 2.1), and the symmetry task that a fitted one poses."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..actions import FieldInputs, LossKind, PlanarAction, Predictor, SymmetryTask
+from ..errors import InvalidInput
+from ..fields.atlas import PlanarAtlas
+from ..registry import find, param, parse_params, register
+from ..roles import Dataset
+from ..solvers.state import check_finite, check_kind, random_stream, restore
+from ..trainable import StepCallback
+
+
+class ChartwiseModule(Protocol):
+    """What an architecture must be: an ``nn.Module`` for all charts at once."""
+
+    reach: int
+    """Pixels beyond the chart's radius that it reads."""
+
+    def __call__(self, x: Tensor, charts: Tensor | None = None) -> Tensor:
+        """``[B, C, in, s + 2 reach, s + 2 reach] -> [B, C, out, s, s]``, s = 2 r_in + 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class SupervisedParams:
+    batch_size: int = param(16, "Samples a step, each on every chart", minimum=1)
+    learning_rate: float = param(1e-3, "Adam's", minimum=0)
+    schedule: Literal["constant", "cosine"] = param("constant", "Learning rate over all epochs; cosine falls to zero")
+    loss: Literal["l1", "cross_entropy"] = param("l1", "L1 distance, or cross-entropy of logits")
+
+
+@register("predictor_training", "supervised", "Adam on the charts' own losses, summed", SupervisedParams)
+class FittedPredictor:
+    """One network a chart, trained as one batched computation. Made by :func:`make_predictor`."""
+
+    def __init__(
+        self,
+        params: SupervisedParams,
+        *,
+        module: nn.Module,
+        kind: str,
+        dataset: Dataset,
+        atlas: PlanarAtlas,
+        epochs: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._p, self._kind, self._total, self._seed = params, kind, epochs, seed
+        self._module = module.to(device)
+        self.atlas, self.reach = atlas, cast(ChartwiseModule, module).reach
+        self._x = FieldInputs(dataset.inputs, atlas, self.reach)
+        self._y = FieldInputs(dataset.targets, atlas, 0, margin=0)
+        self._epoch = 0
+        self._optimiser = torch.optim.Adam(self._module.parameters(), lr=params.learning_rate, fused=True)
+        self._channels = dataset.inputs.shape[1]
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def total_epochs(self) -> int:
+        return self._total
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self._module.parameters())
+
+    @property
+    def memory_bytes(self) -> int:
+        return 4 * 4 * self.parameters  # weights, gradients, two moments; float32
+
+    @property
+    def loss(self) -> LossKind:
+        return self._p.loss
+
+    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
+        """One pass over the data in random order; returns the mean ``loss``."""
+        p, samples = self._p, len(self._x)
+        order = torch.randperm(samples, generator=random_stream(self._seed, 1, self._epoch))
+        steps = math.ceil(samples / p.batch_size)
+        self._module.train()
+        total = torch.zeros((), device=self._x.device)
+        for i, indices in enumerate(order.split(p.batch_size)):
+            done = (self._epoch + i / steps) / max(self._total, 1)
+            factor = 0.5 * (1 + math.cos(math.pi * min(done, 1.0))) if p.schedule == "cosine" else 1.0
+            self._optimiser.param_groups[0]["lr"] = p.learning_rate * factor
+            loss = self._batch_loss(indices)
+            self._optimiser.zero_grad()
+            loss.backward()
+            self._optimiser.step()
+            total += loss.detach() * len(indices)
+            on_step(i + 1, steps, {"loss": float(loss.detach())} if i % 8 == 0 else {})
+        mean = total / samples
+        check_finite(mean, "the predictor's loss")
+        self._epoch += 1
+        return {"loss": float(mean)}
+
+    def _batch_loss(self, indices: Tensor) -> Tensor:
+        predicted, target = self._module(self._x.draw(indices, None)), self._y.draw(indices, None)
+        if self._p.loss == "l1":
+            return functional.l1_loss(predicted, target)
+        return functional.cross_entropy(predicted.flatten(0, 1), target.flatten(0, 1)[:, 0].long())
+
+    def predict(self, crops: Tensor) -> Tensor:
+        size = 2 * (self.atlas.r_in + self.reach) + 1
+        expected = (len(self.atlas), self._channels, size, size)
+        if crops.dim() != 5 or crops.shape[1:] != expected:
+            raise InvalidInput(f"crops have shape {list(crops.shape)}", "crops", f"[batch, {', '.join(map(str, expected))}]")
+        with torch.no_grad():
+            return self.freeze()(crops, None)
+
+    def crops(self, indices: Tensor) -> Tensor:
+        """What :meth:`predict` takes, of samples of the predictor's own dataset."""
+        full, cut = self._x.draw(indices, None), self.atlas.margin
+        return full[..., cut : full.shape[-2] - cut, cut : full.shape[-1] - cut]
+
+    def freeze(self) -> Predictor:
+        """The predictor as it is now, in evaluation mode and without weight gradients."""
+        frozen = copy.deepcopy(self._module).eval().requires_grad_(False)
+        return cast(Predictor, frozen)
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Weights from elsewhere, by our names (a snapshot of this architecture is accepted too)."""
+        weights = {name.removeprefix("module."): t for name, t in tensors.items() if not name.startswith("adam.")}
+        own = self._module.state_dict()
+        for name in weights:
+            if name not in own:
+                raise InvalidInput(
+                    f"the weights hold {name!r}, which this architecture ({self._kind}) does not have",
+                    "weights",
+                    f"tensors {', '.join(own)}",
+                    "choose the architecture that the weights are of",
+                )
+        self._module.load_state_dict({name: restore(weights, name, like) for name, like in own.items()})
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors = {f"module.{name}": t for name, t in self._module.state_dict().items()}
+        for name, p in self._module.named_parameters():
+            for key, value in self._optimiser.state.get(p, {}).items():
+                tensors[f"adam.{name}.{key}"] = value
+        return {n: t.detach().clone() for n, t in tensors.items()}, {"kind": self._kind, "epoch": str(self._epoch)}
+
+    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        epoch = check_kind(metadata, self._kind)
+        self.load_weights(tensors)
+        self._optimiser.state.clear()
+        for name, p in self._module.named_parameters():
+            if f"adam.{name}.step" in tensors:
+                like = {"step": torch.zeros((), device=p.device), "exp_avg": p, "exp_avg_sq": p}
+                self._optimiser.state[p] = {k: restore(tensors, f"adam.{name}.{k}", v.detach()) for k, v in like.items()}
+        self._epoch = epoch
+
+
+def make_predictor(
+    architecture: tuple[str, Mapping[str, Any]],
+    training: tuple[str, Mapping[str, Any]],
+    dataset: Dataset,
+    atlas: PlanarAtlas,
+    epochs: int,
+    seed: int,
+    device: torch.device,
+) -> FittedPredictor:
+    """A predictor from the kinds and parameters of its architecture and its training.
+
+    Raises ``InvalidInput`` for unknown or ill-typed ones and for charts that leave the lattice, ``NotReady`` before the dataset
+    is made.
+    """
+    block = find("predictor", architecture[0], "predictor.architecture")
+    module = block.make(
+        parse_params(block.params, architecture[1], "predictor.architecture"),
+        charts=len(atlas),
+        width_in=dataset.inputs.shape[1],
+        width_out=dataset.targets.shape[1],
+        radius=atlas.r_in,
+        seed=random_stream(seed, 0),
+    )
+    recipe = find("predictor_training", training[0], "predictor.training")
+    return cast(
+        FittedPredictor,
+        recipe.make(
+            parse_params(recipe.params, training[1], "predictor.training"),
+            module=module,
+            kind=architecture[0],
+            dataset=dataset,
+            atlas=atlas,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+        ),
+    )
+
+
+def make_task(predictor: FittedPredictor, dataset: Dataset, atlas: PlanarAtlas) -> SymmetryTask:
+    """The equivariance of a predictor on a dataset's inputs: what a solver works on."""
+    return SymmetryTask(
+        FieldInputs(dataset.inputs, atlas, predictor.reach),
+        PlanarAction(atlas.r_in + predictor.reach, atlas.r_out),
+        predictor.freeze,
+        predictor.loss,
+    )

@@ -1,0 +1,163 @@
+"""Coset representatives: one matrix for each connected component of the symmetry group (METHOD 2.4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..actions import Task
+from ..errors import InvalidInput
+from ..registry import param, register
+from ..roles import CosetCandidate, CosetReport
+from ..trainable import StepCallback
+from .components import compare
+from .measure import draw_batch
+from .state import check_finite, check_kind, random_stream, restore
+
+EVALUATION_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class CosetParams:
+    candidates: int = param(16, "Random matrices to start from", minimum=1, maximum=4096)
+    keep: int = param(8, "Best candidates among which components are told apart", minimum=1)
+    steps: int = param(100, "Steps in an epoch", minimum=1)
+    batch_size: int = param(2, "Samples a step", minimum=1)
+    charts: int = param(4, "Charts a step, drawn at random", minimum=1)
+    learning_rate: float = param(0.1, "Adam's, falling to 1 % of it by a cosine", minimum=0)
+    threshold: float = param(0.25, "Relative error up to which a matrix counts as a symmetry", minimum=0, maximum=1)
+    evaluation: int = param(4, "Samples in each batch of the final evaluation, on every chart", minimum=1)
+
+
+def normalised(matrices: Tensor) -> Tensor:
+    """``M / |det M|^(1/n)`` of ``[..., n, n]``."""
+    det = torch.linalg.det(matrices).abs().clamp(min=1e-12)
+    return matrices / det.pow(1 / matrices.shape[-1])[..., None, None]
+
+
+@register("coset_solver", "descent", "Descent on the equivariance loss from many random matrices", CosetParams)
+class CosetDescent:
+    """Minimise ``E[L(f_c(gx), g f_c(x))]`` over single matrices ``g = M / |det M|^(1/n)``, many at once.
+
+    Every candidate sees the same data, whose frozen target ``f(x)`` is computed once.
+    """
+
+    def __init__(self, params: CosetParams, *, task: Task, identity: Tensor, epochs: int, seed: int) -> None:
+        if identity.dim() != 3 or identity.shape[1:] != (task.n, task.n):
+            raise InvalidInput(
+                f"the identity component's basis has shape {list(identity.shape)}",
+                "cosets.identity",
+                f"[k, {task.n}, {task.n}]",
+                "give the algebra of a task of the same dimension",
+            )
+        self._p, self._task, self._identity, self._total, self._seed = params, task, identity, epochs, seed
+        self._epoch = 0
+        self._set(torch.randn(params.candidates, task.n, task.n, generator=random_stream(seed, 0)))
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def total_epochs(self) -> int:
+        return self._total
+
+    @property
+    def memory_bytes(self) -> int:
+        return 3 * 4 * self._free.numel()
+
+    def _set(self, free: Tensor) -> None:
+        self._free = free.clone().requires_grad_(True)
+        self._adam = torch.optim.Adam([self._free], lr=self._p.learning_rate)
+
+    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
+        """``steps`` steps of Adam on every candidate; returns the best one's ``loss`` over the last ten."""
+        p, task = self._p, self._task
+        task.refresh()
+        generator = random_stream(self._seed, 1, self._epoch)
+        recent: list[Tensor] = []
+        for i in range(p.steps):
+            done = (self._epoch + i / p.steps) / max(self._total, 1)
+            self._adam.param_groups[0]["lr"] = p.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+            batch = draw_batch(task, generator, p.batch_size, p.charts)
+            g = normalised(self._free)[:, None, None].expand(-1, *batch.shape, -1, -1)
+            loss = task.loss(batch, g).flatten(1).mean(1)
+            self._adam.zero_grad()
+            loss.sum().backward()
+            self._adam.step()
+            recent = [*recent[-9:], loss.detach()]
+            on_step(i + 1, p.steps, {"loss": float(loss.detach().min())} if i % 4 == 0 else {})
+        check_finite(self._free.detach(), "a candidate")
+        self._epoch += 1
+        return {"loss": float(torch.stack(recent).mean(0).min())}
+
+    @torch.no_grad()
+    def report(self) -> CosetReport:
+        """Rank, drop what is no symmetry, and keep one of each component.
+
+        A candidate's error is relative to what it could be: ``‖f(gx) − f(x)‖ + ‖g f(x) − f(x)‖``, its own or the average
+        candidate's, whichever is more.
+        """
+        p, task = self._p, self._task
+        task.refresh()
+        g = normalised(self._free.detach())
+        generator = random_stream(self._seed, 2)
+        batches = [draw_batch(task, generator, p.evaluation, task.charts) for _ in range(EVALUATION_BATCHES)]
+        rows = []
+        for m in g:
+            errors = [task.errors(b, m.expand(*b.shape, -1, -1)) for b in batches]
+            rows.append(
+                torch.stack(
+                    [
+                        torch.stack([t.mean() for t in (e.loss, e.distance, e.motion, e.resampling)])
+                        for e in errors
+                    ]
+                ).mean(0)
+            )
+        loss, distance, motion, resampling = torch.stack(rows).cpu().unbind(1)
+        scale = motion.clamp(min=float(motion.median())).clamp(min=1e-30)
+        relative = distance / scale
+        order = torch.argsort(loss)
+        best = order[: p.keep]
+        good = [i for i in best.tolist() if float(relative[i]) <= p.threshold]
+        labels, _ = compare(self._identity, g[good].cpu()) if good else ([], None)
+        kept: list[int] = []
+        component: dict[int, int] = {}
+        for i, label in zip(good, labels, strict=True):
+            if label == len(kept):
+                kept.append(i)
+            component[i] = label
+        candidates = []
+        for rank, i in enumerate(order.tolist()):
+            if float(relative[i]) > p.threshold:
+                verdict = "loss"
+            elif rank >= p.keep:
+                verdict = "rank"
+            else:
+                verdict = "kept" if i in kept else "duplicate"
+            candidates.append(CosetCandidate(g[i].cpu(), float(loss[i]), verdict, component.get(i, 0)))
+        return CosetReport(
+            matrices=g[kept].cpu(),
+            losses=[float(loss[i]) for i in kept],
+            noise_floor=float(resampling[kept].mean()) if kept else 0.0,
+            candidates=candidates,
+        )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors = {"free": self._free.detach()}
+        for key, value in self._adam.state.get(self._free, {}).items():
+            tensors[f"adam.{key}"] = value
+        return {n: t.clone() for n, t in tensors.items()}, {"kind": "descent", "epoch": str(self._epoch)}
+
+    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        epoch = check_kind(metadata, "descent")
+        like = self._free.detach()
+        self._set(restore(tensors, "free", like))
+        if "adam.step" in tensors:
+            moments = {k: restore(tensors, f"adam.{k}", like) for k in ("exp_avg", "exp_avg_sq")}
+            self._adam.state[self._free] = {"step": restore(tensors, "adam.step", torch.zeros(())), **moments}
+        self._epoch = epoch

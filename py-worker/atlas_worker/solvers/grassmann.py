@@ -1,0 +1,187 @@
+"""Lie algebra by the equivariance loss alone over orthonormal frames (METHOD 2.3), and the report that all algebra solvers share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import lie
+from ..actions import Batch, Task
+from ..errors import InvalidInput
+from ..registry import param, register
+from ..roles import AlgebraReport, SpectrumEntry
+from ..trainable import StepCallback
+from .measure import draw_batch, draw_coefficients, measure, relative_errors
+from .state import check_finite, check_kind, random_stream, restore
+
+EVALUATION_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class GrassmannParams:
+    starts: int = param(6, "Random starts, all in one batch; the worse half is dropped after each epoch", minimum=1, maximum=256)
+    steps: int = param(60, "Steps in an epoch", minimum=1)
+    batch_size: int = param(4, "Samples a step", minimum=1)
+    charts: int = param(6, "Charts a step, drawn at random", minimum=1)
+    learning_rate: float = param(0.1, "Adam's, falling to 1 % of it by a cosine", minimum=0)
+    scale: float = param(1.0, "Standard deviation of η along a unit generator", minimum=1e-3, maximum=10)
+    threshold: float = param(0.25, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1)
+    evaluation: int = param(8, "Samples in each batch of the final evaluation, on every chart", minimum=1)
+
+
+def check_k(k: int, n: int) -> None:
+    """Raise ``InvalidInput`` unless ``1 <= k <= n²``."""
+    if not 1 <= k <= n * n:
+        raise InvalidInput(f"k is {k}", "algebra.k", f"from 1 to {n * n}, the dimension of gl({n})", "choose another k")
+
+
+def report_algebra(
+    task: Task, generators: Tensor, starts: list[float], scale: float, threshold: float, samples: int, seed: int
+) -> AlgebraReport:
+    """Measure what was learnt: every generator, and the spectrum over an orthonormal basis of gl(n) that begins with their span.
+
+    ``generators [k, n, n]`` are reported as they are, never replaced by anything nicer.
+    """
+    task.refresh()
+    generator = random_stream(seed, 91)
+    batches = [draw_batch(task, generator, samples, task.charts) for _ in range(EVALUATION_BATCHES)]
+    frame = lie.frame(generators)
+    everything = torch.cat([frame, lie.complement(frame)])
+    spectrum = measure(task, batches, everything, scale, seed)
+    unit = generators / generators.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None]
+    along = measure(task, batches, unit, scale, seed)
+    typical = float(spectrum.motion.mean())
+    errors = relative_errors(along, typical)
+    spectrum_errors = relative_errors(spectrum, typical)
+    good = errors <= threshold
+    order = torch.argsort(errors)
+    generators, errors, losses = generators[order], errors[order], along.loss[order]
+    found = int(good.sum())
+    ranked = torch.argsort(spectrum_errors)
+    rest = spectrum_errors[len(frame) :]
+    others = f"; other directions: {float(rest.min()):.3f} to {float(rest.max()):.3f}" if len(rest) else ""
+    listed = ", ".join(f"{float(e):.3f}" for e in errors)
+    verdict = (
+        f"{found} of {len(generators)} generators have a relative equivariance error of at most {threshold:g} ({listed}{others})"
+        if found
+        else f"no direction has a relative equivariance error of at most {threshold:g} (best found: {listed}{others})"
+    )
+    return AlgebraReport(
+        generators=generators,
+        losses=losses.tolist(),
+        relative_errors=errors.tolist(),
+        noise_floor=float(along.resampling[order][: max(found, 1)].mean()),
+        found=found,
+        spectrum=[
+            SpectrumEntry(everything[i].cpu(), float(spectrum.loss[i]), float(spectrum_errors[i])) for i in ranked.tolist()
+        ],
+        start_losses=sorted(starts),
+        verdict=verdict,
+    )
+
+
+@register("algebra_solver", "grassmann", "Equivariance loss over orthonormal frames, several starts", GrassmannParams)
+class GrassmannSolver:
+    """Minimise ``Σ_c log E[L(f_c(gx), g f_c(x))]``, ``g = exp(Σ η_i B_i)``, over orthonormal frames ``B [k, n, n]``.
+
+    The frame is the Gram-Schmidt of free matrices, so scale and mutual angles need no regularisers. The logarithm makes it the
+    maximum-likelihood fit when charts differ in how well they can be predicted: a chart that is not symmetric itself (one
+    near an obstacle) is not let drown those that are.
+    """
+
+    def __init__(self, params: GrassmannParams, *, task: Task, k: int, epochs: int, seed: int) -> None:
+        check_k(k, task.n)
+        self._p, self._task, self._k, self._total, self._seed = params, task, k, epochs, seed
+        self._epoch = 0
+        draws = torch.randn(params.starts, k, task.n, task.n, generator=random_stream(seed, 0))
+        self._set(lie.frame(draws))
+        self._scores = torch.full((params.starts,), math.inf)
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def total_epochs(self) -> int:
+        return self._total
+
+    @property
+    def memory_bytes(self) -> int:
+        return 3 * 4 * self._free.numel()
+
+    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
+        """``steps`` steps of Adam, then the starts are compared on fresh data; returns the best one's ``loss``."""
+        p, task = self._p, self._task
+        task.refresh()
+        generator = random_stream(self._seed, 1, self._epoch)
+        for i in range(p.steps):
+            done = (self._epoch + i / p.steps) / max(self._total, 1)
+            self._adam.param_groups[0]["lr"] = p.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+            batch = draw_batch(task, generator, p.batch_size, p.charts)
+            eta = draw_coefficients(batch, generator, self._k, p.scale)
+            per_chart = self._losses(batch, lie.frame(self._free), eta)
+            self._adam.zero_grad()
+            objective = per_chart.clamp(min=1e-12).log().mean(1)
+            objective.sum().backward()
+            self._adam.step()
+            on_step(i + 1, p.steps, {"loss": float(per_chart.detach().mean(1).min())} if i % 4 == 0 else {})
+        check_finite(self._free.detach(), "the generators")
+        self._compare()
+        self._epoch += 1
+        return {"loss": float(self._scores[0]), "starts": float(len(self._scores))}
+
+    @torch.no_grad()
+    def _compare(self) -> None:
+        """Rank the starts on one batch of fresh data; keep the better half (at least two, while there are two)."""
+        generator = random_stream(self._seed, 2, self._epoch)
+        scores = torch.zeros(len(self._free))
+        for _ in range(EVALUATION_BATCHES):
+            batch = draw_batch(self._task, generator, self._p.evaluation, self._task.charts)
+            eta = draw_coefficients(batch, generator, self._k, self._p.scale)
+            for s, frame in enumerate(lie.frame(self._free)):
+                scores[s] += self._losses(batch, frame[None], eta)[0].clamp(min=1e-12).log().mean().cpu()
+        check_finite(scores, "the equivariance loss")
+        order = torch.argsort(scores)[: max(len(scores) // 2, min(2, len(scores)))]
+        self._scores = (scores[order] / EVALUATION_BATCHES).exp()
+        kept = self._free[order].detach()
+        moments = {k: v[order] for k, v in self._adam.state[self._free].items() if k != "step"}
+        step = self._adam.state[self._free]["step"]
+        self._set(kept, step, moments)
+
+    def _losses(self, batch: Batch, frames: Tensor, eta: Tensor) -> Tensor:
+        """``[S, C]``: the loss of frames ``[S, k, n, n]`` on every chart, mean over samples."""
+        return self._task.loss(batch, lie.expm(lie.combine(frames[:, None, None], eta))).mean(1)
+
+    def _set(self, free: Tensor, step: Tensor | None = None, moments: Mapping[str, Tensor] | None = None) -> None:
+        self._free = free.clone().requires_grad_(True)
+        self._adam = torch.optim.Adam([self._free], lr=self._p.learning_rate)
+        if step is not None and moments is not None:
+            self._adam.state[self._free] = {"step": step.clone(), **{k: v.clone() for k, v in moments.items()}}
+
+    def report(self) -> AlgebraReport:
+        best = lie.frame(self._free.detach())[0]
+        starts = [s for s in self._scores.tolist() if math.isfinite(s)]
+        p = self._p
+        return report_algebra(self._task, best, starts, p.scale, p.threshold, p.evaluation, self._seed)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors = {"free": self._free.detach(), "scores": self._scores}
+        for key, value in self._adam.state.get(self._free, {}).items():
+            tensors[f"adam.{key}"] = value
+        return {n: t.clone() for n, t in tensors.items()}, {"kind": "grassmann", "epoch": str(self._epoch)}
+
+    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        epoch = check_kind(metadata, "grassmann")
+        starts = len(tensors["free"]) if "free" in tensors else 0
+        like = torch.zeros(starts, self._k, self._task.n, self._task.n)
+        free, scores = restore(tensors, "free", like), restore(tensors, "scores", torch.zeros(starts))
+        if "adam.step" in tensors:
+            moments = {k: restore(tensors, f"adam.{k}", like) for k in ("exp_avg", "exp_avg_sq")}
+            self._set(free, restore(tensors, "adam.step", torch.zeros(())), moments)
+        else:
+            self._set(free)
+        self._scores, self._epoch = scores, epoch

@@ -1,0 +1,66 @@
+"""How well a task is equivariant along given directions: what every solver's report rests on.
+
+The *relative error* of a generator B is ``ρ(B) = E‖f(gx) − g f(x)‖ / E[motion]``, ``g = exp(ηB)``, ``η ~ N(0, scale²)``, ‖B‖_F = 1:
+the L1 distance by which equivariance fails, over the largest it could be: ``‖f(gx) − f(x)‖ + ‖g f(x) − f(x)‖``, of B or
+of the average direction of gl(n), whichever is more (an invariant task moves nothing along its symmetries). It is 0 for an exact
+symmetry and near 1 for a direction along which the task knows nothing of g.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import lie
+from ..actions import Batch, Task
+from .state import random_stream
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Measured along unit generators; every field ``[D]``."""
+
+    loss: Tensor
+    distance: Tensor
+    motion: Tensor
+    resampling: Tensor
+
+
+def draw_batch(task: Task, generator: torch.Generator, samples: int, charts: int) -> Batch:
+    """A random batch: ``samples`` of the data, on ``charts`` of the charts without repetition."""
+    chosen = None
+    if charts < task.charts:
+        chosen = torch.randperm(task.charts, generator=generator)[:charts].sort().values
+    return task.batch(torch.randint(task.samples, (min(samples, task.samples),), generator=generator), chosen)
+
+
+def draw_coefficients(batch: Batch, generator: torch.Generator, k: int, scale: float) -> Tensor:
+    """``η ~ N(0, scale² I_k)`` for each sample and chart: ``[B, C, k]``, on the batch's device."""
+    return (torch.randn(*batch.shape, k, generator=generator) * scale).to(batch.x.device)
+
+
+def measure(task: Task, batches: list[Batch], directions: Tensor, scale: float, seed: int) -> Directions:
+    """Equivariance along unit generators ``directions [D, n, n]``, the same ``η`` for all."""
+    rows: list[Tensor] = []
+    generator = random_stream(seed, 90)
+    for batch in batches:
+        eta = draw_coefficients(batch, generator, 1, scale)
+        # One direction at a time: the number of directions (n², or more) must not decide the memory.
+        per = []
+        for d in directions:
+            e = task.errors(batch, lie.expm(lie.combine(d[None], eta)))
+            per.append(torch.stack([t.mean() for t in (e.loss, e.distance, e.motion, e.resampling)]))
+        rows.append(torch.stack(per))
+    if not rows or not len(directions):
+        empty = torch.zeros(len(directions))
+        return Directions(empty, empty, empty, empty)
+    mean = torch.stack(rows).mean(0).cpu()
+    return Directions(*mean.unbind(1))
+
+
+def relative_errors(along: Directions, typical_motion: float) -> Tensor:
+    """ρ of each direction, ``[D]``; 0 where nothing moves at all."""
+    scale = along.motion.clamp(min=typical_motion)
+    return torch.where(scale > 0, along.distance / scale.clamp(min=1e-30), torch.zeros_like(scale))

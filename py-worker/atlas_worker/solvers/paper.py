@@ -1,0 +1,108 @@
+"""Lie algebra as the paper finds it (METHOD 2.2): free generators, regularised to grow and to stay apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import lie
+from ..actions import Task
+from ..registry import param, register
+from ..roles import AlgebraReport
+from ..trainable import StepCallback
+from .grassmann import check_k, report_algebra
+from .measure import draw_coefficients
+from .state import check_finite, check_kind, random_stream, restore
+
+
+@dataclass(frozen=True)
+class PaperParams:
+    batch_size: int = param(16, "Samples a step, each on every chart", minimum=1)
+    learning_rate: float = param(5e-4, "Adam's", minimum=0)
+    r1: float = param(0.05, "Weight of the orthogonality regulariser", minimum=0)
+    r2: float = param(1.0, "Entries are rewarded for growing up to this size", minimum=0)
+    r3: float = param(0.35, "Weight of the growth regulariser", minimum=0)
+    standard_basis: bool = param(False, "Inner products of absolute entries: pushes generators to disjoint supports")
+    threshold: float = param(0.25, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1)
+    evaluation: int = param(8, "Samples in each batch of the final evaluation, on every chart", minimum=1)
+
+
+def regulariser(basis: Tensor, p: PaperParams) -> Tensor:
+    """``r1·Σ_{i<j} |⟨B̂_i, B̂_j⟩| − r3·mean_i ‖clip(B_i, −r2, r2)‖_F`` with ``‖B̂‖²_F = n``; ``basis [k, n, n]``."""
+    n = basis.shape[-1]
+    flat = basis.flatten(1)
+    unit = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-12) * math.sqrt(n)
+    if p.standard_basis:
+        unit = unit.abs()
+    overlaps = (unit @ unit.T).abs().triu(1).sum()
+    return p.r1 * overlaps - p.r3 * flat.clamp(-p.r2, p.r2).norm(dim=1).mean()
+
+
+@register("algebra_solver", "paper", "The published gradient solver (METHOD 2.2)", PaperParams)
+class PaperSolver:
+    """Adam on ``E[L(f_c(gx), g f_c(x))] + reg`` over ``B [k, n, n]``, one pass over the data an epoch."""
+
+    def __init__(self, params: PaperParams, *, task: Task, k: int, epochs: int, seed: int) -> None:
+        check_k(k, task.n)
+        self._p, self._task, self._total, self._seed = params, task, epochs, seed
+        self._epoch = 0
+        self._set(0.02 * torch.randn(k, task.n, task.n, generator=random_stream(seed, 0)))
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def total_epochs(self) -> int:
+        return self._total
+
+    @property
+    def memory_bytes(self) -> int:
+        return 3 * 4 * self._basis.numel()
+
+    def _set(self, basis: Tensor) -> None:
+        self._basis = basis.clone().requires_grad_(True)
+        self._adam = torch.optim.Adam([self._basis], lr=self._p.learning_rate)
+
+    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
+        p, task = self._p, self._task
+        task.refresh()
+        generator = random_stream(self._seed, 1, self._epoch)
+        order = torch.randperm(task.samples, generator=generator)
+        steps, total = math.ceil(task.samples / p.batch_size), 0.0
+        for i, indices in enumerate(order.split(p.batch_size)):
+            batch = task.batch(indices)
+            eta = draw_coefficients(batch, generator, len(self._basis), 1.0)
+            loss = task.loss(batch, lie.expm(lie.combine(self._basis, eta))).mean()
+            self._adam.zero_grad()
+            (loss + regulariser(self._basis, p)).backward()
+            self._adam.step()
+            total += float(loss.detach()) * len(indices)
+            on_step(i + 1, steps, {"loss": float(loss.detach())})
+        check_finite(self._basis.detach(), "the generators")
+        self._epoch += 1
+        return {"loss": total / task.samples, "norm": float(self._basis.detach().flatten(1).norm(dim=1).mean())}
+
+    def report(self) -> AlgebraReport:
+        p = self._p
+        return report_algebra(self._task, self._basis.detach().clone(), [], 1.0, p.threshold, p.evaluation, self._seed)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors = {"basis": self._basis.detach()}
+        for key, value in self._adam.state.get(self._basis, {}).items():
+            tensors[f"adam.{key}"] = value
+        return {n: t.clone() for n, t in tensors.items()}, {"kind": "paper", "epoch": str(self._epoch)}
+
+    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        epoch = check_kind(metadata, "paper")
+        like = self._basis.detach()
+        basis = restore(tensors, "basis", like)
+        self._set(basis)
+        if "adam.step" in tensors:
+            moments = {k: restore(tensors, f"adam.{k}", like) for k in ("exp_avg", "exp_avg_sq")}
+            self._adam.state[self._basis] = {"step": restore(tensors, "adam.step", torch.zeros(())), **moments}
+        self._epoch = epoch
