@@ -8,7 +8,7 @@ export class MetricsFeed {
 
   /** @param endpoint ZeroMQ endpoint of the worker's PUB socket, as Describe gives it */
   constructor(endpoint: string) {
-    this.socket = new Subscriber({ linger: 0, receiveHighWaterMark: 100 });
+    this.socket = new Subscriber({ linger: 0, receiveHighWaterMark: 100, ipv6: endpoint.includes("[") });
     this.socket.connect(endpoint);
     void this.receive();
   }

@@ -46,7 +46,7 @@ export class TensorPlane {
     readonly endpoint: string,
     private readonly gone?: AbortSignal,
   ) {
-    this.socket = new Dealer({ linger: 0 });
+    this.socket = new Dealer({ linger: 0, ipv6: endpoint.includes("[") });
     this.socket.connect(endpoint);
     void this.receive();
   }

@@ -1,6 +1,6 @@
 /** A session: objects on a worker, and what can be done with them. Everything made in it is freed when it is closed. */
 import { randomUUID } from "node:crypto";
-import { AtlasError, RpcError } from "../errors.js";
+import { AtlasError, RpcError, UsageError } from "../errors.js";
 import { type EpochFinished, JobServiceService, JobState } from "../gen/atlas/v1/job.js";
 import {
   type CreateObjectRequest,
@@ -157,8 +157,8 @@ export interface SessionParts {
   rpc: Rpc;
   plane: TensorPlane;
   feed: MetricsFeed;
-  /** Bytes up to which a tensor travels inside a message. */
-  maxInlineBytes: number;
+  /** Bytes up to which a tensor travels inside a message, and of the largest that the worker takes at all. */
+  limits: { maxInlineBytes: number; maxTensorBytes: number };
   /** Aborted when the user wants no more; every call but those that end something is then given up. */
   signal?: AbortSignal;
 }
@@ -210,7 +210,7 @@ export class Session {
   }
 
   async createCosets({ identity, ...options }: CosetsOptions): Promise<RemoteObject> {
-    const basis = await this.send(matrices(identity));
+    const basis = await this.sendBasis(identity);
     return this.create({ $case: "cosets", cosets: { ...solverSpec(options), identity: basis } });
   }
 
@@ -362,10 +362,10 @@ export class Session {
     basis: CosetsOptions["identity"],
     group: CosetsOptions["identity"],
   ): Promise<ComponentFindings> {
-    const n = group[0]?.length ?? basis[0]?.length ?? 0;
+    if (group.length === 0) return { component: [], residuals: [] };
     const request = {
-      basis: await this.send(matrices(basis, n)),
-      matrices: await this.send(matrices(group, n)),
+      basis: await this.sendBasis(basis),
+      matrices: await this.send(Tensor.from(group)),
     };
     const options = { ...LONG, idempotent: true };
     const { component, residuals } = await this.call(
@@ -449,9 +449,21 @@ export class Session {
     return this.parts.rpc.call(method, request, { ...options, signal: options.signal ?? this.parts.signal });
   }
 
+  /** A basis as a message; one without elements is left out, since its matrices have no size. */
+  private sendBasis(basis: CosetsOptions["identity"]): Promise<WireTensor | undefined> {
+    return basis.length === 0 ? Promise.resolve(undefined) : this.send(Tensor.from(basis));
+  }
+
   /** A tensor as a message, put on the tensor plane first when it is large. */
   private async send(tensor: Tensor): Promise<WireTensor> {
-    if (tensor.data.byteLength <= this.parts.maxInlineBytes) return tensor.toWire();
+    const { maxInlineBytes, maxTensorBytes } = this.parts.limits;
+    const size = tensor.data.byteLength;
+    if (size <= maxInlineBytes) return tensor.toWire();
+    if (size > maxTensorBytes)
+      throw new UsageError(
+        `a tensor of ${size} bytes (shape [${tensor.shape.join(", ")}]) is more than the worker takes (${maxTensorBytes})`,
+        "use a smaller one",
+      );
     const ticket = newTicket(this.id);
     await this.parts.plane.put(ticket, tensor, { signal: this.parts.signal });
     return tensor.toTicket(ticket);
@@ -484,11 +496,6 @@ function solverSpec({ solver, predictor, dataset, atlas, epochs, seed }: SolverO
 function component({ kind, params }: Component): WireComponent {
   const given = Object.entries(params).filter(([, value]) => value !== undefined);
   return { kind, params: Object.fromEntries(given) };
-}
-
-/** A list of n by n matrices; `n` is needed where the list is empty. */
-function matrices(list: CosetsOptions["identity"], n = list[0]?.length ?? 0): Tensor {
-  return Tensor.from(list, "float64", [list.length, n, n]);
 }
 
 /** One after the other: a few small tensors, most of which are in the message already. */

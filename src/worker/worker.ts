@@ -92,14 +92,9 @@ export class Worker {
     const { rpc, plane, feed, signal, info } = this;
     const request = { label, device, protocolVersion: PROTOCOL_VERSION };
     const opened = await rpc.call(WorkerServiceService.openSession, request, { signal });
-    const maxInlineBytes = info.limits?.maxInlineBytes ?? 0;
-    const session = new Session(opened.sessionId, opened.device, {
-      rpc,
-      plane,
-      feed,
-      maxInlineBytes,
-      signal,
-    });
+    const { maxInlineBytes = 0, maxTensorBytes = 0 } = info.limits ?? {};
+    const limits = { maxInlineBytes, maxTensorBytes };
+    const session = new Session(opened.sessionId, opened.device, { rpc, plane, feed, limits, signal });
     this.sessions.add(session);
     return session;
   }

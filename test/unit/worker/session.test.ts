@@ -188,11 +188,18 @@ describe("session", () => {
     });
   });
 
-  it("keeps the size of the matrices when the basis is empty", async () => {
+  it("leaves an empty basis out, since its matrices have no size", async () => {
     const unit = [[1, 0], [0, 1]]; // biome-ignore format: a matrix
     const { component: shapes, residuals } = await session.compareComponents([], [unit]);
-    expect(shapes).to.deep.equal([0, 2, 2, 1, 2, 2]);
+    expect(shapes).to.deep.equal([1, 2, 2]);
     expect(residuals).to.deep.equal([[0]]);
+  });
+
+  it("refuses a tensor that is too large before it is sent", async () => {
+    const big = { data: { byteLength: 1e9 + 1 }, shape: [1e9 + 1] } as unknown as Tensor;
+    const error = await rejection(session.createDataset({ ...component, seed: 0, tensors: { big } }));
+    expect(error.name).to.equal("UsageError");
+    expect(error.message).to.contain("1000000001 bytes");
   });
 
   it("is closed, and so are the sessions of a worker that is left", async () => {

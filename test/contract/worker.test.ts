@@ -1,0 +1,325 @@
+/** Both sides of proto/atlas/v1: this client and the real worker. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { status } from "@grpc/grpc-js";
+import { expect } from "chai";
+import { type RpcError, RpcUsageError, WorkerDied } from "../../src/errors.js";
+import { type JobEvent, JobServiceService } from "../../src/gen/atlas/v1/job.js";
+import { ObjectServiceService } from "../../src/gen/atlas/v1/objects.js";
+import { WorkerServiceService } from "../../src/gen/atlas/v1/worker.js";
+import { Rpc } from "../../src/rpc/index.js";
+import { Tensor } from "../../src/tensor/index.js";
+import { newTicket, TensorPlane } from "../../src/tensor/plane.js";
+import {
+  connectWorker,
+  type Epoch,
+  type RemoteObject,
+  type Session,
+  type Step,
+  type Worker,
+} from "../../src/worker/index.js";
+import { rejection } from "../unit/worker/rejection.js";
+
+const MATRICES = {
+  unit: [[1, 0], [0, 1]],
+  quarter: [[0, -1], [1, 0]],
+  flip: [[1, 0], [0, -1]],
+}; // biome-ignore format: matrices
+
+describe("the worker", function () {
+  this.timeout(120_000);
+  let worker: Worker;
+  let session: Session;
+  let rpc: Rpc;
+  let plane: TensorPlane;
+
+  before(async () => {
+    worker = await connectWorker({ device: "cpu", threads: 1 });
+    session = await worker.openSession({ label: "contract", device: "cpu" });
+    rpc = new Rpc(worker.address.replace("grpc://", ""));
+    plane = new TensorPlane(worker.info.dataPlane?.tensors as string);
+  });
+  after(async () => {
+    rpc?.close();
+    plane?.close();
+    await worker?.close();
+  });
+
+  /** Some plates, and a small predictor on one chart of them. */
+  async function heat(): Promise<{ dataset: RemoteObject; atlas: RemoteObject }> {
+    const dataset = await session.createDataset({
+      kind: "heat2d",
+      params: { samples: 48, side: 32, steps: 5 },
+      seed: 3,
+    });
+    await session.advance(dataset);
+    const atlas = await session.createAtlas({ charts: [{ row: 16, col: 16 }], rIn: 6, rOut: 4, margin: 0 });
+    return { dataset, atlas };
+  }
+  const makePredictor = async (epochs = 3, params = { batch_size: 8 }) =>
+    session.createPredictor({
+      ...(await heat()),
+      architecture: { kind: "published", params: { width: 4 } },
+      training: { kind: "supervised", params },
+      epochs,
+      seed: 5,
+    });
+  async function epochsOf(
+    object: RemoteObject,
+    options: Parameters<Session["advance"]>[1] = {},
+  ): Promise<Epoch[]> {
+    const epochs: Epoch[] = [];
+    await session.advance(object, { ...options, onEpoch: (e) => void epochs.push(e) });
+    return epochs;
+  }
+
+  it("says what it is", () => {
+    const { info } = worker;
+    expect(info).to.include({ protocolVersion: 1, threads: 1 });
+    expect(info.versions).to.include.keys("python", "torch", "numpy", "grpcio", "platform");
+    expect(info.devices.map((d) => d.name)).to.include("cpu");
+    expect(info.capabilities.map((c) => `${c.role} ${c.kind}`)).to.include.members([
+      "dataset heat2d",
+      "dataset arrays",
+    ]);
+    expect(info.capabilities.find((c) => c.kind === "heat2d")?.params?.side).to.include({
+      type: "int",
+      default: 128,
+    });
+    expect(session.device).to.equal("cpu");
+  });
+
+  for (const side of [4, 64])
+    it(`takes arrays and gives them back (${side} pixels a side: ${side < 10 ? "inside messages" : "by ticket"})`, async () => {
+      const count = 5 * 2 * side * side;
+      const inputs = new Tensor(
+        "float32",
+        [5, 2, side, side],
+        Float32Array.from({ length: count }, Math.random),
+      );
+      const targets = new Tensor(
+        "float32",
+        [5, 1, side, side],
+        Float32Array.from({ length: count / 2 }, Math.random),
+      );
+      const dataset = await session.createDataset({
+        kind: "arrays",
+        params: {},
+        seed: 0,
+        tensors: { inputs, targets },
+      });
+      const whole = await session.readDataset(dataset, { start: 0, count: 5 });
+      expect(whole.inputs).to.deep.equal(inputs);
+      expect(whole.targets).to.deep.equal(targets);
+      const part = await session.readDataset(dataset, { start: 3, count: 2 });
+      expect(part.targets.data).to.deep.equal(targets.data.slice(3 * side * side));
+      await session.delete(dataset);
+      expect((await rejection(session.readDataset(dataset, { start: 0, count: 1 }))) as RpcError).to.include({
+        code: "not_found",
+      });
+    });
+
+  it("keeps tickets to their session, and each for one fetch", async () => {
+    const tensor = Tensor.from([1, 2, 3], "int64");
+    const ticket = newTicket(session.id);
+    await plane.put(ticket, tensor);
+    expect(await plane.get(ticket)).to.deep.equal(tensor);
+    expect(await rejection(plane.get(ticket))).to.include({ code: "not_found" });
+    const foreign = (await rejection(plane.put(newTicket("nobody"), tensor))) as RpcError;
+    expect(["not_found", "invalid_input"]).to.include(foreign.code);
+    expect(await rejection(plane.put("no-ticket", tensor))).to.be.instanceOf(RpcUsageError);
+  });
+
+  it("advances by jobs: every epoch, a snapshot of each, steps in between", async () => {
+    const predictor = await makePredictor();
+    expect(predictor).to.include({ role: "predictor", kind: "published", epoch: 0, totalEpochs: 3 });
+    const steps: Step[] = [];
+    const epochs = await epochsOf(predictor, { snapshotEvery: 1, onStep: (s) => steps.push(s) });
+    expect(epochs.map((e) => e.epoch)).to.deep.equal([1, 2, 3]);
+    expect(
+      epochs.every((e) => e.totalEpochs === 3 && e.seconds > 0 && Number.isFinite(e.metrics.loss)),
+    ).to.equal(true);
+    expect(epochs.at(-1)?.snapshot).to.not.equal(undefined);
+    for (const { epoch, totalEpochs, step, stepsInEpoch } of steps) {
+      expect(totalEpochs).to.equal(3);
+      expect(stepsInEpoch).to.equal(6);
+      expect(epoch).to.be.within(1, 3);
+      expect(step).to.be.within(1, 6);
+    }
+    expect(await epochsOf(predictor), "an object that is there already").to.deep.equal([]);
+    const outputs = await session.predict(predictor, { start: 1, count: 2 });
+    expect(outputs.shape).to.deep.equal([2, 1, 1, 13, 13]);
+  });
+
+  it("goes on from a snapshot to the same bytes", async () => {
+    const first = await makePredictor();
+    await session.advance(first, { untilEpoch: 1 });
+    const { bytes, epoch } = await session.snapshot(first);
+    expect(epoch).to.equal(1);
+    await session.advance(first);
+    const second = await makePredictor();
+    await session.restore(second, bytes);
+    expect((await session.list()).find((o) => o.handle === second.handle)?.epoch).to.equal(1);
+    await session.advance(second);
+    expect((await session.snapshot(second)).bytes).to.deep.equal((await session.snapshot(first)).bytes);
+    const third = await makePredictor();
+    await session.loadWeights(third, (await session.snapshot(first)).bytes);
+    const range = { start: 0, count: 2 };
+    expect(await session.predict(third, range)).to.deep.equal(await session.predict(first, range));
+  });
+
+  it("stops a job that is aborted, at the end of a finished epoch", async () => {
+    const predictor = await makePredictor(10_000);
+    const controller = new AbortController();
+    const reason = new Error("Ctrl-C");
+    const onEpoch = ({ epoch }: Epoch) => void (epoch === 2 && controller.abort(reason));
+    expect(await rejection(session.advance(predictor, { signal: controller.signal, onEpoch }))).to.equal(
+      reason,
+    );
+    const { epoch } = await session.snapshot(predictor); // waits for the job's end
+    expect(epoch).to.be.within(2, 9_999);
+    await sleep(200);
+    expect((await session.snapshot(predictor)).epoch).to.equal(epoch);
+  });
+
+  it("starts a job once for one request id, and shows it again from any event on", async () => {
+    const { handle } = await makePredictor(4);
+    const request = { sessionId: session.id, handle, untilEpoch: 4, snapshotEvery: 0, requestId: "once" };
+    const { job } = await rpc.call(JobServiceService.startJob, request);
+    expect((await rpc.call(JobServiceService.startJob, request)).job?.jobId).to.equal(job?.jobId);
+    const watch = async (afterSequence: number) => {
+      const events: JobEvent[] = [];
+      const watched = { sessionId: session.id, jobId: job?.jobId as string, afterSequence };
+      for await (const event of rpc.watchJob(watched)) events.push(event);
+      return events;
+    };
+    const all = await watch(0);
+    expect(all.map((e) => e.sequence)).to.deep.equal(all.map((_, i) => i + 1));
+    expect(all.filter((e) => e.event?.$case === "epochFinished")).to.have.length(4);
+    expect(await watch(3)).to.deep.equal(all.slice(3));
+  });
+
+  it("tells components of a group apart", async () => {
+    const { unit, quarter, flip } = MATRICES;
+    const list = [unit, flip, quarter];
+    expect((await session.compareComponents([quarter], list)).component).to.deep.equal([0, 1, 0]);
+    const { component, residuals } = await session.compareComponents([], list);
+    expect(component).to.deep.equal([0, 1, 2]);
+    expect(residuals[0]?.[0]).to.be.closeTo(0, 1e-9);
+    const many = new Array(100).fill(unit); // residuals beyond what fits a message
+    expect((await session.compareComponents([quarter], many)).component).to.deep.equal(
+      new Array(100).fill(0),
+    );
+  });
+
+  describe("refuses in words", () => {
+    const refusals: [what: string, call: () => Promise<unknown>, code: string, field: RegExp][] = [
+      ["an unknown kind", () => session.createDataset({ kind: "heat3d", params: {}, seed: 0 }), "invalid_input", /kind/],
+      ["an unknown parameter", () => session.createDataset({ kind: "heat2d", params: { sides: 3 }, seed: 0 }), "invalid_input", /sides/],
+      ["an ill-typed parameter", () => session.createDataset({ kind: "heat2d", params: { side: "x" }, seed: 0 }), "invalid_input", /side/],
+      ["charts off the lattice", async () => {
+        const { dataset } = await heat();
+        const atlas = await session.createAtlas({ charts: [{ row: 0, col: 0 }], rIn: 6, rOut: 4, margin: 0 });
+        const component = { kind: "published", params: {} };
+        return session.createPredictor({ dataset, atlas, architecture: component, training: { kind: "supervised", params: {} }, epochs: 1, seed: 0 });
+      }, "invalid_input", /./],
+      ["a handle of nothing", () => session.snapshot({ handle: "x" } as RemoteObject), "not_found", /handle/],
+      ["a snapshot that is none", async () => session.restore(await makePredictor(), Buffer.from("not a snapshot")), "invalid_input", /./],
+      ["weights that do not fit", async () => {
+        const { writeSafetensors } = await import("../../src/tensor/index.js");
+        return session.loadWeights(await makePredictor(), writeSafetensors(new Map([["w", Tensor.from([1])]])));
+      }, "invalid_input", /./],
+      ["samples beyond the last", async () => session.readDataset((await heat()).dataset, { start: 40, count: 9 }), "invalid_input", /./],
+      ["a device that is not there", () => worker.openSession({ device: "cuda:99" }), "invalid_input", /device/],
+      ["a session of nobody", () => rpc.call(ObjectServiceService.listObjects, { sessionId: "nobody" }), "not_found", /session/],
+      ["a ticket of nothing", () => rpc.call(ObjectServiceService.restoreSnapshot, {
+        sessionId: session.id, handle: "x", snapshot: Tensor.from([1]).toTicket(newTicket(session.id)),
+      }), "not_found", /./],
+      ["another protocol version", () => rpc.call(WorkerServiceService.openSession, { label: "", device: "cpu", protocolVersion: 9 }), "not_ready", /protocol/],
+    ]; // biome-ignore format: a table
+    for (const [what, call, code, field] of refusals)
+      it(what, async () => {
+        const error = (await rejection(call())) as RpcError;
+        expect(error.code, error.stack).to.equal(code);
+        expect(error instanceof RpcUsageError).to.equal(code === "invalid_input");
+        expect(error.field).to.match(field);
+        expect(error.message).to.not.match(/\n|Traceback/);
+        expect((error.cause as { code?: status } | undefined)?.code).to.be.oneOf([
+          status.INVALID_ARGUMENT,
+          status.NOT_FOUND,
+          status.FAILED_PRECONDITION,
+        ]);
+      });
+  });
+
+  it("frees a session's objects when it is closed, twice if need be", async () => {
+    const other = await worker.openSession({ label: "short", device: "cpu" });
+    const atlas = await other.createAtlas({ charts: [{ row: 8, col: 8 }], rIn: 3, rOut: 2, margin: 0 });
+    await other.close();
+    await other.close();
+    expect(await rejection(other.delete(atlas))).to.include({ code: "not_found" });
+  });
+});
+
+describe("the worker's process", function () {
+  this.timeout(120_000);
+
+  /** Whether a process runs; one that nobody has collected yet does not. */
+  const runs = (pid: number) => {
+    try {
+      return !/^State:\s*Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+    } catch {
+      return false;
+    }
+  };
+
+  it("killed in the middle of a job is reported as such", async () => {
+    const worker = await connectWorker({ device: "cpu", threads: 1 });
+    try {
+      const session = await worker.openSession({ device: "cpu" });
+      const dataset = await session.createDataset({
+        kind: "heat2d",
+        params: { samples: 8, side: 32, steps: 5 },
+        seed: 3,
+      });
+      await session.advance(dataset);
+      const atlas = await session.createAtlas({ charts: [{ row: 16, col: 16 }], rIn: 6, rOut: 4, margin: 0 });
+      const predictor = await session.createPredictor({
+        dataset,
+        atlas,
+        architecture: { kind: "published", params: { width: 4 } },
+        training: { kind: "supervised", params: {} },
+        epochs: 100_000,
+        seed: 1,
+      });
+      const onEpoch = ({ epoch }: Epoch) => void (epoch === 3 && process.kill(worker.info.pid, "SIGKILL"));
+      expect(await rejection(session.advance(predictor, { snapshotEvery: 1, onEpoch }))).to.be.instanceOf(
+        WorkerDied,
+      );
+      expect(await rejection(session.snapshot(predictor))).to.be.instanceOf(WorkerDied);
+    } finally {
+      await worker.close();
+    }
+  });
+
+  it("ends when its parent is killed by kill -9, whatever it is doing", async () => {
+    // Busy with a job of minutes, which it must not finish first.
+    const code = `
+      const { connectWorker } = await import(${JSON.stringify(new URL("../../src/worker/index.ts", import.meta.url).href)});
+      const worker = await connectWorker({ device: "cpu", threads: 1 });
+      const session = await worker.openSession({ device: "cpu" });
+      const dataset = await session.createDataset({ kind: "heat2d", params: { samples: 100000, steps: 1000 }, seed: 1 });
+      session.advance(dataset).catch(() => {});
+      setTimeout(() => console.log(worker.info.pid), 500);`;
+    const options = ["--import", import.meta.resolve("tsx"), "--input-type=module", "-e", code];
+    const parent = spawn(process.execPath, options, { stdio: ["ignore", "pipe", "inherit"] });
+    const [line] = await once(createInterface({ input: parent.stdout }), "line");
+    expect(runs(Number(line))).to.equal(true);
+    parent.kill("SIGKILL");
+    for (let i = 0; i < 300 && runs(Number(line)); i++) await sleep(50);
+    expect(runs(Number(line))).to.equal(false);
+  });
+});
