@@ -202,6 +202,41 @@ describe("the worker", function () {
     expect(await watch(3)).to.deep.equal(all.slice(3));
   });
 
+  it("finds an algebra and cosets, and says how sure it is", async () => {
+    const inputs = { ...(await heat()), predictor: await makePredictor(1) };
+    await session.advance(inputs.predictor);
+    const algebra = await session.createAlgebra({
+      ...inputs,
+      solver: { kind: "grassmann", params: {} },
+      k: 1,
+      epochs: 1,
+      seed: 1,
+    });
+    await session.advance(algebra, { snapshotEvery: 1 });
+    const found = await session.getAlgebra(algebra);
+    expect(found.generators.map((m) => m.map((row) => row.length))).to.deep.equal([[2, 2]]);
+    for (const list of [found.losses, found.relativeErrors]) expect(list).to.have.length(1);
+    expect(found.found).to.be.within(0, 1);
+    expect(found.noiseFloor).to.satisfy(Number.isFinite);
+    expect(found.verdict).to.not.equal("");
+    expect(found.startLosses).to.deep.equal(found.startLosses.toSorted((a, b) => a - b));
+    for (const { direction } of found.spectrum)
+      expect(Math.hypot(...direction.flat())).to.be.closeTo(1, 1e-3);
+
+    for (const identity of [found.generators, []]) {
+      const kind = { kind: "descent", params: { candidates: 4, keep: 2 } };
+      const cosets = await session.createCosets({ ...inputs, solver: kind, identity, epochs: 1, seed: 1 });
+      await session.advance(cosets);
+      const { matrices, losses, candidates } = await session.getCosets(cosets);
+      expect(losses).to.have.length(matrices.length);
+      expect(candidates).to.have.length(4);
+      for (const { verdict, duplicateOf } of candidates) {
+        expect(verdict).to.be.oneOf(["kept", "loss", "rank", "duplicate"]);
+        expect(duplicateOf !== undefined).to.equal(verdict === "duplicate");
+      }
+    }
+  });
+
   it("tells components of a group apart", async () => {
     const { unit, quarter, flip } = MATRICES;
     const list = [unit, flip, quarter];
