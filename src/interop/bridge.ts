@@ -2,7 +2,7 @@
 import type { ChildProcess } from "node:child_process";
 import { stripVTControlCharacters } from "node:util";
 import { z } from "zod";
-import { AtlasError, FileError, SetupError } from "../errors.js";
+import { FileError, SetupError } from "../errors.js";
 import { ensureVenv } from "../setup/venv.js";
 
 /** The part of pythonia that we use; its own types say `any`. */
@@ -20,11 +20,24 @@ const Answer = z.union([
   z.object({ system: z.object({ code: z.string(), path: z.string(), message: z.string() }) }),
 ]);
 
-/** pythonia is one process for the whole program, so calls take turns. */
+/** How long Python stays after a call, for the next one; it has PyTorch loaded, which takes it seconds. */
+const IDLE_MS = 3000;
+
+interface Live {
+  python: string;
+  bridge: Pythonia;
+  functions: Record<string, (...args: string[]) => Promise<unknown>>;
+  /** Rejected when the process ends by itself. */
+  died: Promise<never>;
+  idle?: NodeJS.Timeout;
+}
+
+/** pythonia has one Python process for the whole program, so calls take turns. */
+let live: Live | undefined;
 let last: Promise<unknown> = Promise.resolve();
 
 /**
- * Call a function of the bridge; its Python process lives as long as the call.
+ * Call a function of the bridge. Its Python process is started when there is none, and ends a moment after the call, or with us.
  *
  * @throws FileError for what Python says of the files it was given; a file-system error (with `code`) where it met one
  * @throws SetupError when the venv cannot be made or the process ends in the middle
@@ -44,44 +57,43 @@ async function run(
   args: readonly string[],
   options: { onProgress?: (line: string) => void },
 ): Promise<unknown> {
-  const { python: interpreter, workerDir } = await ensureVenv(options);
-  const { bridge, module } = await start(interpreter, workerDir);
+  const { python, workerDir } = await ensureVenv(options);
+  clearTimeout(live?.idle);
+  if (live?.python !== python) end();
   try {
-    const process = bridge.com.proc;
-    const died = new Promise<never>((_, reject) => {
-      const end = (how: string) =>
-        reject(
-          new SetupError(
-            `the Python bridge ended in the middle of its work (${how})`,
-            "see what it wrote above; was there enough memory? atlas doctor checks its venv",
-          ),
-        );
-      process?.once("exit", (code, signal) => end(signal ?? `exit ${code}`));
-      process?.once("error", (error) => end(error.message));
-    });
-    died.catch(() => undefined); // it also ends when we are done
-    const functions = (await Promise.race([module, died])) as Record<
-      string,
-      (...args: string[]) => Promise<unknown>
-    >;
-    return unpack(String(await Promise.race([functions[name]!(...args), died])));
+    live ??= await start(python, workerDir);
+    hold(live.bridge, true);
+    return unpack(String(await Promise.race([live.functions[name]!(...args), live.died])));
   } catch (error) {
-    if (error instanceof AtlasError || (error instanceof Error && "code" in error)) throw error;
+    if (error instanceof FileError || (error instanceof Error && "code" in error)) throw error;
+    end();
+    if (error instanceof SetupError) throw error;
     throw new SetupError(
       `the Python bridge failed (${firstPythonError(error)})`,
       "atlas doctor checks its venv",
       { cause: error },
     );
   } finally {
-    bridge.python.exit(); // or it would keep our process from ending
+    if (live) {
+      hold(live.bridge, false);
+      live.idle = setTimeout(end, IDLE_MS).unref();
+    }
   }
 }
 
+/** Whether a call is under way, which our process must not end in. Python ends by itself when its channel to us closes. */
+function hold({ com }: Pythonia, busy: boolean): void {
+  for (const handle of [com.proc, com.proc?.channel]) busy ? handle?.ref() : handle?.unref();
+}
+
+function end(): void {
+  clearTimeout(live?.idle);
+  if (live?.bridge.com.proc) live.bridge.python.exit();
+  live = undefined;
+}
+
 /** Start Python with an environment of its own; pythonia takes it from ours, at its import and at each later start. */
-async function start(
-  python: string,
-  workerDir: string,
-): Promise<{ bridge: Pythonia; module: Promise<unknown> }> {
+async function start(python: string, workerDir: string): Promise<Live> {
   const environment = {
     PYTHON_BIN: python,
     PYTHONPATH: workerDir,
@@ -90,15 +102,41 @@ async function start(
   };
   const before = Object.fromEntries(Object.keys(environment).map((key) => [key, process.env[key]]));
   Object.assign(process.env, environment);
+  let bridge: Pythonia;
+  let module: Promise<unknown>;
   try {
-    const bridge = ((await import("pythonia")) as unknown as { default: Pythonia }).default;
-    const module = bridge.python("atlas_worker.bridge");
-    module.catch(() => undefined); // awaited by the caller
-    return { bridge, module };
+    bridge = ((await import("pythonia")) as unknown as { default: Pythonia }).default;
+    module = bridge.python("atlas_worker.bridge");
   } finally {
     for (const [key, value] of Object.entries(before))
       if (value === undefined) delete process.env[key];
       else process.env[key] = value;
+  }
+  const { com } = bridge;
+  const child = com.proc;
+  const died = new Promise<never>((_, reject) => {
+    const ended = (how: string) => {
+      if (com.proc !== child) return; // we ended it
+      com.proc = null;
+      reject(
+        new SetupError(
+          `the Python bridge ended in the middle of its work (${how})`,
+          "see what it wrote above; was there enough memory? atlas doctor checks its venv",
+        ),
+      );
+      live = undefined;
+    };
+    child?.once("exit", (code, signal) => ended(signal ?? `exit code ${code}`));
+    child?.once("error", (error) => ended(error.message));
+  });
+  died.catch(() => undefined); // nobody listens between calls
+  // It collects garbage once a second for as long as we live, and need not keep us alive for that.
+  (globalThis as { __pythonBridge?: { loop?: NodeJS.Timeout } }).__pythonBridge?.loop?.unref();
+  try {
+    return { python, bridge, died, functions: (await Promise.race([module, died])) as Live["functions"] };
+  } catch (error) {
+    if (com.proc) bridge.python.exit();
+    throw error;
   }
 }
 
