@@ -151,7 +151,7 @@ async function python(): Promise<Check[]> {
     return [
       await basePython(),
       { name: "venv", status: "missing", detail: `${venv.folder} ${state}`, remedy },
-      await space("disk for the venv", venv.folder, 2),
+      await space("disk for the venv", venv.folder, 6),
     ];
   }
   const checks: Check[] = [{ name: "Python", status: "ok", detail: `${venv.version} in ${venv.folder}` }];

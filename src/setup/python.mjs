@@ -72,7 +72,8 @@ export async function findPython() {
   for (const command of chosen ? [chosen] : CANDIDATES) {
     const { code, lines } = await execute(command, [
       "-c",
-      "import sys; print('atlas', *sys.version_info[:3])\nimport ensurepip, venv; print('venv')",
+      // Python 2 can say its version too.
+      "import sys; print('atlas %d %d %d' % sys.version_info[:3])\nimport ensurepip, venv; print('venv')",
     ]);
     const found = /^atlas (\d+) (\d+) (\d+)$/.exec(lines.find((line) => line.startsWith("atlas ")) ?? "");
     if (found === null) {
@@ -137,7 +138,7 @@ export async function ensurePython({ dev = false, onProgress = () => {} } = {}) 
       throw explain(
         error,
         `make the Python environment in ${folder}`,
-        "set ATLAS_VENV to a folder that can be written to and has some 2 GB of free space",
+        "set ATLAS_VENV to a folder that can be written to and has some 6 GB of free space",
       );
     }
   }
@@ -274,7 +275,7 @@ function pipFailure(lines) {
   if (/No space left on device|Errno 28/.test(all))
     return new SetupFailure(
       "pip could not install the Python packages: no space is left on the disk",
-      `free some 2 GB (pip unpacks in $TMPDIR first), or set ATLAS_VENV to a folder on another disk; then ${AGAIN}`,
+      `free some 6 GB (PyTorch with CUDA is large, and pip unpacks in $TMPDIR first), or set ATLAS_VENV to a folder on another disk; then ${AGAIN}`,
     );
   const network =
     /NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Connection (refused|reset|broken)|Network is unreachable|Temporary failure in name resolution/;
