@@ -18,7 +18,9 @@ export function register(program: Command): void {
       const progress = new Progress(options);
       const interrupt = onInterrupt(progress);
       try {
-        progress.info("Which symmetries does heat diffusion have, seen through small windows of a plate with a hole?");
+        progress.info(
+          "Which symmetries does heat diffusion have, seen through small windows of a plate with a hole?",
+        );
         const pde = builtinExperiments().find((e) => e.name === "pde")!;
         const outcome = await runExperiment(
           await loadExperiment(pde.path),

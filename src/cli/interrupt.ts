@@ -15,7 +15,9 @@ export function onInterrupt(progress: Progress): Interrupt {
       progress.erase();
       process.exit(130); // a local worker ends with us: it watches its stdin
     }
-    progress.info("stopping after the current step; the last checkpoint is kept (Ctrl-C again to stop at once)");
+    progress.info(
+      "stopping after the current step; the last checkpoint is kept (Ctrl-C again to stop at once)",
+    );
     controller.abort();
   };
   process.on("SIGINT", handle).on("SIGTERM", handle);

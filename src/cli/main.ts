@@ -78,7 +78,10 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
 
   program.commandsGroup("Experiments:");
   for (const experiment of experiments) await addExperiment(program, experiment, experiment.name === wanted);
-  const run = program.command("run").summary("Run an experiment of your own").argument("<file>", "a .ts or .js file");
+  const run = program
+    .command("run")
+    .summary("Run an experiment of your own")
+    .argument("<file>", "a .ts or .js file");
   if (file !== undefined && (wanted === "run" ? !file.startsWith("-") : /\.[cm]?[jt]sx?$/.test(file))) {
     const { buildExperimentCommand } = await import("./experiment.js");
     const command = wanted === "run" ? run : program.command(file, { hidden: true });
@@ -137,7 +140,9 @@ function report(error: unknown, debug: boolean): number {
     return error.exitCode;
   }
   const message = error instanceof Error ? error.message : String(error);
-  process.stderr.write(`error: unexpected: ${oneLine(message)}${debug ? "" : "; run with --debug to see where"}\n`);
+  process.stderr.write(
+    `error: unexpected: ${oneLine(message)}${debug ? "" : "; run with --debug to see where"}\n`,
+  );
   if (debug) process.stderr.write(`${stackOf(error)}\n`);
   return 1;
 }
@@ -148,7 +153,9 @@ function oneLine(text: string): string {
 
 function stackOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return error.cause === undefined ? String(error.stack) : `${error.stack}\ncaused by: ${stackOf(error.cause)}`;
+  return error.cause === undefined
+    ? String(error.stack)
+    : `${error.stack}\ncaused by: ${stackOf(error.cause)}`;
 }
 
 // A reader that closes the pipe early (`atlas runs | head`) is not an error.

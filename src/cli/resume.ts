@@ -16,7 +16,10 @@ export function register(program: Command): void {
     .description("Go on with a run from its last checkpoints, to the end")
     .argument("[run]", "an id, the beginning of one, a path, or latest", "latest");
   addCommonOptions(command, ["worker", "device", "threads", "runs", "json", "quiet", "debug"])
-    .addHelpText("after", "\nExamples:\n  atlas resume latest\n  atlas resume 20260101-120000-pde-1a2b --json")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  atlas resume latest\n  atlas resume 20260101-120000-pde-1a2b --json",
+    )
     .action(async (name: string) => {
       const options = commonOptions(command);
       const run = await findRun(options.runs, name);

@@ -4,7 +4,9 @@ import { listRuns } from "../run/folder.js";
 import { addCommonOptions, commonOptions } from "./options.js";
 
 export function register(program: Command): void {
-  const command = program.command("runs").description("List the runs: finished, running, interrupted, failed");
+  const command = program
+    .command("runs")
+    .description("List the runs: finished, running, interrupted, failed");
   addCommonOptions(command, ["runs", "json", "debug"])
     .addHelpText("after", "\nExamples:\n  atlas runs\n  atlas runs --runs /data/runs --json")
     .action(async () => {

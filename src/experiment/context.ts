@@ -172,6 +172,11 @@ export class Context {
     }
   }
 
+  /** A stage's metrics after its last finished epoch; empty when there are none. */
+  metrics(stage: string): Readonly<Record<string, number>> {
+    return this.stages.get(stage)?.metrics ?? {};
+  }
+
   /** Seconds of each stage, those before an interruption included. */
   get timings(): Record<string, number> {
     return Object.fromEntries([...this.seconds].map(([stage, s]) => [stage, Math.round(s * 1000) / 1000]));
@@ -240,7 +245,8 @@ export class Context {
       onStep: (s) => this.progress.step({ ...s, stage, epoch: s.epoch - 1, totalEpochs }),
       onEpoch: async ({ epoch, metrics, seconds, snapshot }) => {
         // An epoch whose snapshot was replaced by the next one's before it could be fetched has no checkpoint of its own.
-        if (state && snapshot) await this.run.saveCheckpoint(stage, snapshot, { epoch, totalEpochs, metrics, seconds });
+        if (state && snapshot)
+          await this.run.saveCheckpoint(stage, snapshot, { epoch, totalEpochs, metrics, seconds });
         else await this.run.append({ type: "epoch", stage, epoch, totalEpochs, metrics, seconds });
         if (state) Object.assign(state, { epoch, metrics });
         this.progress.epoch({ stage, epoch, totalEpochs, metrics }, seconds);

@@ -50,7 +50,10 @@ export function defineExperiment<S extends z.ZodObject>(definition: ExperimentDe
     );
   for (const field of RESERVED)
     if (field in definition.config.shape)
-      throw new AtlasError(`experiment ${definition.name}: the field ${field} is set by the runner`, "rename it");
+      throw new AtlasError(
+        `experiment ${definition.name}: the field ${field} is set by the runner`,
+        "rename it",
+      );
   const experiment = {
     ...definition,
     flags: flagsOf(definition.config),

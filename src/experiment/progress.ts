@@ -57,7 +57,10 @@ export class Progress {
     if (this.options.quiet || !this.live || now - this.lastDraw < 100) return;
     this.lastDraw = now;
     const { stage, epoch, totalEpochs, step = 0, stepsInEpoch = 0 } = position;
-    const share = Math.min(1, (epoch + (stepsInEpoch > 0 ? step / stepsInEpoch : 0)) / Math.max(1, totalEpochs));
+    const share = Math.min(
+      1,
+      (epoch + (stepsInEpoch > 0 ? step / stepsInEpoch : 0)) / Math.max(1, totalEpochs),
+    );
     if (this.pace.stage !== stage) this.pace = { stage, share, since: now };
     const done = share - this.pace.share;
     const left = done > 0 ? ((now - this.pace.since) * (1 - share)) / done / 1000 : undefined;

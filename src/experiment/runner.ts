@@ -65,7 +65,7 @@ export async function runExperiment<E extends Experiment>(
     file: options.file,
     preset,
     seed,
-    config: RunConfig.shape.config.parse(config),
+    config: RunConfig.shape.config.parse(JSON.parse(JSON.stringify(config))), // as it will be read back
     worker: { address, device, threads },
     versions: { atlas: VERSION, node: process.version },
   });
@@ -152,7 +152,10 @@ async function checkSameWorker(
   const now = { device: session.device, threads, version };
   const before = (await run.events()).find((e) => e.type === "worker");
   await run.append({ type: "worker", address: worker.address, ...now });
-  if (before && (before.device !== now.device || before.threads !== now.threads || before.version !== now.version))
+  if (
+    before &&
+    (before.device !== now.device || before.threads !== now.threads || before.version !== now.version)
+  )
     progress.warn(
       `the run began on ${before.device} with ${before.threads} threads (worker ${before.version}) and goes on on ${now.device} with ` +
         `${now.threads} (worker ${now.version}): its last digits may differ from an undisturbed run's`,

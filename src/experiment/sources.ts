@@ -40,7 +40,10 @@ export class Runs {
    * @param given FILE, RUN, or true for the newest finished run whose config satisfies `compatible`
    * @throws UsageError when there is no such thing
    */
-  async predictor(given: string | true, compatible: (config: Run["config"]["config"]) => boolean): Promise<string> {
+  async predictor(
+    given: string | true,
+    compatible: (config: Run["config"]["config"]) => boolean,
+  ): Promise<string> {
     if (given === true) {
       for (const run of (await listRuns(this.dir)).runs.reverse())
         if (
@@ -124,9 +127,13 @@ export async function readPredictor(source: string): Promise<Uint8Array> {
   if (await isFile(join(source, "config.json"))) {
     const checkpoint = await (await Run.open(source)).checkpoint("predictor");
     if (checkpoint) return checkpoint.bytes;
-    throw new FileError(`run ${source} has no undamaged predictor`, "train one anew without --reuse-predictor");
+    throw new FileError(
+      `run ${source} has no undamaged predictor`,
+      "train one anew without --reuse-predictor",
+    );
   }
-  if ([".pt", ".pth", ".bin", ".ckpt"].includes(extname(source).toLowerCase())) return convertCheckpoint(source);
+  if ([".pt", ".pth", ".bin", ".ckpt"].includes(extname(source).toLowerCase()))
+    return convertCheckpoint(source);
   const bytes = await read(source);
   readSafetensors(bytes, source); // refuses a truncated one, naming it
   return bytes;
@@ -151,7 +158,10 @@ async function readBasisValue(path: string): Promise<unknown> {
   try {
     return JSON.parse(new TextDecoder().decode(bytes));
   } catch (error) {
-    throw new FileError(`${path} is not JSON: ${(error as Error).message}`, "give a .json, .npy or .safetensors file");
+    throw new FileError(
+      `${path} is not JSON: ${(error as Error).message}`,
+      "give a .json, .npy or .safetensors file",
+    );
   }
 }
 
@@ -169,7 +179,9 @@ async function isFile(path: string): Promise<boolean> {
 
 /** Whether text that names no existing file was meant to. */
 function looksLikeFile(text: string): boolean {
-  return [".json", ".npy", ".safetensors", ".pt", ".pth", ".bin", ".ckpt"].includes(extname(text).toLowerCase());
+  return [".json", ".npy", ".safetensors", ".pt", ".pth", ".bin", ".ckpt"].includes(
+    extname(text).toLowerCase(),
+  );
 }
 
 function missingFile(flag: string, path: string): UsageError {

@@ -60,9 +60,15 @@ export function errorCode(error: unknown): string | undefined {
 const REASONS: Record<string, [reason: string, remedy: string]> = {
   ENOSPC: ["no space is left on its disk", "free some space, then go on with: atlas resume"],
   EDQUOT: ["the disk quota is used up", "free some space, then go on with: atlas resume"],
-  EFBIG: ["it would pass the limit on a file's size", "raise the limit (ulimit -f), then go on with: atlas resume"],
+  EFBIG: [
+    "it would pass the limit on a file's size",
+    "raise the limit (ulimit -f), then go on with: atlas resume",
+  ],
   EROFS: ["it is on a read-only file system", "choose another folder with --runs DIR"],
-  EACCES: ["permission is denied", "give yourself write permission, or choose another folder with --runs DIR"],
+  EACCES: [
+    "permission is denied",
+    "give yourself write permission, or choose another folder with --runs DIR",
+  ],
   EPERM: ["it is not permitted", "give yourself write permission, or choose another folder with --runs DIR"],
   ENOTDIR: ["a part of its path is a file, not a folder", "choose another folder with --runs DIR"],
   EEXIST: ["something that is not a folder is in its place", "choose another folder with --runs DIR"],
@@ -71,7 +77,11 @@ const REASONS: Record<string, [reason: string, remedy: string]> = {
 };
 
 /** Turn a file-system error into a {@link FileError} that names the path, the reason and the remedy; pass any other error through. */
-export function explainFileSystem(error: unknown, action: "read" | "write" | "create", path: string): unknown {
+export function explainFileSystem(
+  error: unknown,
+  action: "read" | "write" | "create",
+  path: string,
+): unknown {
   const known = REASONS[errorCode(error) ?? ""];
   if (error instanceof FileError || known === undefined) return error;
   return new FileError(`cannot ${action} ${path}: ${known[0]}`, known[1], { cause: error });

@@ -43,7 +43,9 @@ export type NewRunEvent = WithoutTime<RunEvent>;
  * All events of a run. A torn last line (the process was killed while writing it) is left out; so is any line that is not an
  * event, which is counted in `damaged`.
  */
-export async function readEvents(path: string): Promise<{ events: RunEvent[]; damaged: number; end: number }> {
+export async function readEvents(
+  path: string,
+): Promise<{ events: RunEvent[]; damaged: number; end: number }> {
   let bytes: Buffer;
   try {
     bytes = await readFile(path);

@@ -292,7 +292,9 @@ export class RunFolder extends Run {
 export async function listRuns(runsDir: string): Promise<{ runs: Run[]; damaged: string[] }> {
   let names: string[];
   try {
-    names = (await readdir(runsDir, { withFileTypes: true })).filter((e) => e.isDirectory()).map((e) => e.name);
+    names = (await readdir(runsDir, { withFileTypes: true }))
+      .filter((e) => e.isDirectory())
+      .map((e) => e.name);
   } catch (error) {
     if (errorCode(error) === "ENOENT") return { runs: [], damaged: [] };
     throw explainFileSystem(error, "read", runsDir);
@@ -387,7 +389,8 @@ async function makeFolder(path: string): Promise<void> {
 async function removeLeftovers(folder: string): Promise<void> {
   try {
     for (const name of await readdir(folder))
-      if (name.startsWith(".") && name.endsWith(TEMPORARY_SUFFIX)) await rm(join(folder, name), { force: true });
+      if (name.startsWith(".") && name.endsWith(TEMPORARY_SUFFIX))
+        await rm(join(folder, name), { force: true });
   } catch (error) {
     throw explainFileSystem(error, "write", folder);
   }

@@ -147,10 +147,10 @@ def _pick(t: Tensor, charts: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class WideParams:
-    width: int = param(16, "Channels of the hidden layers", minimum=1, maximum=512)
+    width: int = param(8, "Channels of the hidden layers", minimum=1, maximum=512)
     layers: int = param(4, "3×3 convolutions on the coarse lattice", minimum=1, maximum=64)
     stride: int = param(4, "Pixels between the points of the coarse lattice", minimum=1, maximum=32)
-    negative_slope: float = param(0.3, "Slope of LeakyReLU for negative arguments", minimum=0, maximum=1)
+    negative_slope: float = param(0.5, "Slope of LeakyReLU for negative arguments", minimum=0, maximum=1)
 
 
 @register("predictor", "wide", "Unpadded convolutions on a coarser lattice that see far beyond the chart", WideParams)

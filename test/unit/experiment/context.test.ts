@@ -8,13 +8,21 @@ import { Progress } from "../../../src/experiment/progress.js";
 import { RunFolder } from "../../../src/run/folder.js";
 import { type FakeObject, FakeSession } from "./fake-session.js";
 
-const SPEC = { experiment: "x", seed: 5, config: {}, worker: { address: "local", device: "cpu" }, versions: {} };
+const SPEC = {
+  experiment: "x",
+  seed: 5,
+  config: {},
+  worker: { address: "local", device: "cpu" },
+  versions: {},
+};
 const component = { kind: "fake", params: {} };
 
 /** One life of a run: the schedule of METHOD 2.2 or 2.3, in a fresh session, on whatever the folder holds. Returns what was found. */
 async function live(run: RunFolder, fake: FakeSession, schedule: "alternate" | "sequence", epochs = 4) {
   const warnings: string[] = [];
-  const progress = Object.assign(new Progress({ quiet: true }), { warn: (line: string) => warnings.push(line) });
+  const progress = Object.assign(new Progress({ quiet: true }), {
+    warn: (line: string) => warnings.push(line),
+  });
   const signal = new AbortController().signal;
   const context = new Context({ session: fake.session, run, seed: 5, progress, signal });
   const dataset = await context.dataset({ kind: "fake", params: {} });
@@ -77,7 +85,8 @@ describe("context", () => {
             fake.failAfter = epochs;
             await live(run, fake, schedule).catch((error: Error) => expect(error.message).to.equal("killed"));
             await run.close();
-            for (const name of damage) writeFileSync(join(run.path, "checkpoints", `${name}.safetensors`), "damaged");
+            for (const name of damage)
+              writeFileSync(join(run.path, "checkpoints", `${name}.safetensors`), "damaged");
           }
           const run = await RunFolder.resume(first.path);
           const { found } = await live(run, new FakeSession(), schedule);

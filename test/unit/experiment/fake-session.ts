@@ -39,7 +39,8 @@ export class FakeSession {
 
   readonly createDataset = async (o: Record<string, unknown>) => this.create("dataset", o, 1);
   readonly createAtlas = async (o: Record<string, unknown>) => this.create("atlas", o, 0);
-  readonly createPredictor = async (o: Record<string, unknown>) => this.create("predictor", o, Number(o.epochs));
+  readonly createPredictor = async (o: Record<string, unknown>) =>
+    this.create("predictor", o, Number(o.epochs));
   readonly createAlgebra = async (o: Record<string, unknown>) => this.create("algebra", o, Number(o.epochs));
   readonly createCosets = async (o: Record<string, unknown>) => this.create("cosets", o, Number(o.epochs));
 

@@ -7,7 +7,10 @@ import { flagName, flagsOf, normaliseFlags } from "../../../src/experiment/flags
 import { nearest } from "../../../src/experiment/nearest.js";
 
 const config = z.object({
-  task: z.enum(["discover_algebra", "discover_cosets", "discover"]).default("discover").describe("What to find"),
+  task: z
+    .enum(["discover_algebra", "discover_cosets", "discover"])
+    .default("discover")
+    .describe("What to find"),
   epochs: z.int().positive().default(10).describe("Passes"),
   batch_size: z.int().positive().default(16).describe("Fields a step"),
   N: z.int().positive().default(10_000).describe("Fields"),
@@ -47,7 +50,14 @@ describe("flags", () => {
 
   it("may be written with underscores; values may hold them", () => {
     expect(
-      normaliseFlags(["pde", "--fixed_seed", "--batch_size=4", "--identity=my_file.npy", "--identity", "a_b"]),
+      normaliseFlags([
+        "pde",
+        "--fixed_seed",
+        "--batch_size=4",
+        "--identity=my_file.npy",
+        "--identity",
+        "a_b",
+      ]),
     ).to.deep.equal(["pde", "--fixed-seed", "--batch-size=4", "--identity=my_file.npy", "--identity", "a_b"]);
     expect(normaliseFlags(["--", "--a_b"])).to.deep.equal(["--", "--a_b"]);
     expect(flagName("batchSize")).to.equal("batch-size");
@@ -64,7 +74,11 @@ describe("flags", () => {
     ["epochs", "1e400", "a whole number of at least 1"],
     ["learning_rate", "2", "a number greater than 0 and at most 1"],
     ["atlas", "3", "one of 1, 2"],
-    ["task", "discover_algebr", "one of discover_algebra, discover_cosets, discover (did you mean discover_algebra?)"],
+    [
+      "task",
+      "discover_algebr",
+      "one of discover_algebra, discover_cosets, discover (did you mean discover_algebra?)",
+    ],
   ] as const)
     it(`refuse --${flagName(field)} ${JSON.stringify(text)} in one line that says what is accepted`, () => {
       const error = failure(() => flag(field).parse(text));
@@ -105,7 +119,9 @@ describe("defineExperiment", () => {
 
   it("is recognised, and only it", () => {
     expect(isExperiment(experiment)).to.equal(true);
-    expect([isExperiment({ ...experiment, name: 1 }), isExperiment({}), isExperiment(null)]).to.include(false);
+    expect([isExperiment({ ...experiment, name: 1 }), isExperiment({}), isExperiment(null)]).to.include(
+      false,
+    );
   });
 
   it("completes a config: flags over preset over defaults", () => {
@@ -123,11 +139,18 @@ describe("defineExperiment", () => {
   it("refuses an unknown preset or parameter, naming the nearest", () => {
     expect(failure(() => completeConfig(experiment, {}, "fats")).message).to.contain("did you mean fast?");
     const wrong = { epoch: 3 } as Record<string, unknown>;
-    expect(failure(() => completeConfig(experiment, wrong)).message).to.contain("no parameter epoch (did you mean epochs?)");
+    expect(failure(() => completeConfig(experiment, wrong)).message).to.contain(
+      "no parameter epoch (did you mean epochs?)",
+    );
   });
 
   it("refuses a field that the runner sets", () => {
-    const clash = { name: "x", summary: "", config: z.object({ seed: z.int() }), run: async () => ({}) as never };
+    const clash = {
+      name: "x",
+      summary: "",
+      config: z.object({ seed: z.int() }),
+      run: async () => ({}) as never,
+    };
     expect(() => defineExperiment(clash)).to.throw("field seed is set by the runner");
   });
 });

@@ -50,7 +50,9 @@ describe("run folder", () => {
       writeFileSync(join(dir, "file"), "");
       const error = await rejection(RunFolder.create(join(dir, "file"), SPEC));
       expect(error).to.be.instanceOf(FileError);
-      expect(error.message).to.match(/cannot create .*file.*: (a part of its path is a file|something that is not a folder)/);
+      expect(error.message).to.match(
+        /cannot create .*file.*: (a part of its path is a file|something that is not a folder)/,
+      );
       expect((error as FileError).remedy).to.contain("--runs DIR");
     });
 
@@ -138,7 +140,12 @@ describe("run folder", () => {
     it("give back the newest, its metrics, and the time of all its epochs", async () => {
       const run = await saved(1, 2, 3);
       const { found, warnings, text } = await read(run);
-      expect([text, found?.epoch, found?.metrics.loss, found?.seconds]).to.deep.equal(["state 3", 3, 1 / 3, 6]);
+      expect([text, found?.epoch, found?.metrics.loss, found?.seconds]).to.deep.equal([
+        "state 3",
+        3,
+        1 / 3,
+        6,
+      ]);
       expect(warnings).to.deep.equal([]);
       await run.close();
     });
