@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     arguments = parser.parse_args(argv)
+    # Before PyTorch loads OpenMP: threads that wait by spinning make a machine shared with others many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     # Whatever a library prints must not end up beside the ready line: stdout is ours, fd 1 becomes stderr.
     out = os.fdopen(os.dup(1), "w")
