@@ -42,7 +42,8 @@ def frame(basis: Tensor) -> Tensor:
     q, r = torch.linalg.qr(basis.flatten(-2).mT)
     signs = torch.sign(torch.diagonal(r, dim1=-2, dim2=-1).detach())
     signs = torch.where(signs == 0, torch.ones_like(signs), signs)
-    return (q * signs[..., None, :]).mT.unflatten(-1, (n, n))
+    framed: Tensor = (q * signs[..., None, :]).mT.unflatten(-1, (n, n))
+    return framed
 
 
 def complement(orthonormal: Tensor) -> Tensor:
@@ -51,9 +52,13 @@ def complement(orthonormal: Tensor) -> Tensor:
     if k == n * n:
         return orthonormal[:0]
     full, _ = torch.linalg.qr(
-        torch.cat([orthonormal.flatten(1).mT, torch.eye(n * n, dtype=orthonormal.dtype, device=orthonormal.device)], 1)
+        torch.cat(
+            [orthonormal.flatten(1).mT, torch.eye(n * n, dtype=orthonormal.dtype, device=orthonormal.device)],
+            1,
+        )
     )
-    return full[:, k : n * n].mT.unflatten(-1, (n, n))
+    rest: Tensor = full[:, k : n * n].mT.unflatten(-1, (n, n))
+    return rest
 
 
 def project(orthonormal: Tensor, a: Tensor) -> Tensor:

@@ -62,7 +62,10 @@ def find(role: Role, kind: str, field: str) -> Block:
     if block is None:
         known = ", ".join(k for r, k in sorted(_BLOCKS) if r == role)
         raise InvalidInput(
-            f"unknown {role.replace('_', ' ')} {kind!r}", f"{field}.kind", f"one of {known}", "choose one of them"
+            f"unknown {role.replace('_', ' ')} {kind!r}",
+            f"{field}.kind",
+            f"one of {known}",
+            "choose one of them",
         )
     return block
 
@@ -77,9 +80,14 @@ def parse_params(cls: type[P], given: Mapping[str, Any], field: str) -> P:
     for name in given:
         if name not in fields:
             raise InvalidInput(
-                f"unknown parameter {name!r}", f"{field}.params.{name}", f"one of {', '.join(fields)}", "leave it out"
+                f"unknown parameter {name!r}",
+                f"{field}.params.{name}",
+                f"one of {', '.join(fields)}",
+                "leave it out",
             )
-    values = {name: _check(given[name], hints[name], fields[name], f"{field}.params.{name}") for name in given}
+    values = {
+        name: _check(given[name], hints[name], fields[name], f"{field}.params.{name}") for name in given
+    }
     return cls(**values)
 
 
@@ -113,7 +121,11 @@ def _check(value: Any, hint: Any, field: dataclasses.Field[Any], path: str) -> A
         raise InvalidInput(f"{field.name} is {value!r}", path, "true or false" if hint is bool else "text")
     low, high = field.metadata["minimum"], field.metadata["maximum"]
     noun = "a whole number" if hint is int else "a number"
-    expected = noun + (f" of at least {low}" if low is not None else "") + (f" and at most {high}" if high is not None else "")
+    expected = (
+        noun
+        + (f" of at least {low}" if low is not None else "")
+        + (f" and at most {high}" if high is not None else "")
+    )
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if (
         not number

@@ -164,7 +164,9 @@ class SymmetryTask:
             return Batch(x, self._comparable(y, channels=2), charts)
 
     def loss(self, batch: Batch, g: Tensor) -> Tensor:
-        return self._loss(self._predict(batch, g, self._action), self._action.act_out(g, batch.reference), g.dim() - 2)
+        return self._loss(
+            self._predict(batch, g, self._action), self._action.act_out(g, batch.reference), g.dim() - 2
+        )
 
     @torch.no_grad()
     def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
@@ -175,9 +177,9 @@ class SymmetryTask:
         fine = self._action.refined()
         resampling = torch.zeros(g.shape[:-2], dtype=target.dtype, device=target.device)
         if fine is not self._action:
-            resampling = _mean_abs(self._comparable(self._predict(batch, g, fine), lead) - comparable, lead) + _mean_abs(
-                fine.act_out(g, batch.reference) - target, lead
-            )
+            resampling = _mean_abs(
+                self._comparable(self._predict(batch, g, fine), lead) - comparable, lead
+            ) + _mean_abs(fine.act_out(g, batch.reference) - target, lead)
         return EquivarianceErrors(
             loss=self._loss(predicted, target, lead),
             distance=_mean_abs(comparable - target, lead),

@@ -19,7 +19,12 @@ class ArraysParams:
     pass
 
 
-@register("dataset", "arrays", "Tensors `inputs` and `targets`, [N, channels, H, W], sent by the client", ArraysParams)
+@register(
+    "dataset",
+    "arrays",
+    "Tensors `inputs` and `targets`, [N, channels, H, W], sent by the client",
+    ArraysParams,
+)
 class ArraysDataset:
     """``inputs [N, channels, H, W]`` and ``targets [N, channels', H, W]`` as given, as float32 on the device.
 
@@ -37,7 +42,9 @@ class ArraysDataset:
                 raise InvalidInput(f"the tensor {name} is missing", "dataset.tensors", "inputs and targets")
             if tensors[name].dim() != 4:
                 raise InvalidInput(
-                    f"{name} have shape {list(tensors[name].shape)}", f"dataset.tensors.{name}", "[N, channels, H, W]"
+                    f"{name} have shape {list(tensors[name].shape)}",
+                    f"dataset.tensors.{name}",
+                    "[N, channels, H, W]",
                 )
         self.inputs, self.targets = (
             tensors[n].to(device, torch.float32, copy=True) for n in ("inputs", "targets")
@@ -50,7 +57,9 @@ class ArraysDataset:
             )
         for name, t in (("inputs", self.inputs), ("targets", self.targets)):
             if not bool(torch.isfinite(t).all()):
-                raise InvalidInput(f"{name} have entries that are NaN or infinite", f"dataset.tensors.{name}", "finite")
+                raise InvalidInput(
+                    f"{name} have entries that are NaN or infinite", f"dataset.tensors.{name}", "finite"
+                )
 
     @property
     def memory_bytes(self) -> int:

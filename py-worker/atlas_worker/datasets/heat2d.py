@@ -68,7 +68,9 @@ class HeatDataset:
         self, params: HeatParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
     ) -> None:
         if tensors:
-            raise InvalidInput("heat2d makes its own data", "dataset.tensors", "no tensors", "use kind arrays")
+            raise InvalidInput(
+                "heat2d makes its own data", "dataset.tensors", "no tensors", "use kind arrays"
+            )
         self._rate = params.diffusivity * params.dt / (2 * params.dx) ** 2
         if self._rate > 0.25:
             raise InvalidInput(
@@ -121,7 +123,9 @@ class HeatDataset:
             along_u, along_v = c * torch.sin(a * t + b), f * torch.cos(d * t + e)  # [n, side]
             # Constants belong to either: split HELD between the two, to be above it in sum.
             parts = torch.cat([along_u - HELD / 2, along_v - HELD / 2], 1).to(self._device, torch.float32)
-            y[part] = torch.addmm(torch.tensor(HELD, device=self._device), parts, response).unflatten(1, self.shape[1:])
+            y[part] = torch.addmm(torch.tensor(HELD, device=self._device), parts, response).unflatten(
+                1, self.shape[1:]
+            )
             u, v = along_u.to(self._device, torch.float32), along_v.to(self._device, torch.float32)
             torch.add(u[:, None, :, None], v[:, None, None, :], out=x[part])
             x[part].masked_fill_(covered, HELD)

@@ -28,7 +28,9 @@ def transform(field: Tensor, g: Tensor, radius_out: int, interpolation: Interpol
     side = 2 * radius_out + size % 2
     if field.dim() < 3 or field.shape[-2] != size or g.shape[-2:] != (2, 2):
         raise InvalidInput(
-            f"cannot move a field {list(field.shape)} by {list(g.shape)}", "g", "field [..., ch, S, S], g [..., 2, 2]"
+            f"cannot move a field {list(field.shape)} by {list(g.shape)}",
+            "g",
+            "field [..., ch, S, S], g [..., 2, 2]",
         )
     if not 0 < side <= size:
         raise InvalidInput(
@@ -38,7 +40,9 @@ def transform(field: Tensor, g: Tensor, radius_out: int, interpolation: Interpol
         )
     inverse = torch.linalg.inv_ex(g).inverse
     if not bool(torch.isfinite(inverse).all()):
-        raise InvalidInput("a matrix to move a field by is singular or not finite", "g", "an invertible matrix")
+        raise InvalidInput(
+            "a matrix to move a field by is singular or not finite", "g", "an invertible matrix"
+        )
 
     batch = torch.broadcast_shapes(field.shape[:-3], g.shape[:-2])
     half = (side - 1) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import cast
@@ -39,7 +40,9 @@ class ChartConv(nn.Module):
             weight, bias = torch.zeros(shape), torch.zeros(charts, width_out)
             widest = max(width_in, width_out)
             q, _ = torch.linalg.qr(torch.randn(charts, widest, widest, generator=generator))
-            gain = math.sqrt(max(1.0, width_out / width_in))  # a lone input channel is spread at unit variance
+            gain = math.sqrt(
+                max(1.0, width_out / width_in)
+            )  # a lone input channel is spread at unit variance
             weight[..., kernel // 2, kernel // 2] = gain * q[:, :width_out, :width_in]
         else:
             bound = 1 / math.sqrt(width_in * kernel**2)
@@ -73,8 +76,10 @@ class ChartNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(charts, width))
 
     def forward(self, x: Tensor, charts: Tensor | None) -> Tensor:
-        picked = [_pick(t, charts).view(-1) for t in (self.running_mean, self.running_var, self.weight, self.bias)]
-        return functional.batch_norm(x, *picked, training=self.training)
+        mean, var, weight, bias = (
+            _pick(t, charts).view(-1) for t in (self.running_mean, self.running_var, self.weight, self.bias)
+        )
+        return functional.batch_norm(x, mean, var, weight, bias, training=self.training)
 
 
 class PublishedNet(nn.Module):
@@ -90,7 +95,7 @@ class PublishedNet(nn.Module):
         super().__init__()
         widths = [width_in, width, width, width]
         self.convs = nn.ModuleList(
-            ChartConv(charts, a, b, seed, padding=1) for a, b in zip(widths, widths[1:], strict=False)
+            ChartConv(charts, a, b, seed, padding=1) for a, b in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(ChartNorm(charts, width) for _ in range(3))
         self.last = ChartConv(charts, width, width_out, seed, padding=1)
@@ -100,7 +105,7 @@ class PublishedNet(nn.Module):
         h = _join_charts(x)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             h = norm(functional.leaky_relu(conv(h, charts)), charts)
-        return cast(Tensor, self.last(h, charts)).unflatten(1, (count, -1))
+        return _split_charts(self.last(h, charts), count)
 
 
 class WideNet(nn.Module):
@@ -114,16 +119,24 @@ class WideNet(nn.Module):
     """
 
     def __init__(
-        self, charts: int, width_in: int, width_out: int, radius: int, params: WideParams, seed: torch.Generator
+        self,
+        charts: int,
+        width_in: int,
+        width_out: int,
+        radius: int,
+        params: WideParams,
+        seed: torch.Generator,
     ) -> None:
         super().__init__()
         stride, width = params.stride, params.width
         kernel = stride + (stride + 1) % 2
         coarse = math.ceil(radius / stride)  # coarse pixels from the centre of the output to its edge
-        self.half, self.radius, self.slope = coarse * stride, radius, params.negative_slope
+        self.extent, self.radius, self.slope = coarse * stride, radius, params.negative_slope
         self.reach = stride * (coarse + params.layers) + kernel // 2 - radius
         self.first = ChartConv(charts, width_in, width, seed, kernel=kernel, stride=stride, delta=True)
-        self.convs = nn.ModuleList(ChartConv(charts, width, width, seed, delta=True) for _ in range(params.layers))
+        self.convs = nn.ModuleList(
+            ChartConv(charts, width, width, seed, delta=True) for _ in range(params.layers)
+        )
         self.last = ChartConv(charts, width, width_out, seed, kernel=1, delta=True)
 
     def forward(self, x: Tensor, charts: Tensor | None = None) -> Tensor:
@@ -131,14 +144,18 @@ class WideNet(nn.Module):
         h = functional.leaky_relu(self.first(_join_charts(x), charts), self.slope)
         for conv in self.convs:
             h = functional.leaky_relu(conv(h, charts), self.slope)
-        side = 2 * self.half + 1
+        side = 2 * self.extent + 1
         h = functional.interpolate(self.last(h, charts), size=side, mode="bicubic", align_corners=True)
-        cut = self.half - self.radius
-        return h[..., cut : side - cut, cut : side - cut].unflatten(1, (count, -1))
+        cut = self.extent - self.radius
+        return _split_charts(h[..., cut : side - cut, cut : side - cut], count)
 
 
 def _join_charts(x: Tensor) -> Tensor:
     return x.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _split_charts(y: Tensor, charts: int) -> Tensor:
+    return cast(Tensor, y.unflatten(1, (charts, -1)))
 
 
 def _pick(t: Tensor, charts: Tensor | None) -> Tensor:
@@ -153,7 +170,12 @@ class WideParams:
     negative_slope: float = param(0.5, "Slope of LeakyReLU for negative arguments", minimum=0, maximum=1)
 
 
-@register("predictor", "wide", "Unpadded convolutions on a coarser lattice that see far beyond the chart", WideParams)
+@register(
+    "predictor",
+    "wide",
+    "Unpadded convolutions on a coarser lattice that see far beyond the chart",
+    WideParams,
+)
 def make_wide(
     params: WideParams, *, charts: int, width_in: int, width_out: int, radius: int, seed: torch.Generator
 ) -> WideNet:
@@ -165,7 +187,9 @@ class PublishedParams:
     width: int = param(16, "Channels of the hidden layers", minimum=1, maximum=512)
 
 
-@register("predictor", "published", "Three 3×3 convolutions, then one to the output (METHOD 3.1)", PublishedParams)
+@register(
+    "predictor", "published", "Three 3×3 convolutions, then one to the output (METHOD 3.1)", PublishedParams
+)
 def make_published(
     params: PublishedParams, *, charts: int, width_in: int, width_out: int, radius: int, seed: torch.Generator
 ) -> PublishedNet:

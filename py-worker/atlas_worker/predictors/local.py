@@ -36,7 +36,9 @@ class ChartwiseModule(Protocol):
 class SupervisedParams:
     batch_size: int = param(16, "Samples a step, each on every chart", minimum=1)
     learning_rate: float = param(1e-3, "Adam's", minimum=0)
-    schedule: Literal["constant", "cosine"] = param("constant", "Learning rate over all epochs; cosine falls to zero")
+    schedule: Literal["constant", "cosine"] = param(
+        "constant", "Learning rate over all epochs; cosine falls to zero"
+    )
     loss: Literal["l1", "cross_entropy"] = param("l1", "L1 distance, or cross-entropy of logits")
 
 
@@ -117,7 +119,9 @@ class FittedPredictor:
         size = 2 * (self.atlas.r_in + self.reach) + 1
         expected = (len(self.atlas), self._channels, size, size)
         if crops.dim() != 5 or crops.shape[1:] != expected:
-            raise InvalidInput(f"crops have shape {list(crops.shape)}", "crops", f"[batch, {', '.join(map(str, expected))}]")
+            raise InvalidInput(
+                f"crops have shape {list(crops.shape)}", "crops", f"[batch, {', '.join(map(str, expected))}]"
+            )
         with torch.no_grad():
             return self.freeze()(crops, None)
 
@@ -133,7 +137,9 @@ class FittedPredictor:
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Weights from elsewhere, by our names (a snapshot of this architecture is accepted too)."""
-        weights = {name.removeprefix("module."): t for name, t in tensors.items() if not name.startswith("adam.")}
+        weights = {
+            name.removeprefix("module."): t for name, t in tensors.items() if not name.startswith("adam.")
+        }
         own = self._module.state_dict()
         for name in weights:
             if name not in own:
@@ -150,7 +156,10 @@ class FittedPredictor:
         for name, p in self._module.named_parameters():
             for key, value in self._optimiser.state.get(p, {}).items():
                 tensors[f"adam.{name}.{key}"] = value
-        return {n: t.detach().clone() for n, t in tensors.items()}, {"kind": self._kind, "epoch": str(self._epoch)}
+        return {n: t.detach().clone() for n, t in tensors.items()}, {
+            "kind": self._kind,
+            "epoch": str(self._epoch),
+        }
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         epoch = check_kind(metadata, self._kind)
@@ -159,7 +168,9 @@ class FittedPredictor:
         for name, p in self._module.named_parameters():
             if f"adam.{name}.step" in tensors:
                 like = {"step": torch.zeros((), device=p.device), "exp_avg": p, "exp_avg_sq": p}
-                self._optimiser.state[p] = {k: restore(tensors, f"adam.{name}.{k}", v.detach()) for k, v in like.items()}
+                self._optimiser.state[p] = {
+                    k: restore(tensors, f"adam.{name}.{k}", v.detach()) for k, v in like.items()
+                }
         self._epoch = epoch
 
 

@@ -43,7 +43,11 @@ def residual(basis: Tensor, matrices: Tensor) -> Tensor:
     if k == 0:
         return residual(b[:0], m)
     starts = torch.randn(STARTS, k, generator=random_stream(0, 7), dtype=torch.float64)
-    starts = starts / starts.norm(dim=1, keepdim=True) * torch.linspace(0.5, 6.0, STARTS, dtype=torch.float64)[:, None]
+    starts = (
+        starts
+        / starts.norm(dim=1, keepdim=True)
+        * torch.linspace(0.5, 6.0, STARTS, dtype=torch.float64)[:, None]
+    )
     w = torch.cat([torch.zeros(1, k, dtype=torch.float64), starts]).expand(count, -1, -1)
     w = torch.cat([lie.project(frame, _log(m))[:, None], w], 1).contiguous()  # [m, S, k]
     target = m[:, None]

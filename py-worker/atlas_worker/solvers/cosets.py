@@ -29,17 +29,22 @@ class CosetParams:
     batch_size: int = param(2, "Samples a step", minimum=1)
     charts: int = param(4, "Charts a step, drawn at random", minimum=1)
     learning_rate: float = param(0.1, "Adam's, falling to 1 % of it by a cosine", minimum=0)
-    threshold: float = param(0.25, "Relative error up to which a matrix counts as a symmetry", minimum=0, maximum=1)
+    threshold: float = param(
+        0.25, "Relative error up to which a matrix counts as a symmetry", minimum=0, maximum=1
+    )
     evaluation: int = param(4, "Samples in each batch of the final evaluation, on every chart", minimum=1)
 
 
 def normalised(matrices: Tensor) -> Tensor:
     """``M / |det M|^(1/n)`` of ``[..., n, n]``."""
     det = torch.linalg.det(matrices).abs().clamp(min=1e-12)
-    return matrices / det.pow(1 / matrices.shape[-1])[..., None, None]
+    roots: Tensor = det.pow(1 / matrices.shape[-1])
+    return matrices / roots[..., None, None]
 
 
-@register("coset_solver", "descent", "Descent on the equivariance loss from many random matrices", CosetParams)
+@register(
+    "coset_solver", "descent", "Descent on the equivariance loss from many random matrices", CosetParams
+)
 class CosetDescent:
     """Minimise ``E[L(f_c(gx), g f_c(x))]`` over single matrices ``g = M / |det M|^(1/n)``, many at once.
 
@@ -82,7 +87,9 @@ class CosetDescent:
         recent: list[Tensor] = []
         for i in range(p.steps):
             done = (self._epoch + i / p.steps) / max(self._total, 1)
-            self._adam.param_groups[0]["lr"] = p.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+            self._adam.param_groups[0]["lr"] = p.learning_rate * (
+                0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+            )
             batch = draw_batch(task, generator, p.batch_size, p.charts)
             g = normalised(self._free)[:, None, None].expand(-1, *batch.shape, -1, -1)
             loss = task.loss(batch, g).flatten(1).mean(1)

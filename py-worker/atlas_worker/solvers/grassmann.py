@@ -23,24 +23,39 @@ EVALUATION_BATCHES = 4
 
 @dataclass(frozen=True)
 class GrassmannParams:
-    starts: int = param(6, "Random starts, all in one batch; the worse half is dropped after each epoch", minimum=1, maximum=256)
+    starts: int = param(
+        6,
+        "Random starts, all in one batch; the worse half is dropped after each epoch",
+        minimum=1,
+        maximum=256,
+    )
     steps: int = param(60, "Steps in an epoch", minimum=1)
     batch_size: int = param(4, "Samples a step", minimum=1)
     charts: int = param(6, "Charts a step, drawn at random", minimum=1)
     learning_rate: float = param(0.1, "Adam's, falling to 1 % of it by a cosine", minimum=0)
     scale: float = param(1.0, "Standard deviation of η along a unit generator", minimum=1e-3, maximum=10)
-    threshold: float = param(0.25, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1)
+    threshold: float = param(
+        0.25, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1
+    )
     evaluation: int = param(8, "Samples in each batch of the final evaluation, on every chart", minimum=1)
 
 
 def check_k(k: int, n: int) -> None:
     """Raise ``InvalidInput`` unless ``1 <= k <= n²``."""
     if not 1 <= k <= n * n:
-        raise InvalidInput(f"k is {k}", "algebra.k", f"from 1 to {n * n}, the dimension of gl({n})", "choose another k")
+        raise InvalidInput(
+            f"k is {k}", "algebra.k", f"from 1 to {n * n}, the dimension of gl({n})", "choose another k"
+        )
 
 
 def report_algebra(
-    task: Task, generators: Tensor, starts: list[float], scale: float, threshold: float, samples: int, seed: int
+    task: Task,
+    generators: Tensor,
+    starts: list[float],
+    scale: float,
+    threshold: float,
+    samples: int,
+    seed: int,
 ) -> AlgebraReport:
     """Measure what was learnt: every generator, and the spectrum over an orthonormal basis of gl(n) that begins with their span.
 
@@ -77,14 +92,20 @@ def report_algebra(
         noise_floor=float(along.resampling[order][: max(found, 1)].mean()),
         found=found,
         spectrum=[
-            SpectrumEntry(everything[i].cpu(), float(spectrum.loss[i]), float(spectrum_errors[i])) for i in ranked.tolist()
+            SpectrumEntry(everything[i].cpu(), float(spectrum.loss[i]), float(spectrum_errors[i]))
+            for i in ranked.tolist()
         ],
         start_losses=sorted(starts),
         verdict=verdict,
     )
 
 
-@register("algebra_solver", "grassmann", "Equivariance loss over orthonormal frames, several starts", GrassmannParams)
+@register(
+    "algebra_solver",
+    "grassmann",
+    "Equivariance loss over orthonormal frames, several starts",
+    GrassmannParams,
+)
 class GrassmannSolver:
     """Minimise ``Σ_c log E[L(f_c(gx), g f_c(x))]``, ``g = exp(Σ η_i B_i)``, over orthonormal frames ``B [k, n, n]``.
 
@@ -120,7 +141,9 @@ class GrassmannSolver:
         generator = random_stream(self._seed, 1, self._epoch)
         for i in range(p.steps):
             done = (self._epoch + i / p.steps) / max(self._total, 1)
-            self._adam.param_groups[0]["lr"] = p.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+            self._adam.param_groups[0]["lr"] = p.learning_rate * (
+                0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+            )
             batch = draw_batch(task, generator, p.batch_size, p.charts)
             eta = draw_coefficients(batch, generator, self._k, p.scale)
             per_chart = self._losses(batch, lie.frame(self._free), eta)
@@ -156,11 +179,16 @@ class GrassmannSolver:
         """``[S, C]``: the loss of frames ``[S, k, n, n]`` on every chart, mean over samples."""
         return self._task.loss(batch, lie.expm(lie.combine(frames[:, None, None], eta))).mean(1)
 
-    def _set(self, free: Tensor, step: Tensor | None = None, moments: Mapping[str, Tensor] | None = None) -> None:
+    def _set(
+        self, free: Tensor, step: Tensor | None = None, moments: Mapping[str, Tensor] | None = None
+    ) -> None:
         self._free = free.clone().requires_grad_(True)
         self._adam = torch.optim.Adam([self._free], lr=self._p.learning_rate)
         if step is not None and moments is not None:
-            self._adam.state[self._free] = {"step": step.clone(), **{k: v.clone() for k, v in moments.items()}}
+            self._adam.state[self._free] = {
+                "step": step.clone(),
+                **{k: v.clone() for k, v in moments.items()},
+            }
 
     def report(self) -> AlgebraReport:
         best = lie.frame(self._free.detach())[0]

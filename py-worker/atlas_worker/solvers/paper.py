@@ -26,8 +26,12 @@ class PaperParams:
     r1: float = param(0.05, "Weight of the orthogonality regulariser", minimum=0)
     r2: float = param(1.0, "Entries are rewarded for growing up to this size", minimum=0)
     r3: float = param(0.35, "Weight of the growth regulariser", minimum=0)
-    standard_basis: bool = param(False, "Inner products of absolute entries: pushes generators to disjoint supports")
-    threshold: float = param(0.25, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1)
+    standard_basis: bool = param(
+        False, "Inner products of absolute entries: pushes generators to disjoint supports"
+    )
+    threshold: float = param(
+        0.25, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1
+    )
     evaluation: int = param(8, "Samples in each batch of the final evaluation, on every chart", minimum=1)
 
 
@@ -38,8 +42,9 @@ def regulariser(basis: Tensor, p: PaperParams) -> Tensor:
     unit = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-12) * math.sqrt(n)
     if p.standard_basis:
         unit = unit.abs()
-    overlaps = (unit @ unit.T).abs().triu(1).sum()
-    return p.r1 * overlaps - p.r3 * flat.clamp(-p.r2, p.r2).norm(dim=1).mean()
+    overlaps: Tensor = (unit @ unit.T).abs().triu(1).sum()
+    growth: Tensor = flat.clamp(-p.r2, p.r2).norm(dim=1).mean()
+    return p.r1 * overlaps - p.r3 * growth
 
 
 @register("algebra_solver", "paper", "The published gradient solver (METHOD 2.2)", PaperParams)
@@ -85,11 +90,16 @@ class PaperSolver:
             on_step(i + 1, steps, {"loss": float(loss.detach())})
         check_finite(self._basis.detach(), "the generators")
         self._epoch += 1
-        return {"loss": total / task.samples, "norm": float(self._basis.detach().flatten(1).norm(dim=1).mean())}
+        return {
+            "loss": total / task.samples,
+            "norm": float(self._basis.detach().flatten(1).norm(dim=1).mean()),
+        }
 
     def report(self) -> AlgebraReport:
         p = self._p
-        return report_algebra(self._task, self._basis.detach().clone(), [], 1.0, p.threshold, p.evaluation, self._seed)
+        return report_algebra(
+            self._task, self._basis.detach().clone(), [], 1.0, p.threshold, p.evaluation, self._seed
+        )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {"basis": self._basis.detach()}
@@ -104,5 +114,8 @@ class PaperSolver:
         self._set(basis)
         if "adam.step" in tensors:
             moments = {k: restore(tensors, f"adam.{k}", like) for k in ("exp_avg", "exp_avg_sq")}
-            self._adam.state[self._basis] = {"step": restore(tensors, "adam.step", torch.zeros(())), **moments}
+            self._adam.state[self._basis] = {
+                "step": restore(tensors, "adam.step", torch.zeros(())),
+                **moments,
+            }
         self._epoch = epoch
