@@ -102,7 +102,10 @@ class Task(Protocol):
     def batch(self, indices: Tensor, charts: Tensor | None = None) -> Batch: ...
 
     def loss(self, batch: Batch, g: Tensor) -> Tensor:
-        """Equivariance loss ``L(f(g·x), g·f(x)) [..., B, C]``, differentiable in ``g [..., B, C, n, n]``."""
+        """Equivariance loss ``L(f(g·x), g·f(x)) [..., B, C]``, differentiable in ``g [..., B, C, n, n]``.
+
+        g may be on the CPU whatever the batch is on; the loss comes back to where g is.
+        """
         ...
 
     def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
@@ -122,8 +125,6 @@ class EquivarianceErrors:
     """``|f(gx) - f(x)| + |g f(x) - f(x)|``, never less than ``distance``."""
     resampling: Tensor
     """How far ``distance`` may be the interpolation's doing: both sides' change under a finer interpolation."""
-    residual: Tensor
-    """``f(gx) - g f(x)`` itself, ``[..., B, C, out, ...]``."""
 
 
 class SymmetryTask:
@@ -164,12 +165,15 @@ class SymmetryTask:
             return Batch(x, self._comparable(y, channels=2), charts)
 
     def loss(self, batch: Batch, g: Tensor) -> Tensor:
-        return self._loss(
+        home, g = g.device, g.to(batch.x.device)
+        loss = self._loss(
             self._predict(batch, g, self._action), self._action.act_out(g, batch.reference), g.dim() - 2
         )
+        return loss.to(home)
 
     @torch.no_grad()
     def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
+        home, g = g.device, g.to(batch.x.device)
         lead = g.dim() - 2
         predicted, target = self._predict(batch, g, self._action), self._action.act_out(g, batch.reference)
         comparable = self._comparable(predicted, lead)
@@ -181,11 +185,10 @@ class SymmetryTask:
                 self._comparable(self._predict(batch, g, fine), lead) - comparable, lead
             ) + _mean_abs(fine.act_out(g, batch.reference) - target, lead)
         return EquivarianceErrors(
-            loss=self._loss(predicted, target, lead),
-            distance=_mean_abs(comparable - target, lead),
-            motion=_mean_abs(comparable - still, lead) + _mean_abs(target - still, lead),
-            resampling=resampling,
-            residual=comparable - target,
+            loss=self._loss(predicted, target, lead).to(home),
+            distance=_mean_abs(comparable - target, lead).to(home),
+            motion=(_mean_abs(comparable - still, lead) + _mean_abs(target - still, lead)).to(home),
+            resampling=resampling.to(home),
         )
 
     def _predict(self, batch: Batch, g: Tensor, action: Action) -> Tensor:

@@ -167,7 +167,9 @@ class WideParams:
     width: int = param(8, "Channels of the hidden layers", minimum=1, maximum=512)
     layers: int = param(4, "3×3 convolutions on the coarse lattice", minimum=1, maximum=64)
     stride: int = param(4, "Pixels between the points of the coarse lattice", minimum=1, maximum=32)
-    negative_slope: float = param(0.5, "Slope of LeakyReLU for negative arguments", minimum=0, maximum=1)
+    negative_slope: float = param(
+        0.7, "Slope of LeakyReLU for negative arguments; near 1 it extrapolates well", minimum=0, maximum=1
+    )
 
 
 @register(

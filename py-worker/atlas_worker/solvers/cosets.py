@@ -24,7 +24,9 @@ EVALUATION_BATCHES = 4
 @dataclass(frozen=True)
 class CosetParams:
     candidates: int = param(16, "Random matrices to start from", minimum=1, maximum=4096)
-    keep: int = param(8, "Best candidates among which components are told apart", minimum=1)
+    keep: int = param(
+        8, "Best candidates among which components are told apart, half of each sign of det", minimum=1
+    )
     steps: int = param(100, "Steps in an epoch", minimum=1)
     batch_size: int = param(2, "Samples a step", minimum=1)
     charts: int = param(4, "Charts a step, drawn at random", minimum=1)
@@ -125,13 +127,15 @@ class CosetDescent:
                     ]
                 ).mean(0)
             )
-        loss, distance, motion, resampling = torch.stack(rows).cpu().unbind(1)
+        loss, distance, motion, resampling = torch.stack(rows).unbind(1)
         scale = motion.clamp(min=float(motion.median())).clamp(min=1e-30)
         relative = distance / scale
-        order = torch.argsort(loss)
-        best = order[: p.keep]
-        good = [i for i in best.tolist() if float(relative[i]) <= p.threshold]
-        labels, _ = compare(self._identity, g[good].cpu()) if good else ([], None)
+        order = torch.argsort(loss).tolist()
+        # The sign of det tells components apart for sure; half the places for each, so that neither crowds out the other.
+        sides = [[i for i in order if float(torch.linalg.det(g[i])) * sign > 0] for sign in (1, -1)]
+        best = {i for side in sides for i in side[: math.ceil(p.keep / 2)]}
+        good = [i for i in order if i in best and float(relative[i]) <= p.threshold]
+        labels, _ = compare(self._identity, g[good]) if good else ([], None)
         kept: list[int] = []
         component: dict[int, int] = {}
         for i, label in zip(good, labels, strict=True):
@@ -139,16 +143,16 @@ class CosetDescent:
                 kept.append(i)
             component[i] = label
         candidates = []
-        for rank, i in enumerate(order.tolist()):
+        for i in order:
             if float(relative[i]) > p.threshold:
                 verdict = "loss"
-            elif rank >= p.keep:
+            elif i not in best:
                 verdict = "rank"
             else:
                 verdict = "kept" if i in kept else "duplicate"
-            candidates.append(CosetCandidate(g[i].cpu(), float(loss[i]), verdict, component.get(i, 0)))
+            candidates.append(CosetCandidate(g[i], float(loss[i]), verdict, component.get(i, 0)))
         return CosetReport(
-            matrices=g[kept].cpu(),
+            matrices=g[kept],
             losses=[float(loss[i]) for i in kept],
             noise_floor=float(resampling[kept].mean()) if kept else 0.0,
             candidates=candidates,

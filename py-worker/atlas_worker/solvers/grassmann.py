@@ -92,7 +92,7 @@ def report_algebra(
         noise_floor=float(along.resampling[order][: max(found, 1)].mean()),
         found=found,
         spectrum=[
-            SpectrumEntry(everything[i].cpu(), float(spectrum.loss[i]), float(spectrum_errors[i]))
+            SpectrumEntry(everything[i], float(spectrum.loss[i]), float(spectrum_errors[i]))
             for i in ranked.tolist()
         ],
         start_losses=sorted(starts),
@@ -166,7 +166,7 @@ class GrassmannSolver:
             batch = draw_batch(self._task, generator, self._p.evaluation, self._task.charts)
             eta = draw_coefficients(batch, generator, self._k, self._p.scale)
             for s, frame in enumerate(lie.frame(self._free)):
-                scores[s] += self._losses(batch, frame[None], eta)[0].clamp(min=1e-12).log().mean().cpu()
+                scores[s] += self._losses(batch, frame[None], eta)[0].clamp(min=1e-12).log().mean()
         check_finite(scores, "the equivariance loss")
         order = torch.argsort(scores)[: max(len(scores) // 2, min(2, len(scores)))]
         self._scores = (scores[order] / EVALUATION_BATCHES).exp()

@@ -37,8 +37,8 @@ def draw_batch(task: Task, generator: torch.Generator, samples: int, charts: int
 
 
 def draw_coefficients(batch: Batch, generator: torch.Generator, k: int, scale: float) -> Tensor:
-    """``η ~ N(0, scale² I_k)`` for each sample and chart: ``[B, C, k]``, on the batch's device."""
-    return (torch.randn(*batch.shape, k, generator=generator) * scale).to(batch.x.device)
+    """``η ~ N(0, scale² I_k)`` for each sample and chart: ``[B, C, k]``."""
+    return torch.randn(*batch.shape, k, generator=generator) * scale
 
 
 def measure(task: Task, batches: list[Batch], directions: Tensor, scale: float, seed: int) -> Directions:
@@ -56,7 +56,7 @@ def measure(task: Task, batches: list[Batch], directions: Tensor, scale: float, 
     if not rows or not len(directions):
         empty = torch.zeros(len(directions))
         return Directions(empty, empty, empty, empty)
-    mean = torch.stack(rows).mean(0).cpu()
+    mean = torch.stack(rows).mean(0)
     return Directions(*mean.unbind(1))
 
 
