@@ -39,7 +39,7 @@ def transform(field: Tensor, g: Tensor, radius_out: int, interpolation: Interpol
             f"at most {size // 2}",
         )
     inverse = torch.linalg.inv_ex(g).inverse
-    if not bool(torch.isfinite(inverse).all()):
+    if not bool((torch.isfinite(inverse) & torch.isfinite(g)).all()):
         raise InvalidInput(
             "a matrix to move a field by is singular or not finite", "g", "an invertible matrix"
         )
