@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +14,9 @@ from ..registry import param, register
 from ..roles import CosetCandidate, CosetReport
 from ..trainable import StepCallback
 from .components import compare
+from .descent import Descent
 from .measure import draw_batch
-from .state import check_finite, check_kind, random_stream, restore
+from .state import check_finite, random_stream
 
 EVALUATION_BATCHES = 4
 
@@ -47,11 +47,13 @@ def normalised(matrices: Tensor) -> Tensor:
 @register(
     "coset_solver", "descent", "Descent on the equivariance loss from many random matrices", CosetParams
 )
-class CosetDescent:
+class CosetDescent(Descent):
     """Minimise ``E[L(f_c(gx), g f_c(x))]`` over single matrices ``g = M / |det M|^(1/n)``, many at once.
 
     Every candidate sees the same data, whose frozen target ``f(x)`` is computed once.
     """
+
+    kind = "descent"
 
     def __init__(self, params: CosetParams, *, task: Task, identity: Tensor, epochs: int, seed: int) -> None:
         if identity.dim() != 3 or identity.shape[1:] != (task.n, task.n):
@@ -61,25 +63,9 @@ class CosetDescent:
                 f"[k, {task.n}, {task.n}]",
                 "give the algebra of a task of the same dimension",
             )
-        self._p, self._task, self._identity, self._total, self._seed = params, task, identity, epochs, seed
-        self._epoch = 0
-        self._set(torch.randn(params.candidates, task.n, task.n, generator=random_stream(seed, 0)))
-
-    @property
-    def epoch(self) -> int:
-        return self._epoch
-
-    @property
-    def total_epochs(self) -> int:
-        return self._total
-
-    @property
-    def memory_bytes(self) -> int:
-        return 3 * 4 * self._free.numel()
-
-    def _set(self, free: Tensor) -> None:
-        self._free = free.clone().requires_grad_(True)
-        self._adam = torch.optim.Adam([self._free], lr=self._p.learning_rate)
+        self._p, self._task, self._identity, self._seed = params, task, identity, seed
+        draws = torch.randn(params.candidates, task.n, task.n, generator=random_stream(seed, 0))
+        super().__init__(draws, params.learning_rate, epochs)
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """``steps`` steps of Adam on every candidate; returns the best one's ``loss`` over the last ten."""
@@ -88,16 +74,11 @@ class CosetDescent:
         generator = random_stream(self._seed, 1, self._epoch)
         recent: list[Tensor] = []
         for i in range(p.steps):
-            done = (self._epoch + i / p.steps) / max(self._total, 1)
-            self._adam.param_groups[0]["lr"] = p.learning_rate * (
-                0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
-            )
+            self._anneal(i / p.steps)
             batch = draw_batch(task, generator, p.batch_size, p.charts)
             g = normalised(self._free)[:, None, None].expand(-1, *batch.shape, -1, -1)
             loss = task.loss(batch, g).flatten(1).mean(1)
-            self._adam.zero_grad()
-            loss.sum().backward()
-            self._adam.step()
+            self._step(loss.sum())
             recent = [*recent[-9:], loss.detach()]
             on_step(i + 1, p.steps, {"loss": float(loss.detach().min())} if i % 4 == 0 else {})
         check_finite(self._free.detach(), "a candidate")
@@ -157,18 +138,3 @@ class CosetDescent:
             noise_floor=float(resampling[kept].mean()) if kept else 0.0,
             candidates=candidates,
         )
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        tensors = {"free": self._free.detach()}
-        for key, value in self._adam.state.get(self._free, {}).items():
-            tensors[f"adam.{key}"] = value
-        return {n: t.clone() for n, t in tensors.items()}, {"kind": "descent", "epoch": str(self._epoch)}
-
-    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        epoch = check_kind(metadata, "descent")
-        like = self._free.detach()
-        self._set(restore(tensors, "free", like))
-        if "adam.step" in tensors:
-            moments = {k: restore(tensors, f"adam.{k}", like) for k in ("exp_avg", "exp_avg_sq")}
-            self._adam.state[self._free] = {"step": restore(tensors, "adam.step", torch.zeros(())), **moments}
-        self._epoch = epoch

@@ -15,8 +15,9 @@ from ..errors import InvalidInput
 from ..registry import param, register
 from ..roles import AlgebraReport, SpectrumEntry
 from ..trainable import StepCallback
+from .descent import Descent
 from .measure import draw_batch, draw_coefficients, measure, relative_errors
-from .state import check_finite, check_kind, random_stream, restore
+from .state import check_finite, random_stream, restore
 
 EVALUATION_BATCHES = 4
 
@@ -106,7 +107,7 @@ def report_algebra(
     "Equivariance loss over orthonormal frames, several starts",
     GrassmannParams,
 )
-class GrassmannSolver:
+class GrassmannSolver(Descent):
     """Minimise ``Σ_c log E[L(f_c(gx), g f_c(x))]``, ``g = exp(Σ η_i B_i)``, over orthonormal frames ``B [k, n, n]``.
 
     The frame is the Gram-Schmidt of free matrices, so scale and mutual angles need no regularisers. The logarithm makes it the
@@ -114,25 +115,14 @@ class GrassmannSolver:
     near an obstacle) is not let drown those that are.
     """
 
+    kind = "grassmann"
+
     def __init__(self, params: GrassmannParams, *, task: Task, k: int, epochs: int, seed: int) -> None:
         check_k(k, task.n)
-        self._p, self._task, self._k, self._total, self._seed = params, task, k, epochs, seed
-        self._epoch = 0
+        self._p, self._task, self._k, self._seed = params, task, k, seed
         draws = torch.randn(params.starts, k, task.n, task.n, generator=random_stream(seed, 0))
-        self._set(lie.frame(draws))
+        super().__init__(lie.frame(draws), params.learning_rate, epochs)
         self._scores = torch.full((params.starts,), math.inf)
-
-    @property
-    def epoch(self) -> int:
-        return self._epoch
-
-    @property
-    def total_epochs(self) -> int:
-        return self._total
-
-    @property
-    def memory_bytes(self) -> int:
-        return 3 * 4 * self._free.numel()
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """``steps`` steps of Adam, then the starts are compared on fresh data; returns the best one's ``loss``."""
@@ -140,17 +130,11 @@ class GrassmannSolver:
         task.refresh()
         generator = random_stream(self._seed, 1, self._epoch)
         for i in range(p.steps):
-            done = (self._epoch + i / p.steps) / max(self._total, 1)
-            self._adam.param_groups[0]["lr"] = p.learning_rate * (
-                0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
-            )
+            self._anneal(i / p.steps)
             batch = draw_batch(task, generator, p.batch_size, p.charts)
             eta = draw_coefficients(batch, generator, self._k, p.scale)
             per_chart = self._losses(batch, lie.frame(self._free), eta)
-            self._adam.zero_grad()
-            objective = per_chart.clamp(min=1e-12).log().mean(1)
-            objective.sum().backward()
-            self._adam.step()
+            self._step(per_chart.clamp(min=1e-12).log().mean(1).sum())
             on_step(i + 1, p.steps, {"loss": float(per_chart.detach().mean(1).min())} if i % 4 == 0 else {})
         check_finite(self._free.detach(), "the generators")
         self._compare()
@@ -170,25 +154,15 @@ class GrassmannSolver:
         check_finite(scores, "the equivariance loss")
         order = torch.argsort(scores)[: max(len(scores) // 2, min(2, len(scores)))]
         self._scores = (scores[order] / EVALUATION_BATCHES).exp()
-        kept = self._free[order].detach()
-        moments = {k: v[order] for k, v in self._adam.state[self._free].items() if k != "step"}
-        step = self._adam.state[self._free]["step"]
-        self._set(kept, step, moments)
+        adam = {
+            name: value if name == "step" else value[order]
+            for name, value in self._adam.state[self._free].items()
+        }
+        self._set(self._free[order], adam)
 
     def _losses(self, batch: Batch, frames: Tensor, eta: Tensor) -> Tensor:
         """``[S, C]``: the loss of frames ``[S, k, n, n]`` on every chart, mean over samples."""
         return self._task.loss(batch, lie.expm(lie.combine(frames[:, None, None], eta))).mean(1)
-
-    def _set(
-        self, free: Tensor, step: Tensor | None = None, moments: Mapping[str, Tensor] | None = None
-    ) -> None:
-        self._free = free.clone().requires_grad_(True)
-        self._adam = torch.optim.Adam([self._free], lr=self._p.learning_rate)
-        if step is not None and moments is not None:
-            self._adam.state[self._free] = {
-                "step": step.clone(),
-                **{k: v.clone() for k, v in moments.items()},
-            }
 
     def report(self) -> AlgebraReport:
         best = lie.frame(self._free.detach())[0]
@@ -197,19 +171,11 @@ class GrassmannSolver:
         return report_algebra(self._task, best, starts, p.scale, p.threshold, p.evaluation, self._seed)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        tensors = {"free": self._free.detach(), "scores": self._scores}
-        for key, value in self._adam.state.get(self._free, {}).items():
-            tensors[f"adam.{key}"] = value
-        return {n: t.clone() for n, t in tensors.items()}, {"kind": "grassmann", "epoch": str(self._epoch)}
+        tensors, metadata = super().state()
+        return {**tensors, "scores": self._scores.clone()}, metadata
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        epoch = check_kind(metadata, "grassmann")
-        starts = len(tensors["free"]) if "free" in tensors else 0
-        like = torch.zeros(starts, self._k, self._task.n, self._task.n)
-        free, scores = restore(tensors, "free", like), restore(tensors, "scores", torch.zeros(starts))
-        if "adam.step" in tensors:
-            moments = {k: restore(tensors, f"adam.{k}", like) for k in ("exp_avg", "exp_avg_sq")}
-            self._set(free, restore(tensors, "adam.step", torch.zeros(())), moments)
-        else:
-            self._set(free)
-        self._scores, self._epoch = scores, epoch
+        starts = len(tensors["free"]) if "free" in tensors else 0  # it falls from epoch to epoch
+        scores = restore(tensors, "scores", torch.zeros(starts))
+        self._load(tensors, metadata, torch.zeros(starts, self._k, self._task.n, self._task.n))
+        self._scores = scores

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +13,10 @@ from ..actions import Task
 from ..registry import param, register
 from ..roles import AlgebraReport
 from ..trainable import StepCallback
+from .descent import Descent
 from .grassmann import check_k, report_algebra
 from .measure import draw_coefficients
-from .state import check_finite, check_kind, random_stream, restore
+from .state import check_finite, random_stream
 
 
 @dataclass(frozen=True)
@@ -48,30 +48,19 @@ def regulariser(basis: Tensor, p: PaperParams) -> Tensor:
 
 
 @register("algebra_solver", "paper", "The published gradient solver (METHOD 2.2)", PaperParams)
-class PaperSolver:
+class PaperSolver(Descent):
     """Adam on ``E[L(f_c(gx), g f_c(x))] + reg`` over ``B [k, n, n]``, one pass over the data an epoch."""
+
+    kind = "paper"
 
     def __init__(self, params: PaperParams, *, task: Task, k: int, epochs: int, seed: int) -> None:
         check_k(k, task.n)
-        self._p, self._task, self._total, self._seed = params, task, epochs, seed
-        self._epoch = 0
-        self._set(0.02 * torch.randn(k, task.n, task.n, generator=random_stream(seed, 0)))
-
-    @property
-    def epoch(self) -> int:
-        return self._epoch
-
-    @property
-    def total_epochs(self) -> int:
-        return self._total
-
-    @property
-    def memory_bytes(self) -> int:
-        return 3 * 4 * self._basis.numel()
-
-    def _set(self, basis: Tensor) -> None:
-        self._basis = basis.clone().requires_grad_(True)
-        self._adam = torch.optim.Adam([self._basis], lr=self._p.learning_rate)
+        self._p, self._task, self._seed = params, task, seed
+        super().__init__(
+            0.02 * torch.randn(k, task.n, task.n, generator=random_stream(seed, 0)),
+            params.learning_rate,
+            epochs,
+        )
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         p, task = self._p, self._task
@@ -81,41 +70,20 @@ class PaperSolver:
         steps, total = math.ceil(task.samples / p.batch_size), 0.0
         for i, indices in enumerate(order.split(p.batch_size)):
             batch = task.batch(indices)
-            eta = draw_coefficients(batch, generator, len(self._basis), 1.0)
-            loss = task.loss(batch, lie.expm(lie.combine(self._basis, eta))).mean()
-            self._adam.zero_grad()
-            (loss + regulariser(self._basis, p)).backward()
-            self._adam.step()
+            eta = draw_coefficients(batch, generator, len(self._free), 1.0)
+            loss = task.loss(batch, lie.expm(lie.combine(self._free, eta))).mean()
+            self._step(loss + regulariser(self._free, p))
             total += float(loss.detach()) * len(indices)
             on_step(i + 1, steps, {"loss": float(loss.detach())})
-        check_finite(self._basis.detach(), "the generators")
+        check_finite(self._free.detach(), "the generators")
         self._epoch += 1
         return {
             "loss": total / task.samples,
-            "norm": float(self._basis.detach().flatten(1).norm(dim=1).mean()),
+            "norm": float(self._free.detach().flatten(1).norm(dim=1).mean()),
         }
 
     def report(self) -> AlgebraReport:
         p = self._p
         return report_algebra(
-            self._task, self._basis.detach().clone(), [], 1.0, p.threshold, p.evaluation, self._seed
+            self._task, self._free.detach().clone(), [], 1.0, p.threshold, p.evaluation, self._seed
         )
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        tensors = {"basis": self._basis.detach()}
-        for key, value in self._adam.state.get(self._basis, {}).items():
-            tensors[f"adam.{key}"] = value
-        return {n: t.clone() for n, t in tensors.items()}, {"kind": "paper", "epoch": str(self._epoch)}
-
-    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        epoch = check_kind(metadata, "paper")
-        like = self._basis.detach()
-        basis = restore(tensors, "basis", like)
-        self._set(basis)
-        if "adam.step" in tensors:
-            moments = {k: restore(tensors, f"adam.{k}", like) for k in ("exp_avg", "exp_avg_sq")}
-            self._adam.state[self._basis] = {
-                "step": restore(tensors, "adam.step", torch.zeros(())),
-                **moments,
-            }
-        self._epoch = epoch
