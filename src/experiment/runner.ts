@@ -110,6 +110,7 @@ async function carryOut(
       device: choice.device,
       threads: choice.threads,
       onLog: (line) => progress.debug(line),
+      onSetup: (line) => progress.info(line),
       signal,
     });
     session = await worker.openSession({ label: run.id, device: choice.device ?? "auto" });

@@ -15,6 +15,8 @@ export interface ConnectOptions {
   threads?: number;
   /** Told every line that a local worker writes, and what its set-up has to say. */
   onLog?: (line: string) => void;
+  /** Told what set-up does when a local worker's environment must first be installed, line by line; minutes may pass. */
+  onSetup?: (line: string) => void;
   /** Aborted: connecting is given up, and so is every later call but those that cancel or close something. */
   signal?: AbortSignal;
 }
@@ -26,11 +28,11 @@ export interface ConnectOptions {
  * @throws WorkerUnavailable when it does not start or answer, or speaks another protocol version
  */
 export async function connectWorker(options: ConnectOptions = {}): Promise<Worker> {
-  const { worker = "local", device = "auto", threads, onLog, signal } = options;
+  const { worker = "local", device = "auto", threads, onLog, onSetup, signal } = options;
   signal?.throwIfAborted();
   if (worker !== "local") return Worker.connect(parseAddress(worker), { signal });
   const { ensureVenv } = await import("../setup/venv.js");
-  const { python, workerDir } = await ensureVenv({ onProgress: onLog });
+  const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
   return Worker.connect(await startLocalWorker({ python, workerDir, device, threads, onLog, signal }), {
     signal,
   });
