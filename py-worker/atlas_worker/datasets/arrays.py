@@ -46,6 +46,16 @@ class ArraysDataset:
                     f"dataset.tensors.{name}",
                     "[N, channels, H, W]",
                 )
+            if not tensors[name].numel():
+                raise InvalidInput(f"{name} are empty", f"dataset.tensors.{name}", "at least one sample")
+        for name in tensors:
+            if name not in ("inputs", "targets"):
+                raise InvalidInput(
+                    f"unknown tensor {name!r}",
+                    f"dataset.tensors.{name}",
+                    "inputs and targets",
+                    "leave it out",
+                )
         self.inputs, self.targets = (
             tensors[n].to(device, torch.float32, copy=True) for n in ("inputs", "targets")
         )

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from atlas_worker.actions import FieldInputs, LossKind, PlanarAction, SymmetryTask
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
