@@ -22,7 +22,7 @@ export const AlgebraResult = z.object({
   losses: z.array(z.number()),
   /** Dimensionless equivariance error along each generator. [k] */
   relativeErrors: z.array(z.number()),
-  /** Loss that an exact symmetry would show. */
+  /** The part of the symmetries' loss that interpolation alone may cause, from a comparison with a finer one. */
   noiseFloor: z.number(),
   /** How many of the generators, from the first, are symmetries. */
   found: z.int().min(0),

@@ -33,7 +33,7 @@ function describeAlgebra(algebra: AlgebraResult, components: number): string[] {
       [
         nameInWords(algebra),
         `${found} generator${found === 1 ? "" : "s"}`,
-        `loss ${found === 1 ? "" : "up to "}${worst.toPrecision(3)} (noise floor ${noiseFloor.toPrecision(3)})`,
+        `loss ${found === 1 ? "" : "up to "}${worst.toPrecision(3)} (interpolation alone: ${noiseFloor.toPrecision(3)})`,
       ].join(", "),
     ),
   ];

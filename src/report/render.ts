@@ -98,7 +98,7 @@ function algebraSection(algebra: AlgebraResult): Html {
     ["Grassmann distance", `${short(identified.grassmannDistance)} rad`],
     ["Closure (mean, worst)", `${closure.mean.toFixed(3)}, ${closure.max.toFixed(3)}`],
     ["Killing signature (+, −, 0)", formatSignature(algebra)],
-    ["Noise floor", short(noiseFloor)],
+    ["Interpolation's share of the loss", short(noiseFloor)],
     ["Verdict", algebra.verdict],
   ];
   return html`<section><h2>Lie algebra</h2>
@@ -142,7 +142,7 @@ function spectrum({ spectrum: entries, losses, relativeErrors, found, noiseFloor
     }),
   );
   const x = measured ? "directions of gl(n), least loss first" : "generators";
-  return html`<h3>Spectrum</h3><p>Equivariance loss along each direction. A symmetry is where it is down at the noise floor, the loss that an exact symmetry would show with this predictor and resampler.</p>
+  return html`<h3>Spectrum</h3><p>Equivariance loss along each direction. A symmetry stands far below the other directions; what is left of its loss is the predictor's own error and, up to the dashed line, the interpolation's.</p>
 ${barPlot(bars, noiseFloor, "spectrum of equivariance losses", { x, y: "loss" })}${legend(
   [
     ["symmetry", "counts as a symmetry"],
@@ -265,7 +265,7 @@ function legend(entries: readonly (readonly [kind: string, meaning: string])[], 
       html`<li><svg width="11" height="11" aria-hidden="true"><rect width="11" height="11" rx="2" class="${kind}"/></svg>${meaning}</li>`,
   )}${
     noiseFloor > 0
-      ? html`<li><svg width="24" height="11" aria-hidden="true"><line x1="0" y1="6" x2="24" y2="6" class="floor"/></svg>noise floor ${short(noiseFloor)}</li>`
+      ? html`<li><svg width="24" height="11" aria-hidden="true"><line x1="0" y1="6" x2="24" y2="6" class="floor"/></svg>interpolation ${short(noiseFloor)}</li>`
       : undefined
   }</ul>`;
 }

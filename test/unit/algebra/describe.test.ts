@@ -7,7 +7,7 @@ import { diagonal, found } from "./helpers.js";
 describe("a result in words", () => {
   it("names the algebra with its angle, shows the generator as learnt, and names the cosets", () => {
     expect(describeResult(planar())).to.deep.equal([
-      "algebra so(2), cosine 0.9998 (1.1°), 1 generator, loss 0.0312 (noise floor 0.0300)",
+      "algebra so(2), cosine 0.9998 (1.1°), 1 generator, loss 0.0312 (interpolation alone: 0.0300)",
       "        [[-0.02, -1.00], [1.00, 0.02]]",
       "cosets  identity, reflection",
       "        [[1.00, 0.00], [0.00, 1.00]]  identity, loss 0.0300",

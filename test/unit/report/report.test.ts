@@ -65,7 +65,7 @@ describe("report", () => {
     for (const part of ["Lie algebra", "Spectrum", "Components", "Candidates", "Training", "Settings"])
       expect(page, part).to.match(new RegExp(`<h[23]>${part}`));
     expect(page).to.contain('aria-label="flow of B₁"').and.contain('aria-label="flow in so(2)"');
-    expect(page).to.contain("noise floor 0.03");
+    expect(page).to.contain("interpolation 0.03");
     expect(render({ result: nothing() })).to.contain("<h1>No symmetry found</h1>");
     expect(render({ result: lorentz() })).to.contain("<h1>so(1,3)⊕R, with parity</h1>");
   });
