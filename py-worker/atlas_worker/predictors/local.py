@@ -61,7 +61,7 @@ class FittedPredictor:
         self._p, self._kind, self._total, self._seed = params, kind, epochs, seed
         self._module = module.to(device)
         self.atlas, self.reach = atlas, cast(ChartwiseModule, module).reach
-        self._x = FieldInputs(dataset.inputs, atlas, self.reach)
+        self._x = FieldInputs(dataset.inputs, atlas, self.reach, margin=0)
         self._y = FieldInputs(dataset.targets, atlas, 0, margin=0)
         self._epoch = 0
         self._optimiser = torch.optim.Adam(self._module.parameters(), lr=params.learning_rate, fused=True)
@@ -127,8 +127,7 @@ class FittedPredictor:
 
     def crops(self, indices: Tensor) -> Tensor:
         """What :meth:`predict` takes, of samples of the predictor's own dataset."""
-        full, cut = self._x.draw(indices, None), self.atlas.margin
-        return full[..., cut : full.shape[-2] - cut, cut : full.shape[-1] - cut]
+        return self._x.draw(indices, None)
 
     def freeze(self) -> Predictor:
         """The predictor as it is now, in evaluation mode and without weight gradients."""

@@ -16,7 +16,7 @@ from ..registry import param, register
 from ..roles import AlgebraReport, SpectrumEntry
 from ..trainable import StepCallback
 from .descent import Descent
-from .measure import draw_batch, draw_coefficients, measure, relative_errors
+from .measure import draw_batch, draw_coefficients, measure, principal_frame, relative_errors
 from .state import check_finite, random_stream, restore
 
 EVALUATION_BATCHES = 4
@@ -49,6 +49,13 @@ def check_k(k: int, n: int) -> None:
         )
 
 
+def evaluation_batches(task: Task, samples: int, seed: int) -> list[Batch]:
+    """What a report is measured on: the predictor as it is now, on every chart."""
+    task.refresh()
+    generator = random_stream(seed, 91)
+    return [draw_batch(task, generator, samples, task.charts) for _ in range(EVALUATION_BATCHES)]
+
+
 def report_algebra(
     task: Task,
     generators: Tensor,
@@ -62,9 +69,7 @@ def report_algebra(
 
     ``generators [k, n, n]`` are reported as they are, never replaced by anything nicer.
     """
-    task.refresh()
-    generator = random_stream(seed, 91)
-    batches = [draw_batch(task, generator, samples, task.charts) for _ in range(EVALUATION_BATCHES)]
+    batches = evaluation_batches(task, samples, seed)
     frame = lie.frame(generators)
     everything = torch.cat([frame, lie.complement(frame)])
     spectrum = measure(task, batches, everything, scale, seed)
@@ -165,9 +170,10 @@ class GrassmannSolver(Descent):
         return self._task.loss(batch, lie.expm(lie.combine(frames[:, None, None], eta))).mean(1)
 
     def report(self) -> AlgebraReport:
-        best = lie.frame(self._free.detach())[0]
+        p, best = self._p, lie.frame(self._free.detach())[0]
         starts = [s for s in self._scores.tolist() if math.isfinite(s)]
-        p = self._p
+        batches = evaluation_batches(self._task, p.evaluation, self._seed)
+        best = principal_frame(self._task, batches, best, p.scale, self._seed)
         return report_algebra(self._task, best, starts, p.scale, p.threshold, p.evaluation, self._seed)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -64,3 +64,22 @@ def relative_errors(along: Directions, typical_motion: float) -> Tensor:
     """ρ of each direction, ``[D]``; 0 where nothing moves at all."""
     scale = along.motion.clamp(min=typical_motion)
     return torch.where(scale > 0, along.distance / scale.clamp(min=1e-30), torch.zeros_like(scale))
+
+
+def principal_frame(task: Task, batches: list[Batch], frame: Tensor, scale: float, seed: int) -> Tensor:
+    """The same span in the frame whose members fail equivariance independently, the best first: ``[k, n, n]``.
+
+    A frame that minimises the loss is determined up to a rotation within its span, so a symmetry may be mixed with a direction
+    that is none. Taking the distance for a norm, polarisation gives its quadratic form on the span, whose eigenvectors are
+    returned in ascending order.
+    """
+    k = len(frame)
+    if k < 2:
+        return frame
+    i, j = torch.triu_indices(k, k, 1)
+    mixed = torch.cat([frame, (frame[i] + frame[j]) / 2**0.5, (frame[i] - frame[j]) / 2**0.5])
+    squares = measure(task, batches, mixed, scale, seed).distance.double().square()
+    form = torch.diag(squares[:k])
+    form[i, j] = form[j, i] = (squares[k : k + len(i)] - squares[k + len(i) :]) / 2
+    vectors = torch.linalg.eigh(form).eigenvectors.to(frame)
+    return torch.einsum("ic,iab->cab", vectors, frame)
