@@ -84,7 +84,8 @@ def residual(basis: Tensor, matrices: Tensor) -> Tensor:
 def compare(basis: Tensor, matrices: Tensor) -> tuple[list[int], Tensor]:
     """Component labels of ``matrices [m, n, n]``, numbered by first appearance, and ``residuals [m, m]`` of ``M_i M_j⁻¹``.
 
-    A matrix joins the first earlier one from which it differs by an element of the identity component.
+    A matrix joins the first earlier one from which it differs by an element of the identity component. Determinants of
+    opposite sign keep matrices apart whatever the residual: exp has none below zero, but comes close to a matrix that nearly is singular.
     Raises ``InvalidInput`` for a singular matrix.
     """
     count, n = matrices.shape[0], matrices.shape[-1]
@@ -93,9 +94,10 @@ def compare(basis: Tensor, matrices: Tensor) -> tuple[list[int], Tensor]:
         raise InvalidInput("a matrix is singular or not finite", "matrices", "invertible matrices")
     pairs = (matrices.double()[:, None] @ inverse[None, :]).reshape(-1, n, n)
     residuals = residual(basis, pairs).reshape(count, count)
+    signs = torch.linalg.slogdet(matrices.double()).sign.tolist()
     labels: list[int] = []
     for i in range(count):
-        same = next((j for j in range(i) if float(residuals[i, j]) < SAME), None)
+        same = next((j for j in range(i) if float(residuals[i, j]) < SAME and signs[i] == signs[j]), None)
         labels.append(max(labels, default=-1) + 1 if same is None else labels[same])
     return labels, residuals
 
