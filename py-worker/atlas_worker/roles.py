@@ -46,6 +46,10 @@ class LocalPredictor(Trainable, Protocol):
         """``[B, C, channels, s, s] -> [B, C, out, s, s]``, evaluation mode, no gradients. Raises ``InvalidInput`` for another shape."""
         ...
 
+    def crops(self, indices: Tensor) -> Tensor:
+        """What :meth:`predict` takes, of samples ``indices [B]`` of the predictor's own dataset."""
+        ...
+
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Weights from elsewhere: ours by name. Raises ``InvalidInput`` naming the first that does not fit."""
         ...
