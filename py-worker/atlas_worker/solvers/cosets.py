@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..actions import Task
+from ..actions import Batch, Task
 from ..errors import InvalidInput
 from ..registry import param, register
 from ..roles import CosetCandidate, CosetReport
@@ -19,6 +19,9 @@ from .measure import draw_batch
 from .state import check_finite, random_stream
 
 EVALUATION_BATCHES = 4
+
+TYPICAL = 15
+"""Random matrices that tell how much the typical one moves."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,12 @@ class CosetDescent(Descent):
                 "give the algebra of a task of the same dimension",
             )
         self._p, self._task, self._identity, self._seed = params, task, identity, seed
-        draws = torch.randn(params.candidates, task.n, task.n, generator=random_stream(seed, 0))
-        super().__init__(draws, params.learning_rate, epochs)
+        super().__init__(self._draws(), params.learning_rate, epochs)
+
+    def _draws(self) -> Tensor:
+        """The random matrices to start from."""
+        n = self._task.n
+        return torch.randn(self._p.candidates, n, n, generator=random_stream(self._seed, 0))
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """``steps`` steps of Adam on every candidate; returns the best one's ``loss`` over the last ten."""
@@ -89,28 +96,17 @@ class CosetDescent(Descent):
     def report(self) -> CosetReport:
         """Rank, drop what is no symmetry, and keep one of each component.
 
-        A candidate's error is relative to what it could be: ``‖f(gx) − f(x)‖ + ‖g f(x) − f(x)‖``, its own or the average
-        candidate's, whichever is more.
+        A candidate's error is relative to what it could be: ``‖f(gx) − f(x)‖ + ‖g f(x) − f(x)‖``, its own or that of the
+        typical matrix of those it started among, whichever is more (an invariant task moves nothing along its symmetries).
         """
         p, task = self._p, self._task
         task.refresh()
         g = normalised(self._free.detach())
         generator = random_stream(self._seed, 2)
         batches = [draw_batch(task, generator, p.evaluation, task.charts) for _ in range(EVALUATION_BATCHES)]
-        rows = []
-        for m in g:
-            errors = [task.errors(b, m.expand(*b.shape, -1, -1)) for b in batches]
-            rows.append(
-                torch.stack(
-                    [
-                        torch.stack([t.mean() for t in (e.loss, e.distance, e.motion, e.resampling)])
-                        for e in errors
-                    ]
-                ).mean(0)
-            )
-        loss, distance, motion, resampling = torch.stack(rows).unbind(1)
-        scale = motion.clamp(min=float(motion.median())).clamp(min=1e-30)
-        relative = distance / scale
+        loss, distance, motion, resampling = self._measure(batches, g)
+        typical = self._measure(batches, normalised(self._draws()[:TYPICAL]))[2].median()
+        relative = distance / motion.clamp(min=float(typical)).clamp(min=1e-30)
         order = torch.argsort(loss).tolist()
         # The sign of det tells components apart for sure; half the places for each, so that neither crowds out the other.
         sides = [[i for i in order if float(torch.linalg.det(g[i])) * sign > 0] for sign in (1, -1)]
@@ -138,3 +134,12 @@ class CosetDescent(Descent):
             noise_floor=float(resampling[kept].mean()) if kept else 0.0,
             candidates=candidates,
         )
+
+    def _measure(self, batches: list[Batch], matrices: Tensor) -> Tensor:
+        """Mean loss, distance, motion and resampling error of every matrix: ``[4, m]``."""
+        rows = []
+        for m in matrices:
+            errors = [self._task.errors(b, m.expand(*b.shape, -1, -1)) for b in batches]
+            means = [[t.mean() for t in (e.loss, e.distance, e.motion, e.resampling)] for e in errors]
+            rows.append(torch.stack([torch.stack(m) for m in means]).mean(0))
+        return torch.stack(rows, 1)
