@@ -1,0 +1,230 @@
+"""Actions, chart inputs and the task they pose."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from atlas_worker import lie
+from atlas_worker.actions import FieldInputs, PlanarAction, SymmetryTask
+from atlas_worker.errors import InvalidInput
+from atlas_worker.fields.atlas import Chart, PlanarAtlas
+from atlas_worker.fields.resample import crop, transform
+from atlas_worker.solvers.measure import draw_batch, measure, relative_errors
+
+from .tasks import J, PointAction, Points, field_task, laplacian, norm_in, point_task, smooth_fields, waves
+
+ATLAS = PlanarAtlas((Chart(10, 12), Chart(15, 9)), r_in=5, r_out=3, margin=2)
+
+
+def same(matrix: Tensor, shape: tuple[int, int]) -> Tensor:
+    return matrix.expand(*shape, *matrix.shape)
+
+
+def test_the_loss_is_zero_for_an_exact_symmetry_and_not_otherwise() -> None:
+    invariant, other = point_task(norm_in(torch.eye(2))), point_task(waves)
+    g = lie.expm(torch.linspace(-3, 3, 16)[:, None, None, None] * J)
+    for task, small in ((invariant, True), (other, False)):
+        loss = task.loss(task.batch(torch.arange(16)), g)
+        assert loss.shape == (16, 1)
+        assert bool(loss.max() < 1e-6) is small
+    # Quarter turns are exact on the lattice, so the Laplacian commutes with them to rounding.
+    task = field_task(laplacian)
+    batch = task.batch(torch.arange(8))
+    assert task.loss(batch, same(J, batch.shape)).max() < 1e-5
+    assert task.loss(batch, same(torch.diag(torch.tensor([1.0, -1.0])), batch.shape)).max() < 1e-5
+    assert task.loss(batch, same(torch.diag(torch.tensor([1.5, 1.0])), batch.shape)).min() > 1e-3
+
+
+def test_the_loss_is_that_of_each_matrix_sample_and_chart() -> None:
+    task = field_task(laplacian)
+    batch = task.batch(torch.arange(3))
+    g = lie.expm(0.4 * torch.randn(4, 3, 2, 2, 2, generator=torch.Generator().manual_seed(0)))
+    loss = task.loss(batch, g)
+    assert loss.shape == (4, 3, 2)
+    for s in range(4):
+        assert torch.allclose(task.loss(batch, g[s]), loss[s], atol=1e-6)
+    action = PlanarAction(11, 7)
+    by_hand = laplacian(action.act_in(g[2], batch.x))
+    by_hand = (crop(by_hand, 7) - transform(batch.reference, g[2], 7)).abs().mean((-3, -2, -1))
+    assert torch.allclose(loss[2], by_hand, atol=1e-6)
+
+
+def test_the_reference_is_computed_once_however_many_matrices_are_tried() -> None:
+    calls: list[torch.Size] = []
+
+    def f(x: Tensor, charts: Tensor | None) -> Tensor:
+        calls.append(x.shape)
+        return norm_in(torch.eye(2))(x)
+
+    task = SymmetryTask(Points(torch.randn(32, 1, 2)), PointAction(2), lambda: f)
+    batch = task.batch(torch.arange(5))
+    assert len(calls) == 1
+    task.loss(batch, same(J, (7, 5, 1)))
+    assert calls[1:] == [torch.Size([35, 1, 2])]  # the moved inputs, all in one call
+    assert not batch.reference.requires_grad
+
+
+def test_the_loss_is_differentiable_in_the_matrix() -> None:
+    task = field_task(laplacian, samples=2)
+    batch = task.batch(torch.arange(2))
+    g = same(lie.expm(0.3 * J), (2, 2)).clone().requires_grad_(True)
+    task.loss(batch, g).sum().backward()
+    assert g.grad is not None
+    assert bool((g.grad.flatten(2).norm(dim=2) > 0).all())
+
+
+def test_cross_entropy_compares_probabilities_with_logits() -> None:
+    def logits(x: Tensor) -> Tensor:
+        return torch.cat([3 * x[..., :1], x[..., 1:] ** 2, 0 * x[..., :1]], -1)
+
+    task = point_task(logits, loss="cross_entropy")
+    batch = task.batch(torch.arange(20))
+    assert torch.allclose(batch.reference, logits(batch.x).softmax(-1))
+    g = same(lie.expm(0.7 * J), batch.shape)
+    loss = task.loss(batch, g)
+    moved = logits(batch.x @ lie.expm(0.7 * J).T)
+    expected = torch.nn.functional.cross_entropy(
+        moved.flatten(0, 1), batch.reference.flatten(0, 1), reduction="none"
+    )
+    assert torch.allclose(loss.flatten(), expected, atol=1e-5)
+    # The least it can be is the reference's own entropy, at the identity.
+    still = task.loss(batch, same(torch.eye(2), batch.shape))
+    entropy = -(batch.reference * batch.reference.log()).sum(-1)
+    assert torch.allclose(still, entropy, atol=1e-5)
+    assert bool((loss >= entropy - 1e-5).all())
+    # Distances are between probabilities all the same.
+    errors = task.errors(batch, g)
+    assert torch.allclose(errors.distance, (moved.softmax(-1) - batch.reference).abs().mean(-1), atol=1e-6)
+
+
+def test_cross_entropy_of_fields_takes_channels_as_classes() -> None:
+    def logits(x: Tensor, charts: Tensor | None) -> Tensor:
+        return torch.cat([2 * x, -x, 0 * x], 2)
+
+    inputs = FieldInputs(smooth_fields(4, 30), ATLAS)
+    task = SymmetryTask(inputs, PlanarAction(5, 3), lambda: logits, "cross_entropy")
+    batch = task.batch(torch.arange(4))
+    assert batch.reference.shape == (4, 2, 3, 11, 11)
+    assert torch.allclose(batch.reference.sum(2), torch.ones(4, 2, 11, 11), atol=1e-5)
+    inner = crop(batch.reference, 3)
+    entropy = -(inner * inner.log()).sum(2).mean((-2, -1))
+    assert torch.allclose(task.loss(batch, same(torch.eye(2), (4, 2))), entropy, atol=1e-5)
+    with pytest.raises(InvalidInput):
+        SymmetryTask(inputs, PlanarAction(5, 3), lambda: logits, "l3")  # type: ignore[arg-type]
+
+
+def test_errors_are_bounded_by_motion_and_vanish_for_a_symmetry() -> None:
+    task = field_task(laplacian)
+    batch = task.batch(torch.arange(4))
+    g = lie.expm(0.5 * torch.randn(6, 4, 2, 2, 2, generator=torch.Generator().manual_seed(1)))
+    errors = task.errors(batch, g)
+    assert errors.distance.shape == (6, 4, 2)
+    assert bool((errors.distance <= errors.motion + 1e-6).all())
+    assert torch.allclose(errors.loss, task.loss(batch, g))
+    assert errors.resampling.min() > 0
+    quarter = task.errors(batch, same(J, batch.shape))
+    assert quarter.distance.max() < 1e-5
+    assert quarter.motion.min() > 0.01
+    assert quarter.resampling.max() < 1e-5  # exact on the lattice whatever the interpolation
+
+
+def test_relative_errors_are_one_across_and_zero_along_a_symmetry() -> None:
+    task = point_task(norm_in(torch.eye(2)))
+    batches = [draw_batch(task, torch.Generator().manual_seed(0), 128, 1)]
+    directions = torch.stack([J, torch.eye(2), torch.diag(torch.tensor([1.0, -1.0]))]) / 2**0.5
+    along = measure(task, batches, directions, 1.0, 0)
+    errors = relative_errors(along, float(along.motion.mean()))
+    assert errors[0] < 1e-5
+    assert errors[1:].min() > 0.7
+    assert errors.max() <= 1 + 1e-6
+
+
+def test_a_constant_function_moves_nothing_and_is_symmetric_in_every_direction() -> None:
+    task = point_task(lambda x: torch.ones_like(x[..., :1]))
+    along = measure(task, [task.batch(torch.arange(4))], J[None], 1.0, 0)
+    assert relative_errors(along, 0.0).tolist() == [0.0]
+
+
+def test_batches_are_of_distinct_charts_in_order() -> None:
+    inputs = Points(torch.arange(20.0).reshape(2, 5, 2))
+    task = SymmetryTask(inputs, PointAction(2), lambda: lambda x, _: x)
+    seen = set()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        batch = draw_batch(task, generator, 2, 3)
+        assert batch.charts is not None
+        chosen = batch.charts.tolist()
+        assert chosen == sorted(set(chosen))
+        assert torch.equal(batch.x[..., 0] % 10, 2.0 * batch.charts.expand(2, 3))
+        seen.update(chosen)
+    assert seen == {0, 1, 2, 3, 4}
+    assert draw_batch(task, generator, 2, 5).charts is None
+
+
+def test_crops_are_the_charts_own_windows() -> None:
+    fields = torch.arange(2 * 30 * 28.0).reshape(2, 1, 30, 28)
+    inputs = FieldInputs(fields, ATLAS, reach=1)
+    crops = inputs.draw(torch.tensor([1, 0, 1]), None)
+    assert crops.shape == (3, 2, 1, 17, 17)
+    assert torch.equal(crops[0, 0], fields[1, :, 2:19, 4:21])
+    assert torch.equal(crops[1, 1], fields[0, :, 7:24, 1:18])
+    assert torch.equal(inputs.draw(torch.tensor([0]), torch.tensor([1]))[:, 0], crops[1:2, 1])
+    bare = FieldInputs(fields, ATLAS, margin=0)
+    assert bare.draw(torch.tensor([1]), None).shape[-1] == 11
+    assert (len(inputs), inputs.charts) == (2, 2)
+
+
+def test_crops_repeat_the_border_beyond_the_lattice() -> None:
+    fields = torch.arange(20 * 20.0).reshape(1, 1, 20, 20)
+    atlas = PlanarAtlas((Chart(3, 16),), r_in=3, r_out=2, margin=2)
+    got = FieldInputs(fields, atlas).draw(torch.tensor([0]), None)[0, 0, 0]
+    assert torch.equal(got[0], got[2])
+    assert torch.equal(got[:, -1], got[:, -3])
+    assert torch.equal(got[2:, :-2], fields[0, 0, 0:9, 11:20])
+
+
+@pytest.mark.parametrize(
+    ("atlas", "field"),
+    [
+        (PlanarAtlas((), 3, 2), "atlas.charts"),
+        (PlanarAtlas((Chart(3, 3),), 3, 4), "atlas.r_out"),
+        (PlanarAtlas((Chart(3, 3),), 3, -1), "atlas.r_out"),
+        (PlanarAtlas((Chart(3, 3),), 3, 2, margin=-1), "atlas.r_out"),
+        (PlanarAtlas((Chart(3, 3), Chart(2, 3)), 3, 2), "atlas.charts[1]"),
+        (PlanarAtlas((Chart(3, 17),), 3, 2), "atlas.charts[0]"),
+    ],
+)
+def test_an_atlas_that_does_not_fit_is_refused(atlas: PlanarAtlas, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        FieldInputs(torch.zeros(1, 1, 20, 20), atlas)
+    assert caught.value.field == field
+    FieldInputs(torch.zeros(1, 1, 20, 20), PlanarAtlas((Chart(3, 16), Chart(16, 3)), 3, 2))
+
+
+def test_fields_must_have_channels() -> None:
+    with pytest.raises(InvalidInput):
+        FieldInputs(torch.zeros(4, 20, 20), ATLAS)
+
+
+def test_vectors_turn_with_the_points_they_are_on() -> None:
+    """The gradient of a field moved by a quarter turn is the moved gradient, its components turned too."""
+    action = PlanarAction(6, 6, rho_in=lambda g: g)
+    x = smooth_fields(1, 15)[:, None]
+
+    def gradient(x: Tensor) -> Tensor:
+        return torch.cat(torch.gradient(x, dim=(-2, -1)), -3)
+
+    turned = transform(x, J, 7)
+    got = action.act_in(same(J, (1, 1)), gradient(x))
+    assert (got - crop(gradient(turned), 6)).abs().max() < 1e-5
+    plain = PlanarAction(6, 6).act_in(same(J, (1, 1)), gradient(x))
+    assert (plain - crop(gradient(turned), 6)).abs().max() > 0.1
+    assert PlanarAction(6, 6).rho_in is None
+
+
+def test_refining_changes_bilinear_only() -> None:
+    action = PlanarAction(6, 4, interpolation="bilinear", interpolation_out="nearest").refined()
+    assert (action.interpolation, action.interpolation_out) == ("bicubic", "nearest")
+    assert (action.r_field, action.r_out) == (6, 4)
