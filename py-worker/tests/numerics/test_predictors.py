@@ -327,3 +327,21 @@ def test_a_predictor_poses_its_task_on_its_own_crops() -> None:
     still = torch.eye(2).expand(2, 3, 2, 2)
     assert task.loss(batch, still).max() < 1e-5
     assert task.loss(batch, 0.5 * still).min() > 1e-3
+
+
+def test_an_epoch_is_every_sample_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = predictor()
+    orders: list[list[int]] = []
+    draw = p._x.draw
+
+    def spy(indices: Tensor, charts: Tensor | None) -> Tensor:
+        orders[-1].extend(indices.tolist())
+        return draw(indices, charts)
+
+    monkeypatch.setattr(p._x, "draw", spy)
+    for _ in range(2):
+        orders.append([])
+        run(p)
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(48))
+    assert orders[0] != orders[1]
+    assert orders[0] != sorted(orders[0])
