@@ -6,8 +6,8 @@ export class AtlasError extends Error {
   readonly exitCode: number = 1;
   constructor(
     message: string,
-    /** What the user can do about it. */
-    readonly remedy?: string,
+    /** What the user can do about it. Whoever passes the error on may know more. */
+    public remedy?: string,
     options?: ErrorOptions,
   ) {
     super(message, options);
@@ -22,7 +22,12 @@ export class UsageError extends AtlasError {
 
 /** A file that is missing, unreadable, damaged, or not what it should be. */
 export class FileError extends AtlasError {
-  override readonly exitCode = 2;
+  override readonly exitCode: number = 2;
+}
+
+/** The disk, or what the user may use of it, is full. */
+export class NoSpaceError extends FileError {
+  override readonly exitCode = 1;
 }
 
 /** Something that must be installed first is not there, or could not be installed. */

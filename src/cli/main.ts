@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The `atlas` command. Only what a command needs is loaded, so that help and small commands are quick. */
 import { Command, CommanderError } from "commander";
-import { AtlasError, UsageError } from "../errors.js";
+import { AtlasError, UsageError, WorkerDied } from "../errors.js";
 import { normaliseFlags } from "../experiment/flags.js";
 import { builtinExperiments, type ExperimentFile, loadExperiment } from "../experiment/load.js";
 import { nearest } from "../experiment/nearest.js";
@@ -69,6 +69,7 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
     )
     .version(VERSION, "--version", "Print the version")
     .helpOption("--help", "Show help; every command has its own")
+    .helpCommand("help [command]", "Show help, as --help does")
     .exitOverride()
     .configureOutput({ outputError: () => {} }); // `report` prints it, as one line
   const name = args.find((arg) => !arg.startsWith("-"));
@@ -95,7 +96,7 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
       else program.command(subcommand).summary(summary);
     }
   }
-  if (wanted !== undefined && name !== "help" && !program.commands.some((c) => c.name() === wanted)) {
+  if (wanted !== undefined && !wanted.startsWith("-") && !program.commands.some((c) => c.name() === wanted)) {
     const names = program.commands.map((c) => c.name());
     const hint = nearest(wanted, names);
     throw new UsageError(
@@ -127,7 +128,10 @@ async function addExperiment(program: Command, { name, path, summary }: Experime
 function report(error: unknown, debug: boolean): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0; // help, version
-    const message = error.message.replace(/^error: /, "").replaceAll(/\s*\n\s*/g, " ");
+    if (error.code === "commander.help") return 2; // `atlas worker` alone: its help, which says what is missing, is printed already
+    const message = oneLine(error.message)
+      .replace(/^error: /, "")
+      .replace(/\.$/, "");
     process.stderr.write(`error: ${message}; see --help\n`);
     return 2;
   }
@@ -136,7 +140,11 @@ function report(error: unknown, debug: boolean): number {
     process.stderr.write(
       `error: ${error.remedy === undefined ? message : `${message}; ${oneLine(error.remedy)}`}\n`,
     );
-    if (debug) process.stderr.write(`${stackOf(error)}\n`);
+    if (debug) {
+      if (error instanceof WorkerDied && error.stderrTail !== "")
+        process.stderr.write(`the worker's last lines:\n${error.stderrTail.replaceAll(/^/gm, "  ")}\n`);
+      process.stderr.write(`${stackOf(error)}\n`);
+    }
     return error.exitCode;
   }
   const message = error instanceof Error ? error.message : String(error);

@@ -110,7 +110,7 @@ export class Progress {
 export function formatMetrics(metrics: Readonly<Record<string, number>> = {}): string {
   return Object.entries(metrics)
     .filter(([, value]) => Number.isFinite(value))
-    .sort(([a], [b]) => Number(b === "loss") - Number(a === "loss"))
+    .sort(([a], [b]) => Number(b === "loss") - Number(a === "loss") || (a < b ? -1 : 1))
     .slice(0, 3)
     .map(([name, value]) => `${name} ${formatNumber(value)}`)
     .join("  ");

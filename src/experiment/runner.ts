@@ -1,15 +1,18 @@
 /** Runs an experiment: config, run folder, worker, stages, result, report. */
 import { rm } from "node:fs/promises";
+import { join, relative } from "node:path";
 import { AtlasError, Interrupted, SetupError, WorkerUnavailable } from "../errors.js";
 import { RESULT_SCHEMA, Result } from "../result.js";
 import { RunConfig, RunFolder } from "../run/folder.js";
 import { VERSION } from "../version.js";
-import { connectWorker, type Session, type Worker } from "../worker/index.js";
+import { checkAddress, connectWorker, type Session, type Worker } from "../worker/index.js";
 import { Context } from "./context.js";
 import { completeConfig, type Experiment } from "./define.js";
 import { Progress } from "./progress.js";
 import { writeReport } from "./report.js";
 import { Runs } from "./sources.js";
+
+export const DEFAULT_RUNS = "runs";
 
 export interface WorkerChoice {
   /** "local" (default) or "grpc://host:port". */
@@ -21,7 +24,7 @@ export interface WorkerChoice {
 }
 
 export interface RunOptions {
-  /** Folder of run folders (default "runs"). */
+  /** Folder of run folders (default {@link DEFAULT_RUNS}). */
   runs?: string;
   /** Random, and recorded, when left out. */
   seed?: number;
@@ -55,7 +58,8 @@ export async function runExperiment<E extends Experiment>(
   given: Parameters<NonNullable<E["presets"]>>[0],
   options: RunOptions = {},
 ): Promise<Outcome> {
-  const runsDir = options.runs ?? "runs";
+  const runsDir = options.runs ?? DEFAULT_RUNS;
+  checkAddress(options.worker?.address ?? "local");
   const { config: complete, preset } = completeConfig(experiment, given, options.preset);
   const config = (await experiment.prepare?.(complete, new Runs(runsDir, experiment.name))) ?? complete;
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
@@ -104,7 +108,6 @@ async function carryOut(
   let session: Session | undefined;
   try {
     const { config } = completeConfig(experiment, run.config.config, run.config.preset);
-    progress.info(`run       ${run.path}`);
     worker = await connectWorker({
       worker: choice.address ?? "local",
       device: choice.device,
@@ -114,6 +117,7 @@ async function carryOut(
       signal,
     });
     session = await worker.openSession({ label: run.id, device: choice.device ?? "auto" });
+    progress.info(`run       ${run.path}`);
     await checkSameWorker(run, worker, session, progress);
     const context = new Context({ session, run, seed: run.config.seed, progress, signal });
     const findings = await experiment.run(context, config);
@@ -126,7 +130,7 @@ async function carryOut(
       environment: {
         device: session.device,
         threads: worker.info.threads,
-        versions: { atlas: VERSION, node: process.version, ...worker.info.versions },
+        versions: { atlas: VERSION, node: process.version, ...sorted(worker.info.versions) },
       },
     });
     const report = await writeReport(run, result, context, progress);
@@ -140,6 +144,11 @@ async function carryOut(
     await run.close().catch(() => undefined);
     progress.erase();
   }
+}
+
+/** By name: protobuf sends a map in any order, and two results of one seed must not differ in it. */
+function sorted(versions: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(Object.entries(versions).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 /** Record what computes; say so when it is not what the run began on, for the last bits may then differ. */
@@ -171,8 +180,9 @@ async function recordFailure(
   fresh: boolean,
   withoutWorker: boolean,
 ): Promise<unknown> {
-  const resume = `go on with: atlas resume ${run.id}`;
-  const began = (await run.events().catch(() => [])).some((e) => e.type === "epoch");
+  const findable = relative(process.cwd(), run.path) === join(DEFAULT_RUNS, run.id);
+  const resume = `go on with: atlas resume ${findable ? run.id : run.path}`;
+  const began = (await run.events().catch(() => [])).some((e) => e.type === "epoch" && e.checkpoint);
   const usersMistake = error instanceof AtlasError && error.exitCode === 2;
   const neverStarted = withoutWorker && (error instanceof SetupError || error instanceof WorkerUnavailable);
   if (fresh && !began && (usersMistake || neverStarted)) {
@@ -185,5 +195,7 @@ async function recordFailure(
   }
   const message = error instanceof Error ? error.message : String(error);
   await run.append({ type: "failed", message, remedy: resume }).catch(() => undefined);
+  if (error instanceof AtlasError && !usersMistake)
+    error.remedy = error.remedy === undefined ? resume : `${error.remedy}; ${resume}`;
   return error;
 }

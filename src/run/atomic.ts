@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { FileError } from "../errors.js";
+import { FileError, NoSpaceError } from "../errors.js";
 
 /** Suffix of a file that is still being written; one left behind by a killed process may be deleted. */
 export const TEMPORARY_SUFFIX = ".partial";
@@ -58,12 +58,9 @@ export function errorCode(error: unknown): string | undefined {
 }
 
 const REASONS: Record<string, [reason: string, remedy: string]> = {
-  ENOSPC: ["no space is left on its disk", "free some space, then go on with: atlas resume"],
-  EDQUOT: ["the disk quota is used up", "free some space, then go on with: atlas resume"],
-  EFBIG: [
-    "it would pass the limit on a file's size",
-    "raise the limit (ulimit -f), then go on with: atlas resume",
-  ],
+  ENOSPC: ["no space is left on its disk", "free some space"],
+  EDQUOT: ["the disk quota is used up", "free some space"],
+  EFBIG: ["it would pass the limit on a file's size", "raise the limit (ulimit -f)"],
   EROFS: ["it is on a read-only file system", "choose another folder with --runs DIR"],
   EACCES: [
     "permission is denied",
@@ -76,6 +73,8 @@ const REASONS: Record<string, [reason: string, remedy: string]> = {
   EISDIR: ["it is a folder, not a file", "check the path"],
 };
 
+const NO_SPACE = ["ENOSPC", "EDQUOT", "EFBIG"];
+
 /** Turn a file-system error into a {@link FileError} that names the path, the reason and the remedy; pass any other error through. */
 export function explainFileSystem(
   error: unknown,
@@ -84,5 +83,6 @@ export function explainFileSystem(
 ): unknown {
   const known = REASONS[errorCode(error) ?? ""];
   if (error instanceof FileError || known === undefined) return error;
-  return new FileError(`cannot ${action} ${path}: ${known[0]}`, known[1], { cause: error });
+  const Kind = NO_SPACE.includes(errorCode(error)!) ? NoSpaceError : FileError;
+  return new Kind(`cannot ${action} ${path}: ${known[0]}`, known[1], { cause: error });
 }

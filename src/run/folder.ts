@@ -215,8 +215,13 @@ export class RunFolder extends Run {
       throw explainFileSystem(error, "create", path);
     }
     const full: RunConfig = { schema: CONFIG_SCHEMA, id, created: created.toISOString(), ...config };
-    await writeFileAtomic(join(path, "config.json"), `${JSON.stringify(full, null, 2)}\n`);
-    return RunFolder.acquire(path, full, "started");
+    try {
+      await writeFileAtomic(join(path, "config.json"), `${JSON.stringify(full, null, 2)}\n`);
+      return await RunFolder.acquire(path, full, "started");
+    } catch (error) {
+      await rm(path, { recursive: true, force: true }).catch(() => undefined);
+      throw error;
+    }
   }
 
   /**

@@ -10,7 +10,7 @@ import { promisify } from "node:util";
 import { z } from "zod";
 import { FileError, UsageError, WorkerUnavailable } from "../errors.js";
 import { errorCode, explainFileSystem, writeFileAtomic } from "../run/atomic.js";
-import { killGroup, parseReady, serveArguments } from "./process.js";
+import { killGroup, parseReady, refusal, serveArguments } from "./process.js";
 
 const START_TIMEOUT_MS = 120_000;
 const GRACE_MS = 10_000;
@@ -88,6 +88,8 @@ export async function launch(
         return worker;
       }
       const last = lines.findLast((line) => line.trim() !== "");
+      const refused = refusal(child.exitCode, lines);
+      if (refused) throw refused;
       if (failure !== undefined)
         throw new WorkerUnavailable(
           `the worker ended at its start (${failure})${last === undefined ? "" : `: ${last.trim()}`}`,

@@ -21,6 +21,11 @@ export interface ConnectOptions {
   signal?: AbortSignal;
 }
 
+/** @throws UsageError when `worker` is neither "local" nor an address */
+export function checkAddress(worker: string): void {
+  if (worker !== "local") parseAddress(worker);
+}
+
 /**
  * Connect to a worker, starting it first where it is local.
  *

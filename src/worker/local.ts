@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { AtlasError, WorkerDied, WorkerUnavailable } from "../errors.js";
 import { onAbort } from "../rpc/index.js";
-import { killGroup, parseReady, type Ready, serveArguments } from "./process.js";
+import { killGroup, parseReady, type Ready, refusal, serveArguments } from "./process.js";
 
 /** Lines of its output that are kept for when it dies. */
 const KEPT_LINES = 200;
@@ -127,6 +127,8 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
     const { address, pid } = await new Promise<Ready>((resolve, reject) => {
       ready.then(resolve);
       ended.then((died) => {
+        const refused = refusal(child.exitCode, tail);
+        if (refused) return reject(refused);
         const message = died.message.replace(DIED, `${DIED} at its start`);
         reject(new WorkerUnavailable(message, "see what is missing with: atlas doctor", { cause: died }));
       });
@@ -170,12 +172,11 @@ function describeEnd(
       : signalCode === null
         ? `exit code ${exitCode}`
         : `killed by ${signalCode}`;
-  const memory =
-    signalCode === "SIGKILL" ? "the machine may have run out of memory: ask for less at once; " : "";
+  const memory = "if the machine ran out of memory, ask for less at once";
   return new WorkerDied(
     `${DIED} (${how})${lastWords(tail)}`,
     tail.join("\n"),
-    `${memory}a run goes on with: atlas resume`,
+    signalCode === "SIGKILL" ? memory : undefined,
   );
 }
 

@@ -1,5 +1,8 @@
 /** A worker's process, as it is started, heard, and ended: what a local and a detached one have in common. */
 import { z } from "zod";
+import { UsageError } from "../errors.js";
+
+const REFUSAL = "atlas_worker: ";
 
 /** The line on stdout with which a worker says that it serves. */
 const Ready = z.object({
@@ -35,6 +38,12 @@ export function serveArguments({
     ...(device === undefined ? [] : ["--device", device]),
     ...(threads === undefined ? [] : ["--threads", String(threads)]),
   ];
+}
+
+/** Why a worker that has ended would not do as its arguments say, if that is why: it then exits with 2 after a line that says so. */
+export function refusal(exitCode: number | null, output: readonly string[]): UsageError | undefined {
+  const line = output.findLast((l) => l.startsWith(REFUSAL));
+  return exitCode === 2 && line !== undefined ? new UsageError(line.slice(REFUSAL.length)) : undefined;
 }
 
 /** Send a signal to a process that leads its own group, and to all that it started. */

@@ -83,7 +83,7 @@ describe("run folder", () => {
         encoding: "utf8",
         env: { ...process.env, TSX_DISABLE_CACHE: "1" },
       });
-      expect(out).to.match(/^FileError: cannot write .*predictor\.safetensors: .*limit.*; .*atlas resume/);
+      expect(out).to.match(/^NoSpaceError: cannot write .*predictor\.safetensors: .*limit.*; raise/);
       const run = await findRun(dir, "latest");
       expect((await run.checkpoint("predictor"))?.epoch).to.equal(1);
       expect((await readEvents(run.eventsPath)).damaged).to.equal(0);

@@ -1,0 +1,125 @@
+/** The real command line in processes of its own. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { expect } from "chai";
+import { execa, execaSync } from "execa";
+
+export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+const TSX = import.meta.resolve("tsx");
+const MAIN = join(ROOT, "src/cli/main.ts");
+
+/** A finished command. */
+export interface Done {
+  code: number | undefined;
+  stdout: string;
+  stderr: string;
+}
+
+export interface Where {
+  cwd?: string;
+  env?: NodeJS.ProcessEnv;
+}
+
+/** Start `atlas …`. */
+export function start(args: readonly string[], { cwd = ROOT, env = {} }: Where = {}) {
+  const child = execa(process.execPath, ["--import", TSX, MAIN, ...args], {
+    cwd,
+    env: { NO_COLOR: "1", ...env },
+    reject: false,
+    stdin: "ignore",
+    stripFinalNewline: false,
+  });
+  let stderr = "";
+  child.stderr.on("data", (data: Buffer) => {
+    stderr += String(data);
+  });
+  return {
+    pid: child.pid!,
+    kill: (signal: NodeJS.Signals) => child.kill(signal),
+    /** Wait until something is written to stderr. */
+    async says(what: RegExp): Promise<void> {
+      await until(() => what.test(stderr) || child.exitCode !== null, `${args.join(" ")} says ${what}`);
+      expect(stderr).to.match(what);
+    },
+    done: child.then(({ exitCode, stdout, stderr }): Done => ({ code: exitCode, stdout, stderr })),
+  };
+}
+
+/** Run `atlas …` to its end. */
+export function atlas(args: readonly string[], where: Where = {}): Promise<Done> {
+  return start(args, where).done;
+}
+
+/** Run `atlas …`, which must succeed, and parse what it prints as JSON, which must be all that it prints. */
+export async function json<T>(args: readonly string[], where: Where = {}): Promise<T> {
+  const { code, stdout, stderr } = await atlas([...args, "--json"], where);
+  expect(code, stderr).to.equal(0);
+  return JSON.parse(stdout) as T;
+}
+
+/** The one line in which a failed command says what is wrong. Anything else there is progress; no stack is. */
+export function complaint({ code, stdout, stderr }: Done, expectedCode: number): string {
+  expect(code, stderr).to.equal(expectedCode);
+  expect(stdout).to.equal("");
+  const lines = stderr.trimEnd().split("\n");
+  expect(lines.filter((line) => line.startsWith("error: "))).to.have.length(1, stderr);
+  expect(stderr).not.to.match(/^\s+at |Traceback|unexpected:/m);
+  return lines.at(-1)!;
+}
+
+/** The workers that a process has started: its children. */
+export function workersOf(parent: number): number[] {
+  if (existsSync("/proc/self/stat"))
+    return readdirSync("/proc")
+      .filter(
+        (name) => /^\d+$/.test(name) && parentOf(name) === parent && command(name).includes("atlas_worker"),
+      )
+      .map(Number);
+  return execaSync("ps", ["-A", "-o", "pid=,ppid=,command="])
+    .stdout.split("\n")
+    .map((line) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? [])
+    .filter(([, , ppid, text = ""]) => Number(ppid) === parent && text.includes("atlas_worker"))
+    .map(([, pid]) => Number(pid));
+}
+
+function parentOf(pid: string): number | undefined {
+  const stat = read(`/proc/${pid}/stat`);
+  return stat === "" ? undefined : Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
+}
+
+function command(pid: string): string {
+  return read(`/proc/${pid}/cmdline`);
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return ""; // it has ended meanwhile
+  }
+}
+
+/** Whether a process runs; one that nobody has collected yet does not. */
+export function runs(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+  return !/^State:\s*Z/m.test(read(`/proc/${pid}/status`));
+}
+
+export async function until(condition: () => boolean, what: string, timeoutMs = 60_000): Promise<void> {
+  const end = Date.now() + timeoutMs;
+  while (!condition()) {
+    if (Date.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`);
+    await sleep(20);
+  }
+}
+
+/** Wait until a process has ended. */
+export function ends(pid: number, timeoutMs = 10_000): Promise<void> {
+  return until(() => !runs(pid), `the end of process ${pid}`, timeoutMs);
+}
