@@ -54,7 +54,7 @@ const config = z.object({
     description: "Take a FILE's or RUN's predictors (alone: the newest fitting run's)",
     placeholder: "from",
   }),
-  k: whole(1, "Number of generators to look for"),
+  k: z.int().min(1).max(4).default(1).describe("Number of generators to look for in gl(2)"),
   algebra_epochs: whole(
     3,
     "Epochs of the grassmann solver; after each the worse half of its starts is dropped",

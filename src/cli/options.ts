@@ -4,7 +4,12 @@ import { z } from "zod";
 import { type Flag, flagsOf } from "../experiment/flags.js";
 
 const Common = z.object({
-  seed: z.int().min(0).optional().describe("Seed of all randomness; random, and recorded, when left out"),
+  seed: z
+    .int()
+    .min(0)
+    .max(2 ** 32 - 1)
+    .optional()
+    .describe("Seed of all randomness; random, and recorded, when left out"),
   fixed_seed: z.boolean().default(false).describe("Use a fixed seed: that of --seed, or 0"),
   worker: z
     .string()

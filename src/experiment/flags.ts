@@ -110,7 +110,7 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
     const hint = typeof given === "string" ? nearest(given, accepts.choices.map(String)) : undefined;
     throw new UsageError(
       `--${name} ${String(given)}: expected ${expected}${hint === undefined ? "" : ` (did you mean ${hint}?)`}`,
-      `see: atlas EXPERIMENT --help`,
+      "see --help",
     );
   };
   return { field, name, option, expected, parse };

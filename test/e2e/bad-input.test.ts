@@ -1,0 +1,336 @@
+/** Bad input and broken surroundings: one clear line that names the thing and the remedy, the right exit code, and nothing lost. */
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect } from "chai";
+import { execaSync } from "execa";
+import { ensureVenv } from "../../src/setup/venv.js";
+import { Tensor, writeNpy, writeSafetensors } from "../../src/tensor/index.js";
+import { FakeWorker } from "../unit/worker/fake-worker.js";
+import { atlas, complaint, type Done } from "./atlas.js";
+
+const TINY = ["pde", "--atlas=2", "--N=4", "--epochs=1", "--device=cpu", "--threads=1", "--solver=paper"];
+const COSETS = ["pde", "--task", "discover_cosets", "--identity"];
+
+describe("bad input", function () {
+  this.timeout(120_000);
+  let dir: string;
+  let where: { cwd: string; env: NodeJS.ProcessEnv };
+  let address: string;
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-bad-"));
+    where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
+    const { stdout, stderr } = await atlas(["worker", "start", "--device=cpu", "--threads=1"], where);
+    address = /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr);
+  });
+  after(async () => {
+    await atlas(["worker", "stop"], where);
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  /** Commands that must fail, two at a time, each with its own line; they leave no run behind. */
+  async function refused(cases: [args: string[], line: RegExp][], code = 2): Promise<void> {
+    const left = [...cases];
+    const work = async () => {
+      for (let next = left.shift(); next; next = left.shift()) {
+        const [args, line] = next;
+        expect(complaint(await atlas(args, where), code), args.join(" ")).to.match(line);
+      }
+    };
+    await Promise.all([work(), work()]);
+    expect(existsSync(join(dir, "runs")) ? readdirSync(join(dir, "runs")) : []).to.deep.equal([]);
+  }
+  const file = (name: string, contents: string | Uint8Array) => {
+    writeFileSync(join(dir, name), contents);
+    return name;
+  };
+
+  it("commands, experiments and flags that do not exist", () =>
+    refused([
+      [
+        ["pdee"],
+        /^error: unknown command or experiment "pdee" \(did you mean pde\?\); choose one of pde, run, /,
+      ],
+      [["help", "shwo"], /^error: unknown command or experiment "shwo" \(did you mean show\?\); choose/],
+      [["pde", "--tsk", "x"], /^error: unknown option '--tsk' \(Did you mean --task\?\); see --help$/],
+      [["pde", "extra"], /^error: too many arguments for 'pde'.* got 1; see --help$/],
+      [["worker", "stat"], /^error: unknown command 'stat' \(Did you mean start\?\); see --help$/],
+      [["run"], /^error: missing required argument 'file'; see --help$/],
+      [["run", "none.ts"], /^error: there is no experiment file none\.ts; check the path$/],
+      [
+        ["run", file("empty.ts", "export {};")],
+        /^error: empty\.ts has no experiment as its default export; write: /,
+      ],
+      [
+        ["run", file("broken.ts", "const = 1;")],
+        /^error: broken\.ts cannot be loaded: .*; run again with --debug/,
+      ],
+    ]));
+
+  it("asks a command that needs a subcommand for one", async () => {
+    for (const command of ["worker", "checkpoint"]) {
+      const { code, stdout, stderr } = await atlas([command]);
+      expect({ code, stdout }).to.deep.equal({ code: 2, stdout: "" });
+      expect(stderr)
+        .to.match(new RegExp(`^Usage: atlas ${command} .*Commands:`, "s"))
+        .and.not.contain("error");
+    }
+  });
+
+  it("values that a flag does not take", () =>
+    refused([
+      [
+        ["pde", "--task", "discover_algbra"],
+        /^error: --task discover_algbra: expected one of .*\(did you mean discover_algebra\?\); see --help$/,
+      ],
+      [["pde", "--atlas", "3"], /^error: --atlas 3: expected one of 1, 2; see --help$/],
+      ...["0", "-1", "NaN", "1.5"].map((value): [string[], RegExp] => [
+        ["pde", `--epochs=${value}`],
+        new RegExp(`^error: --epochs ${value}: expected a whole number of at least 1; see --help$`),
+      ]),
+      [["pde", "--epochs"], /^error: option '--epochs <number>' argument missing; see --help$/],
+      [
+        ["pde", "--predictor-lr", "-1"],
+        /^error: --predictor-lr -1: expected a number of at least 0; see --help$/,
+      ],
+      ...["NaN", "4294967296"].map((value): [string[], RegExp] => [
+        ["pde", "--seed", value],
+        new RegExp(
+          `^error: --seed ${value}: expected a whole number of at least 0 and at most 4294967295; see --help$`,
+        ),
+      ]),
+      [
+        ["pde", "--k", "5"],
+        /^error: --k 5: expected a whole number of at least 1 and at most 4; see --help$/,
+      ],
+      [
+        ["pde", "--preset", "thorogh"],
+        /^error: unknown preset "thorogh" \(did you mean thorough\?\); choose/,
+      ],
+      [
+        ["pde", "--task", "discover_cosets"],
+        /^error: --task discover_cosets needs the identity component; give/,
+      ],
+      [
+        ["worker", "start", "--port", "70000"],
+        /^error: --port 70000: expected .* at most 65535; see --help$/,
+      ],
+    ]));
+
+  it("predictors that are missing or are none", async () => {
+    const { python } = await ensureVenv();
+    const script = `
+import os, pickle, torch
+class Code:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+torch.save({"x": Code()}, "code.pt")
+torch.save({"w": torch.ones(3)}, "whole.pt")
+data = open("whole.pt", "rb").read()
+open("cut.pt", "wb").write(data[: len(data) // 2])
+`;
+    execFileSync(python, ["-W", "ignore", "-c", script], {
+      cwd: dir,
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    const weights = writeSafetensors(new Map([["w", Tensor.from([1, 2, 3], "float32")]]));
+    file("other.safetensors", weights);
+    file("cut.safetensors", weights.subarray(0, -5));
+    const reuse = (source?: string) => [
+      ...TINY,
+      `--worker=${address}`,
+      "--reuse_predictor",
+      ...(source === undefined ? [] : [source]),
+    ];
+    await refused([
+      [reuse("none.pt"), /^error: --reuse-predictor none\.pt: there is no such file; check the path$/],
+      [reuse("none"), /^error: no run "none" in .*runs; list them with: atlas runs/],
+      [
+        reuse(),
+        /^error: no finished run in .*runs has a predictor for these settings; leave out --reuse-predictor/,
+      ],
+      [reuse("cut.safetensors"), /^error: .*cut\.safetensors is (damaged|truncated).*;/],
+      [reuse("cut.pt"), /^error: .*cut\.pt is damaged or truncated.*;/],
+      [reuse("code.pt"), /^error: .*code\.pt would execute code when loaded .*; save its weights alone/],
+      [reuse("other.safetensors"), /^error: .*(weight|tensor).*;/],
+      [reuse("whole.pt"), /^error: .*(weight|tensor).*;/],
+    ]);
+    expect(existsSync(join(dir, "executed"))).to.equal(false);
+  });
+
+  it("identity components that are missing, misshapen or none", () =>
+    refused([
+      [[...COSETS, "none.npy"], /^error: --identity none\.npy: there is no such file; check the path$/],
+      [
+        [...COSETS, "so(3)"],
+        /^error: --identity so\(3\): no run "so\(3\)" in .*; give a run, .* or one of none, so\(2\)/,
+      ],
+      [
+        [...COSETS, file("large.npy", writeNpy(Tensor.from([[[0, -1, 0], [1, 0, 0], [0, 0, 0]]])))], // biome-ignore format: a matrix
+        /^error: --identity large\.npy: its matrices are 3x3; give a basis of shape \[k, 2, 2\]$/,
+      ],
+      [
+        [...COSETS, file("ragged.json", "[[[0, -1], [1]]]")],
+        /^error: --identity ragged\.json: .*; give a basis/,
+      ],
+      [
+        [...COSETS, file("flat.npy", writeNpy(Tensor.from([1, 2])))],
+        /^error: .*flat\.npy holds no basis .*; give/,
+      ],
+      [[...COSETS, file("infinite.json", "[[[0, -1e999], [1, 0]]]")], /^error: .*infinite\.json.*; give/],
+      [
+        [...COSETS, file("nan.npy", writeNpy(Tensor.from([[[0, Number.NaN], [1, 0]]])))], // biome-ignore format: a matrix
+        /^error: .*nan\.npy.*; give/,
+      ],
+      [
+        [...COSETS, file("words.json", '{"hello": 1}')],
+        /^error: .*words\.json holds no basis of a Lie algebra; give/,
+      ],
+      [[...COSETS, file("torn.json", "[[[0, ")], /^error: .*torn\.json is not JSON: .*; give/],
+      [[...COSETS, file("torn.npy", writeNpy(Tensor.from([[[0, 1]]])).subarray(0, -3))], /^error: .*torn\.npy.*;/], // biome-ignore format: a matrix
+    ]));
+
+  it("runs that are not there", () =>
+    refused([
+      [["resume", "none"], /^error: no run "none" in .*runs; list them with: atlas runs/],
+      [["show", "none"], /^error: no run "none" in .*runs; list them with: atlas runs/],
+      [["show"], /^error: there are no runs in .*runs; start one: atlas pde$/],
+    ]));
+
+  it("workers that are nonsense, out of reach, or of another protocol version", async () => {
+    await refused([
+      [
+        [...TINY, "--worker", "nonsense"],
+        /^error: --worker nonsense: this is no address of a worker; give local, or/,
+      ],
+      [
+        [...TINY, "--worker", "grpc://host:99999"],
+        /^error: --worker grpc:\/\/host:99999: this is no address/,
+      ],
+    ]);
+    const other = await FakeWorker.start();
+    other.protocolVersion = 2;
+    try {
+      await refused(
+        [
+          [
+            [...TINY, "--worker", "grpc://127.0.0.1:1"],
+            /^error: cannot reach the worker at 127\.0\.0\.1:1: nothing listens there .*; check the address/,
+          ],
+          [
+            [...TINY, "--worker", `grpc://${other.address}`],
+            /^error: the worker at \S+ \(0\.0\.1\) speaks protocol version 2, and this atlas version 1; update this package$/,
+          ],
+        ],
+        1,
+      );
+    } finally {
+      await other.stop();
+    }
+  });
+
+  it("devices that are not there", () =>
+    refused([
+      [
+        [...TINY, "--device", "cuda:7"],
+        /^error: this worker has no device 'cuda:7': --device takes auto, cpu/,
+      ],
+      [
+        [...TINY, "--device", "toaster", "--worker", address],
+        /^error: this worker has no device 'toaster'.*; expected: auto, cpu/,
+      ],
+    ]));
+
+  it("a port in use", async () => {
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    try {
+      const state = { XDG_STATE_HOME: join(dir, "no-worker") };
+      const done = await atlas(["worker", "start", "--port", String(port)], { env: state });
+      expect(complaint(done, 2)).to.equal(
+        `error: port ${port} is in use; choose another with --port, or leave it out for a free one`,
+      );
+    } finally {
+      server.close();
+    }
+  });
+
+  describe("a run folder", () => {
+    const run = (runs: string, ...more: string[]): Promise<Done> =>
+      atlas([...TINY, "--task=discover_algebra", `--worker=${address}`, "--runs", runs, ...more], where);
+
+    it("with a file in its place", async () => {
+      file("occupied", "mine");
+      expect(complaint(await run("occupied"), 2)).to.match(
+        /^error: cannot create .*occupied.*; choose another folder with --runs DIR$/,
+      );
+      expect(complaint(await run("occupied/runs"), 2)).to.match(
+        /^error: cannot create .*: a part of its path is a file, not a folder; choose another folder with --runs DIR$/,
+      );
+      expect(readFileSync(join(dir, "occupied"), "utf8")).to.equal("mine");
+    });
+
+    /** A file system of our own, mounted while `work` runs; skipped where that is not permitted. */
+    async function mounted(test: Mocha.Context, options: string, work: (path: string) => Promise<void>) {
+      const path = join(dir, "mounted");
+      mkdirSync(path, { recursive: true });
+      const mount = execaSync("mount", ["-t", "tmpfs", "-o", options, "tmpfs", path], { reject: false });
+      if (mount.failed) return test.skip(); // only root may mount
+      try {
+        await work(path);
+      } finally {
+        execaSync("umount", [path]);
+      }
+    }
+
+    it("that is read-only", function () {
+      return mounted(this, "ro", async (path) => {
+        expect(complaint(await run(path), 2)).to.match(
+          /^error: cannot create .*: it is on a read-only file system; choose another folder with --runs DIR$/,
+        );
+      });
+    });
+
+    it("that is full, and later is not", function () {
+      return mounted(this, "size=64k", async (path) => {
+        expect(complaint(await run(path), 1)).to.match(
+          /^error: cannot write .*: no space is left on its disk; free some space; go on with: atlas resume \S+$/,
+        );
+        execaSync("mount", ["-o", "remount,size=64m", path]);
+        const [id, ...others] = readdirSync(path);
+        expect(others).to.deep.equal([]);
+        const resumed = await atlas(["resume", id!, "--runs", path], where);
+        expect(resumed.code, resumed.stderr).to.equal(0);
+        expect(readdirSync(join(path, id!))).to.include.members(["result.json", "report.html"]);
+      });
+    });
+
+    it("whose report cannot be written still gets its result, and a warning", async () => {
+      const first = await run("reports", "--json", "--fixed_seed");
+      expect(first.code, first.stderr).to.equal(0);
+      const path = join(dir, "reports", readdirSync(join(dir, "reports"))[0]!);
+      rmSync(join(path, "result.json"));
+      rmSync(join(path, "report.html"));
+      mkdirSync(join(path, "report.html/in-the-way"), { recursive: true });
+      const { code, stdout, stderr } = await atlas(["resume", path, "--json"], where);
+      expect(code, stderr).to.equal(0);
+      expect(stderr).to.match(
+        /^warning: no report was written: cannot write .*report\.html: it is a folder/m,
+      );
+      const essence = (text: string) => ({ ...(JSON.parse(text) as object), timings: undefined });
+      expect(essence(stdout)).to.deep.equal(essence(first.stdout));
+    });
+  });
+});
