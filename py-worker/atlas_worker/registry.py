@@ -120,6 +120,8 @@ def _check(value: Any, hint: Any, field: dataclasses.Field[Any], path: str) -> A
             return value
         raise InvalidInput(f"{field.name} is {value!r}", path, "true or false" if hint is bool else "text")
     low, high = field.metadata["minimum"], field.metadata["maximum"]
+    if hint is int and high is None:
+        high = 2**31 - 1
     noun = "a whole number" if hint is int else "a number"
     expected = (
         noun

@@ -112,8 +112,8 @@ class WideNet(nn.Module):
     """A network that sees ``reach`` pixels beyond the chart, on a lattice ``stride`` times coarser: for smooth, far-reaching tasks.
 
     ``[B, C, in, s + 2 reach, s + 2 reach] -> [B, C, out, s, s]``, s = 2 radius + 1. One strided convolution, ``layers`` 3×3
-    convolutions, all unpadded, so that every output pixel is computed alike and the borders leave no trace; then bicubic
-    interpolation between coarse pixels. Kernels start without off-centre weights: what the data do not determine (e.g. the
+    convolutions, all unpadded, so that every output pixel is computed alike and the borders leave no trace; then cubic convolution
+    (Keys 1981) between coarse pixels. Kernels start without off-centre weights: what the data do not determine (e.g. the
     response to mixed second derivatives of fields that have none) stays at zero instead of at a random value, which
     would show as a random stretch of the discovered generator.
     """
@@ -130,9 +130,13 @@ class WideNet(nn.Module):
         super().__init__()
         stride, width = params.stride, params.width
         kernel = stride + (stride + 1) % 2
-        coarse = math.ceil(radius / stride)  # coarse pixels from the centre of the output to its edge
-        self.extent, self.radius, self.slope = coarse * stride, radius, params.negative_slope
+        coarse = (
+            math.ceil(radius / stride) + 1
+        )  # coarse pixels from the centre to one beyond the output's edge
+        self.slope = params.negative_slope
         self.reach = stride * (coarse + params.layers) + kernel // 2 - radius
+        self.refine: Tensor
+        self.register_buffer("refine", cubic_interpolation(coarse, stride, radius), persistent=False)
         self.first = ChartConv(charts, width_in, width, seed, kernel=kernel, stride=stride, delta=True)
         self.convs = nn.ModuleList(
             ChartConv(charts, width, width, seed, delta=True) for _ in range(params.layers)
@@ -144,10 +148,22 @@ class WideNet(nn.Module):
         h = functional.leaky_relu(self.first(_join_charts(x), charts), self.slope)
         for conv in self.convs:
             h = functional.leaky_relu(conv(h, charts), self.slope)
-        side = 2 * self.extent + 1
-        h = functional.interpolate(self.last(h, charts), size=side, mode="bicubic", align_corners=True)
-        cut = self.extent - self.radius
-        return _split_charts(h[..., cut : side - cut, cut : side - cut], count)
+        # [B, C·out, s, s]: coarse rows and columns to fine ones
+        return _split_charts(self.refine @ self.last(h, charts) @ self.refine.T, count)
+
+
+def cubic_interpolation(coarse: int, stride: int, radius: int) -> Tensor:
+    """Cubic convolution with a = −1/2, exact for quadratics (Keys 1981): ``[2 radius + 1, 2 coarse + 1]``.
+
+    Maps values at multiples of ``stride``, from ``-coarse`` to ``coarse``, to those at all whole numbers up to ``radius``, which must
+    leave one point beyond the interval of each: ``radius <= (coarse - 1) stride``. (PyTorch's own bicubic has a = −3/4, which does not
+    even reproduce a slope.)
+    """
+    points = torch.arange(-radius, radius + 1, dtype=torch.float64)[:, None] / stride
+    d = (points - torch.arange(-coarse, coarse + 1, dtype=torch.float64)).abs()
+    near = 1.5 * d**3 - 2.5 * d**2 + 1
+    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return torch.where(d <= 1, near, torch.where(d < 2, far, 0.0)).float()
 
 
 def _join_charts(x: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class SupervisedParams:
     schedule: Literal["constant", "cosine"] = param(
         "constant", "Learning rate over all epochs; cosine falls to zero"
     )
+    weight_decay: float = param(0.0, "Decoupled (AdamW), of convolution weights", minimum=0)
     loss: Literal["l1", "cross_entropy"] = param("l1", "L1 distance, or cross-entropy of logits")
 
 
@@ -64,7 +65,15 @@ class FittedPredictor:
         self._x = FieldInputs(dataset.inputs, atlas, self.reach, margin=0)
         self._y = FieldInputs(dataset.targets, atlas, 0, margin=0)
         self._epoch = 0
-        self._optimiser = torch.optim.Adam(self._module.parameters(), lr=params.learning_rate, fused=True)
+        weights = list(self._module.parameters())
+        self._optimiser = torch.optim.AdamW(
+            [
+                {"params": [w for w in weights if w.dim() > 2], "weight_decay": params.weight_decay},
+                {"params": [w for w in weights if w.dim() <= 2], "weight_decay": 0.0},
+            ],
+            lr=params.learning_rate,
+            fused=True,
+        )
         self._channels = dataset.inputs.shape[1]
 
     @property
@@ -97,7 +106,8 @@ class FittedPredictor:
         for i, indices in enumerate(order.split(p.batch_size)):
             done = (self._epoch + i / steps) / max(self._total, 1)
             factor = 0.5 * (1 + math.cos(math.pi * min(done, 1.0))) if p.schedule == "cosine" else 1.0
-            self._optimiser.param_groups[0]["lr"] = p.learning_rate * factor
+            for group in self._optimiser.param_groups:
+                group["lr"] = p.learning_rate * factor
             loss = self._batch_loss(indices)
             self._optimiser.zero_grad()
             loss.backward()

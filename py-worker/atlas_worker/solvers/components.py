@@ -81,17 +81,27 @@ def residual(basis: Tensor, matrices: Tensor) -> Tensor:
     return cost.min(1).values
 
 
+def same_component(basis: Tensor, matrices: Tensor, reference: Tensor) -> list[bool]:
+    """Whether each of ``matrices [m, n, n]`` differs from ``reference [n, n]`` by an element of the identity component.
+
+    Determinants of opposite sign keep matrices apart whatever the residual: exp has none below zero, but comes close to a matrix that
+    nearly is singular. Raises ``InvalidInput`` for a singular ``reference``.
+    """
+    m, r = matrices.double(), reference.double()
+    residuals = residual(basis, m @ _inverse(r))
+    signs = torch.linalg.slogdet(m).sign == torch.linalg.slogdet(r).sign
+    same: list[bool] = ((residuals < SAME) & signs).tolist()
+    return same
+
+
 def compare(basis: Tensor, matrices: Tensor) -> tuple[list[int], Tensor]:
     """Component labels of ``matrices [m, n, n]``, numbered by first appearance, and ``residuals [m, m]`` of ``M_i M_j⁻¹``.
 
-    A matrix joins the first earlier one from which it differs by an element of the identity component. Determinants of
-    opposite sign keep matrices apart whatever the residual: exp has none below zero, but comes close to a matrix that nearly is singular.
-    Raises ``InvalidInput`` for a singular matrix.
+    A matrix joins the first earlier one from which it differs by an element of the identity component, as
+    :func:`same_component` has it. Raises ``InvalidInput`` for a singular matrix.
     """
     count, n = matrices.shape[0], matrices.shape[-1]
-    inverse = torch.linalg.inv_ex(matrices.double()).inverse
-    if not bool(torch.isfinite(inverse).all()):
-        raise InvalidInput("a matrix is singular or not finite", "matrices", "invertible matrices")
+    inverse = _inverse(matrices.double())
     pairs = (matrices.double()[:, None] @ inverse[None, :]).reshape(-1, n, n)
     residuals = residual(basis, pairs).reshape(count, count)
     signs = torch.linalg.slogdet(matrices.double()).sign.tolist()
@@ -100,6 +110,13 @@ def compare(basis: Tensor, matrices: Tensor) -> tuple[list[int], Tensor]:
         same = next((j for j in range(i) if float(residuals[i, j]) < SAME and signs[i] == signs[j]), None)
         labels.append(max(labels, default=-1) + 1 if same is None else labels[same])
     return labels, residuals
+
+
+def _inverse(matrices: Tensor) -> Tensor:
+    inverse: Tensor = torch.linalg.inv_ex(matrices).inverse
+    if not bool(torch.isfinite(inverse).all()):
+        raise InvalidInput("a matrix is singular or not finite", "matrices", "invertible matrices")
+    return inverse
 
 
 def _log(m: Tensor) -> Tensor:

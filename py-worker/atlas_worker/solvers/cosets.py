@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,7 @@ from ..errors import InvalidInput
 from ..registry import param, register
 from ..roles import CosetCandidate, CosetReport
 from ..trainable import StepCallback
-from .components import compare
+from .components import same_component
 from .descent import Descent
 from .measure import draw_batch
 from .state import check_finite, random_stream
@@ -27,15 +26,13 @@ TYPICAL = 15
 @dataclass(frozen=True)
 class CosetParams:
     candidates: int = param(16, "Random matrices to start from", minimum=1, maximum=4096)
-    keep: int = param(
-        8, "Best candidates among which components are told apart, half of each sign of det", minimum=1
-    )
+    keep: int = param(8, "Most components to report, the best first", minimum=1)
     steps: int = param(100, "Steps in an epoch", minimum=1)
     batch_size: int = param(2, "Samples a step", minimum=1)
     charts: int = param(4, "Charts a step, drawn at random", minimum=1)
     learning_rate: float = param(0.1, "Adam's, falling to 1 % of it by a cosine", minimum=0)
     threshold: float = param(
-        0.25, "Relative error up to which a matrix counts as a symmetry", minimum=0, maximum=1
+        0.15, "Relative error up to which a matrix counts as a symmetry", minimum=0, maximum=1
     )
     evaluation: int = param(4, "Samples in each batch of the final evaluation, on every chart", minimum=1)
 
@@ -45,6 +42,19 @@ def normalised(matrices: Tensor) -> Tensor:
     det = torch.linalg.det(matrices).abs().clamp(min=1e-12)
     roots: Tensor = det.pow(1 / matrices.shape[-1])
     return matrices / roots[..., None, None]
+
+
+def distinct(identity: Tensor, matrices: Tensor, ranked: list[int]) -> tuple[list[int], dict[int, int]]:
+    """Of the ``matrices`` whose indices are ``ranked``, best first: the first of each component, and every one's component."""
+    kept: list[int] = []
+    component: dict[int, int] = {}
+    left = list(ranked)
+    while left:
+        same = same_component(identity, matrices[left], matrices[left[0]])
+        component |= {i: len(kept) for i, s in zip(left, same, strict=True) if s}
+        kept.append(left[0])
+        left = [i for i, s in zip(left[1:], same[1:], strict=True) if not s]
+    return kept, component
 
 
 @register(
@@ -108,26 +118,13 @@ class CosetDescent(Descent):
         typical = self._measure(batches, normalised(self._draws()[:TYPICAL]))[2].median()
         relative = distance / motion.clamp(min=float(typical)).clamp(min=1e-30)
         order = torch.argsort(loss).tolist()
-        # The sign of det tells components apart for sure; half the places for each, so that neither crowds out the other.
-        sides = [[i for i in order if float(torch.linalg.det(g[i])) * sign > 0] for sign in (1, -1)]
-        best = {i for side in sides for i in side[: math.ceil(p.keep / 2)]}
-        good = [i for i in order if i in best and float(relative[i]) <= p.threshold]
-        labels, _ = compare(self._identity, g[good]) if good else ([], None)
-        kept: list[int] = []
-        component: dict[int, int] = {}
-        for i, label in zip(good, labels, strict=True):
-            if label == len(kept):
-                kept.append(i)
-            component[i] = label
-        candidates = []
-        for i in order:
-            if float(relative[i]) > p.threshold:
-                verdict = "loss"
-            elif i not in best:
-                verdict = "rank"
-            else:
-                verdict = "kept" if i in kept else "duplicate"
-            candidates.append(CosetCandidate(g[i], float(loss[i]), verdict, component.get(i, 0)))
+        good = [i for i in order if float(relative[i]) <= p.threshold]
+        kept, component = distinct(self._identity, g, good)
+        verdicts = dict.fromkeys(order, "loss") | dict.fromkeys(good, "duplicate")
+        # Components are told apart before the best are chosen, so that a common one does not crowd out a rare one.
+        verdicts |= {i: "kept" if rank < p.keep else "rank" for rank, i in enumerate(kept)}
+        candidates = [CosetCandidate(g[i], float(loss[i]), verdicts[i], component.get(i, 0)) for i in order]
+        kept = kept[: p.keep]
         return CosetReport(
             matrices=g[kept],
             losses=[float(loss[i]) for i in kept],

@@ -36,7 +36,7 @@ class GrassmannParams:
     learning_rate: float = param(0.1, "Adam's, falling to 1 % of it by a cosine", minimum=0)
     scale: float = param(1.0, "Standard deviation of η along a unit generator", minimum=1e-3, maximum=10)
     threshold: float = param(
-        0.25, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1
+        0.15, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1
     )
     evaluation: int = param(8, "Samples in each batch of the final evaluation, on every chart", minimum=1)
 
