@@ -29,7 +29,8 @@ export function builtinExperiments(folder = FOLDER): ExperimentFile[] {
 }
 
 /**
- * Load an experiment's file: .js, or .ts by way of tsx. `import … from "atlas-symmetry"` in it means this very package, wherever the file lies.
+ * Load an experiment's file: .js, or .ts by way of tsx. `import … from "atlas-symmetry"` in it means this very package, wherever the file lies, and
+ * `import … from "zod"` this package's own, which a config schema must be made with.
  *
  * @throws UsageError when the file is missing, cannot be loaded, or its default export is not an experiment
  */
@@ -71,8 +72,12 @@ async function prepareLoader(typescript: boolean): Promise<void> {
   }
   if (!prepared.self) {
     const index = new URL(`../index${extname(import.meta.url)}`, import.meta.url).href;
-    const hook = `export function resolve(specifier, context, next) {
-      return specifier === "atlas-symmetry" ? { url: ${JSON.stringify(index)}, shortCircuit: true } : next(specifier, context);
+    // A .ts file outside a package with "type": "module" would be CommonJS, which could not import us as the modules that we are.
+    const hook = `export async function resolve(specifier, context, next) {
+      if (specifier === "atlas-symmetry") return next(${JSON.stringify(index)}, context);
+      const found = await next(specifier, specifier === "zod" ? { ...context, parentURL: ${JSON.stringify(index)} } : context);
+      const own = /\\.tsx?(\\?|$)/.test(found.url) && !found.url.includes("/node_modules/");
+      return own && found.format === "commonjs" ? { ...found, format: "module" } : found;
     }`;
     registerHooks(`data:text/javascript,${encodeURIComponent(hook)}`);
     prepared.self = true;

@@ -1,6 +1,6 @@
 /** Runs an experiment: config, run folder, worker, stages, result, report. */
 import { rm } from "node:fs/promises";
-import { join, relative } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { AtlasError, Interrupted, SetupError, WorkerUnavailable } from "../errors.js";
 import { RESULT_SCHEMA, Result } from "../result.js";
 import { RunConfig, RunFolder } from "../run/folder.js";
@@ -66,7 +66,7 @@ export async function runExperiment<E extends Experiment>(
   const { address = "local", device = "auto", threads } = options.worker ?? {};
   const run = await RunFolder.create(runsDir, {
     experiment: experiment.name,
-    file: options.file,
+    file: options.file && resolve(options.file), // it may be resumed from elsewhere
     preset,
     seed,
     config: RunConfig.shape.config.parse(JSON.parse(JSON.stringify(config))), // as it will be read back

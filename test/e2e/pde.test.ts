@@ -1,0 +1,297 @@
+/** Runs of experiments from the command line, as a user does them. */
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect } from "chai";
+import { Result } from "../../src/result.js";
+import { readSafetensors, Tensor, writeNpy, writeSafetensors } from "../../src/tensor/index.js";
+import { atlas, complaint, ends, json, runs as lives } from "./atlas.js";
+
+const TINY = ["pde", "--atlas=2", "--N=8", "--predictor=wide", "--device=cpu", "--threads=1"];
+const ALGEBRA = [...TINY, "--task=discover_algebra", "--solver=paper", "--predictor_lr=0.01", "--epochs=2"];
+const COSETS = [...TINY, "--task=discover_cosets", "--candidates=1", "--keep=1", "--reuse-predictor"];
+
+type Document = Record<string, unknown> & Result;
+
+/** A result without what differs between two runs of one seed. */
+function essence({ timings, ...rest }: Document): string {
+  expect(Object.values(timings).every((seconds) => seconds >= 0)).to.equal(true);
+  return JSON.stringify(rest);
+}
+
+describe("atlas pde", function () {
+  this.timeout(120_000);
+  let dir: string;
+  let address: string;
+  let where: { cwd: string; env: NodeJS.ProcessEnv };
+  /** The first run of seed 0, in `runs` of the working folder. */
+  let first: Document;
+  let id: string;
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-pde-"));
+    where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
+    const { code, stdout, stderr } = await atlas(
+      ["worker", "start", "--device", "cpu", "--threads", "1"],
+      where,
+    );
+    expect(code, stderr).to.equal(0);
+    address = /^address +(grpc:\/\/127\.0\.0\.1:\d+)$/m.exec(stdout)![1]!;
+    first = await json<Document>([...ALGEBRA, "--fixed_seed", "--worker", address], where);
+    const names = readdirSync(join(dir, "runs"));
+    expect(names).to.have.length(1);
+    id = names[0]!;
+  });
+  after(async () => {
+    await atlas(["worker", "stop"], where);
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  const runFolder = () => join(dir, "runs", id);
+  const here = (args: string[]) => json<Document>([...args, "--worker", address], where);
+
+  it("prints the result document of the schema, and keeps it in runs/", () => {
+    Result.parse(first);
+    expect(first).to.include({
+      schema: "atlas.result/1",
+      experiment: "pde",
+      task: "discover_algebra",
+      seed: 0,
+    });
+    expect(first.predictor).to.include({ epochs: 2, source: "trained" });
+    expect(Object.keys(first.timings)).to.have.members(["dataset", "predictor", "algebra"]);
+    expect(JSON.parse(readFileSync(join(runFolder(), "result.json"), "utf8"))).to.deep.equal(first);
+    expect(readdirSync(runFolder()).sort()).to.deep.equal([
+      "checkpoints",
+      "config.json",
+      "events.jsonl",
+      "report.html",
+      "result.json",
+    ]);
+  });
+
+  it("gives the same with one seed in another worker, spelt otherwise, quietly", async () => {
+    const args = ALGEBRA.map((arg) => arg.replaceAll("predictor_lr", "predictor-lr"));
+    const { code, stdout, stderr } = await atlas([...args, "--fixed-seed", "--quiet", "--json"], where);
+    expect({ code, stderr }).to.deep.equal({ code: 0, stderr: "" });
+    expect(essence(JSON.parse(stdout))).to.equal(essence(first));
+  });
+
+  it("gives something else with another seed, in words and numbers, with progress on stderr", async () => {
+    const { code, stdout, stderr } = await atlas([...ALGEBRA, "--seed=1", "--worker", address], where);
+    expect(code, stderr).to.equal(0);
+    expect(stderr).to.match(
+      /^run +\S+\ndataset +1\/1 .*\npredictor +1\/2 +loss [\d.]+ .*\nalgebra +1\/2 +loss /,
+    );
+    const [, path, report] = /^run +(\S+)\nreport +(\S+)\n$/m.exec(stdout) ?? [];
+    expect(stdout).to.match(/^algebra +\S.*loss [\d.e-]+/);
+    const result = JSON.parse(readFileSync(join(path!, "result.json"), "utf8")) as Document;
+    expect(result.seed).to.equal(1);
+    expect(result.algebra!.generators).not.to.deep.equal(first.algebra!.generators);
+    expect(readFileSync(report!, "utf8")).to.match(/^<!doctype html>/i);
+  });
+
+  it("takes predictors from a run, a file of either kind, or the newest fitting run", async () => {
+    const kept = join(runFolder(), "checkpoints/predictor.safetensors");
+    const pt = join(dir, "weights.pt");
+    const weights = join(dir, "weights.safetensors");
+    const { tensors } = readSafetensors(readFileSync(kept), kept);
+    writeFileSync(weights, writeSafetensors(tensors));
+    const converted = await atlas(["checkpoint", "convert", weights, pt], where);
+    expect(converted.code, converted.stderr).to.equal(0);
+    const results: Document[] = [];
+    for (const source of [[id], [kept], [weights], [pt]])
+      results.push(await here([...ALGEBRA, "--fixed_seed", "--reuse_predictor", ...source]));
+    results.push(await here([...ALGEBRA, "--fixed_seed", "--reuse_predictor"]));
+    const [algebra, ...others] = results.map((r) => JSON.stringify(r.algebra));
+    expect(others.every((other) => other === algebra)).to.equal(true);
+    expect(results.map((r) => r.predictor.source).slice(0, 4)).to.deep.equal([
+      runFolder(),
+      kept,
+      weights,
+      pt,
+    ]);
+  });
+
+  it("takes the identity component from a run, a file of each kind, or by name", async () => {
+    const basis = first.algebra!.generators.slice(0, first.algebra!.found);
+    const tensor = Tensor.from(basis.length > 0 ? basis : first.algebra!.generators);
+    const files = { json: join(dir, "b.json"), npy: join(dir, "b.npy"), st: join(dir, "b.safetensors") };
+    writeFileSync(files.json, JSON.stringify({ generators: tensor.toNested() }));
+    writeFileSync(files.npy, writeNpy(tensor));
+    writeFileSync(files.st, writeSafetensors(new Map([["generators", tensor]])));
+    const cosets: string[] = [];
+    for (const file of Object.values(files)) {
+      const result = await here([...COSETS, id, "--fixed_seed", "--identity", file]);
+      Result.parse(result);
+      expect(result).not.to.have.property("algebra");
+      cosets.push(JSON.stringify(result.cosets));
+    }
+    expect(new Set(cosets).size).to.equal(1);
+    for (const given of [id, "latest", "so(2)"]) {
+      if (given === "latest") continue; // a run of cosets by now, which has no algebra
+      const { cosets: found } = await here([...COSETS, id, "--fixed_seed", "--identity", given]);
+      expect(found).to.be.an("array").with.length.greaterThan(0);
+    }
+    const line = complaint(await atlas([...COSETS, id, "--identity", "latest"], where), 2);
+    expect(line).to.match(
+      /^error: run \S+ has no algebra in its result; give a run of --task discover_algebra/,
+    );
+  });
+
+  it("is listed and shown", async () => {
+    const listed = await json<{ id: string; status: string }[]>(["runs"], where);
+    expect(listed.map((run) => run.id)).to.deep.equal(readdirSync(join(dir, "runs")).sort());
+    expect(listed.every(({ status }) => status === "finished")).to.equal(true);
+    const table = await atlas(["runs"], where);
+    expect(table.stdout.split("\n")[0]).to.equal(`${id}  finished     seed 0`);
+    const shown = await atlas(["show", id], where);
+    for (const line of [
+      /^run +\S+$/m,
+      /^experiment +pde \(preset published\)$/m,
+      /^status +finished$/m,
+      /^settings +task=discover_algebra atlas=2 solver=paper .*N=8/m,
+      /^time +dataset [\d.]+ s, predictor/m,
+      /^algebra +/m,
+      /^report +\S+report\.html$/m,
+    ])
+      expect(shown.stdout).to.match(line);
+    const latest = await atlas(["show", "latest"], where);
+    expect(latest.stdout).to.contain(`run         ${listed.at(-1)!.id}\n`);
+    expect(await json(["show", id], where)).to.deep.equal(first);
+  });
+
+  it("runs on a worker in the background, which can be asked and stopped", async () => {
+    const info = await json<{ address: string; pid: number; threads: number }>(["worker", "info"], where);
+    expect(info).to.include({ address, threads: 1 });
+    const words = await atlas(["worker", "info", "--worker", address], where);
+    expect(words.stdout).to.match(/^offers +algebra_solver grassmann/m);
+    const again = complaint(await atlas(["worker", "start"], where), 2);
+    expect(again).to.match(
+      /^error: a worker runs already at grpc:\S+ \(process \d+\); use it with --worker, or stop/,
+    );
+    expect(lives(info.pid)).to.equal(true);
+  });
+
+  it("runs a user's own experiment, on the user's own arrays, and resumes it", async () => {
+    mkdirSync(join(dir, "mine"));
+    const file = join(dir, "mine/blur.ts");
+    writeFileSync(file, OWN);
+    const help = await atlas(["run", file, "--help"], where);
+    expect(help.stdout).to.contain("--samples <number>").and.to.contain("Blur of random images");
+    const result = await here(["run", file, "--samples", "8", "--fixed_seed"]);
+    expect(result).to.include({ experiment: "blur", seed: 0 });
+    expect(result.algebra!.generators).to.have.length(1);
+    const again = await here(["mine/blur.ts", "--samples=8", "--seed=0"]);
+    expect(essence(again)).to.equal(essence(result));
+    const listed = await json<{ id: string; path: string }[]>(["runs"], where);
+    rmSync(join(listed.at(-1)!.path, "result.json"));
+    const elsewhere = { ...where, cwd: tmpdir() };
+    const resumed = await json<Document>(["resume", listed.at(-1)!.path], elsewhere);
+    expect(essence(resumed)).to.equal(essence(result));
+    const wrong = complaint(await atlas(["run", file, "--sample", "8"], where), 2);
+    expect(wrong).to.match(/^error: unknown option '--sample' \(Did you mean --samples\?\); see --help$/);
+  });
+
+  it("finds so(2), identity and reflection with the real settings, as the demo does", async () => {
+    const { stdout, stderr, code } = await atlas(["demo", "--json", "--runs", join(dir, "demo")], where);
+    expect(code, stderr).to.equal(0);
+    const { algebra, cosets, seed, task } = Result.parse(JSON.parse(stdout));
+    expect({ seed, task }).to.deep.equal({ seed: 0, task: "discover" });
+    expect(algebra!.identified.name).to.equal("so(2)");
+    const [[[a, b], [c, d]]] = algebra!.generators as [[[number, number], [number, number]]];
+    const cosine = Math.abs(c - b) / Math.SQRT2 / Math.hypot(a, b, c, d);
+    expect((Math.acos(Math.min(1, cosine)) * 180) / Math.PI).to.be.lessThan(3);
+    expect(cosets!.map((coset) => Math.sign(coset.determinant)).sort()).to.deep.equal([-1, 1]);
+    expect(cosets!.map(({ name }) => name).some((name) => name === "identity")).to.equal(true);
+    expect(cosets!.map(({ name }) => name).some((name) => name.startsWith("reflection"))).to.equal(true);
+  });
+});
+
+describe("a background worker", function () {
+  this.timeout(60_000);
+  it("is stopped by atlas worker stop", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "atlas-background-"));
+    const where = { env: { XDG_STATE_HOME: dir } };
+    try {
+      const none = await atlas(["worker", "stop"], where);
+      expect(none).to.deep.equal({ code: 0, stdout: "no worker runs in the background\n", stderr: "" });
+      expect(complaint(await atlas(["worker", "info"], where), 2)).to.match(
+        /^error: no worker runs in the background; start one with: atlas worker start/,
+      );
+      const { stdout } = await atlas(["worker", "start", "--threads=1"], where);
+      const pid = Number(/^process +(\d+)$/m.exec(stdout)![1]);
+      const stopped = await atlas(["worker", "stop"], where);
+      expect(stopped).to.deep.equal({ code: 0, stdout: "the worker is stopped\n", stderr: "" });
+      await ends(pid);
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
+  });
+});
+
+describe("help", function () {
+  this.timeout(60_000);
+  it("is there at every level, on stdout", async () => {
+    const commands = [[], ["pde"], ["run"], ["demo"], ["runs"], ["show"], ["resume"], ["doctor"]];
+    const subcommands = ["start", "info", "stop"].map((name) => ["worker", name]);
+    const files = ["inspect", "convert"].map((name) => ["checkpoint", name]);
+    for (const command of [...commands, ["worker"], ...subcommands, ["checkpoint"], ...files]) {
+      const { code, stdout, stderr } = await atlas([...command, "--help"]);
+      expect({ code, stderr }, command.join(" ")).to.deep.equal({ code: 0, stderr: "" });
+      expect(stdout).to.match(new RegExp(`^Usage: ${["atlas", ...command].join(" ")} `));
+    }
+    expect(await atlas(["help", "pde"])).to.deep.equal(await atlas(["pde", "--help"]));
+    const { code, stdout } = await atlas([]);
+    expect(code).to.equal(0);
+    expect(stdout).to.contain("Experiments:\n  pde ").and.to.contain("atlas demo\n");
+  });
+});
+
+/** Images and themselves, blurred: the map commutes with rotations. */
+const OWN = `/** Blur of random images. */
+import { analyseAlgebra, defineExperiment, Tensor } from "atlas-symmetry";
+import { z } from "zod";
+
+const SIDE = 48;
+
+/** Sums of a few Gaussian bumps, and the same bumps wider. */
+function bumps(samples: number, width: number): Tensor {
+  const data = new Float32Array(samples * SIDE * SIDE);
+  let state = 1;
+  const random = () => (state = (state * 48271) % 2147483647) / 2147483647;
+  for (let s = 0; s < samples; s++)
+    for (let b = 0; b < 6; b++) {
+      const [row, col, height] = [random() * SIDE, random() * SIDE, random() - 0.5];
+      for (let i = 0; i < SIDE; i++)
+        for (let j = 0; j < SIDE; j++)
+          data[(s * SIDE + i) * SIDE + j]! += (height * Math.exp(-((i - row) ** 2 + (j - col) ** 2) / width)) / width;
+    }
+  return Tensor.fromBytes("float32", [samples, 1, SIDE, SIDE], new Uint8Array(data.buffer));
+}
+
+export default defineExperiment({
+  name: "blur",
+  summary: "Blur of random images",
+  config: z.object({ samples: z.int().positive().default(16).describe("Number of images") }),
+  async run(ctx, { samples }) {
+    const dataset = await ctx.dataset({
+      kind: "arrays",
+      params: {},
+      tensors: { inputs: bumps(samples, 20), targets: bumps(samples, 30) },
+    });
+    const atlas = await ctx.atlas({ charts: [{ row: 24, col: 24 }], rIn: 12, rOut: 8, margin: 0 });
+    const training = { kind: "supervised", params: { batch_size: 8, learning_rate: 0.01 } };
+    const architecture = { kind: "wide", params: {} };
+    const predictor = await ctx.predictor({ architecture, training, dataset, atlas, epochs: 2 });
+    await ctx.advance("predictor", predictor);
+    const solver = { kind: "paper", params: { batch_size: 8 } };
+    const algebra = await ctx.algebra({ solver, predictor, dataset, atlas, k: 1, epochs: 2 });
+    await ctx.advance("algebra", algebra);
+    return {
+      task: "discover_algebra",
+      predictor: { loss: ctx.metrics("predictor").loss ?? null, epochs: 2, source: "trained" },
+      algebra: analyseAlgebra(await ctx.session.getAlgebra(algebra)),
+    };
+  },
+});
+`;
