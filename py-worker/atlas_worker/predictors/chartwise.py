@@ -130,9 +130,8 @@ class WideNet(nn.Module):
         super().__init__()
         stride, width = params.stride, params.width
         kernel = stride + (stride + 1) % 2
-        coarse = (
-            math.ceil(radius / stride) + 1
-        )  # coarse pixels from the centre to one beyond the output's edge
+        # Coarse pixels from the centre to one beyond the output's edge, where there is anything between them.
+        coarse = math.ceil(radius / stride) + (stride > 1)
         self.slope = params.negative_slope
         self.reach = stride * (coarse + params.layers) + kernel // 2 - radius
         self.refine: Tensor
@@ -155,9 +154,9 @@ class WideNet(nn.Module):
 def cubic_interpolation(coarse: int, stride: int, radius: int) -> Tensor:
     """Cubic convolution with a = −1/2, exact for quadratics (Keys 1981): ``[2 radius + 1, 2 coarse + 1]``.
 
-    Maps values at multiples of ``stride``, from ``-coarse`` to ``coarse``, to those at all whole numbers up to ``radius``, which must
-    leave one point beyond the interval of each: ``radius <= (coarse - 1) stride``. (PyTorch's own bicubic has a = −3/4, which does not
-    even reproduce a slope.)
+    Maps values at multiples of ``stride``, from ``-coarse`` to ``coarse``, to those at all whole numbers up to ``radius``. Needs
+    one point beyond the last interval, ``radius <= (coarse - 1) stride``, unless ``stride`` is 1. (PyTorch's own bicubic has
+    a = −3/4, which does not even reproduce a slope.)
     """
     points = torch.arange(-radius, radius + 1, dtype=torch.float64)[:, None] / stride
     d = (points - torch.arange(-coarse, coarse + 1, dtype=torch.float64)).abs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,7 @@ class CosetParams:
     charts: int = param(4, "Charts a step, drawn at random", minimum=1)
     learning_rate: float = param(0.1, "Adam's, falling to 1 % of it by a cosine", minimum=0)
     threshold: float = param(
-        0.15, "Relative error up to which a matrix counts as a symmetry", minimum=0, maximum=1
+        0.25, "Relative error up to which a matrix counts as a symmetry", minimum=0, maximum=1
     )
     evaluation: int = param(4, "Samples in each batch of the final evaluation, on every chart", minimum=1)
 
@@ -118,13 +119,14 @@ class CosetDescent(Descent):
         typical = self._measure(batches, normalised(self._draws()[:TYPICAL]))[2].median()
         relative = distance / motion.clamp(min=float(typical)).clamp(min=1e-30)
         order = torch.argsort(loss).tolist()
-        good = [i for i in order if float(relative[i]) <= p.threshold]
+        # The sign of det tells components apart for sure; half the places for each, so that neither crowds out the other.
+        sides = [[i for i in order if float(torch.linalg.det(g[i])) * sign > 0] for sign in (1, -1)]
+        best = {i for side in sides for i in side[: math.ceil(p.keep / 2)]}
+        good = [i for i in order if i in best and float(relative[i]) <= p.threshold]
         kept, component = distinct(self._identity, g, good)
-        verdicts = dict.fromkeys(order, "loss") | dict.fromkeys(good, "duplicate")
-        # Components are told apart before the best are chosen, so that a common one does not crowd out a rare one.
-        verdicts |= {i: "kept" if rank < p.keep else "rank" for rank, i in enumerate(kept)}
+        verdicts = {i: "rank" if float(relative[i]) <= p.threshold else "loss" for i in order}
+        verdicts |= dict.fromkeys(good, "duplicate") | dict.fromkeys(kept, "kept")
         candidates = [CosetCandidate(g[i], float(loss[i]), verdicts[i], component.get(i, 0)) for i in order]
-        kept = kept[: p.keep]
         return CosetReport(
             matrices=g[kept],
             losses=[float(loss[i]) for i in kept],

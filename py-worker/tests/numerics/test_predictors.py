@@ -12,7 +12,7 @@ from atlas_worker.datasets.arrays import ArraysDataset, ArraysParams
 from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
-from atlas_worker.predictors.chartwise import PublishedNet, WideNet, WideParams
+from atlas_worker.predictors.chartwise import PublishedNet, WideNet, WideParams, cubic_interpolation
 
 from .tasks import smooth_fields
 
@@ -345,3 +345,13 @@ def test_an_epoch_is_every_sample_once_in_an_order_of_its_own(monkeypatch: pytes
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(48))
     assert orders[0] != orders[1]
     assert orders[0] != sorted(orders[0])
+
+
+@pytest.mark.parametrize(("stride", "radius"), [(4, 14), (3, 6), (1, 4), (2, 5)])
+def test_the_fine_lattice_is_exact_for_quadratics(stride: int, radius: int) -> None:
+    coarse = -(-radius // stride) + (stride > 1)
+    refine = cubic_interpolation(coarse, stride, radius).double()
+    u = torch.arange(-coarse, coarse + 1, dtype=torch.float64) * stride
+    v = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    for power in (0, 1, 2):
+        assert torch.allclose(refine @ u**power, v**power, atol=1e-5 * max(1.0, float(v.max()) ** power))
