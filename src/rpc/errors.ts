@@ -10,7 +10,9 @@ export const DETAIL_KEY = "atlas-error-bin";
 export function errorFromDetail(detail: ErrorDetail, options?: ErrorOptions): RpcError {
   const { message, field, expected, remedy, code } = detail;
   const where = field === "" || message.includes(field) ? "" : ` (${field})`;
-  const advice = remedy || (expected === "" ? undefined : `expected: ${expected}`);
+  // The remedy may refer to what was expected: "choose one of them".
+  const advice =
+    [expected === "" ? "" : `expected: ${expected}`, remedy].filter(Boolean).join("; ") || undefined;
   const Kind = code === "invalid_input" ? RpcUsageError : RpcError;
   return new Kind(
     `${message || "the worker gave no reason"}${where}`,

@@ -248,7 +248,7 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
       ],
       [
         [...TINY, "--device", "toaster", "--worker", address],
-        /^error: this worker has no device 'toaster'.*; expected: auto, cpu/,
+        /^error: this worker has no device 'toaster'.*; expected: auto, cpu.*; choose one/,
       ],
     ]));
 

@@ -331,7 +331,13 @@ describe("rpc", () => {
         rpc.call(WorkerServiceService.describe, {}, { idempotent: true }),
       )) as RpcError;
       expect(error.constructor).to.equal(kind);
-      expect(error).to.include({ message: "no: σ (f)", field: "f", expected: "e", remedy: "r", code });
+      expect(error).to.include({
+        message: "no: σ (f)",
+        field: "f",
+        expected: "e",
+        remedy: "expected: e; r",
+        code,
+      });
     });
 
   for (const [code, name, atlasCode] of [
