@@ -1,0 +1,165 @@
+/**
+ * `npm run bench`: what things cost on this machine. `--json` prints all that was measured; `--only PART,PART` measures some of it.
+ *
+ * Not part of the tests, and never fails because something is slow. What is compared is timed in turns, so that the ratios hold on a machine
+ * that does other things too, though the seconds do not.
+ */
+import { execFile } from "node:child_process";
+import { availableParallelism, cpus, loadavg } from "node:os";
+import { fileURLToPath } from "node:url";
+import { parseArgs, promisify } from "node:util";
+import { ensureVenv } from "../../src/setup/venv.js";
+import { measureOverhead, type Overhead } from "./overhead.js";
+import { measureTransport, type Transport } from "./transport.js";
+
+type Row = [what: string, value: string, beside?: string];
+type Numbers = Record<string, number>;
+
+type Measured = { found: unknown; rows: Row[] };
+type Part = () => Promise<Measured>;
+
+function part<T>(measure: () => Promise<T>, rows: (found: T) => Row[]): Part {
+  return async () => {
+    const found = await measure();
+    return { found, rows: rows(found) };
+  };
+}
+
+/** A part that numerics.py measures in a process of its own. */
+function numerics<T>(name: string, rows: (found: T) => Row[]): Part {
+  return part(async () => {
+    const { python, workerDir } = await ensureVenv();
+    const file = fileURLToPath(new URL("numerics.py", import.meta.url));
+    const env = { ...process.env, PYTHONPATH: workerDir };
+    const { stdout } = await promisify(execFile)(python, [file, name], { env });
+    return JSON.parse(stdout) as T;
+  }, rows);
+}
+
+const n = (x: number, digits = 3) =>
+  Math.abs(x) >= 100 ? Math.round(x).toLocaleString("en") : String(Number(x.toPrecision(digits)));
+const gib = (bytes: number) => `${n(bytes / 2 ** 30)} GiB`;
+
+interface Solvers {
+  fit_seconds: number;
+  fit_samples: number;
+  fit_epochs: number;
+  degrees: number;
+  seconds_to_limit: number | null;
+  reached: string;
+  solve_seconds: number;
+  final_degrees: number[];
+  coset_seconds: number;
+  components_found: number[];
+}
+
+const PARTS: Record<string, Part> = {
+  data: numerics("data", (d: Numbers): Row[] => [
+    [
+      "heat2d, 10,000 samples of 128×128",
+      `${n(d.samples_per_second!)} samples/s`,
+      `${n(d.seconds!)} s, peak memory ${gib(d.peak_bytes!)}, of it ${gib(d.result_bytes!)} the data`,
+    ],
+  ]),
+  predictors: numerics("predictors", (d: Record<"published" | "wide", Numbers>): Row[] =>
+    (["published", "wide"] as const).map((kind) => [
+      `training the ${kind} predictor, 19 charts`,
+      `${n(d[kind].samples_per_second!)} samples/s`,
+      `${n(d[kind].parameters!)} parameters; each sample on every chart`,
+    ]),
+  ),
+  schedule: numerics("schedule", (d: Numbers): Row[] => [
+    [
+      "published schedule, predictor and basis pass",
+      `${n(d.samples_per_second!)} samples/s`,
+      `10 epochs of 10,000: ${n(d.extrapolated_seconds!)} s, extrapolated; published code ${n(d.published_seconds!)} s on another machine: ${n(d.ratio!)}×`,
+    ],
+  ]),
+  solvers: numerics("solvers", (d: Solvers): Row[] => [
+    [
+      `grassmann solver to ${d.degrees}°`,
+      d.seconds_to_limit === null ? "not reached" : `${n(d.seconds_to_limit)} s`,
+      `${d.reached} seeds; all of it ${n(d.solve_seconds)} s, to ${d.final_degrees.map((x) => `${n(x)}°`).join(", ")}; predictor fitted in ${n(d.fit_seconds)} s`,
+    ],
+    [
+      "coset search",
+      `${n(d.coset_seconds)} s`,
+      `16 candidates, ranked; components found: ${d.components_found.join(", ")}`,
+    ],
+  ]),
+  components: numerics("components", (d: Numbers): Row[] => [
+    [
+      "component test of one matrix",
+      `${n(d.ours_ms!)} ms`,
+      `10,000 Adam steps: ${n(d.published_ms!)} ms, ${n(d.ratio!)}× as long; same verdict on ${d.agree} of ${d.matrices}`,
+    ],
+  ]),
+  transport: part(
+    () => measureTransport(),
+    (found: Transport[]): Row[] =>
+      found.map(({ mebibytes, gigabytesPerSecond: r }) => [
+        `tensor of ${mebibytes} MiB there and back, ZeroMQ`,
+        `${n(r.zeromq)} GB/s`,
+        `gRPC ${n(r.grpc)}, in 1 MiB chunks ${n(r.grpcChunks)}, plain TCP ${n(r.tcp)} GB/s`,
+      ]),
+  ),
+  overhead: part(
+    // Long enough to count, short enough to be done in turns.
+    () => measureOverhead({ task: "discover", N: 300, epochs: 1, algebra_epochs: 2 }),
+    (d: Overhead): Row[] => [
+      [
+        "orchestrator's overhead on a run of pde",
+        `${n(d.addedSeconds)} s (${n(100 * d.addedShare, 2)} %)`,
+        `of ${d.typescript.map((s) => n(s)).join(", ")} s, against ${d.python.map((s) => n(s)).join(", ")} s by Python; allowed ${n(d.allowedSeconds)} s; ${d.sameResult ? "same result to the bit" : "DIFFERENT results"}`,
+      ],
+    ],
+  ),
+};
+
+const { values } = parseArgs({
+  options: { json: { type: "boolean", default: false }, only: { type: "string" } },
+});
+const chosen = values.only?.split(",") ?? Object.keys(PARTS);
+const unknown = chosen.find((name) => !(name in PARTS));
+if (unknown !== undefined) {
+  process.stderr.write(`error: there is no part ${unknown}; choose from ${Object.keys(PARTS).join(", ")}\n`);
+  process.exit(2);
+}
+
+const found: Record<string, unknown> = {};
+const rows: Row[] = [];
+const before = loadavg()[0]!;
+for (const name of chosen) {
+  process.stderr.write(`bench: ${name}\n`);
+  try {
+    const measured = await PARTS[name]!();
+    found[name] = measured.found;
+    rows.push(...measured.rows);
+  } catch (error) {
+    found[name] = { error: String(error) };
+    rows.push([
+      name,
+      "failed",
+      String(error)
+        .split("\n")
+        .findLast((line) => line !== "") ?? "",
+    ]);
+    process.exitCode = 1;
+  }
+}
+const machine = {
+  processor: cpus()[0]?.model ?? "unknown",
+  cores: availableParallelism(),
+  loadBefore: before,
+  node: process.version,
+};
+if (values.json) process.stdout.write(`${JSON.stringify({ machine, ...found }, null, 2)}\n`);
+else {
+  const [first, second] = [0, 1].map((i) => Math.max(...rows.map((row) => row[i]!.length)));
+  for (const [what, value, beside = ""] of rows)
+    process.stdout.write(`${what.padEnd(first!)}  ${value.padStart(second!)}  ${beside}\n`);
+  process.stdout.write(
+    `\n${machine.cores} cores of ${machine.processor}, Node ${machine.node}, load ${n(before)} before\n`,
+  );
+}
+process.exit();

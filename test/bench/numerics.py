@@ -1,0 +1,305 @@
+"""The worker's numerics, timed in this process: ``python numerics.py PART``, one JSON object on stdout.
+
+What is compared is timed in turns within one run, so that a machine shared with others favours neither; medians are reported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, before PyTorch loads OpenMP
+
+import torch
+from atlas_worker import blocks as blocks
+from atlas_worker import lie
+from atlas_worker.fields.atlas import Chart, PlanarAtlas
+from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
+from atlas_worker.registry import find, parse_params
+from atlas_worker.roles import AlgebraSolver, CosetSolver, Dataset
+from atlas_worker.service import machine
+from atlas_worker.solvers.components import SAME, residual
+from torch import Tensor
+
+CPU = torch.device("cpu")
+SIDE = 128
+CENTRES = [(u, v) for v in (0.15, 0.325, 0.5) for u in (0.5, 0.675, 0.85)] + [
+    (u, v) for v in (0.675, 0.85) for u in (0.15, 0.325, 0.5, 0.675, 0.85)
+]
+ATLAS_1 = PlanarAtlas(tuple(Chart(round(u * SIDE), round(v * SIDE)) for u, v in CENTRES), 14, 10)
+ROTATION = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+
+PUBLISHED = {"samples": 10_000, "epochs": 10, "seconds": 1992.0}
+"""METHOD section 4: the published code's schedule, on another machine (2 busy cores)."""
+
+
+def silent(step: int, steps: int, metrics: Mapping[str, float]) -> None:
+    pass
+
+
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def make(role: str, kind: str, params: Mapping[str, Any], **parts: Any) -> Any:
+    block = find(role, kind, role)
+    return block.make(parse_params(block.params, params, role), **parts)
+
+
+def heat(samples: int, seed: int = 0) -> Dataset:
+    dataset = cast(
+        Dataset, make("dataset", "heat2d", {"samples": samples}, seed=seed, device=CPU, tensors={})
+    )
+    dataset.run_epoch(silent)
+    return dataset
+
+
+def predictor(
+    kind: str, dataset: Dataset, epochs: int, rate: float = 1e-3, schedule: str = "constant"
+) -> FittedPredictor:
+    training = {"batch_size": 16, "learning_rate": rate, "schedule": schedule}
+    return make_predictor((kind, {}), ("supervised", training), dataset, ATLAS_1, epochs, 0, CPU)
+
+
+def data() -> dict[str, Any]:
+    """Making the published number of samples, and this process's peak memory, PyTorch's own part included."""
+    before = peak_bytes()
+    dataset = make("dataset", "heat2d", {"samples": 10_000}, seed=0, device=CPU, tensors={})
+    seconds = timed(lambda: dataset.run_epoch(silent))
+    return {
+        "samples": 10_000,
+        "seconds": seconds,
+        "samples_per_second": 10_000 / seconds,
+        "peak_bytes": peak_bytes(),
+        "peak_bytes_before": before,
+        "result_bytes": dataset.memory_bytes,
+    }
+
+
+def predictors() -> dict[str, Any]:
+    """Training throughput of both architectures; a sample is one plate, seen on all 19 charts."""
+    samples, rounds = 96, 5
+    dataset = heat(samples)
+    nets = {kind: predictor(kind, dataset, rounds + 1) for kind in ("published", "wide")}
+    seconds: dict[str, list[float]] = {kind: [] for kind in nets}
+    for i in range(rounds + 1):
+        for kind, net in nets.items():
+            t = timed(lambda net=net: net.run_epoch(silent))
+            if i > 0:  # the first is warm-up
+                seconds[kind].append(t)
+    return {
+        kind: {
+            "samples_per_second": samples / statistics.median(ts),
+            "parameters": nets[kind].parameters,
+            "charts": len(ATLAS_1),
+        }
+        for kind, ts in seconds.items()
+    }
+
+
+def schedule() -> dict[str, Any]:
+    """The published schedule on a slice: a predictor pass and a basis pass in turn, extrapolated to the whole of it."""
+    samples, rounds = 96, 3
+    dataset = heat(samples)
+    net = predictor("published", dataset, rounds + 1)
+    solver = cast(
+        AlgebraSolver,
+        make(
+            "algebra_solver",
+            "paper",
+            {"r3": 0.1},
+            task=make_task(net, dataset, ATLAS_1),
+            k=1,
+            epochs=rounds + 1,
+            seed=0,
+        ),
+    )
+    passes = [
+        (timed(lambda: net.run_epoch(silent)), timed(lambda: solver.run_epoch(silent)))
+        for _ in range(rounds + 1)
+    ][1:]
+    first, second = (statistics.median(column) / samples for column in zip(*passes, strict=True))
+    total = (first + second) * PUBLISHED["samples"] * PUBLISHED["epochs"]
+    return {
+        "slice": samples,
+        "predictor_samples_per_second": 1 / first,
+        "basis_samples_per_second": 1 / second,
+        "samples_per_second": 1 / (first + second),
+        "extrapolated_seconds": total,
+        "published_seconds": PUBLISHED["seconds"],
+        "ratio": PUBLISHED["seconds"] / total,
+    }
+
+
+def angle(generator: Tensor) -> float:
+    """Degrees between a generator [2, 2] and the rotations'."""
+    cosine = float((generator * ROTATION).sum().abs() / (generator.norm() * ROTATION.norm()))
+    return math.degrees(math.acos(min(1.0, cosine)))
+
+
+def solvers() -> dict[str, Any]:
+    """The grassmann solver's time to 2°, and the coset search's, from a predictor with the experiment's default fit."""
+    samples, epochs, limit = 1000, 3, 2.0
+    dataset = heat(samples)
+    net = predictor("wide", dataset, epochs, 0.01, "cosine")
+    fit = sum(timed(lambda: net.run_epoch(silent)) for _ in range(epochs))
+    runs = [_grassmann(net, dataset, seed, limit) for seed in range(3)]
+    coset_seconds, names = [], []
+    for seed in range(3):
+        cosets = cast(
+            CosetSolver,
+            make(
+                "coset_solver",
+                "descent",
+                {},
+                task=make_task(net, dataset, ATLAS_1),
+                identity=ROTATION[None],
+                epochs=1,
+                seed=seed,
+            ),
+        )
+        coset_seconds.append(timed(lambda c=cosets: (c.run_epoch(silent), c.report())))
+        names.append(len(cosets.report().matrices))
+    reached = [r["to_limit"] for r in runs if r["to_limit"] is not None]
+    return {
+        "fit_seconds": fit,
+        "fit_samples": samples,
+        "fit_epochs": epochs,
+        "degrees": limit,
+        "seconds_to_limit": statistics.median(reached) if reached else None,
+        "reached": f"{len(reached)}/{len(runs)}",
+        "solve_seconds": statistics.median(r["seconds"] for r in runs),
+        "final_degrees": [r["degrees"] for r in runs],
+        "coset_seconds": statistics.median(coset_seconds),
+        "components_found": names,
+    }
+
+
+def _grassmann(net: FittedPredictor, dataset: Dataset, seed: int, limit: float) -> dict[str, Any]:
+    """One solve. The time to the limit is when the start that wins in the end came within it to stay."""
+    epochs = 3
+    solver = make(
+        "algebra_solver",
+        "grassmann",
+        {},
+        task=make_task(net, dataset, ATLAS_1),
+        k=1,
+        epochs=epochs,
+        seed=seed,
+    )
+    history: list[list[tuple[float, Tensor]]] = []  # of each epoch: when, and every start's generator
+    begin = time.perf_counter()
+    for _ in range(epochs):
+        steps: list[tuple[float, Tensor]] = []
+        history.append(steps)
+        solver.run_epoch(
+            lambda *_, steps=steps: steps.append((time.perf_counter() - begin, solver._free.detach().clone()))
+        )
+    seconds = time.perf_counter() - begin
+    winner: Tensor = solver._free.detach()[0]
+    degrees = angle(winner[0])
+    to_limit: float | None = None
+    for steps in reversed(history):
+        # A start is copied unchanged from its epoch's last step into the next epoch, at another index.
+        index = next(i for i, w in enumerate(steps[-1][1]) if torch.equal(w, winner))
+        outside = max((i for i, (_, w) in enumerate(steps) if angle(w[index, 0]) > limit), default=-1)
+        if outside == len(steps) - 1:
+            break
+        to_limit = steps[outside + 1][0]
+        if outside >= 0:
+            break
+        winner = _previous(steps, index, history)
+    return {"seconds": seconds, "degrees": degrees, "to_limit": to_limit}
+
+
+def _previous(
+    steps: list[tuple[float, Tensor]], index: int, history: list[list[tuple[float, Tensor]]]
+) -> Tensor:
+    """The state that a start had at the end of the epoch before ``steps``; itself in the first epoch, where it is not used."""
+    epoch = next(i for i, s in enumerate(history) if s is steps)
+    if epoch == 0:
+        return steps[0][1][index]
+    # One step moves a start little against the distance between starts.
+    before, now = history[epoch - 1][-1][1], steps[0][1][index]
+    return before[int((before - now).flatten(1).norm(dim=1).argmin())]
+
+
+def components() -> dict[str, Any]:
+    """Component test of single matrices beside the published way: 10,000 steps of Adam on the same function."""
+    generator = torch.Generator().manual_seed(0)
+    so2 = ROTATION[None].double()
+    # In the order t, x, y, z: rotations, then boosts.
+    lorentz = torch.zeros(6, 4, 4, dtype=torch.float64)
+    for i, (a, b) in enumerate([(1, 2), (1, 3), (2, 3)]):
+        lorentz[i, a, b], lorentz[i, b, a] = -1, 1
+    for i in range(3):
+        lorentz[3 + i, 0, 1 + i] = lorentz[3 + i, 1 + i, 0] = 1
+    cases: list[tuple[str, Tensor, Tensor]] = []
+    for name, basis, flip in (
+        ("so(2)", so2, torch.diag(torch.tensor([1.0, -1.0]))),
+        ("so(1,3)", lorentz, torch.diag(torch.tensor([1.0, -1.0, -1.0, -1.0]))),
+    ):
+        for i in range(4):
+            w = torch.randn(1, len(basis), generator=generator, dtype=torch.float64)
+            inside = lie.expm(lie.combine(basis, w))[0]
+            cases.append((name, basis, inside if i % 2 == 0 else inside @ flip.double()))
+    rows = []
+    for name, basis, matrix in cases:
+        ours = statistics.median(timed(lambda b=basis, m=matrix: residual(b, m[None])) for _ in range(5))
+        start = time.perf_counter()
+        reference = _published_residual(basis, matrix)
+        theirs = time.perf_counter() - start
+        residuals = float(residual(basis, matrix[None])[0]), reference
+        rows.append(
+            {
+                "group": name,
+                "ours_ms": 1e3 * ours,
+                "published_ms": 1e3 * theirs,
+                "residuals": residuals,
+                "agree": (residuals[0] < SAME) == (residuals[1] < SAME),
+            }
+        )
+    ours_ms = statistics.median(r["ours_ms"] for r in rows)
+    published_ms = statistics.median(r["published_ms"] for r in rows)
+    return {
+        "ours_ms": ours_ms,
+        "published_ms": published_ms,
+        "ratio": statistics.median(r["published_ms"] / r["ours_ms"] for r in rows),
+        "agree": sum(r["agree"] for r in rows),
+        "matrices": len(rows),
+        "rows": rows,
+    }
+
+
+def _published_residual(basis: Tensor, matrix: Tensor) -> float:
+    """``min ‖exp(Σ w_i B_i) − M‖²/n²`` by 10,000 steps of Adam from zero, in float32 (METHOD 2.5)."""
+    b, m = basis.float(), matrix.float()
+    w = torch.zeros(len(b), requires_grad=True)
+    adam = torch.optim.Adam([w], lr=1e-2)
+    for _ in range(10_000):
+        loss = (torch.linalg.matrix_exp(torch.einsum("k,kij->ij", w, b)) - m).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return float(loss.detach())
+
+
+PARTS = {f.__name__: f for f in (data, predictors, schedule, solvers, components)}
+
+if __name__ == "__main__":
+    machine.make_reproducible(machine.available_cores())
+    print(json.dumps({"threads": torch.get_num_threads(), **PARTS[sys.argv[1]]()}))
