@@ -30,7 +30,7 @@ class PaperParams:
         False, "Inner products of absolute entries: pushes generators to disjoint supports"
     )
     threshold: float = param(
-        0.15, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1
+        0.25, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1
     )
     evaluation: int = param(8, "Samples in each batch of the final evaluation, on every chart", minimum=1)
 
