@@ -40,7 +40,8 @@ export function register(program: Command): void {
           `${JSON.stringify({ version: VERSION, usable, checks }, null, 2)}\n`,
         );
       const width = Math.max(...checks.map((c) => c.name.length));
-      const colour = { ok: pc.green, warning: pc.yellow, missing: pc.red };
+      const { green, yellow, red } = pc.createColors(process.stdout.isTTY && pc.isColorSupported); // CI alone would turn them on
+      const colour = { ok: green, warning: yellow, missing: red };
       for (const { name, status, detail, remedy } of checks)
         process.stdout.write(
           `${colour[status](status.padEnd(8))} ${name.padEnd(width)}  ${detail}${remedy === undefined ? "" : `; ${remedy}`}\n`,

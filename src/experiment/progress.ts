@@ -27,6 +27,7 @@ export interface ProgressOptions {
 export class Progress {
   private readonly out: NodeJS.WriteStream;
   private readonly live: boolean;
+  private readonly colour: ReturnType<typeof pc.createColors>;
   private drawn = false;
   private lastDraw = 0;
   /** Stage, its share done when this process took it up, and when that was: for the time left. */
@@ -35,6 +36,7 @@ export class Progress {
   constructor(private readonly options: ProgressOptions = {}) {
     this.out = options.out ?? process.stderr;
     this.live = options.live ?? Boolean(this.out.isTTY);
+    this.colour = pc.createColors(Boolean(this.out.isTTY) && pc.isColorSupported);
   }
 
   /** One line that stays. */
@@ -43,12 +45,12 @@ export class Progress {
   }
 
   debug(line: string): void {
-    if (this.options.debug) this.print(pc.dim(line));
+    if (this.options.debug) this.print(this.colour.dim(line));
   }
 
   /** Shown even when quiet. */
   warn(line: string): void {
-    this.print(pc.yellow(`warning: ${line}`));
+    this.print(this.colour.yellow(`warning: ${line}`));
   }
 
   /** Somewhere within an epoch; drawn at most ten times a second, and only on a terminal. */
@@ -65,7 +67,7 @@ export class Progress {
     const done = share - this.pace.share;
     const left = done > 0 ? ((now - this.pace.since) * (1 - share)) / done / 1000 : undefined;
     const text = [
-      pc.bold(stage.padEnd(9)),
+      this.colour.bold(stage.padEnd(9)),
       `epoch ${Math.min(epoch + 1, totalEpochs)}/${totalEpochs}`,
       stepsInEpoch > 1 ? `step ${step}/${stepsInEpoch}` : "",
       formatMetrics(position.metrics),

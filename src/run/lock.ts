@@ -1,9 +1,10 @@
 /** One process at a time works in a run folder. */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { link, readFile, rename, rm, unlink, writeFile } from "node:fs/promises";
+import { link, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { UsageError } from "../errors.js";
 import { errorCode, explainFileSystem } from "./atomic.js";
@@ -31,7 +32,7 @@ export async function acquireLock(folder: string): Promise<Lock> {
   const temporary = join(folder, `.lock.${randomBytes(4).toString("hex")}.partial`);
   try {
     await writeFile(temporary, JSON.stringify(self), { flag: "wx" });
-    for (let attempt = 0; attempt < 3; attempt++) {
+    for (let attempt = 0; attempt < 100; attempt++) {
       try {
         await link(temporary, path); // fails if there is one, and never shows a half-written one
         return { release: () => rm(path, { force: true }) };
@@ -40,7 +41,7 @@ export async function acquireLock(folder: string): Promise<Lock> {
       }
       const holder = await readHolder(path);
       if (holder && isAlive(holder)) throw refuse(folder, path, holder);
-      await removeStale(path, holder);
+      await removeStale(path);
     }
     throw new UsageError(`another process is starting work in ${folder}`, "try again in a moment");
   } catch (error) {
@@ -65,19 +66,30 @@ function refuse(folder: string, path: string, holder: Holder): UsageError {
       );
 }
 
-/** Move a dead process's lock aside, unless another process did so first and the lock is now its own. */
-async function removeStale(path: string, stale: Holder | undefined): Promise<void> {
-  const aside = `${path}.${randomBytes(4).toString("hex")}.partial`;
+/**
+ * Remove a dead process's lock. One at a time, and only after looking again under a guard: a lock that another process took meanwhile is never
+ * moved, not even for a moment.
+ */
+async function removeStale(path: string): Promise<void> {
+  const guard = `${path}.takeover.partial`;
   try {
-    await rename(path, aside);
+    await writeFile(guard, "", { flag: "wx" });
   } catch (error) {
-    if (errorCode(error) === "ENOENT") return;
-    throw error;
+    if (errorCode(error) !== "EEXIST") throw error;
+    const { mtimeMs } = await stat(guard).catch(() => ({ mtimeMs: Date.now() }));
+    if (Date.now() - mtimeMs > GUARD_MS) await rm(guard, { force: true }); // its maker died within these few lines
+    return sleep(10 + Math.random() * 20);
   }
-  const moved = await readHolder(aside);
-  if (JSON.stringify(moved) !== JSON.stringify(stale)) await link(aside, path).catch(() => undefined);
-  await unlink(aside);
+  try {
+    const holder = await readHolder(path);
+    if (!(holder && isAlive(holder))) await rm(path, { force: true });
+  } finally {
+    await rm(guard, { force: true });
+  }
 }
+
+/** Age at which a guard is taken for left behind, in milliseconds. */
+const GUARD_MS = 10_000;
 
 async function readHolder(path: string): Promise<Holder | undefined> {
   try {

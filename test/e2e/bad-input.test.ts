@@ -60,7 +60,7 @@ describe("bad input", function () {
     refused([
       [
         ["pdee"],
-        /^error: unknown command or experiment "pdee" \(did you mean pde\?\); choose one of pde, run, /,
+        /^error: unknown command or experiment "pdee" \(did you mean pde\?\); choose one of .*pde, run, /,
       ],
       [["help", "shwo"], /^error: unknown command or experiment "shwo" \(did you mean show\?\); choose/],
       [["pde", "--tsk", "x"], /^error: unknown option '--tsk' \(Did you mean --task\?\); see --help$/],

@@ -22,7 +22,7 @@ const PAPER = [
   "--solver=paper",
   "--predictor=wide",
   "--predictor_lr=0.01",
-  "--epochs=16",
+  "--epochs=48",
   ...COMMON,
 ];
 const GRASSMANN = ["pde", "--task=discover_algebra", "--epochs=40", "--algebra_epochs=2", ...COMMON];
@@ -81,7 +81,7 @@ describe("resuming a run", function () {
   for (const [stage, args, kind] of [
     [/^predictor +5\/40/m, GRASSMANN, "grassmann"],
     [/^algebra +1\/2/m, GRASSMANN, "grassmann"],
-    [/^predictor +5\/16/m, PAPER, "paper"],
+    [/^predictor +5\/48/m, PAPER, "paper"],
   ] as const)
     it(`after kill -9 of the worker, once ${stage.source.replaceAll(/[^\w/]+/g, " ").trim()} is done (${kind})`, async () => {
       const { runs, process } = begin([...args]);
@@ -101,19 +101,19 @@ describe("resuming a run", function () {
 
   it("after kill -9 of the orchestrator, whose worker ends with it", async () => {
     const { runs, process } = begin(PAPER);
-    await process.says(/^algebra +6\/16/m);
+    await process.says(/^algebra +6\/48/m);
     const [worker] = workersOf(process.pid);
     process.kill("SIGKILL");
     await process.done;
     await ends(worker!, 5_000);
     const { stdout } = await atlas(["runs", "--runs", runs]);
-    expect(stdout).to.match(/^\S+ +interrupted +seed 0 +(algebra|predictor) \d+\/16\n$/);
+    expect(stdout).to.match(/^\S+ +interrupted +seed 0 +(algebra|predictor) \d+\/48\n$/);
     await finishes(only(runs), "paper");
   });
 
   it("after Ctrl-C, which keeps the last checkpoint; and no two processes at once work in it", async () => {
     const { runs, process } = begin(PAPER);
-    await process.says(/^predictor +3\/16/m);
+    await process.says(/^predictor +3\/48/m);
     const run = only(runs);
     expect(complaint(await atlas(["resume", run]), 2)).to.match(
       /^error: process \d+ is working in .*; wait until it is done, or stop it$/,
@@ -132,7 +132,7 @@ describe("resuming a run", function () {
 
   it("after Ctrl-C twice, which does not wait", async () => {
     const { runs, process } = begin(PAPER);
-    await process.says(/^algebra +2\/16/m);
+    await process.says(/^algebra +2\/48/m);
     const [worker] = workersOf(process.pid);
     process.kill("SIGINT");
     await process.says(/Ctrl-C again/);
@@ -146,7 +146,7 @@ describe("resuming a run", function () {
     let stopped: string;
     before(async () => {
       const { runs, process } = begin(PAPER);
-      await process.says(/^algebra +8\/16/m);
+      await process.says(/^algebra +8\/48/m);
       process.kill("SIGKILL");
       await process.done;
       stopped = only(runs);
