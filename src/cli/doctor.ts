@@ -40,7 +40,7 @@ export function register(program: Command): void {
           `${JSON.stringify({ version: VERSION, usable, checks }, null, 2)}\n`,
         );
       const width = Math.max(...checks.map((c) => c.name.length));
-      const { green, yellow, red } = pc.createColors(process.stdout.isTTY && pc.isColorSupported); // CI alone would turn them on
+      const { green, yellow, red } = pc.createColors(Boolean(process.stdout.isTTY) && pc.isColorSupported); // CI alone would turn them on
       const colour = { ok: green, warning: yellow, missing: red };
       for (const { name, status, detail, remedy } of checks)
         process.stdout.write(
