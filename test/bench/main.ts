@@ -72,7 +72,7 @@ const PARTS: Record<string, Part> = {
     [
       "published schedule, predictor and basis pass",
       `${n(d.samples_per_second!)} samples/s`,
-      `10 epochs of 10,000: ${n(d.extrapolated_seconds!)} s, extrapolated; published code ${n(d.published_seconds!)} s on another machine: ${n(d.ratio!)}×`,
+      `a plain loop over charts, in turns: ${n(d.plain_loop_samples_per_second!)} samples/s (${n(d.plain_loop_ratio!)}×); 10 epochs of 10,000: ${n(d.extrapolated_seconds!)} s, extrapolated; published code ${n(d.published_seconds!)} s on another machine: ${n(d.ratio!)}×`,
     ],
   ]),
   solvers: numerics("solvers", (d: Solvers): Row[] => [

@@ -22,11 +22,12 @@ from atlas_worker import blocks as blocks
 from atlas_worker import lie
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
-from atlas_worker.registry import find, parse_params
+from atlas_worker.predictors.chartwise import PublishedParams
+from atlas_worker.registry import find, parse_params, register
 from atlas_worker.roles import AlgebraSolver, CosetSolver, Dataset
 from atlas_worker.service import machine
 from atlas_worker.solvers.components import SAME, residual
-from torch import Tensor
+from torch import Tensor, nn
 
 CPU = torch.device("cpu")
 SIDE = 128
@@ -111,34 +112,65 @@ def predictors() -> dict[str, Any]:
     }
 
 
+class PlainLoop(nn.Module):
+    """The published predictor as it is usually written: one ``nn.Sequential`` a chart, called in a Python loop."""
+
+    reach = 0
+
+    def __init__(self, charts: int, width: int = 16) -> None:
+        super().__init__()
+        widths = [1, width, width, width]
+        self.nets = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    layer
+                    for a, b in zip(widths, widths[1:], strict=False)
+                    for layer in (nn.Conv2d(a, b, 3, padding=1), nn.LeakyReLU(), nn.BatchNorm2d(b))
+                ),
+                nn.Conv2d(width, 1, 3, padding=1),
+            )
+            for _ in range(charts)
+        )
+
+    def forward(self, x: Tensor, charts: Tensor | None = None) -> Tensor:
+        chosen = range(len(self.nets)) if charts is None else charts.tolist()
+        return torch.stack([self.nets[c](x[:, i]) for i, c in enumerate(chosen)], 1)
+
+
+@register("predictor", "plain-loop", "For comparison only", PublishedParams)
+def _plain_loop(params: PublishedParams, *, charts: int, **_: Any) -> PlainLoop:
+    return PlainLoop(charts, params.width)
+
+
 def schedule() -> dict[str, Any]:
-    """The published schedule on a slice: a predictor pass and a basis pass in turn, extrapolated to the whole of it."""
-    samples, rounds = 96, 3
+    """The published schedule on a slice, predictor pass and basis pass: ours and a plain loop over charts in turns."""
+    samples, rounds = 96, 4
     dataset = heat(samples)
-    net = predictor("published", dataset, rounds + 1)
-    solver = cast(
-        AlgebraSolver,
-        make(
-            "algebra_solver",
-            "paper",
-            {"r3": 0.1},
-            task=make_task(net, dataset, ATLAS_1),
-            k=1,
-            epochs=rounds + 1,
-            seed=0,
-        ),
-    )
-    passes = [
-        (timed(lambda: net.run_epoch(silent)), timed(lambda: solver.run_epoch(silent)))
-        for _ in range(rounds + 1)
-    ][1:]
-    first, second = (statistics.median(column) / samples for column in zip(*passes, strict=True))
+    sides = {}
+    for kind in ("published", "plain-loop"):
+        net = predictor(kind, dataset, rounds + 1)
+        task = make_task(net, dataset, ATLAS_1)
+        solver = make("algebra_solver", "paper", {"r3": 0.1}, task=task, k=1, epochs=rounds + 1, seed=0)
+        sides[kind] = (net, cast(AlgebraSolver, solver))
+    times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in sides}
+    for _ in range(rounds + 1):
+        for kind, (net, solver) in sides.items():
+            times[kind].append(
+                (timed(lambda n=net: n.run_epoch(silent)), timed(lambda s=solver: s.run_epoch(silent)))
+            )
+    seconds = {
+        kind: [statistics.median(column) / samples for column in zip(*passes[1:], strict=True)]
+        for kind, passes in times.items()
+    }
+    (first, second), plain = seconds["published"], sum(seconds["plain-loop"])
     total = (first + second) * PUBLISHED["samples"] * PUBLISHED["epochs"]
     return {
         "slice": samples,
         "predictor_samples_per_second": 1 / first,
         "basis_samples_per_second": 1 / second,
         "samples_per_second": 1 / (first + second),
+        "plain_loop_samples_per_second": 1 / plain,
+        "plain_loop_ratio": plain / (first + second),
         "extrapolated_seconds": total,
         "published_seconds": PUBLISHED["seconds"],
         "ratio": PUBLISHED["seconds"] / total,
