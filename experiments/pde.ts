@@ -79,7 +79,7 @@ export default defineExperiment({
   config,
   presets: () => ({
     fast: {},
-    thorough: { N: 4000, epochs: 8, algebra_epochs: 5 },
+    thorough: { N: 4000, batch_size: 64, epochs: 6, predictor_lr: 0.005, algebra_epochs: 5 },
     published: {
       solver: "paper",
       predictor: "published",

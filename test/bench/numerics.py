@@ -132,7 +132,7 @@ class PlainLoop(nn.Module):
             for _ in range(charts)
         )
 
-    def forward(self, x: Tensor, charts: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         chosen = range(len(self.nets)) if charts is None else charts.tolist()
         return torch.stack([self.nets[c](x[:, i]) for i, c in enumerate(chosen)], 1)
 

@@ -131,17 +131,24 @@ class SymmetryTask:
     """``Task`` for any ``Action``: inputs, a frozen predictor and a loss.
 
     ``freeze`` returns the predictor with its present weights, in evaluation mode and without weight gradients; it is called by
-    ``refresh``. Losses (METHOD 2.1): ``l1`` is the mean absolute difference; ``cross_entropy`` is for logit predictors, with the
-    target ``softmax(f(x))`` moved by g and channels on the first axis after ``[B, C]``.
+    ``refresh``. ``freeze_inner`` may return the same predictor computing only what ``Action.still_out`` keeps. Losses (METHOD
+    2.1): ``l1`` is the mean absolute difference; ``cross_entropy`` is for logit predictors, with the target ``softmax(f(x))`` moved
+    by g and channels on the first axis after ``[B, C]``.
     """
 
     def __init__(
-        self, inputs: Inputs, action: Action, freeze: Callable[[], Predictor], loss: LossKind = "l1"
+        self,
+        inputs: Inputs,
+        action: Action,
+        freeze: Callable[[], Predictor],
+        loss: LossKind = "l1",
+        freeze_inner: Callable[[], Predictor] | None = None,
     ) -> None:
         if loss not in ("l1", "cross_entropy"):
             raise InvalidInput(f"unknown loss {loss!r}", "loss", "l1 or cross_entropy")
         self._inputs, self._action, self._freeze, self._kind = inputs, action, freeze, loss
-        self._f = freeze()
+        self._freeze_inner = freeze_inner
+        self.refresh()
 
     @property
     def n(self) -> int:
@@ -157,6 +164,7 @@ class SymmetryTask:
 
     def refresh(self) -> None:
         self._f = self._freeze()
+        self._inner = self._f if self._freeze_inner is None else self._freeze_inner()
 
     def batch(self, indices: Tensor, charts: Tensor | None = None) -> Batch:
         with torch.no_grad():
@@ -194,7 +202,7 @@ class SymmetryTask:
     def _predict(self, batch: Batch, g: Tensor, action: Action) -> Tensor:
         moved = action.act_in(g, batch.x)
         lead = g.dim() - 4  # dims before [B, C]
-        y = self._f(moved.flatten(0, lead), batch.charts)
+        y = self._inner(moved.flatten(0, lead), batch.charts)
         return self._action.still_out(y.unflatten(0, moved.shape[: lead + 1]))
 
     def _comparable(self, y: Tensor, channels: int) -> Tensor:

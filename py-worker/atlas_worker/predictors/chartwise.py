@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..fields.resample import crop
 from ..registry import param, register
 
 
@@ -50,14 +52,26 @@ class ChartConv(nn.Module):
             bias = (2 * torch.rand(charts, width_out, generator=generator) - 1) * bound
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
 
-    def forward(self, x: Tensor, charts: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        charts: Tensor | None,
+        *,
+        padded: bool = True,
+        after: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """``padded`` False: without padding. ``after``: scale and shift ``[C, in]`` of x, to be folded into the weights."""
         weight, bias = _pick(self.weight, charts), _pick(self.bias, charts)
+        if after is not None:
+            scale, shift = after
+            bias = bias + torch.einsum("coikl,ci->co", weight, shift)
+            weight = weight * scale[:, None, :, None, None]
         return functional.conv2d(
             x,
             weight.flatten(0, 1).contiguous(memory_format=torch.channels_last),
             bias.flatten(),
             stride=self.stride,
-            padding=self.padding,
+            padding=self.padding if padded else 0,
             groups=weight.shape[0],
         )
 
@@ -81,12 +95,17 @@ class ChartNorm(nn.Module):
         )
         return functional.batch_norm(x, mean, var, weight, bias, training=self.training)
 
+    def affine(self, charts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What it does in evaluation mode: ``scale x + shift``, both ``[C, width]``."""
+        scale = _pick(self.weight, charts) / (_pick(self.running_var, charts) + 1e-5).sqrt()
+        return scale, _pick(self.bias, charts) - _pick(self.running_mean, charts) * scale
+
 
 class PublishedNet(nn.Module):
     """Three times [3×3 convolution, LeakyReLU, BatchNorm], then a 3×3 convolution; same padding by zeros (METHOD 3.1).
 
     ``[B, C, in, s, s] -> [B, C, out, s, s]``. ``charts``: the chart indices that the input was drawn for, None for all in order;
-    training mode needs all.
+    training mode needs all. ``radius``: only that much of the output around its centre is wanted.
     """
 
     reach = 0
@@ -100,12 +119,25 @@ class PublishedNet(nn.Module):
         self.norms = nn.ModuleList(ChartNorm(charts, width) for _ in range(3))
         self.last = ChartConv(charts, width, width_out, seed, padding=1)
 
-    def forward(self, x: Tensor, charts: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        if radius is not None and not self.training:
+            field = radius + len(self.convs) + 1
+            if field <= x.shape[-1] // 2:
+                return self._inner(crop(x, field), charts)
+            return crop(self(x, charts), radius)
         count = x.shape[1]
         h = _join_charts(x)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             h = norm(functional.leaky_relu(conv(h, charts)), charts)
         return _split_charts(self.last(h, charts), count)
+
+    def _inner(self, x: Tensor, charts: Tensor | None) -> Tensor:
+        """Evaluation mode where the padding is not felt: without it, and with each BatchNorm folded into the next layer."""
+        h, after = _join_charts(x), None
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            h = functional.leaky_relu(conv(h, charts, padded=False, after=after))
+            after = cast(ChartNorm, norm).affine(charts)
+        return _split_charts(self.last(h, charts, padded=False, after=after), x.shape[1])
 
 
 class WideNet(nn.Module):
@@ -129,28 +161,35 @@ class WideNet(nn.Module):
     ) -> None:
         super().__init__()
         stride, width = params.stride, params.width
-        kernel = stride + (stride + 1) % 2
-        # Coarse pixels from the centre to one beyond the output's edge, where there is anything between them.
-        coarse = math.ceil(radius / stride) + (stride > 1)
-        self.slope = params.negative_slope
-        self.reach = stride * (coarse + params.layers) + kernel // 2 - radius
-        self.refine: Tensor
-        self.register_buffer("refine", cubic_interpolation(coarse, stride, radius), persistent=False)
-        self.first = ChartConv(charts, width_in, width, seed, kernel=kernel, stride=stride, delta=True)
+        self.stride, self.kernel, self.slope = stride, stride + (stride + 1) % 2, params.negative_slope
+        self.first = ChartConv(charts, width_in, width, seed, kernel=self.kernel, stride=stride, delta=True)
         self.convs = nn.ModuleList(
             ChartConv(charts, width, width, seed, delta=True) for _ in range(params.layers)
         )
         self.last = ChartConv(charts, width, width_out, seed, kernel=1, delta=True)
+        coarse, self.reach = self._lattice(radius)
+        self.refine: Tensor
+        self.register_buffer("refine", cubic_interpolation(coarse, stride, radius), persistent=False)
 
-    def forward(self, x: Tensor, charts: Tensor | None = None) -> Tensor:
-        count = x.shape[1]
+    def _lattice(self, radius: int) -> tuple[int, int]:
+        """Coarse pixels from the centre to the last that an output of ``radius`` needs, and pixels it reads beyond itself."""
+        # One more than to the output's edge, where there is anything between coarse pixels.
+        coarse = math.ceil(radius / self.stride) + (self.stride > 1)
+        return coarse, self.stride * (coarse + len(self.convs)) + self.kernel // 2 - radius
+
+    def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        count, refine = x.shape[1], self.refine
+        if radius is not None:
+            coarse, reach = self._lattice(radius)
+            x, refine = crop(x, radius + reach), cubic_interpolation(coarse, self.stride, radius).to(refine)
         h = functional.leaky_relu(self.first(_join_charts(x), charts), self.slope)
         for conv in self.convs:
             h = functional.leaky_relu(conv(h, charts), self.slope)
         # [B, C·out, s, s]: coarse rows and columns to fine ones
-        return _split_charts(self.refine @ self.last(h, charts) @ self.refine.T, count)
+        return _split_charts(refine @ self.last(h, charts) @ refine.T, count)
 
 
+@functools.cache
 def cubic_interpolation(coarse: int, stride: int, radius: int) -> Tensor:
     """Cubic convolution with a = −1/2, exact for quadratics (Keys 1981): ``[2 radius + 1, 2 coarse + 1]``.
 

@@ -27,8 +27,8 @@ class ChartwiseModule(Protocol):
     reach: int
     """Pixels beyond the chart's radius that it reads."""
 
-    def __call__(self, x: Tensor, charts: Tensor | None = None) -> Tensor:
-        """``[B, C, in, s + 2 reach, s + 2 reach] -> [B, C, out, s, s]``, s = 2 r_in + 1."""
+    def __call__(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """``[B, C, in, s + 2 reach, s + 2 reach] -> [B, C, out, s, s]``, s = 2 r_in + 1; or just the inner part of ``radius``."""
         ...
 
 
@@ -139,10 +139,10 @@ class FittedPredictor:
         """What :meth:`predict` takes, of samples of the predictor's own dataset."""
         return self._x.draw(indices, None)
 
-    def freeze(self) -> Predictor:
-        """The predictor as it is now, in evaluation mode and without weight gradients."""
-        frozen = copy.deepcopy(self._module).eval().requires_grad_(False)
-        return cast(Predictor, frozen)
+    def freeze(self, radius: int | None = None) -> Predictor:
+        """The predictor as it is now, in evaluation mode and without weight gradients; with ``radius``, the inner part of its output."""
+        frozen = cast(ChartwiseModule, copy.deepcopy(self._module).eval().requires_grad_(False))
+        return lambda x, charts: frozen(x, charts, radius)
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Weights from elsewhere, by our names (a snapshot of this architecture is accepted too)."""
@@ -229,4 +229,5 @@ def make_task(predictor: FittedPredictor, dataset: Dataset, atlas: PlanarAtlas) 
         PlanarAction(atlas.r_in + predictor.reach, atlas.r_out),
         predictor.freeze,
         predictor.loss,
+        lambda: predictor.freeze(atlas.r_out),
     )

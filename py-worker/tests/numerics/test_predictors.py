@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from atlas_worker.datasets.arrays import ArraysDataset, ArraysParams
 from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
+from atlas_worker.fields.resample import crop
 from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
 from atlas_worker.predictors.chartwise import PublishedNet, WideNet, WideParams, cubic_interpolation
 
@@ -355,3 +356,30 @@ def test_the_fine_lattice_is_exact_for_quadratics(stride: int, radius: int) -> N
     v = torch.arange(-radius, radius + 1, dtype=torch.float64)
     for power in (0, 1, 2):
         assert torch.allclose(refine @ u**power, v**power, atol=1e-5 * max(1.0, float(v.max()) ** power))
+
+
+@pytest.mark.parametrize("radius", [1, 4, 5, 8])
+@pytest.mark.parametrize("kind", ["published", "wide"])
+def test_the_inner_part_alone_is_the_inner_part(kind: str, radius: int) -> None:
+    """Also in gradient, with BatchNorm statistics and weights that are not the initial ones."""
+    charts, r_in = 3, 9
+    net = (
+        PublishedNet(charts, 1, 2, 4, stream())
+        if kind == "published"
+        else WideNet(charts, 1, 2, r_in, WideParams(width=4, layers=2, stride=3), stream())
+    )
+    scrambled(net)
+    net.train()
+    side = 2 * (r_in + net.reach) + 1
+    net(torch.randn(4, charts, 1, side, side, generator=stream()))
+    net.eval()
+    x = torch.randn(2, charts, 1, side, side, generator=stream(), requires_grad=True)
+    for chosen in (None, torch.tensor([2, 0, 1])):
+        whole = crop(net(x, chosen), radius)
+        part = net(x, chosen, radius)
+        assert part.shape == whole.shape
+        assert torch.allclose(part, whole, atol=1e-5)
+        weights = torch.randn(whole.shape, generator=stream())
+        (a,) = torch.autograd.grad((whole * weights).sum(), x)
+        (b,) = torch.autograd.grad((part * weights).sum(), x)
+        assert torch.allclose(a, b, atol=1e-4)
