@@ -39,7 +39,14 @@ const Entry = z.object({
   shape: z.array(extent),
   data_offsets: z.tuple([extent, extent]),
 });
-const Metadata = z.record(z.string(), z.string());
+/** Not z.record, whose copy lacks a key named __proto__. */
+const Metadata = z.custom<Record<string, string>>(
+  (value) =>
+    typeof value === "object" &&
+    value !== null &&
+    !Array.isArray(value) &&
+    Object.values(value).every((text) => typeof text === "string"),
+);
 
 export interface Safetensors {
   tensors: Map<string, Tensor>;

@@ -70,6 +70,7 @@ describe("safetensors", () => {
         expect([...read.tensors.keys()].sort()).to.deep.equal([...tensors.keys()].sort());
         for (const [name, tensor] of tensors) expect(read.tensors.get(name)).to.deep.equal(tensor);
       }),
+      { examples: [[{ tensors: new Map(), metadata: JSON.parse('{"__proto__":""}') }]] },
     );
   });
 
