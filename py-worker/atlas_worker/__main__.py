@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
     threads = arguments.threads or machine.available_cores()
     machine.make_reproducible(threads)
+    machine.keep_freed_memory()
     import atlas_worker.blocks  # noqa: F401  registers every building block
 
     try:

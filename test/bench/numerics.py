@@ -334,4 +334,5 @@ PARTS = {f.__name__: f for f in (data, predictors, schedule, solvers, components
 
 if __name__ == "__main__":
     machine.make_reproducible(machine.available_cores())
+    machine.keep_freed_memory()
     print(json.dumps({"threads": torch.get_num_threads(), **PARTS[sys.argv[1]]()}))

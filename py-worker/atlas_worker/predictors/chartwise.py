@@ -128,14 +128,14 @@ class PublishedNet(nn.Module):
         count = x.shape[1]
         h = _join_charts(x)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = norm(functional.leaky_relu(conv(h, charts)), charts)
+            h = norm(functional.leaky_relu(conv(h, charts), inplace=True), charts)
         return _split_charts(self.last(h, charts), count)
 
     def _inner(self, x: Tensor, charts: Tensor | None) -> Tensor:
         """Evaluation mode where the padding is not felt: without it, and with each BatchNorm folded into the next layer."""
         h, after = _join_charts(x), None
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = functional.leaky_relu(conv(h, charts, padded=False, after=after))
+            h = functional.leaky_relu(conv(h, charts, padded=False, after=after), inplace=True)
             after = cast(ChartNorm, norm).affine(charts)
         return _split_charts(self.last(h, charts, padded=False, after=after), x.shape[1])
 
@@ -182,9 +182,9 @@ class WideNet(nn.Module):
         if radius is not None:
             coarse, reach = self._lattice(radius)
             x, refine = crop(x, radius + reach), cubic_interpolation(coarse, self.stride, radius).to(refine)
-        h = functional.leaky_relu(self.first(_join_charts(x), charts), self.slope)
+        h = functional.leaky_relu(self.first(_join_charts(x), charts), self.slope, inplace=True)
         for conv in self.convs:
-            h = functional.leaky_relu(conv(h, charts), self.slope)
+            h = functional.leaky_relu(conv(h, charts), self.slope, inplace=True)
         # [B, C·out, s, s]: coarse rows and columns to fine ones
         return _split_charts(refine @ self.last(h, charts) @ refine.T, count)
 
