@@ -50,6 +50,7 @@ const config = z.object({
   epochs: whole(3, "Passes over the data (paper solver: of predictor and basis in turn)"),
   batch_size: whole(16, "Plates a step"),
   predictor_lr: amount(0.01, "Learning rate of the predictors"),
+  predictor_epsilon: amount(1e-3, "Adam's ε: keeps weights that the data leave open where they are"),
   reuse_predictor: z.union([z.boolean(), z.string()]).default(false).meta({
     description: "Take a FILE's or RUN's predictors (alone: the newest fitting run's)",
     placeholder: "from",
@@ -79,13 +80,14 @@ export default defineExperiment({
   config,
   presets: () => ({
     fast: {},
-    thorough: { N: 4000, batch_size: 64, epochs: 6, predictor_lr: 0.005, algebra_epochs: 5 },
+    thorough: { N: 4000, batch_size: 64, epochs: 4, algebra_epochs: 5 },
     published: {
       solver: "paper",
       predictor: "published",
       N: 10_000,
       epochs: 10,
       predictor_lr: 1e-3,
+      predictor_epsilon: 1e-8,
     } as const,
   }),
   defaultPreset: ({ solver }) => (solver === "paper" ? "published" : "fast"),
@@ -126,6 +128,7 @@ export default defineExperiment({
         params: {
           batch_size: c.batch_size,
           learning_rate: c.predictor_lr,
+          epsilon: c.predictor_epsilon,
           schedule: paper ? "constant" : "cosine",
         },
       },

@@ -39,6 +39,7 @@ class SupervisedParams:
     schedule: Literal["constant", "cosine"] = param(
         "constant", "Learning rate over all epochs; cosine falls to zero"
     )
+    epsilon: float = param(1e-8, "Adam's: gradients far below it move a weight little", minimum=1e-12)
     weight_decay: float = param(0.0, "Decoupled (AdamW), of convolution weights", minimum=0)
     loss: Literal["l1", "cross_entropy"] = param("l1", "L1 distance, or cross-entropy of logits")
 
@@ -72,6 +73,7 @@ class FittedPredictor:
                 {"params": [w for w in weights if w.dim() <= 2], "weight_decay": 0.0},
             ],
             lr=params.learning_rate,
+            eps=params.epsilon,
             fused=True,
         )
         self._channels = dataset.inputs.shape[1]
