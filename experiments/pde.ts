@@ -50,7 +50,10 @@ const config = z.object({
   epochs: whole(3, "Passes over the data (paper solver: of predictor and basis in turn)"),
   batch_size: whole(16, "Plates a step"),
   predictor_lr: amount(0.01, "Learning rate of the predictors"),
-  predictor_epsilon: amount(1e-3, "Adam's ε: keeps weights that the data leave open where they are"),
+  predictor_epsilon: amount(
+    1e-8,
+    "Adam's ε: a larger one keeps weights that the data leave open from drifting in long training",
+  ),
   reuse_predictor: z.union([z.boolean(), z.string()]).default(false).meta({
     description: "Take a FILE's or RUN's predictors (alone: the newest fitting run's)",
     placeholder: "from",
@@ -80,14 +83,13 @@ export default defineExperiment({
   config,
   presets: () => ({
     fast: {},
-    thorough: { N: 4000, batch_size: 64, epochs: 4, algebra_epochs: 5 },
+    thorough: { N: 4000, batch_size: 64, epochs: 4, predictor_epsilon: 1e-3, algebra_epochs: 5 },
     published: {
       solver: "paper",
       predictor: "published",
       N: 10_000,
       epochs: 10,
       predictor_lr: 1e-3,
-      predictor_epsilon: 1e-8,
     } as const,
   }),
   defaultPreset: ({ solver }) => (solver === "paper" ? "published" : "fast"),
