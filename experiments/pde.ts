@@ -1,14 +1,19 @@
 /** Local symmetries of heat flow on a plate with a hole, which the plate as a whole does not have. Rotations and a reflection are expected. */
 import { z } from "zod";
 import {
-  analyseAlgebra,
-  analyseCosets,
+  amount,
   defineExperiment,
+  discoverAlgebra,
+  discoverCosets,
   type Findings,
+  givenBasis,
   Identity,
   illustrate,
+  lookUpIdentity,
+  paperFields,
   readPredictor,
-  UsageError,
+  symmetries,
+  whole,
 } from "../src/index.js";
 
 /** Charts away from the hole: centres (u, v) as fractions of the plate's sides, radii in pixels. */
@@ -32,11 +37,6 @@ const ATLASES = {
     rOut: 20,
   },
 };
-
-const whole = (fallback: number, description: string) =>
-  z.int().positive().default(fallback).describe(description);
-const amount = (fallback: number, description: string) =>
-  z.number().min(0).default(fallback).describe(description);
 
 const config = z.object({
   task: z
@@ -63,11 +63,11 @@ const config = z.object({
     3,
     "Epochs of the grassmann solver; after each the worse half of its starts is dropped",
   ),
-  standard_basis: z.boolean().default(false).describe("Paper solver: push generators to disjoint supports"),
-  basis_lr: amount(5e-4, "Paper solver: learning rate of the basis"),
-  r1: amount(0.05, "Paper solver: weight of orthogonality"),
-  r2: amount(1, "Paper solver: entries are rewarded up to this size"),
-  r3: amount(0.1, "Paper solver: weight of the reward for size"),
+  standard_basis: z
+    .boolean()
+    .default(false)
+    .describe("Generators of disjoint supports, where there are such"),
+  ...paperFields({ r1: 0.05, r3: 0.1 }),
   identity: z.union([z.string(), Identity]).optional().meta({
     description: "discover_cosets: identity component, as a RUN, FILE, or name like so(2)",
     placeholder: "from",
@@ -101,17 +101,17 @@ export default defineExperiment({
   ],
 
   async prepare(c, runs) {
-    if (c.task === "discover_cosets" && c.identity === undefined)
-      throw new UsageError(
-        "--task discover_cosets needs the identity component",
-        "give --identity RUN, FILE or a name like so(2); or find both with --task discover",
-      );
     const sameKind = (other: Record<string, unknown>) =>
       other.atlas === c.atlas && other.predictor === c.predictor;
     return {
       ...c,
       reuse_predictor: c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind)),
-      identity: typeof c.identity === "string" ? await runs.identity(c.identity, 2) : c.identity,
+      identity: await lookUpIdentity(
+        runs,
+        c.identity,
+        2,
+        c.task === "discover_cosets" ? "--task discover_cosets" : undefined,
+      ),
     };
   },
 
@@ -146,45 +146,23 @@ export default defineExperiment({
       task: c.task,
       predictor: { loss: null, epochs: c.epochs, source: typeof source === "string" ? source : "trained" },
     };
+    const task = { predictor, dataset, atlas };
     if (c.task !== "discover_cosets") {
       const { standard_basis, r1, r2, r3 } = c;
       const params = { batch_size: c.batch_size, learning_rate: c.basis_lr, standard_basis, r1, r2, r3 };
-      const solver = paper ? { kind: "paper", params } : { kind: "grassmann", params: {} };
-      const epochs = paper ? c.epochs : c.algebra_epochs;
-      const algebra = await ctx.algebra({ solver, predictor, dataset, atlas, k: c.k, epochs });
-      if (paper && source === false)
-        await ctx.alternate(
-          { stage: "predictor", object: predictor },
-          { stage: "algebra", object: algebra },
-          epochs,
-        );
-      else await ctx.advance("algebra", algebra);
-      findings.algebra = analyseAlgebra(await ctx.session.getAlgebra(algebra));
+      findings.algebra = await discoverAlgebra(ctx, task, {
+        solver: paper ? { kind: "paper", params } : { kind: "grassmann", params: { standard_basis } },
+        k: c.k,
+        epochs: paper ? c.epochs : c.algebra_epochs,
+        train: paper && source === false,
+      });
     }
     if (c.task !== "discover_algebra") {
-      const identity =
-        findings.algebra?.generators.slice(0, findings.algebra.found) ?? givenBasis(c.identity);
+      const identity = findings.algebra ? symmetries(findings.algebra) : givenBasis(c.identity);
       const params = { candidates: c.candidates, keep: c.keep };
-      const solver = { kind: "descent", params };
-      const cosets = await ctx.cosets({
-        solver,
-        predictor,
-        dataset,
-        atlas,
-        identity,
-        epochs: c.coset_epochs,
-      });
-      await ctx.advance("cosets", cosets);
-      const found = await ctx.session.getCosets(cosets);
-      findings.cosets = analyseCosets(found, identity);
-      findings.cosetSearch = found;
+      Object.assign(findings, await discoverCosets(ctx, task, { params, identity, epochs: c.coset_epochs }));
     }
     findings.predictor.loss = ctx.metrics("predictor").loss ?? null;
     return findings;
   },
 });
-
-/** `prepare` has replaced a reference by what it refers to. */
-function givenBasis(identity: string | Identity | undefined): number[][][] {
-  return typeof identity === "object" ? identity.basis : [];
-}

@@ -33,6 +33,9 @@ export class NoSpaceError extends FileError {
 /** Something that must be installed first is not there, or could not be installed. */
 export class SetupError extends AtlasError {}
 
+/** A server on the network that could not be reached, or sent something else than it should. */
+export class NetworkError extends AtlasError {}
+
 /** The worker could not be started or reached, or speaks another protocol version. */
 export class WorkerUnavailable extends AtlasError {}
 

@@ -51,6 +51,8 @@ export const AlgebraResult = z.object({
       residual: z.number(),
       /** Invariant up to scale only. */
       conformal: z.boolean(),
+      /** To the metric of the named algebra that was identified. */
+      cosine: z.number().optional(),
     })
     .optional(),
   /** Final loss of every start of the solver, ascending. */
@@ -83,7 +85,7 @@ export const CosetSearch = z.object({
     z.object({
       matrix: z.array(z.array(Measured)),
       loss: Measured,
-      /** "kept", "loss" (not a symmetry), "rank" (beyond the best q), "duplicate". */
+      /** "kept", "loss" (not a symmetry), "unseen" (moves the data to where there are none), "rank" (beyond the best q), "duplicate". */
       verdict: z.string(),
       /** Index into `cosets` of the one that a duplicate repeats. */
       duplicateOf: z.int().optional(),
@@ -107,9 +109,13 @@ export const Result = z.object({
     epochs: z.int(),
     /** "trained", a file, a run, or what function it is. */
     source: z.string(),
+    /** On data that it was not trained with; "<name>_error" is a standard uncertainty. */
+    scores: z.record(z.string(), Measured).optional(),
   }),
   /** What a reader should know, in sentences: what limits the result, say. */
   notes: z.array(z.string()).optional(),
+  /** Where the answer is known: whether it was found. */
+  asExpected: z.boolean().optional(),
   /** Seconds of each stage. */
   timings: z.record(z.string(), z.number()),
   environment: z.object({

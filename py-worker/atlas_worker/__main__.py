@@ -33,6 +33,12 @@ def main(argv: list[str] | None = None) -> int:
     serve.add_argument(
         "--parent-stdin", action="store_true", help="exit at once when standard input is closed"
     )
+    serve.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path("."),
+        help="folder that data files must lie in (default: where it is started)",
+    )
     serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     arguments = parser.parse_args(argv)
     # Before PyTorch loads OpenMP: threads that wait by spinning make a machine shared with others many times slower.
@@ -63,9 +69,12 @@ def main(argv: list[str] | None = None) -> int:
             f"--host {arguments.host} is reachable from other machines, which needs TLS and a token; this worker has "
             "neither yet: use 127.0.0.1 and an SSH tunnel"
         )
+    if not arguments.data_root.is_dir():
+        return _refuse(f"--data-root {arguments.data_root} is not a folder")
     # Imported only now: torch takes seconds, and the watch on the parent is already up.
     from atlas_worker.errors import InvalidInput
     from atlas_worker.service import machine
+    from atlas_worker.service.limits import Limits
     from atlas_worker.service.server import PROTOCOL_VERSION, AddressInUse, Worker
 
     threads = arguments.threads or machine.available_cores()
@@ -75,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         devices = machine.Devices(arguments.device)
-        worker = Worker(arguments.host, arguments.port, devices=devices, threads=threads)
+        limits = Limits(data_root=arguments.data_root.resolve())
+        worker = Worker(arguments.host, arguments.port, devices=devices, threads=threads, limits=limits)
     except InvalidInput as error:
         return _refuse(f"{error.message}: --device takes {error.expected}")
     except AddressInUse as error:

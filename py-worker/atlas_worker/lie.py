@@ -66,6 +66,36 @@ def project(orthonormal: Tensor, a: Tensor) -> Tensor:
     return torch.einsum("...ij,kij->...k", a, orthonormal)
 
 
+def sparse_basis(basis: Tensor, tolerance: float = 0.05) -> Tensor:
+    """A basis ``[rank, n, n]`` of the span of ``basis [k, n, n]`` in which every member has an entry that all others lack; unit norms.
+
+    Reduced row echelon form of the entries, pivots largest first, so that nothing is divided by something small. Members that lie in the
+    span of others to within ``tolerance`` (of the largest singular value) add none: there are no duplicates.
+
+    >>> a, b = torch.tensor([[0., -1.], [1., 0.]]), torch.eye(2)
+    >>> sparse_basis(torch.stack([a + b, a - b, 2 * a])).round().int().tolist()
+    [[[1, 0], [0, 1]], [[0, 1], [-1, 0]]]
+    """
+    n = basis.shape[-1]
+    unit = basis / basis.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None]
+    _, values, vectors = torch.linalg.svd(unit.flatten(1).double(), full_matrices=False)
+    rows = vectors[values > tolerance * values[:1].clamp(min=1e-30)]
+    pivots: list[int] = []
+    for done in range(len(rows)):
+        sizes = rows[done:].norm(dim=0)
+        pivot = int((sizes >= 0.8 * sizes.max()).nonzero()[0])
+        pivots.append(pivot)
+        best = done + int(rows[done:, pivot].abs().argmax())
+        rows[[done, best]] = rows[[best, done]]
+        rows[done] = rows[done] / rows[done, pivot].clone()
+        others = torch.arange(len(rows)) != done
+        rows[others] -= rows[others, pivot, None] * rows[done]
+    rows = rows[torch.tensor(pivots, dtype=torch.long).argsort()]
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    sparse: Tensor = rows.unflatten(1, (n, n)).to(basis)
+    return sparse
+
+
 def principal_angles(a: Tensor, b: Tensor) -> Tensor:
     """Principal angles in radians, ascending, between the spans of ``a [k, n, n]`` and ``b [l, n, n]``: ``[min(k, l)]``."""
     cosines = torch.linalg.svdvals(frame(a).flatten(1) @ frame(b).flatten(1).mT)

@@ -12,6 +12,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from .errors import InvalidInput
@@ -20,9 +21,21 @@ Role = Literal["dataset", "predictor", "predictor_training", "algebra_solver", "
 P = TypeVar("P")
 
 
-def param(default: Any, doc: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """A parameter of a building block. Choices are a ``Literal`` annotation; everything else is int, float, bool or str."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum})
+def param(
+    default: Any,
+    doc: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    file: bool = False,
+) -> Any:
+    """A parameter of a building block. Choices are a ``Literal`` annotation; everything else is int, float, bool or str.
+
+    ``file``: the path of a file on the worker's machine, which must lie in its data root (see :func:`resolve_files`).
+    """
+    return dataclasses.field(
+        default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum, "file": file}
+    )
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,27 @@ def parse_params(cls: type[P], given: Mapping[str, Any], field: str) -> P:
     return cls(**values)
 
 
+def resolve_files(params: P, root: Path, field: str) -> P:
+    """``params`` with every path resolved: relative ones start in ``root``. Raises ``InvalidInput`` for one that leads out of it."""
+    changed = {}
+    for f in dataclasses.fields(cast(Any, params)):
+        given = getattr(params, f.name)
+        if not f.metadata["file"] or not given:
+            continue
+        if "\0" in given:
+            raise InvalidInput("a path has a NUL in it", f"{field}.params.{f.name}", "a path")
+        path = (root / given).resolve()
+        if not path.is_relative_to(root.resolve()):
+            raise InvalidInput(
+                f"{given} is outside the worker's data root",
+                f"{field}.params.{f.name}",
+                f"a path in {root}",
+                "move the data there, or start the worker with another --data-root",
+            )
+        changed[f.name] = str(path)
+    return cast(P, dataclasses.replace(cast(Any, params), **changed))
+
+
 def describe_params(cls: type[Any]) -> dict[str, dict[str, Any]]:
     """Parameter name to ``{type, default, doc, minimum?, maximum?, choices?}``, plain JSON values."""
     hints = typing.get_type_hints(cls)
@@ -98,7 +132,7 @@ def describe_params(cls: type[Any]) -> dict[str, dict[str, Any]]:
     for f in dataclasses.fields(cls):
         choices = typing.get_args(hints[f.name])
         entry: dict[str, Any] = {
-            "type": "str" if choices else hints[f.name].__name__,
+            "type": "str" if choices else "file" if f.metadata["file"] else hints[f.name].__name__,
             "default": f.default,
             "doc": f.metadata["doc"],
         }

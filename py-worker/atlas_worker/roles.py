@@ -4,27 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from .errors import InvalidInput
 from .trainable import Trainable
+
+Manifold = Literal["planar", "vectors"]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What an architecture has to fit. Made by ``make(params, *, signature, tensors: Mapping[str, Tensor], seed: torch.Generator)``."""
+
+    manifold: Manifold
+    charts: int
+    inputs: tuple[int, ...]
+    """Shape of a sample: ``(channels, H, W)`` of a field, ``(m, n)`` of a set of vectors."""
+    outputs: int
+    """Channels or numbers that come out; classes, for a classifier."""
+    radius: int = 0
+    """Of the charts, in pixels (planar)."""
+    scale: float = 1.0
+    """Root mean square of the inputs' entries."""
+    sample: Tensor | None = None
+    """Some inputs, ``[some, *inputs]``, for an architecture that adapts to them."""
+
+    def require(self, manifold: Manifold, kind: str) -> None:
+        """Raise ``InvalidInput`` unless the task is on this ``manifold``."""
+        if self.manifold != manifold:
+            raise InvalidInput(
+                f"the architecture {kind} is not for {_TASKS[self.manifold]}",
+                "predictor.architecture.kind",
+                f"one for {_TASKS[self.manifold]}",
+                "choose another architecture, or another atlas",
+            )
+
+
+_TASKS: dict[Manifold, str] = {"planar": "fields on planar charts", "vectors": "sets of vectors"}
+
+
+def refuse_tensors(tensors: Mapping[str, Tensor], *known: str) -> None:
+    """Raise ``InvalidInput`` for tensors that an architecture does not take, and for those it lacks."""
+    for name in tensors:
+        if name not in known:
+            raise InvalidInput(
+                f"the architecture takes no tensor {name!r}", f"predictor.tensors.{name}", "", "leave it out"
+            )
+    for name in known:
+        if name not in tensors:
+            raise InvalidInput(f"the tensor {name} is missing", "predictor.tensors", ", ".join(known))
 
 
 @runtime_checkable
 class Dataset(Trainable, Protocol):
-    """Fields and what a predictor should make of them, on the device. Empty until its epochs (chunks) are done.
+    """Fields or sets of vectors, and what a predictor should make of them, on the device. Empty until its epochs (chunks) are done.
 
     Made by ``make(params, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor])``.
     """
 
     @property
     def inputs(self) -> Tensor:
-        """``[N, channels, H, W]``; raises ``NotReady`` before generation is finished."""
+        """``[N, channels, H, W]`` or ``[N, m, n]``; raises ``NotReady`` before generation is finished."""
         ...
 
     @property
-    def targets(self) -> Tensor: ...
+    def targets(self) -> Tensor:
+        """``[N, channels, H, W]``, or ``[N, outputs]``; class labels have one channel, ``[N, 1 …]``."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """What a predictor of the targets has to put out: their channels, or the number of classes."""
+        ...
 
     @property
     def memory_bytes(self) -> int: ...
@@ -43,7 +96,7 @@ class LocalPredictor(Trainable, Protocol):
     def memory_bytes(self) -> int: ...
 
     def predict(self, crops: Tensor) -> Tensor:
-        """``[B, C, channels, s, s] -> [B, C, out, s, s]``, evaluation mode, no gradients. Raises ``InvalidInput`` for another shape."""
+        """``[B, C, channels, s, s] -> [B, C, out, s, s]``, or ``[B, 1, m, n] -> [B, 1, out]``; evaluation mode, no gradients. Raises ``InvalidInput`` for another shape."""
         ...
 
     def crops(self, indices: Tensor) -> Tensor:
@@ -82,7 +135,7 @@ class CosetCandidate:
     matrix: Tensor
     loss: float
     verdict: str
-    """"kept", "loss", "rank" or "duplicate"."""
+    """"kept", "loss", "unseen", "rank" or "duplicate"."""
     duplicate_of: int = 0
 
 
@@ -98,7 +151,7 @@ class CosetReport:
 
 @runtime_checkable
 class AlgebraSolver(Trainable, Protocol):
-    """Made by ``make(params, *, task: Task, k: int, epochs: int, seed: int)``."""
+    """Made by ``make(params, *, task: Task, k: int, epochs: int, seed: int)``; k = 0 where it is to be found."""
 
     @property
     def memory_bytes(self) -> int: ...

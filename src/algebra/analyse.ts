@@ -1,9 +1,10 @@
 /** What discovered matrices mean: an algebra's name, structure and metric; the components' names. */
 import type { AlgebraResult, CosetResult } from "../result.js";
+import { namedAlgebra } from "./catalogue.js";
 import { describeComponent } from "./components.js";
 import { identify } from "./identify.js";
 import type { SquareMatrix } from "./linalg.js";
-import { closure, invariantMetric, killingSignature, readableBasis } from "./span.js";
+import { closure, invariantMetric, killingSignature, metricCosine, readableBasis } from "./span.js";
 
 /** What a solver found, as `Session.getAlgebra` returns it: generators [k, n, n] as learnt, best first, and their losses. */
 export type FoundAlgebra = Pick<
@@ -17,6 +18,9 @@ export function analyseAlgebra(found: FoundAlgebra): AlgebraResult {
   const count = Math.min(found.found, generators.length);
   const symmetries = generators.slice(0, count);
   const metric = invariantMetric(symmetries);
+  const identified = identify(symmetries, metric);
+  const known = metric && namedAlgebra(identified.name, metric.matrix.length);
+  const exact = known && invariantMetric(known);
   return {
     generators,
     losses,
@@ -26,9 +30,12 @@ export function analyseAlgebra(found: FoundAlgebra): AlgebraResult {
     spectrum,
     closure: closure(symmetries),
     killingSignature: killingSignature(symmetries),
-    identified: identify(symmetries, metric),
+    identified,
     readableBasis: readableBasis(symmetries),
-    invariantMetric: metric,
+    invariantMetric: metric && {
+      ...metric,
+      cosine: exact && metricCosine(metric.matrix, exact.matrix),
+    },
     startLosses,
     verdict,
   };

@@ -52,7 +52,7 @@ function describeAlgebra(algebra: AlgebraResult, components: number): string[] {
     lines.push(
       label(
         "metric",
-        `${formatMatrix(metric.matrix)}, residual ${metric.residual.toPrecision(2)}${metric.conformal ? ", up to scale" : ""}`,
+        `${formatMatrix(metric.matrix)}, residual ${metric.residual.toPrecision(2)}${metric.conformal ? ", up to scale" : ""}${metric.cosine === undefined ? "" : `, cosine ${formatCosine(metric.cosine)} to the named one's`}`,
       ),
     );
   return lines;

@@ -11,7 +11,10 @@ import { addCommonOptions, commonOptions, givenValues } from "./options.js";
 export function buildExperimentCommand(command: Command, experiment: Experiment, file?: string): Command {
   command.summary(experiment.summary).description(experiment.summary);
   command.optionsGroup("The experiment:");
-  for (const flag of experiment.flags) command.addOption(flag.option);
+  const positional = experiment.flags.filter((flag) => flag.positional);
+  for (const { name, option, expected } of positional)
+    command.argument(`[${name}]`, `${option.description} (${expected})`);
+  for (const flag of experiment.flags) if (!flag.positional) command.addOption(flag.option);
   if (experiment.presetNames.length > 0)
     command.option(
       `--preset <${experiment.presetNames.join("|")}>`,
@@ -27,6 +30,8 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
   return command.action(async () => {
     const { seed, fixed_seed, worker, device, threads, runs, json, quiet, debug } = commonOptions(command);
     const given = givenValues(command, experiment.flags);
+    for (const [i, flag] of positional.entries())
+      if (command.args[i] !== undefined) given[flag.field] = flag.parse(command.args[i]);
     const preset: unknown = command.getOptionValue("preset");
     const progress = new Progress({ quiet, debug });
     const interrupt = onInterrupt(progress);
@@ -41,6 +46,7 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
         file,
       });
       printOutcome(outcome, json);
+      if (outcome.result.asExpected === false) process.exitCode = 1;
     } finally {
       interrupt.dispose();
     }

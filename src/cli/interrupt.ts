@@ -8,16 +8,17 @@ export interface Interrupt {
   dispose(): void;
 }
 
-export function onInterrupt(progress: Progress): Interrupt {
+export function onInterrupt(
+  progress: Progress,
+  message = "stopping after the current step; the last checkpoint is kept (Ctrl-C again to stop at once)",
+): Interrupt {
   const controller = new AbortController();
   const handle = () => {
     if (controller.signal.aborted) {
       progress.erase();
       process.exit(130); // a local worker ends with us: it watches its stdin
     }
-    progress.info(
-      "stopping after the current step; the last checkpoint is kept (Ctrl-C again to stop at once)",
-    );
+    progress.info(message);
     controller.abort();
   };
   process.on("SIGINT", handle).on("SIGTERM", handle);

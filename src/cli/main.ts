@@ -19,6 +19,11 @@ const COMMANDS: Record<string, Subcommand> = {
     summary: "Discover the local symmetries of the heat equation, in under a minute",
     load: () => import("./demo.js"),
   },
+  data: {
+    group: "Experiments",
+    summary: "Make or fetch the data of an experiment",
+    load: () => import("./data.js"),
+  },
   runs: { group: "Runs", summary: "List the runs", load: () => import("./runs.js") },
   show: { group: "Runs", summary: "Show one run", load: () => import("./show.js") },
   resume: {

@@ -39,6 +39,8 @@ export type StageSession = Pick<
   | "compareComponents"
   | "readDataset"
   | "predict"
+  | "scorePredictor"
+  | "delete"
 >;
 
 export interface ContextOptions {
@@ -75,7 +77,7 @@ export class Context {
     this.signal = options.signal;
   }
 
-  /** A dataset, ready to be used. Generating it is not checkpointed: its seed gives it again. */
+  /** A dataset, ready to be used. Making or reading it is not checkpointed: its seed, or its file, gives it again. */
   async dataset(options: Seeded<DatasetOptions>): Promise<RemoteObject> {
     return this.timed("dataset", async () => {
       const seed = this.seedFor("dataset");

@@ -25,6 +25,7 @@ interface Property {
   description?: string;
   default?: unknown;
   placeholder?: string;
+  positional?: boolean;
   minimum?: number;
   exclusiveMinimum?: number;
   maximum?: number;
@@ -39,6 +40,8 @@ export interface Flag {
   option: Option;
   /** What is accepted, in words: "a whole number of at least 1". */
   expected: string;
+  /** Given without its name: `atlas probe d4`. */
+  positional: boolean;
   /** Turn the flag's text (or `true`, when given without a value) into the field's value. @throws UsageError */
   parse(value: string | boolean): unknown;
 }
@@ -113,7 +116,7 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
       "see --help",
     );
   };
-  return { field, name, option, expected, parse };
+  return { field, name, option, expected, positional: property.positional ?? false, parse };
 }
 
 /** The value that text stands for; text that is no number stays text, for the schema to refuse. */
@@ -126,6 +129,10 @@ function convert(text: string, accepts: Accepts): unknown {
 }
 
 function describe(a: Accepts): string {
+  if (a.choices.length > 0 && a.number) {
+    const { choices, ...rest } = a;
+    return `${choices.join(", ")}, or ${describe({ ...rest, choices: [] })}`;
+  }
   if (a.choices.length > 0) return `one of ${a.choices.join(", ")}`;
   if (!a.number) return a.text ? "text" : "no value";
   const noun = a.integer ? "a whole number" : "a number";

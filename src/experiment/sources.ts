@@ -26,6 +26,11 @@ const HoldsBasis = z.union([
   z.object({ basis: Matrices }).transform((o) => o.basis),
 ]);
 
+/** A result whose algebra has a spectrum, which tells the size of its matrices even when it has no generators. */
+const Measured = z.object({
+  algebra: z.object({ spectrum: z.array(z.object({ direction: z.array(z.unknown()) })) }),
+});
+
 /** The runs folder, and what can be looked up in it. */
 export class Runs {
   constructor(
@@ -108,6 +113,12 @@ export class Runs {
     const result = await run.result();
     if (result === undefined)
       throw new UsageError(`run ${run.id} is not finished`, `finish it with: atlas resume ${run.id}`);
+    const of = Measured.safeParse(result).data?.algebra.spectrum[0]?.direction.length ?? n;
+    if (of !== n)
+      throw new UsageError(
+        `--identity ${given}: the algebra of run ${run.id} is of ${of}x${of} matrices`,
+        `give a basis of shape [k, ${n}, ${n}]`,
+      );
     const parsed = HoldsBasis.safeParse(result);
     if (!parsed.success)
       throw new UsageError(

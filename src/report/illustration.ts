@@ -1,13 +1,13 @@
 /** What an experiment says about its data for the report to show: which fields, and where the charts lie on them. */
 import type { Context } from "../experiment/context.js";
-import type { AtlasOptions, RemoteObject } from "../worker/session.js";
+import type { PlanarAtlasOptions, RemoteObject } from "../worker/session.js";
 import { fieldToPng } from "./png.js";
 
 export interface Illustration {
   /** One whose samples are fields, [channels, height, width]. */
   dataset: RemoteObject;
   /** Charts on the fields, in pixels. */
-  atlas?: Pick<AtlasOptions, "charts" | "rIn" | "rOut">;
+  atlas?: Pick<PlanarAtlasOptions, "charts" | "rIn" | "rOut">;
   /** Which sample (default 0) and channel (default 0). */
   sample?: number;
   channel?: number;

@@ -32,6 +32,20 @@ const MODULES = ["torch", "numpy", "safetensors", "zmq", "grpc", "grpc_tools", "
 const AGAIN = "run the same command again";
 
 /**
+ * What only some commands need, installed when one of them is first used: requirements-NAME.txt, and the modules to be imported as a check.
+ *
+ * @type {Record<string, {what: string, notice: string, modules: string[]}>}
+ */
+const EXTRAS = {
+  jets: {
+    what: "PYTHIA 8 and FastJet",
+    notice:
+      "making jets takes PYTHIA 8 and FastJet, which are under the GNU GPL; they are optional, and nothing else of Atlas uses them",
+    modules: ["pythia8mc", "fastjet", "awkward", "pandas", "tables"],
+  },
+};
+
+/**
  * What is known about a venv. `building` while a command changes it: found later, that command was killed, and the venv is made anew.
  * `incomplete` when pip failed in good order: what is there is kept.
  *
@@ -39,6 +53,7 @@ const AGAIN = "run the same command again";
  * @property {"building" | "incomplete" | "ready"} state
  * @property {string} [requirements] hash of what is installed
  * @property {string} [dev] the same for requirements-dev.txt
+ * @property {Record<string, string>} [extras] the same for each of EXTRAS that is installed
  * @property {string} [torch] what ATLAS_TORCH asked for
  * @property {string} [python] its version
  * @property {string} [packages] its site-packages, relative to the venv
@@ -108,7 +123,7 @@ export function venvStatus() {
     folder,
     python: venvPython(folder),
     exists: existsSync(venvPython(folder)),
-    ready: isReady(folder, stamp, false),
+    ready: isReady(folder, stamp, NOTHING_MORE),
     interrupted: stamp?.state === "building",
     version: stamp?.python,
     torch: stamp?.torch,
@@ -119,19 +134,21 @@ export function venvStatus() {
 /**
  * Make the venv and the stubs, or whatever of them is missing.
  *
- * @param {{dev?: boolean, onProgress?: (line: string) => void}} [options] dev: with what the tests and checks need
+ * @param {{dev?: boolean, extras?: readonly string[], onProgress?: (line: string) => void}} [options] dev: with what the tests and checks
+ *   need; extras: with these of EXTRAS
  * @returns {Promise<string>} the venv's Python
  * @throws SetupFailure
  */
-export async function ensurePython({ dev = false, onProgress = () => {} } = {}) {
+export async function ensurePython({ dev = false, extras = [], onProgress = () => {} } = {}) {
   const folder = venvFolder();
-  if (!isReady(folder, readStamp(folder), dev) || !hasPythonStubs()) {
+  const more = { dev, extras };
+  if (!isReady(folder, readStamp(folder), more) || !hasPythonStubs()) {
     try {
       await mkdir(folder, { recursive: true });
       refuseForeign(folder);
       await withLock(folder, onProgress, async (lock) => {
         const onPid = (/** @type {number} */ pid) => void lock.child(pid);
-        if (!isReady(folder, readStamp(folder), dev)) await build(folder, dev, onProgress, onPid);
+        if (!isReady(folder, readStamp(folder), more)) await build(folder, more, onProgress, onPid);
         if (!hasPythonStubs()) await generateStubs(folder, onProgress, onPid);
       });
     } catch (error) {
@@ -146,13 +163,20 @@ export async function ensurePython({ dev = false, onProgress = () => {} } = {}) 
 }
 
 /**
+ * Beyond what the worker needs.
+ *
+ * @typedef {{dev: boolean, extras: readonly string[]}} More
+ */
+const NOTHING_MORE = { dev: false, extras: [] };
+
+/**
  * @param {string} folder
- * @param {boolean} dev
+ * @param {More} more
  * @param {(line: string) => void} onProgress
  * @param {(pid: number) => void} onPid
  */
-async function build(folder, dev, onProgress, onPid) {
-  const before = readStamp(folder);
+async function build(folder, { dev, extras }, onProgress, onPid) {
+  let before = readStamp(folder);
   const wanted = requirements(before);
   const python = venvPython(folder);
   const begun = performance.now();
@@ -170,13 +194,20 @@ async function build(folder, dev, onProgress, onPid) {
         `${base.command} -m venv could not make ${folder} (${lastLine(lines)})`,
         "install Python's venv package (python3-venv on Debian and Ubuntu), or set ATLAS_PYTHON to another Python",
       );
+    before = before && { state: before.state, torch: before.torch }; // nothing else of it is there any more
   }
+  const satisfied = isReady(folder, before, { dev, extras: [] });
   await writeStamp(folder, { ...before, state: "building" });
-  const files = [wanted.file, ...(dev ? [join(WORKER, "requirements-dev.txt")] : [])];
+  // The worker's own too, when they are there already: they keep pip from changing what is pinned.
+  const files = [wanted.file, ...[...(dev ? ["dev"] : []), ...extras].map(requirementsOf)];
   if (wanted.file.startsWith(folder)) await writeFile(wanted.file, wanted.text);
-  onProgress(
-    `installing PyTorch and ${dev ? "the worker's and the tests'" : "the worker's"} packages (pip); this can take some minutes`,
-  );
+  const added = extras.filter((name) => before?.extras?.[name] !== hashOf(name)).map((name) => EXTRAS[name]);
+  for (const extra of added) if (extra) onProgress(extra.notice);
+  const what = [
+    ...(satisfied ? [] : [`PyTorch and ${dev ? "the worker's and the tests'" : "the worker's"} packages`]),
+    ...added.map((extra) => extra?.what),
+  ];
+  onProgress(`installing ${what.join(", ")} (pip); this can take some minutes`);
   const { code, lines } = await pipInstall(python, files, onProgress, onPid);
   if (code !== 0) {
     const usable =
@@ -184,8 +215,9 @@ async function build(folder, dev, onProgress, onPid) {
     await writeStamp(folder, usable); // pip fetches everything before it changes anything
     throw pipFailure(lines);
   }
-  onProgress("checking that PyTorch can be loaded");
-  const imports = `import sysconfig, ${MODULES.map((module) => module.replace("/", ".")).join(", ")}`;
+  onProgress(`checking that ${["PyTorch", ...added.map((extra) => extra?.what)].join(", ")} can be loaded`);
+  const modules = [...MODULES, ...extras.flatMap((name) => EXTRAS[name]?.modules ?? [])];
+  const imports = `import sysconfig, ${modules.map((module) => module.replace("/", ".")).join(", ")}`;
   const check = await execute(
     python,
     [
@@ -205,7 +237,8 @@ async function build(folder, dev, onProgress, onPid) {
   await writeStamp(folder, {
     state: "ready",
     requirements: wanted.hash,
-    dev: dev ? devHash() : before?.dev,
+    dev: dev ? hashOf("dev") : before?.dev,
+    extras: { ...before?.extras, ...Object.fromEntries(extras.map((name) => [name, hashOf(name)])) },
     torch: wanted.torch,
     python: report[1],
     packages: report
@@ -311,16 +344,23 @@ function requirements(stamp) {
   return { hash: sha256(text), file: join(venvFolder(), ".atlas-requirements.txt"), text, torch };
 }
 
-function devHash() {
-  return sha256(readText(join(WORKER, "requirements-dev.txt")) ?? "");
+/** @param {string} name "dev", or one of EXTRAS */
+function requirementsOf(name) {
+  return join(WORKER, `requirements-${name}.txt`);
 }
 
-/** @param {string} folder @param {Stamp | undefined} stamp @param {boolean} dev */
-function isReady(folder, stamp, dev) {
+/** @param {string} name "dev", or one of EXTRAS */
+function hashOf(name) {
+  return sha256(readText(requirementsOf(name)) ?? "");
+}
+
+/** @param {string} folder @param {Stamp | undefined} stamp @param {More} more */
+function isReady(folder, stamp, { dev, extras }) {
   return (
     stamp?.state === "ready" &&
     stamp.requirements === requirements(stamp).hash &&
-    (!dev || stamp.dev === devHash()) &&
+    (!dev || stamp.dev === hashOf("dev")) &&
+    extras.every((name) => stamp.extras?.[name] === hashOf(name)) &&
     hasPackages(folder, stamp)
   );
 }

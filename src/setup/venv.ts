@@ -4,6 +4,9 @@ import { SetupError } from "../errors.js";
 import { SetupFailure, WORKER } from "./common.mjs";
 import { ensurePython } from "./python.mjs";
 
+/** Packages that are installed when first used: jets, PYTHIA 8 and FastJet (GPL). */
+export type Extra = "jets";
+
 export interface Venv {
   /** The venv's Python. */
   python: string;
@@ -19,11 +22,14 @@ export interface Venv {
  */
 export async function ensureVenv({
   onProgress,
+  extras,
 }: {
   onProgress?: (line: string) => void;
+  /** What only some commands need besides. */
+  extras?: readonly Extra[];
 } = {}): Promise<Venv> {
   try {
-    return { python: await ensurePython({ onProgress }), workerDir: WORKER };
+    return { python: await ensurePython({ onProgress, extras }), workerDir: WORKER };
   } catch (error) {
     if (error instanceof SetupFailure) throw new SetupError(error.message, error.remedy, { cause: error });
     throw error;

@@ -1,5 +1,6 @@
 /** A worker process of our own: started on a free loopback port, watched, and ended with us, however we end. */
 import type { ChildProcess } from "node:child_process";
+import { parse } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -63,16 +64,24 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
   } = options;
   signal?.throwIfAborted();
   // Its own process group, so that Ctrl-C reaches it through us only, and its children end with it. It ends by itself when its stdin does.
-  const child = execa(python, [...serveArguments({ device, threads }), "--parent-stdin"], {
-    cwd: workerDir,
-    env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
-    stdin: "pipe",
-    stdout: "pipe",
-    stderr: "pipe",
-    buffer: false,
-    reject: false,
-    detached: process.platform !== "win32",
-  });
+  const child = execa(
+    python,
+    [
+      // It is the user's own, and may read what they may.
+      ...serveArguments({ device, threads, dataRoot: parse(process.cwd()).root }),
+      "--parent-stdin",
+    ],
+    {
+      cwd: workerDir,
+      env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "pipe",
+      buffer: false,
+      reject: false,
+      detached: process.platform !== "win32",
+    },
+  );
   child.stdin.on("error", () => {}); // it is only ever closed
   let over = false;
   const kill = (name: NodeJS.Signals) => {

@@ -28,15 +28,19 @@ export function serveArguments({
   port = 0,
   device,
   threads,
+  dataRoot,
 }: {
   port?: number;
   device?: string;
   threads?: number;
+  /** Folder that data files must lie in (default: where the worker is started). */
+  dataRoot?: string;
 }): string[] {
   return [
     ...["-m", "atlas_worker", "serve", "--host", "127.0.0.1", "--port", String(port)],
     ...(device === undefined ? [] : ["--device", device]),
     ...(threads === undefined ? [] : ["--threads", String(threads)]),
+    ...(dataRoot === undefined ? [] : ["--data-root", dataRoot]),
   ];
 }
 

@@ -43,7 +43,7 @@ export interface DatasetOptions extends Component {
 }
 
 /** Square charts of one size on the dataset's pixel lattice; all lengths in pixels. */
-export interface AtlasOptions {
+export interface PlanarAtlasOptions {
   /** Centres. */
   charts: readonly { row: number; col: number }[];
   /** Radius of the predictor's input and output crop. */
@@ -54,6 +54,15 @@ export interface AtlasOptions {
   margin: number;
 }
 
+/** All of R^n as one chart, for a global symmetry: a sample is a set of vectors, and a matrix acts on each. */
+export interface VectorSpaceOptions {
+  n: number;
+  /** The output is a set of vectors that move too; otherwise (default) it is invariant. */
+  vectorOutput?: boolean;
+}
+
+export type AtlasOptions = PlanarAtlasOptions | VectorSpaceOptions;
+
 export interface PredictorOptions {
   architecture: Component;
   training: Component;
@@ -61,6 +70,8 @@ export interface PredictorOptions {
   atlas: RemoteObject;
   epochs: number;
   seed: number;
+  /** For architectures that are built around given tensors. */
+  tensors?: Readonly<Record<string, Tensor>>;
 }
 
 interface SolverOptions {
@@ -73,7 +84,7 @@ interface SolverOptions {
 }
 
 export interface AlgebraOptions extends SolverOptions {
-  /** Number of generators. */
+  /** Number of generators; 0: as many as the solver finds ("grassmann"). */
   k: number;
 }
 
@@ -138,7 +149,7 @@ export interface CosetFindings {
   candidates: {
     matrix: number[][];
     loss: number;
-    /** "kept", "loss" (not a symmetry), "rank" (beyond the best), "duplicate". */
+    /** "kept", "loss" (not a symmetry), "unseen" (moves the data to where there are none), "rank" (beyond the best), "duplicate". */
     verdict: string;
     /** Of a duplicate: index into `matrices` of the one it repeats. */
     duplicateOf?: number;
@@ -177,21 +188,28 @@ export class Session {
 
   /** @throws RpcUsageError for an unknown kind or parameter; this holds for everything that is created */
   async createDataset({ kind, params, seed, tensors = {} }: DatasetOptions): Promise<RemoteObject> {
-    const sent: Record<string, WireTensor> = {};
-    for (const [name, tensor] of Object.entries(tensors)) sent[name] = await this.send(tensor);
+    const sent = await this.sendAll(tensors);
     return this.create({
       $case: "dataset",
       dataset: { source: component({ kind, params }), seed, tensors: sent },
     });
   }
 
-  createAtlas({ charts, rIn, rOut, margin }: AtlasOptions): Promise<RemoteObject> {
+  createAtlas(options: AtlasOptions): Promise<RemoteObject> {
+    if ("n" in options) {
+      const { n, vectorOutput = false } = options;
+      return this.create({
+        $case: "atlas",
+        atlas: { manifold: { $case: "vectors", vectors: { n, vectorOutput } } },
+      });
+    }
+    const { charts, rIn, rOut, margin } = options;
     const planar = { charts: [...charts], rIn, rOut, margin };
     return this.create({ $case: "atlas", atlas: { manifold: { $case: "planar", planar } } });
   }
 
-  createPredictor(options: PredictorOptions): Promise<RemoteObject> {
-    const { architecture, training, dataset, atlas, epochs, seed } = options;
+  async createPredictor(options: PredictorOptions): Promise<RemoteObject> {
+    const { architecture, training, dataset, atlas, epochs, seed, tensors = {} } = options;
     return this.create({
       $case: "predictor",
       predictor: {
@@ -201,6 +219,7 @@ export class Session {
         atlas: atlas.handle,
         epochs,
         seed,
+        tensors: await this.sendAll(tensors),
       },
     });
   }
@@ -376,7 +395,21 @@ export class Session {
     return { component, residuals: (await this.fetch(residuals)).toMatrix() };
   }
 
-  /** Samples `start` to `start + count` of a dataset, each of shape [count, channels, height, width]. */
+  /**
+   * How well a classifier of sets of vectors does on a dataset, its own or another.
+   *
+   * @returns "accuracy", and for two classes "auc", "rejection_30", "rejection_50" (1/ε_B at ε_S 0.3 and 0.5); "<name>_error": standard uncertainties
+   */
+  async scorePredictor(predictor: RemoteObject, dataset: RemoteObject): Promise<Record<string, number>> {
+    const request = { sessionId: this.id, handle: predictor.handle, dataset: dataset.handle };
+    const { scores } = await this.call(ObjectServiceService.scorePredictor, request, {
+      ...LONG,
+      idempotent: true,
+    });
+    return scores;
+  }
+
+  /** Samples `start` to `start + count` of a dataset, each of shape [count, channels, height, width] or [count, m, n]. */
   async readDataset(
     object: RemoteObject,
     range: { start: number; count: number },
@@ -452,6 +485,12 @@ export class Session {
   /** A basis as a message; one without elements is left out, since its matrices have no size. */
   private sendBasis(basis: CosetsOptions["identity"]): Promise<WireTensor | undefined> {
     return basis.length === 0 ? Promise.resolve(undefined) : this.send(Tensor.from(basis));
+  }
+
+  private async sendAll(tensors: Readonly<Record<string, Tensor>>): Promise<Record<string, WireTensor>> {
+    const sent: Record<string, WireTensor> = {};
+    for (const [name, tensor] of Object.entries(tensors)) sent[name] = await this.send(tensor);
+    return sent;
   }
 
   /** A tensor as a message, put on the tensor plane first when it is large. */

@@ -64,6 +64,7 @@ describe("the packed package", function () {
       "dist/experiments/pde.js",
       "proto/atlas/v1/worker.proto",
       "py-worker/requirements.txt",
+      "py-worker/requirements-jets.txt",
       "py-worker/atlas_worker/__main__.py",
       "py-worker/atlas_worker/gen/.stamp",
       "py-worker/atlas_worker/gen/atlas/v1/worker_pb2.py",

@@ -1,10 +1,13 @@
 """Group actions on what a predictor reads and writes, and the task a solver sees."""
 
 from .base import Action, Batch, Inputs, LossKind, Predictor, SymmetryTask, Task
+from .manifold import Atlas, action_on, compared_radius, inputs_on, manifold_of
 from .planar import FieldInputs, PlanarAction
+from .vectors import VectorAction, VectorInputs, VectorSpace
 
 __all__ = [
     "Action",
+    "Atlas",
     "Batch",
     "FieldInputs",
     "Inputs",
@@ -13,4 +16,11 @@ __all__ = [
     "Predictor",
     "SymmetryTask",
     "Task",
+    "VectorAction",
+    "VectorInputs",
+    "VectorSpace",
+    "action_on",
+    "compared_radius",
+    "inputs_on",
+    "manifold_of",
 ]

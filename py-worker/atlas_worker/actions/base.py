@@ -47,6 +47,13 @@ class Action(Protocol):
         """``act_out(I, y)``, exactly and without resampling."""
         ...
 
+    def covers(self, g: Tensor, x: Tensor) -> Tensor:
+        """Whether matrices ``g [m, n, n]`` move inputs ``x [B, C, ...]`` to where there are inputs at all: ``[m]`` bool.
+
+        Beyond the data a predictor says what it happens to say, and that is no evidence for or against a symmetry.
+        """
+        ...
+
     def refined(self) -> Action:
         """The same action with a better interpolation, to tell how much of a loss is the resampler's; may be ``self``."""
         ...
@@ -61,6 +68,14 @@ class Inputs(Protocol):
     def charts(self) -> int:
         """Number of charts; 1 for a global task."""
         ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample as drawn on all charts, ``(C, ...)``."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
         """Inputs ``[B, C, ...]`` of samples ``indices [B]`` on ``charts [C]`` (None: all)."""
@@ -101,11 +116,22 @@ class Task(Protocol):
 
     def batch(self, indices: Tensor, charts: Tensor | None = None) -> Batch: ...
 
+    def response(self, indices: Tensor, directions: Tensor, step: float) -> Tensor:
+        """``d/dt [f(exp(tE)·x) − exp(tE)·f(x)]`` at t = 0, ``[D, B·C·entries]`` in float64, of samples ``indices [B]`` on all charts.
+
+        ``directions [D, n, n]``; by central differences of width ``step``. Zero for an exact symmetry.
+        """
+        ...
+
     def loss(self, batch: Batch, g: Tensor) -> Tensor:
         """Equivariance loss ``L(f(g·x), g·f(x)) [..., B, C]``, differentiable in ``g [..., B, C, n, n]``.
 
         g may be on the CPU whatever the batch is on; the loss comes back to where g is.
         """
+        ...
+
+    def covers(self, batch: Batch, matrices: Tensor) -> Tensor:
+        """Whether ``matrices [m, n, n]`` move the inputs to where there are inputs at all: ``[m]`` bool, on the CPU."""
         ...
 
     def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
@@ -131,8 +157,8 @@ class SymmetryTask:
     """``Task`` for any ``Action``: inputs, a frozen predictor and a loss.
 
     ``freeze`` returns the predictor with its present weights, in evaluation mode and without weight gradients; it is called by
-    ``refresh``. ``freeze_inner`` may return the same predictor computing only what ``Action.still_out`` keeps. Losses (METHOD
-    2.1): ``l1`` is the mean absolute difference; ``cross_entropy`` is for logit predictors, with the target ``softmax(f(x))`` moved
+    ``refresh``. ``freeze_inner`` may return the same predictor computing only what ``Action.still_out`` keeps, ``freeze_double`` the
+    same in float64 (None: ``freeze``'s takes either). Losses (METHOD 2.1): ``l1`` is the mean absolute difference; ``cross_entropy`` is for logit predictors, with the target ``softmax(f(x))`` moved
     by g and channels on the first axis after ``[B, C]``.
     """
 
@@ -143,11 +169,12 @@ class SymmetryTask:
         freeze: Callable[[], Predictor],
         loss: LossKind = "l1",
         freeze_inner: Callable[[], Predictor] | None = None,
+        freeze_double: Callable[[], Predictor] | None = None,
     ) -> None:
         if loss not in ("l1", "cross_entropy"):
             raise InvalidInput(f"unknown loss {loss!r}", "loss", "l1 or cross_entropy")
         self._inputs, self._action, self._freeze, self._kind = inputs, action, freeze, loss
-        self._freeze_inner = freeze_inner
+        self._freeze_inner, self._freeze_double = freeze_inner, freeze_double
         self.refresh()
 
     @property
@@ -172,12 +199,34 @@ class SymmetryTask:
             y = self._f(self._action.still_in(x), charts)
             return Batch(x, self._comparable(y, channels=2), charts)
 
+    @torch.no_grad()
+    def response(self, indices: Tensor, directions: Tensor, step: float) -> Tensor:
+        x = self._inputs.draw(indices, None).double()
+        f = self._freeze() if self._freeze_double is None else self._freeze_double()
+        reference = self._comparable(f(self._action.still_in(x), None), channels=2)
+
+        def residual(g: Tensor) -> Tensor:
+            g = g.expand(*x.shape[:2], -1, -1)
+            moved = self._comparable(f(self._action.act_in(g, x), None), channels=2)
+            return (self._action.still_out(moved) - self._action.act_out(g, reference)).flatten()
+
+        return torch.stack(
+            [
+                (residual(torch.matrix_exp(step * e)) - residual(torch.matrix_exp(-step * e))) / (2 * step)
+                for e in directions.to(x)
+            ]
+        )
+
     def loss(self, batch: Batch, g: Tensor) -> Tensor:
         home, g = g.device, g.to(batch.x.device)
         loss = self._loss(
             self._predict(batch, g, self._action), self._action.act_out(g, batch.reference), g.dim() - 2
         )
         return loss.to(home)
+
+    @torch.no_grad()
+    def covers(self, batch: Batch, matrices: Tensor) -> Tensor:
+        return self._action.covers(matrices.to(batch.x), batch.x).cpu()
 
     @torch.no_grad()
     def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:

@@ -47,6 +47,10 @@ class PlanarAction:
     def still_out(self, y: Tensor) -> Tensor:
         return crop(y, self.r_out)
 
+    def covers(self, g: Tensor, x: Tensor) -> Tensor:
+        """All: what is moved is where a field is looked at, and the values stay what they are."""
+        return torch.ones(len(g), dtype=torch.bool)
+
     def refined(self) -> PlanarAction:
         def finer(mode: Interpolation) -> Interpolation:
             return "bicubic" if mode == "bilinear" else mode
@@ -71,7 +75,7 @@ class FieldInputs:
         if fields.dim() != 4:
             raise InvalidInput(f"fields have shape {list(fields.shape)}", "fields", "[N, channels, H, W]")
         height, width = fields.shape[-2:]
-        atlas.check(height, width)
+        atlas.check(fields.shape)
         self._fields = fields
         radius = atlas.r_in + reach + (atlas.margin if margin is None else margin)
         offsets = torch.arange(-radius, radius + 1, device=fields.device)
@@ -85,6 +89,10 @@ class FieldInputs:
     @property
     def charts(self) -> int:
         return self._rows.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.charts, self._fields.shape[1], self._rows.shape[1], self._cols.shape[1]
 
     @property
     def device(self) -> torch.device:

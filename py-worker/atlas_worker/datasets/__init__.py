@@ -1,4 +1,6 @@
-"""Datasets: made on the device, or given by the user."""
+"""Datasets: made on the device, read from files, or given by the user."""
 
 from . import arrays as arrays
+from . import hdf5 as hdf5
 from . import heat2d as heat2d
+from . import points as points

@@ -72,6 +72,10 @@ class ArraysDataset:
                 )
 
     @property
+    def outputs(self) -> int:
+        return self.targets.shape[1]
+
+    @property
     def memory_bytes(self) -> int:
         return 4 * (self.inputs.numel() + self.targets.numel())
 

@@ -100,6 +100,10 @@ class HeatDataset:
         return 2 * 4 * math.prod(self.shape)
 
     @property
+    def outputs(self) -> int:
+        return 1
+
+    @property
     def inputs(self) -> Tensor:
         return self._ready()[0]
 

@@ -32,8 +32,16 @@ class PlanarAtlas:
     def __len__(self) -> int:
         return len(self.charts)
 
-    def check(self, height: int, width: int) -> None:
-        """Raise ``InvalidInput`` when the crops of radius ``r_in`` do not lie inside an ``[height, width]`` lattice."""
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ``InvalidInput`` when the crops of radius ``r_in`` do not lie inside the lattice of fields of this ``shape``."""
+        if len(shape) != 4:
+            raise InvalidInput(
+                f"the dataset's inputs have shape {list(shape)}",
+                "atlas.planar",
+                "[N, channels, H, W]",
+                "use an atlas for sets of vectors",
+            )
+        height, width = shape[-2:]
         if not self.charts:
             raise InvalidInput("the atlas has no charts", "atlas.charts", "at least one chart")
         if not 0 <= self.r_out <= self.r_in or self.margin < 0:

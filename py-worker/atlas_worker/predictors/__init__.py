@@ -1,6 +1,9 @@
 """Predictors: architectures, how they are fitted, and the task they pose."""
 
 from . import chartwise as chartwise
+from . import expression as expression
+from . import lorentz as lorentz
+from . import vectors as vectors
 from .local import FittedPredictor, make_predictor, make_task
 
 __all__ = ["FittedPredictor", "make_predictor", "make_task"]

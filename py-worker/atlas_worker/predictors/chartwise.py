@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from ..fields.resample import crop
 from ..registry import param, register
+from ..roles import Signature, refuse_tensors
 
 
 class ChartConv(nn.Module):
@@ -233,9 +235,11 @@ class WideParams:
     WideParams,
 )
 def make_wide(
-    params: WideParams, *, charts: int, width_in: int, width_out: int, radius: int, seed: torch.Generator
+    params: WideParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
 ) -> WideNet:
-    return WideNet(charts, width_in, width_out, radius, params, seed)
+    signature.require("planar", "wide")
+    refuse_tensors(tensors)
+    return WideNet(signature.charts, signature.inputs[0], signature.outputs, signature.radius, params, seed)
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,8 @@ class PublishedParams:
     "predictor", "published", "Three 3×3 convolutions, then one to the output (METHOD 3.1)", PublishedParams
 )
 def make_published(
-    params: PublishedParams, *, charts: int, width_in: int, width_out: int, radius: int, seed: torch.Generator
+    params: PublishedParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
 ) -> PublishedNet:
-    return PublishedNet(charts, width_in, width_out, params.width, seed)
+    signature.require("planar", "published")
+    refuse_tensors(tensors)
+    return PublishedNet(signature.charts, signature.inputs[0], signature.outputs, params.width, seed)

@@ -1,10 +1,10 @@
-"""Local predictors ``f_c`` fitted by supervised learning (METHOD 2.1), and the symmetry task that a fitted one poses."""
+"""Predictors fitted by supervised learning, one a chart (METHOD 2.1), and the symmetry task that a fitted one poses."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -12,13 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..actions import FieldInputs, LossKind, PlanarAction, Predictor, SymmetryTask
+from ..actions import (
+    Atlas,
+    LossKind,
+    Predictor,
+    SymmetryTask,
+    action_on,
+    compared_radius,
+    inputs_on,
+    manifold_of,
+)
 from ..errors import InvalidInput
-from ..fields.atlas import PlanarAtlas
 from ..registry import find, param, parse_params, register
-from ..roles import Dataset
+from ..roles import Dataset, Signature
 from ..solvers.state import check_finite, check_kind, random_stream, restore
 from ..trainable import StepCallback
+
+SCORED_AT_ONCE = 512
+SAMPLE = 2048
+"""Inputs from which an architecture may take the scale of the data."""
 
 
 class ChartwiseModule(Protocol):
@@ -28,7 +40,10 @@ class ChartwiseModule(Protocol):
     """Pixels beyond the chart's radius that it reads."""
 
     def __call__(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
-        """``[B, C, in, s + 2 reach, s + 2 reach] -> [B, C, out, s, s]``, s = 2 r_in + 1; or just the inner part of ``radius``."""
+        """``[B, C, in, s + 2 reach, s + 2 reach] -> [B, C, out, s, s]``, s = 2 r_in + 1; or just the inner part of ``radius``.
+
+        For sets of vectors ``[B, 1, m, n] -> [B, 1, out]``; ``radius`` is None then.
+        """
         ...
 
 
@@ -40,7 +55,7 @@ class SupervisedParams:
         "constant", "Learning rate over all epochs; cosine falls to zero"
     )
     epsilon: float = param(1e-8, "Adam's: gradients far below it move a weight little", minimum=1e-12)
-    weight_decay: float = param(0.0, "Decoupled (AdamW), of convolution weights", minimum=0)
+    weight_decay: float = param(0.0, "Decoupled (AdamW), of weights, not of biases or norms", minimum=0)
     loss: Literal["l1", "cross_entropy"] = param("l1", "L1 distance, or cross-entropy of logits")
 
 
@@ -55,7 +70,7 @@ class FittedPredictor:
         module: nn.Module,
         kind: str,
         dataset: Dataset,
-        atlas: PlanarAtlas,
+        atlas: Atlas,
         epochs: int,
         seed: int,
         device: torch.device,
@@ -63,20 +78,20 @@ class FittedPredictor:
         self._p, self._kind, self._total, self._seed = params, kind, epochs, seed
         self._module = module.to(device)
         self.atlas, self.reach = atlas, cast(ChartwiseModule, module).reach
-        self._x = FieldInputs(dataset.inputs, atlas, self.reach, margin=0)
-        self._y = FieldInputs(dataset.targets, atlas, 0, margin=0)
+        self._x = inputs_on(atlas, dataset.inputs, self.reach, margin=0)
+        self._y = inputs_on(atlas, dataset.targets, 0, margin=0)
         self._epoch = 0
         weights = list(self._module.parameters())
+        vector = 1 if manifold_of(atlas) == "vectors" else 2  # [C, width] of a chart's biases and norms
         self._optimiser = torch.optim.AdamW(
             [
-                {"params": [w for w in weights if w.dim() > 2], "weight_decay": params.weight_decay},
-                {"params": [w for w in weights if w.dim() <= 2], "weight_decay": 0.0},
+                {"params": [w for w in weights if w.dim() > vector], "weight_decay": params.weight_decay},
+                {"params": [w for w in weights if w.dim() <= vector], "weight_decay": 0.0},
             ],
             lr=params.learning_rate,
             eps=params.epsilon,
             fused=True,
         )
-        self._channels = dataset.inputs.shape[1]
 
     @property
     def epoch(self) -> int:
@@ -128,9 +143,8 @@ class FittedPredictor:
         return functional.cross_entropy(predicted.flatten(0, 1), target.flatten(0, 1)[:, 0].long())
 
     def predict(self, crops: Tensor) -> Tensor:
-        size = 2 * (self.atlas.r_in + self.reach) + 1
-        expected = (len(self.atlas), self._channels, size, size)
-        if crops.dim() != 5 or crops.shape[1:] != expected:
+        expected = self._x.shape
+        if crops.shape[1:] != expected:
             raise InvalidInput(
                 f"crops have shape {list(crops.shape)}", "crops", f"[batch, {', '.join(map(str, expected))}]"
             )
@@ -141,9 +155,27 @@ class FittedPredictor:
         """What :meth:`predict` takes, of samples of the predictor's own dataset."""
         return self._x.draw(indices, None)
 
-    def freeze(self, radius: int | None = None) -> Predictor:
+    def logits(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> Tensor:
+        """A classifier's outputs ``[N, classes]`` for the samples of any dataset of the same kind; ``check`` may raise between batches."""
+        atlas = self.atlas
+        if self._p.loss != "cross_entropy" or manifold_of(atlas) != "vectors":
+            raise InvalidInput(
+                "only a classifier of sets of vectors has scores",
+                "handle",
+                "training with loss cross_entropy",
+            )
+        atlas.check(dataset.inputs.shape)
+        x = inputs_on(atlas, dataset.inputs, self.reach, margin=0)
+        batches = []
+        for indices in torch.arange(len(x)).split(SCORED_AT_ONCE):
+            check()
+            batches.append(self.predict(x.draw(indices, None))[:, 0])
+        return torch.cat(batches)
+
+    def freeze(self, radius: int | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
         """The predictor as it is now, in evaluation mode and without weight gradients; with ``radius``, the inner part of its output."""
-        frozen = cast(ChartwiseModule, copy.deepcopy(self._module).eval().requires_grad_(False))
+        module = copy.deepcopy(self._module).eval().requires_grad_(False).to(dtype)
+        frozen = cast(ChartwiseModule, module)
         return lambda x, charts: frozen(x, charts, radius)
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
@@ -189,12 +221,13 @@ def make_predictor(
     architecture: tuple[str, Mapping[str, Any]],
     training: tuple[str, Mapping[str, Any]],
     dataset: Dataset,
-    atlas: PlanarAtlas,
+    atlas: Atlas,
     epochs: int,
     seed: int,
     device: torch.device,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> FittedPredictor:
-    """A predictor from the kinds and parameters of its architecture and its training.
+    """A predictor from the kinds and parameters of its architecture and its training; ``tensors`` are for the architecture.
 
     Raises ``InvalidInput`` for unknown or ill-typed ones and for charts that leave the lattice, ``NotReady`` before the dataset
     is made.
@@ -202,10 +235,16 @@ def make_predictor(
     block = find("predictor", architecture[0], "predictor.architecture")
     module = block.make(
         parse_params(block.params, architecture[1], "predictor.architecture"),
-        charts=len(atlas),
-        width_in=dataset.inputs.shape[1],
-        width_out=dataset.targets.shape[1],
-        radius=atlas.r_in,
+        signature=Signature(
+            manifold_of(atlas),
+            len(atlas),
+            tuple(dataset.inputs.shape[1:]),
+            dataset.outputs,
+            getattr(atlas, "r_in", 0),
+            float(dataset.inputs[:SAMPLE].double().square().mean().sqrt()) or 1.0,
+            dataset.inputs[:SAMPLE],
+        ),
+        tensors=dict(tensors or {}),
         seed=random_stream(seed, 0),
     )
     recipe = find("predictor_training", training[0], "predictor.training")
@@ -224,12 +263,13 @@ def make_predictor(
     )
 
 
-def make_task(predictor: FittedPredictor, dataset: Dataset, atlas: PlanarAtlas) -> SymmetryTask:
+def make_task(predictor: FittedPredictor, dataset: Dataset, atlas: Atlas) -> SymmetryTask:
     """The equivariance of a predictor on a dataset's inputs: what a solver works on."""
     return SymmetryTask(
-        FieldInputs(dataset.inputs, atlas, predictor.reach),
-        PlanarAction(atlas.r_in + predictor.reach, atlas.r_out),
+        inputs_on(atlas, dataset.inputs, predictor.reach),
+        action_on(atlas, predictor.reach),
         predictor.freeze,
         predictor.loss,
-        lambda: predictor.freeze(atlas.r_out),
+        lambda: predictor.freeze(compared_radius(atlas)),
+        lambda: predictor.freeze(dtype=torch.float64),
     )

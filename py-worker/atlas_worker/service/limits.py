@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -22,6 +23,8 @@ class Limits:
     max_watches: int = 64
     """Streams at once, over all sessions; each occupies a server thread."""
     max_rank: int = 16
+    data_root: Path = Path("/")
+    """Files that a client names must lie in it; relative paths start there."""
     max_idle_seconds: float = 12 * 3600
     """A session that nobody has called for so long, with no unfinished job, is closed when another is opened: its client
     ended without a word."""

@@ -15,10 +15,12 @@ from google.protobuf import struct_pb2
 from torch import Tensor
 
 from atlas_worker import registry
-from atlas_worker.errors import InvalidInput, NotReady
+from atlas_worker.actions import Atlas, VectorSpace
+from atlas_worker.errors import Cancelled, InvalidInput, NotReady
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.gen.atlas.v1 import objects_pb2
 from atlas_worker.roles import AlgebraReport, CosetReport
+from atlas_worker.scores import classifier_scores
 from atlas_worker.trainable import Trainable
 
 from . import snapshots
@@ -29,6 +31,8 @@ from .snapshots import Origin
 from .wire import Wire, plain, raw_bytes
 
 _PREDICT_BATCH = 64
+_LARGEST_N = 64
+"""Of R^n: matrices have n² entries, and spectra n⁴."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +169,11 @@ class ObjectService:
         match request.WhichOneof("input"):
             case "crops":
                 crops = wire.decode(request.crops, "crops")
-                if crops.dtype not in (torch.float32, torch.float64) or crops.dim() != 5 or len(crops) == 0:
+                if crops.dtype not in (torch.float32, torch.float64) or crops.dim() < 3 or len(crops) == 0:
                     raise InvalidInput(
                         f"crops are {crops.dtype} {list(crops.shape)}",
                         "crops",
-                        "float32 [batch, charts, channels, size, size]",
+                        "float32 [batch, charts, ...]",
                     )
             case None:
                 raise InvalidInput("neither crops nor samples are set", "input", "crops or samples")
@@ -192,6 +196,25 @@ class ObjectService:
             return objects_pb2.PredictResponse(outputs=wire.encode(torch.cat(outputs)))
 
         return self._compute.call(context, predict)
+
+    def ScorePredictor(
+        self, request: objects_pb2.ScorePredictorRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.ScorePredictorResponse:
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "predictor")
+        dataset = session.find(request.dataset, "dataset", "dataset")
+
+        def check() -> None:
+            if not context.is_active():
+                raise Cancelled("the client is gone")
+
+        def score() -> objects_pb2.ScorePredictorResponse:
+            _check_whole(entry)
+            logits = entry.value.logits(dataset.value, check)
+            scores = classifier_scores(logits.cpu(), dataset.value.targets[:, 0].long().cpu())
+            return objects_pb2.ScorePredictorResponse(scores=scores)
+
+        return self._compute.call(context, score)
 
     def GetAlgebra(
         self, request: objects_pb2.GetAlgebraRequest, context: grpc.ServicerContext
@@ -264,6 +287,7 @@ class ObjectService:
 
 def _dataset(session: Session, wire: Wire, spec: objects_pb2.DatasetSpec) -> _Plan:
     block, params = _component("dataset", spec.source, "dataset.source")
+    params = registry.resolve_files(params, wire.limits.data_root, "dataset.source")
     tensors = {
         name: wire.decode(spec.tensors[name], f"dataset.tensors.{name}") for name in sorted(spec.tensors)
     }
@@ -279,9 +303,20 @@ def _dataset(session: Session, wire: Wire, spec: objects_pb2.DatasetSpec) -> _Pl
 
 
 def _atlas(session: Session, wire: Wire, spec: objects_pb2.AtlasSpec) -> _Plan:
-    if spec.WhichOneof("manifold") != "planar":
-        raise InvalidInput("no manifold is set", "atlas", "planar")
-    planar = spec.planar
+    match spec.WhichOneof("manifold"):
+        case "planar":
+            planar = _planar_atlas(spec.planar)
+            return _Plan("atlas", "planar", [dataclasses.asdict(planar)], lambda: planar)
+        case "vectors":
+            space = VectorSpace(spec.vectors.n, spec.vectors.vector_output)
+            if not 1 <= space.n <= _LARGEST_N:
+                raise InvalidInput(f"n is {space.n}", "atlas.vectors.n", f"from 1 to {_LARGEST_N}")
+            return _Plan("atlas", "vectors", [dataclasses.asdict(space)], lambda: space)
+        case _:
+            raise InvalidInput("no manifold is set", "atlas", "planar or vectors")
+
+
+def _planar_atlas(planar: objects_pb2.PlanarAtlas) -> PlanarAtlas:
     atlas = PlanarAtlas(
         tuple(Chart(chart.row, chart.col) for chart in planar.charts),
         planar.r_in,
@@ -294,8 +329,8 @@ def _atlas(session: Session, wire: Wire, spec: objects_pb2.AtlasSpec) -> _Plan:
         raise InvalidInput("a chart's centre is negative", "atlas.charts", "pixels of the dataset's lattice")
     PlanarAtlas(
         tuple(Chart(largest, largest) for _ in atlas.charts), atlas.r_in, atlas.r_out, atlas.margin
-    ).check(2 * largest + 1, 2 * largest + 1)
-    return _Plan("atlas", "planar", [dataclasses.asdict(atlas)], lambda: atlas)
+    ).check((1, 1, 2 * largest + 1, 2 * largest + 1))
+    return atlas
 
 
 def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) -> _Plan:
@@ -308,11 +343,18 @@ def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) ->
     seed, device = spec.seed, session.device
     architecture = spec.architecture.kind, plain(spec.architecture.params)
     training = spec.training.kind, plain(spec.training.params)
+    tensors = {
+        name: wire.decode(spec.tensors[name], f"predictor.tensors.{name}") for name in sorted(spec.tensors)
+    }
 
     def make() -> Any:
-        return make_predictor(architecture, training, dataset.value, atlas.value, epochs, seed, device)
+        return make_predictor(
+            architecture, training, dataset.value, atlas.value, epochs, seed, device, tensors
+        )
 
     identity = [_plain_params(network), spec.training.kind, _plain_params(recipe), epochs, seed]
+    if tensors:
+        identity.append({name: _hash(t) for name, t in tensors.items()})
     return _Plan("predictor", spec.architecture.kind, identity, make, (dataset, atlas))
 
 
@@ -322,9 +364,10 @@ def _algebra(session: Session, wire: Wire, spec: objects_pb2.AlgebraSpec) -> _Pl
     block, params = _component("algebra_solver", spec.solver, "algebra.solver")
     predictor, dataset, atlas = _inputs(session, spec, "algebra")
     k, epochs, seed = spec.k, _epochs(spec.epochs, 1, "algebra.epochs"), spec.seed
-    if k == 0:
-        raise InvalidInput("k is 0", "algebra.k", "at least one generator")
-
+    if k == 0 and block.kind != "grassmann":
+        raise InvalidInput(
+            "k is 0", "algebra.k", "at least one generator", "let the solver grassmann find the number"
+        )
     task = make_task(predictor.value, dataset.value, atlas.value)
     if k > task.n**2:
         raise InvalidInput(f"k is {k}", "algebra.k", f"at most n² = {task.n**2} generators")
@@ -374,7 +417,7 @@ def _field(session: Session, spec: Any, role: str) -> tuple[Entry, Entry]:
     """Dataset and atlas, the one on the other's lattice."""
     dataset = session.find(spec.dataset, f"{role}.dataset", "dataset")
     atlas = session.find(spec.atlas, f"{role}.atlas", "atlas")
-    atlas.value.check(*dataset.value.inputs.shape[-2:])
+    atlas.value.check(dataset.value.inputs.shape)
     return dataset, atlas
 
 
@@ -452,6 +495,12 @@ def _samples(inputs: Tensor, start: int, count: int, field: str) -> slice:
     return slice(start, start + count)
 
 
+def _plain_facts(atlas: Atlas) -> dict[str, Any]:
+    """Numbers and flags of an atlas."""
+    fields = dataclasses.asdict(atlas)
+    return {name: value for name, value in fields.items() if isinstance(value, int | bool)}
+
+
 def _info(entry: Entry) -> objects_pb2.ObjectInfo:
     value = entry.value
     facts: dict[str, Any] = {}
@@ -462,7 +511,7 @@ def _info(entry: Entry) -> objects_pb2.ObjectInfo:
             except NotReady:
                 pass  # not generated yet
         case "atlas":
-            facts = {"charts": len(value), "r_in": value.r_in, "r_out": value.r_out, "margin": value.margin}
+            facts = {"charts": len(value), **_plain_facts(value)}
         case "predictor":
             facts = {"parameters": value.parameters}
     if entry.metrics:

@@ -43,6 +43,9 @@ def draw_coefficients(batch: Batch, generator: torch.Generator, k: int, scale: f
 
 def measure(task: Task, batches: list[Batch], directions: Tensor, scale: float, seed: int) -> Directions:
     """Equivariance along unit generators ``directions [D, n, n]``, the same ``η`` for all."""
+    if not batches or not len(directions):
+        empty = torch.zeros(len(directions))
+        return Directions(empty, empty, empty, empty)
     rows: list[Tensor] = []
     generator = random_stream(seed, 90)
     for batch in batches:
@@ -53,9 +56,6 @@ def measure(task: Task, batches: list[Batch], directions: Tensor, scale: float, 
             e = task.errors(batch, lie.expm(lie.combine(d[None], eta)))
             per.append(torch.stack([t.mean() for t in (e.loss, e.distance, e.motion, e.resampling)]))
         rows.append(torch.stack(per))
-    if not rows or not len(directions):
-        empty = torch.zeros(len(directions))
-        return Directions(empty, empty, empty, empty)
     mean = torch.stack(rows).mean(0)
     return Directions(*mean.unbind(1))
 

@@ -29,6 +29,9 @@ class PaperParams:
     standard_basis: bool = param(
         False, "Inner products of absolute entries: pushes generators to disjoint supports"
     )
+    scale: float = param(
+        1.0, "Standard deviation of η along a unit generator in the report", minimum=1e-3, maximum=10
+    )
     threshold: float = param(
         0.25, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1
     )
@@ -83,7 +86,8 @@ class PaperSolver(Descent):
         }
 
     def report(self) -> AlgebraReport:
-        p = self._p
-        return report_algebra(
-            self._task, self._free.detach().clone(), [], 1.0, p.threshold, p.evaluation, self._seed
-        )
+        p, basis = self._p, self._free.detach().clone()
+        if p.standard_basis:
+            # The regulariser only pushes: what it leaves of duplicates and overlaps goes here, within the same span.
+            basis = lie.sparse_basis(basis)
+        return report_algebra(self._task, basis, [], p.scale, p.threshold, p.evaluation, self._seed)

@@ -37,6 +37,9 @@ class PointAction:
     def still_out(self, y: Tensor) -> Tensor:
         return y
 
+    def covers(self, g: Tensor, x: Tensor) -> Tensor:
+        return torch.ones(len(g), dtype=torch.bool)
+
     def refined(self) -> PointAction:
         return self
 

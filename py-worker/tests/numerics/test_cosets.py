@@ -77,7 +77,7 @@ def test_half_turns_join_scalings_to_two_components() -> None:
         point_task(lambda x: torch.atan((x[..., 1:] + 0.1) / x[..., :1])),
         torch.eye(2)[None],
         candidates=64,
-        keep=64,
+        keep=24,
     )
     assert len(report.matrices) == 2
     labels, _ = compare(
@@ -107,7 +107,7 @@ def test_every_candidate_is_accounted_for() -> None:
     assert torch.equal(torch.stack([c.matrix for c in kept]), report.matrices)
     assert [c.loss for c in kept] == report.losses
     assert {c.verdict for c in report.candidates} <= {"kept", "duplicate", "rank", "loss"}
-    assert sum(c.verdict in ("kept", "duplicate") for c in report.candidates) <= 4
+    assert len(kept) <= 4
     for c in report.candidates:
         assert float(torch.linalg.det(c.matrix).abs()) == pytest.approx(1, abs=1e-4)
         if c.verdict == "duplicate":

@@ -159,6 +159,7 @@ def make_predictor(
     epochs: int,
     seed: int,
     device: torch.device,
+    tensors: Any = None,
 ) -> Chain:
     print("what a library prints must not reach the worker's standard output")
     parse_params(ChainParams, training[1], "predictor.training")

@@ -68,6 +68,24 @@ describe("set-up", () => {
     });
     return { code: status, lines: stderr.trim().split("\n"), stdout };
   };
+  /** Set up with PYTHIA 8 and FastJet. */
+  const setUpJets = (extra?: NodeJS.ProcessEnv): Outcome => {
+    const program = `import { ensurePython } from ${JSON.stringify(join(ROOT, "src/setup/python.mjs"))};
+      const onProgress = (line) => console.error("set-up: " + line);
+      await ensurePython({ extras: ["jets"], onProgress }).catch((error) => {
+        console.error("error: " + error.message);
+        process.exitCode = 1;
+      });`;
+    const { status, stderr, stdout } = spawnSync(
+      process.execPath,
+      ["--input-type=module", "--eval", program],
+      {
+        env: environment(extra),
+        encoding: "utf8",
+      },
+    );
+    return { code: status, lines: stderr.trim().split("\n"), stdout };
+  };
   const fakePython = (name = "python"): string => {
     const path = join(bin, name);
     writeFileSync(path, FAKE_PYTHON);
@@ -195,6 +213,40 @@ describe("set-up", () => {
     expect(outcome.code).to.equal(1);
     expect(error(outcome)).to.match(/no space is left on the disk; free some/);
     expect(setUp({ ATLAS_PYTHON }).lines).to.deep.equal(["set-up: everything is in place"]);
+  });
+
+  it("adds what only some commands need when it is asked for, once, and says under which licence", () => {
+    const ATLAS_PYTHON = fakePython();
+    setUp({ ATLAS_PYTHON });
+    const first = setUpJets({ ATLAS_PYTHON });
+    expect(first.code, first.lines.join("\n")).to.equal(0);
+    expect(first.lines[0]).to.match(/^set-up: making jets takes PYTHIA 8 and FastJet, .*GNU GPL; .*optional/);
+    expect(first.lines[1]).to.match(/^set-up: installing PYTHIA 8 and FastJet \(pip\)/);
+    expect(setUpJets({ ATLAS_PYTHON })).to.deep.equal({ code: 0, lines: [""], stdout: "" });
+    expect(setUp({ ATLAS_PYTHON }).lines).to.deep.equal(["set-up: everything is in place"]);
+    expect(done()).to.deep.equal(["venv", "pip", "pip"]);
+  });
+
+  it("keeps a venv in use when what only some commands need cannot be had", () => {
+    const ATLAS_PYTHON = fakePython();
+    setUp({ ATLAS_PYTHON });
+    const outcome = setUpJets({
+      ATLAS_PYTHON,
+      FAKE_PIP_ERROR: "No matching distribution found for pythia8mc==8.317.2",
+    });
+    expect(outcome.code).to.equal(1);
+    expect(error(outcome)).to.match(/^error: pip found no pythia8mc==8\.317\.2 for this Python and platform/);
+    expect(setUp({ ATLAS_PYTHON }).lines).to.deep.equal(["set-up: everything is in place"]);
+    expect(setUpJets({ ATLAS_PYTHON }).code).to.equal(0);
+  });
+
+  it("knows that a venv made anew has lost what was added", () => {
+    const ATLAS_PYTHON = fakePython();
+    setUpJets({ ATLAS_PYTHON });
+    rmSync(join(venv, "site/torch"), { recursive: true });
+    setUp({ ATLAS_PYTHON });
+    expect(setUpJets({ ATLAS_PYTHON }).lines.join("\n")).to.contain("installing PYTHIA 8 and FastJet");
+    expect(done()).to.deep.equal(["venv", "pip", "venv", "pip", "pip"]);
   });
 
   it("names the folder that cannot be written to", () => {

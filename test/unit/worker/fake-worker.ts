@@ -299,6 +299,7 @@ export class FakeWorker {
       loadWeights: unimplemented,
       readDataset: unimplemented,
       predict: unimplemented,
+      scorePredictor: unimplemented,
       getCosets: unimplemented,
     };
   }

@@ -1,0 +1,266 @@
+"""Sets of vectors with class labels from a pandas HDF5 table, read chunk by chunk."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  registers blosc, with which pandas compresses
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import InvalidInput, NotReady
+from ..registry import param, register
+from ..solvers.state import check_kind
+from ..trainable import StepCallback
+
+ROWS = 16_384
+"""Rows read at a time, whole: all the memory beyond the result."""
+
+
+@dataclass(frozen=True)
+class TableParams:
+    path: str = param("", "The HDF5 file", file=True)
+    key: str = param("table", "Name of the table in it")
+    components: str = param(
+        "E,PX,PY,PZ", "Columns of the i-th vector without their suffix _i, the first first"
+    )
+    items: int = param(30, "Vectors of a sample that are read: columns _0 to _(items − 1)", minimum=1)
+    label: str = param("is_signal_new", "Column of the class, a whole number from 0")
+    classes: int = param(2, "Number of classes", minimum=2, maximum=10_000)
+    samples: int = param(0, "Rows that are read, from the first; 0 for all", minimum=0)
+
+
+@register(
+    "dataset",
+    "hdf5_table",
+    "Sets of vectors and class labels from a table that pandas wrote (format='table')",
+    TableParams,
+)
+class TableDataset:
+    """Inputs ``[N, items, n]`` float32 as they are in the file, zero-padded as they are there; targets ``[N, 1]`` class labels.
+
+    Only the wanted columns are kept, so a table of any length needs the memory of its result and one chunk. Opening the file
+    checks its columns; every chunk is checked for entries that are not finite and labels that are no class. The names of the
+    columns are pickled in such a file; they are read by an unpickler that knows lists and strings only.
+    """
+
+    def __init__(
+        self, params: TableParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+    ) -> None:
+        if tensors:
+            raise InvalidInput("hdf5_table reads a file", "dataset.tensors", "no tensors", "use kind arrays")
+        self._p, self._device = params, device
+        self._data: tuple[Tensor, Tensor] | None = None
+        self._components = [name.strip() for name in params.components.split(",")]
+        with _open(params.path) as file:
+            table = _Table(file, params)
+            rows = len(table)
+            table.find(self._wanted())
+        self._rows = params.samples or rows
+        if self._rows > rows:
+            raise InvalidInput(
+                f"{params.path} has {rows} rows, {params.samples} were asked for",
+                "dataset.source.params.samples",
+                f"at most {rows}",
+            )
+        if rows == 0:
+            raise InvalidInput(f"{params.path} has no rows", "dataset.source.params.path", "at least one")
+
+    def _wanted(self) -> list[str]:
+        vectors = [f"{c}_{i}" for i in range(self._p.items) for c in self._components]
+        return [*vectors, self._p.label]
+
+    @property
+    def outputs(self) -> int:
+        return self._p.classes
+
+    @property
+    def epoch(self) -> int:
+        return 0 if self._data is None else 1
+
+    @property
+    def total_epochs(self) -> int:
+        return 1
+
+    @property
+    def memory_bytes(self) -> int:
+        return 4 * self._rows * (self._p.items * len(self._components) + 1)
+
+    @property
+    def inputs(self) -> Tensor:
+        return self._ready()[0]
+
+    @property
+    def targets(self) -> Tensor:
+        return self._ready()[1]
+
+    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
+        """Read the rows, chunk by chunk."""
+        p, path = self._p, self._p.path
+        x = torch.empty(self._rows, p.items, len(self._components), device=self._device)
+        y = torch.empty(self._rows, 1, device=self._device)
+        chunks = math.ceil(self._rows / ROWS)
+        with _open(path) as file:
+            table = _Table(file, p)
+            columns = table.find(self._wanted())
+            for i in range(chunks):
+                start, stop = i * ROWS, min((i + 1) * ROWS, self._rows)
+                values = table.read(start, stop, columns)
+                vectors, labels = values[:, :-1], values[:, -1]
+                finite = np.isfinite(vectors)
+                if not finite.all():
+                    row, column = (int(a[0]) for a in np.nonzero(~finite))
+                    raise InvalidInput(
+                        f"{path}: row {start + row} has {vectors[row, column]} in column {self._wanted()[column]}",
+                        "dataset.source.params.path",
+                        "finite numbers",
+                        "repair or remove the row",
+                    )
+                known = (labels >= 0) & (labels < p.classes) & (labels == np.floor(labels))
+                if not known.all():
+                    row = int(np.flatnonzero(~known)[0])
+                    raise InvalidInput(
+                        f"{path}: row {start + row} has the label {labels[row]:g} in column {p.label}",
+                        "dataset.source.params.path",
+                        f"whole numbers from 0 to {p.classes - 1}",
+                    )
+                x[start:stop] = torch.from_numpy(vectors).view(stop - start, *x.shape[1:])
+                y[start:stop, 0] = torch.from_numpy(labels)
+                on_step(i + 1, chunks, {})
+        self._data = x, y
+        return {"samples": float(self._rows)}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The position and how many rows there were: the file has the data."""
+        return {}, {"kind": "hdf5_table", "epoch": str(self.epoch), "rows": str(self._rows)}
+
+    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        epoch = check_kind(metadata, "hdf5_table")
+        if metadata.get("rows") != str(self._rows):
+            raise InvalidInput(
+                f"{self._p.path} has another number of rows than before",
+                "dataset.source.params.path",
+                f"{metadata.get('rows')} rows",
+            )
+        if epoch == 0:
+            self._data = None
+        elif self._data is None:
+            self.run_epoch(lambda *_: None)
+
+    def _ready(self) -> tuple[Tensor, Tensor]:
+        if self._data is None:
+            raise NotReady("the dataset is not read yet", remedy="run its job first")
+        return self._data
+
+
+class _Table:
+    """A pandas table in an open file: columns of one type lie in one field of its rows."""
+
+    def __init__(self, file: h5py.File, params: TableParams) -> None:
+        self._path = params.path
+        group = file.get(params.key)
+        if not isinstance(group, h5py.Group) or not isinstance(group.get("table"), h5py.Dataset):
+            there = ", ".join(file) or "nothing"
+            raise InvalidInput(
+                f"{params.path} has no table {params.key!r}; there is {there}",
+                "dataset.source.params.key",
+                "a table that pandas wrote with format='table'",
+            )
+        self._rows = group["table"]
+        self._columns = {
+            name: (block, i)
+            for block in self._rows.dtype.names or ()
+            for i, name in enumerate(self._names(block))
+        }
+
+    def __len__(self) -> int:
+        return int(self._rows.shape[0])
+
+    def find(self, wanted: list[str]) -> dict[str, tuple[list[int], list[int]]]:
+        """For each block of columns, which of its columns go to which places of ``wanted``."""
+        missing = [name for name in wanted if name not in self._columns]
+        if missing:
+            some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+            raise InvalidInput(
+                f"{self._path} lacks the column{'s' if len(missing) > 1 else ''} {some}",
+                "dataset.source.params.path",
+                f"columns {wanted[0]} to {wanted[-2]} and {wanted[-1]}",
+                "ask for fewer items, or name the columns that there are",
+            )
+        blocks: dict[str, tuple[list[int], list[int]]] = {}
+        for place, name in enumerate(wanted):
+            block, i = self._columns[name]
+            of, to = blocks.setdefault(block, ([], []))
+            of.append(i)
+            to.append(place)
+        return blocks
+
+    def read(
+        self, start: int, stop: int, columns: dict[str, tuple[list[int], list[int]]]
+    ) -> NDArray[np.float32]:
+        """Rows ``start`` to ``stop`` of the columns found, ``[rows, wanted]``."""
+        try:
+            rows = self._rows[start:stop]
+        except OSError as error:
+            raise InvalidInput(
+                f"{self._path} is damaged: rows {start} to {stop} cannot be read ({_first_line(error)})",
+                "dataset.source.params.path",
+                "an undamaged file",
+                "copy or make it again",
+            ) from None
+        values = np.empty((stop - start, sum(len(to) for _, to in columns.values())), np.float32)
+        for block, (of, to) in columns.items():
+            values[:, to] = rows[block].reshape(stop - start, -1)[:, of]
+        return values
+
+    def _names(self, block: str) -> list[str]:
+        kind = self._rows.attrs.get(f"{block}_kind")
+        if not isinstance(kind, bytes | np.bytes_) or not block.startswith("values_block_"):
+            return [block]  # a data column, or the index
+        try:
+            names = _Plain(io.BytesIO(bytes(kind))).load()
+        except (pickle.UnpicklingError, EOFError, IndexError, KeyError, ValueError, AttributeError) as error:
+            raise InvalidInput(
+                f"{self._path}: the names of the columns cannot be read ({_first_line(error)})",
+                "dataset.source.params.path",
+                "a table that pandas wrote",
+            ) from None
+        return [str(name) for name in names] if isinstance(names, list) else [block]
+
+
+class _Plain(pickle.Unpickler):
+    """Lists, strings and numbers; anything that would need code is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it wants to execute {module}.{name}")
+
+
+def _open(path: str) -> h5py.File:
+    field = "dataset.source.params.path"
+    if not path:
+        raise InvalidInput("no file is given", field, "an HDF5 file")
+    if not Path(path).is_file():
+        raise InvalidInput(f"there is no file {path}", field, "an HDF5 file", "check the path")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        truncated = "truncated" in str(error)
+        raise InvalidInput(
+            f"{path} is {'truncated' if truncated else 'not an HDF5 file, or cannot be read'} ({_first_line(error)})",
+            field,
+            "a whole HDF5 file",
+            "copy or make it again",
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,458 @@
+"""Top and QCD jets in the layout of the Top Quark Tagging Reference Dataset, by PYTHIA 8 and FastJet.
+
+The recipe is that of Kasieczka, Plehn et al., "The Machine Learning Landscape of Top Taggers" (SciPost Phys. 7, 014, 2019), less its detector:
+proton collisions at 14 TeV without multiple interactions; top pairs that decay to quarks alone, or QCD dijets; anti-kT jets of
+R = 0.8 with pT from 550 to 650 GeV and |η| < 2; a top jet has the three quarks that a top decays to within 0.8 of its axis. The constituents
+are the stable visible particles themselves (no neutrinos, |η| < 4.9), without a detector's granularity.
+
+Jets are made in blocks whose random numbers depend on the seed and the block alone, so that a file does not depend on the number of processes.
+The files appear together, when all of them are whole.
+
+Run as ``python -m atlas_worker.generators.jets``; prints one JSON object a line: ``{"file", "done", "total", "seconds"}`` at least every two
+seconds, last ``{"files": [{"path", "rows", "bytes"}], "seconds", "seed"}``, or ``{"error", "remedy", "kind"}`` before it exits with 2 (with 1
+for what is no fault of the user's; with 130 or 143, without a line, for SIGINT and SIGTERM). Needs requirements-jets.txt (pythia8mc and fastjet
+are GPL).
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib.util
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONSTITUENTS = 200
+BLOCK = 250
+"""Jets that one random stream makes: a block is all of one class, and blocks of the classes alternate."""
+EVENTS = 100
+"""Collisions made at a time."""
+MIXED = 8
+"""Blocks whose jets are mixed with each other, and written at once."""
+FEWEST = 10
+"""Jets: two files of a fifth each, with a jet of either class."""
+MOST = 100_000_000
+BYTES_A_JET = 1150
+"""On the disk, compressed: measured."""
+HEARTBEAT = 2.0
+"""Seconds without a line of progress, at most."""
+PT = (550.0, 650.0)
+ETA = 2.0
+RADIUS = 0.8
+PT_HAT = (480.0, 900.0)
+"""Of the hard collision, GeV; a choice of ours, for speed. Of the jets of ``PT``, some 0.2 % would come from above, and some 20 to 25 %, by hard
+radiation, from below; a lower bound of 350 takes about twice as long."""
+VISIBLE_ETA = 4.9
+
+PACKAGES = ["pythia8mc", "fastjet", "awkward", "pandas", "tables"]
+SPLITS = {"train": (0.6, 0), "val": (0.2, 2), "test": (0.2, 1)}
+"""Share of the jets, and the column ``ttv``, of every file."""
+
+COLUMNS = [f"{axis}_{i}" for i in range(CONSTITUENTS) for axis in ("E", "PX", "PY", "PZ")]
+TRUTH = ["truthE", "truthPX", "truthPY", "truthPZ"]
+SETTINGS = {
+    True: ["Top:gg2ttbar = on", "Top:qqbar2ttbar = on", "24:onMode = off", "24:onIfAny = 1 2 3 4 5"],
+    False: ["HardQCD:all = on"],
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    signal: bool
+    jets: int
+    seed: int
+
+
+def make_block(block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Constituents ``[jets, 200, 4]`` as (E, px, py, pz) in GeV, leading first, zero-padded; and the top ``[jets, 4]`` (zero for QCD)."""
+    import fastjet
+    import pythia8mc
+
+    pythia = pythia8mc.Pythia("", False)
+    for setting in [
+        "Print:quiet = on",
+        "Beams:eCM = 14000.",
+        "PartonLevel:MPI = off",
+        "Random:setSeed = on",
+        f"Random:seed = {block.seed}",
+        f"PhaseSpace:pTHatMin = {PT_HAT[0]}",
+        f"PhaseSpace:pTHatMax = {PT_HAT[1]}",
+        *SETTINGS[block.signal],
+    ]:
+        if not pythia.readString(setting):
+            raise RuntimeError(f"PYTHIA refuses the setting {setting}")
+    if not pythia.init():
+        raise RuntimeError("PYTHIA cannot be initialised")
+    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, RADIUS)
+    jets: list[NDArray[np.float32]] = []
+    tops: list[NDArray[np.float32]] = []
+    while len(jets) < block.jets:
+        for constituents, top in _jets(pythia.nextBatch(EVENTS).prt, block.signal, definition):
+            jets.append(constituents)
+            tops.append(top)
+    return np.stack(jets[: block.jets]), np.stack(tops[: block.jets])
+
+
+def _jets(
+    particles: Any, signal: bool, definition: Any
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """The jets of a batch of collisions that meet the recipe."""
+    import awkward as ak
+    import fastjet
+
+    p = particles.p
+    pt2 = p.px**2 + p.py**2
+    kind = abs(particles.id)
+    forward = np.sinh(VISIBLE_ETA)
+    seen = (particles.status > 0) & (kind != 12) & (kind != 14) & (kind != 16)
+    seen = seen & (p.pz**2 < forward**2 * pt2)
+    visible = ak.zip({"px": p.px[seen], "py": p.py[seen], "pz": p.pz[seen], "E": p.e[seen]})
+    decayed = _decays(particles) if signal else None
+    sequence = fastjet.ClusterSequence(visible, definition)
+    found = sequence.inclusive_jets(min_pt=PT[0])
+    members = sequence.constituents(min_pt=PT[0])
+    for event in np.flatnonzero(ak.num(found) > 0):
+        for jet, parts in zip(found[event], members[event], strict=True):
+            axis = np.array([jet.E, jet.px, jet.py, jet.pz])
+            pt = float(np.hypot(axis[1], axis[2]))
+            if pt > PT[1] or abs(np.arcsinh(axis[3] / pt)) > ETA:
+                continue
+            top = np.zeros(4)
+            if decayed is not None:
+                inside = [q for q in decayed[event] if bool((_distance(axis, q) < RADIUS).all())]
+                if not inside:
+                    continue
+                top = inside[0].sum(0)
+            own = np.stack([ak.to_numpy(parts[name]) for name in ("E", "px", "py", "pz")], 1)
+            order = np.argsort(-np.hypot(own[:, 1], own[:, 2]), kind="stable")[:CONSTITUENTS]
+            padded = np.zeros((CONSTITUENTS, 4), np.float32)
+            padded[: len(order)] = own[order]
+            yield padded, top.astype(np.float32)
+
+
+def _decays(particles: Any) -> list[list[NDArray[np.float64]]]:
+    """Of every collision, for each top the three quarks it ends in, ``[3, 4]`` as (E, px, py, pz)."""
+    import awkward as ak
+
+    mother = particles.id[particles.mother1]
+    # Quarks straight from the decay of a top or of its W; the sign tells top from antitop.
+    quark = (particles.status == -23) & (abs(particles.id) <= 5) & ((abs(mother) == 24) | (abs(mother) == 6))
+    p = particles.p[quark]
+    momenta = ak.zip([p.e, p.px, p.py, p.pz])
+    positive = mother[quark] > 0
+    decays = []
+    for quarks, sign in zip(momenta, positive, strict=True):
+        four, sign = np.array(quarks.tolist()).reshape(-1, 4), ak.to_numpy(sign)
+        tops = [four[sign == s] for s in (True, False)]
+        decays.append([t for t in tops if len(t) == 3])
+    return decays
+
+
+def _distance(axis: NDArray[np.float64], momenta: NDArray[np.float64]) -> NDArray[np.float64]:
+    """ΔR in pseudorapidity and azimuth."""
+
+    def angles(v: NDArray[np.float64]) -> tuple[Any, Any]:
+        return np.arcsinh(v[..., 3] / np.hypot(v[..., 1], v[..., 2])), np.arctan2(v[..., 2], v[..., 1])
+
+    (eta, phi), (eta0, phi0) = angles(momenta), angles(axis)
+    turn = np.remainder(phi - phi0 + np.pi, 2 * np.pi) - np.pi
+    distance: NDArray[np.float64] = np.hypot(eta - eta0, turn)
+    return distance
+
+
+def plan(jets: int, seed: int) -> dict[str, list[Block]]:
+    """The blocks of each file: half of its jets of either class, and no two blocks of one seed.
+
+    >>> [(b.signal, b.jets) for b in plan(1001, seed=0)["train"]]
+    [(True, 250), (False, 250), (True, 50), (False, 51)]
+    """
+    sizes = {name: int(jets * share) for name, (share, _) in SPLITS.items()}
+    sizes["train"] += jets - sum(sizes.values())
+    taken: set[int] = set()
+    plans: dict[str, list[Block]] = {}
+    for name, (_, ttv) in SPLITS.items():
+        wanted = {True: sizes[name] // 2, False: sizes[name] - sizes[name] // 2}
+        blocks: list[Block] = []
+        while any(wanted.values()):
+            for signal_ in (True, False):
+                count = min(wanted[signal_], BLOCK)
+                if count:
+                    words = np.random.SeedSequence([seed, ttv, len(blocks)]).generate_state(1)
+                    own = 1 + int(words[0]) % 899_999_999  # PYTHIA's range of seeds
+                    while own in taken:
+                        own = own % 899_999_999 + 1
+                    taken.add(own)
+                    blocks.append(Block(signal_, count, own))
+                    wanted[signal_] -= count
+        plans[name] = blocks
+    return plans
+
+
+def write_file(
+    path: Path, blocks: Sequence[Block], seed: int, ttv: int, pool: Executor, ahead: int, start: float
+) -> None:
+    """``path`` with the jets of ``blocks``, the classes mixed.
+
+    Raises OSError when it cannot be written: ENOSPC before the disk is quite full, since HDF5 is at a loss when it is.
+    """
+    import pandas
+    import tables
+
+    total = sum(block.jets for block in blocks)
+    rng = np.random.default_rng([seed, ttv])
+    made = written = 0
+
+    def tell() -> None:
+        report(file=path.stem, done=made, total=total, seconds=round(time.monotonic() - start, 3))
+
+    tell()
+    path.open("wb").close()  # says clearly why it cannot be
+    try:
+        with pandas.HDFStore(path, "w", complevel=5, complib="blosc") as store:
+            waiting: list[tuple[Any, Any, Any]] = []
+            for block, result in zip(blocks, _in_order(pool, blocks, ahead, tell), strict=True):
+                waiting.append((*result, np.full(block.jets, block.signal, np.int64)))
+                made += block.jets
+                # Some blocks at a time: their jets are mixed, as the label would else follow from the row.
+                if len(waiting) == MIXED or made == total:
+                    constituents, top, label = (np.concatenate(part) for part in zip(*waiting, strict=True))
+                    waiting = []
+                    order = rng.permutation(len(label))
+                    rows = pandas.DataFrame(
+                        np.concatenate([constituents.reshape(len(label), -1), top], 1)[order],
+                        columns=COLUMNS + TRUTH,
+                        index=np.arange(written, written + len(label)),
+                    )
+                    rows["ttv"] = np.full(len(label), ttv, np.int64)
+                    rows["is_signal_new"] = label[order]
+                    if shutil.disk_usage(path.parent).free < 2 * rows.memory_usage().sum():
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+                    store.append("table", rows, index=False, expectedrows=total)
+                    store.flush()
+                    written += len(label)
+                tell()
+            # pandas 3 leaves it out, and older ones then take the file for one of before 0.10.
+            store.get_storer("table").group._v_attrs.pandas_version = "0.15.2"
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        with pandas.HDFStore(path, "r") as store:
+            if store.get_storer("table").nrows != total:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+    except tables.HDF5ExtError as error:  # the disk is full, or a limit is reached: it does not say
+        code = errno.ENOSPC if shutil.disk_usage(path.parent).free < 2**20 else errno.EIO
+        raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _in_order(pool: Executor, blocks: Sequence[Block], ahead: int, idle: Any) -> Iterator[Any]:
+    """What becomes of the blocks, in their order, with no more than ``ahead`` of them under way, or waiting to be written."""
+    under_way: deque[Future[Any]] = deque()
+    following = iter(blocks)
+    while True:
+        while len(under_way) < ahead and (block := next(following, None)) is not None:
+            under_way.append(pool.submit(make_block, block))
+        if not under_way:
+            return
+        try:
+            result = under_way[0].result(HEARTBEAT)
+        except NotYet:
+            idle()
+            continue
+        under_way.popleft()
+        yield result
+
+
+def _start_child() -> None:
+    """In each process of the pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # FastJet prints a banner
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold a folder against a second one of us; nothing of it stays behind."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(
+                f"another process is making jets in {folder}", "wait for it, or choose another folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+class Refusal(Exception):
+    """What cannot be done, and what to do."""
+
+    def __init__(self, message: str, remedy: str, kind: str = "usage", exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.remedy, self.kind, self.exit_code = remedy, kind, exit_code
+
+
+def generate(jets: int, seed: int, out: Path, processes: int, force: bool = False) -> dict[str, Any]:
+    """Write train.h5, val.h5 and test.h5 into ``out``; what was written, as it is printed last.
+
+    Raises Refusal; nothing is left of the files then, and of others of their names nothing is lost.
+    """
+    if not FEWEST <= jets <= MOST:
+        raise Refusal(
+            f"{jets} jets cannot be made",
+            f"ask for {FEWEST} to {MOST:,}: a file holds a fifth of them, of two classes",
+        )
+    if seed < 0 or processes < 1:
+        raise Refusal(
+            f"the seed is {seed}, the number of processes {processes}",
+            "give a seed of at least 0, and at least one process",
+        )
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        remedy = f"{sys.executable} -m pip install -r {Path(__file__).parents[2] / 'requirements-jets.txt'}"
+        raise Refusal(f"{', '.join(missing)} not installed", remedy, "internal", 1)
+    start = time.monotonic()
+    partial = {name: out / f"{name}.h5.partial" for name in SPLITS}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with _only_one(out):
+            existing = [f"{name}.h5" for name in SPLITS if (out / f"{name}.h5").exists()]
+            if existing and not force:
+                raise Refusal(
+                    f"{out} has {', '.join(existing)} already",
+                    "choose another folder, or overwrite with --force",
+                )
+            need, free = jets * BYTES_A_JET, shutil.disk_usage(out).free
+            if need > free:
+                raise Refusal(
+                    f"{jets} jets take some {need / 1e9:.2g} GB, but only {free / 1e9:.2g} GB are free on the disk of {out}",
+                    "free some space, ask for fewer jets, or choose a folder on another disk",
+                    "no_space",
+                )
+            try:
+                _write_all(partial, plan(jets, seed), seed, processes, start)
+                files = []
+                for name, blocks in plan(jets, seed).items():
+                    path = out / f"{name}.h5"
+                    partial[name].replace(path)
+                    rows = sum(block.jets for block in blocks)
+                    files.append({"path": str(path), "rows": rows, "bytes": path.stat().st_size})
+            finally:
+                for path in partial.values():
+                    path.unlink(missing_ok=True)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "choose a folder that can be written to"
+        if full or error.errno == errno.EIO:
+            remedy = "free some space (or quota), or choose a folder on another disk"
+        raise Refusal(
+            f"cannot write {error.filename or out}: {(error.strerror or str(error)).lower()}",
+            remedy,
+            "no_space" if full else "file",
+        ) from error
+    return {"files": files, "seconds": round(time.monotonic() - start, 3), "seed": seed}
+
+
+def _write_all(
+    paths: dict[str, Path], plans: dict[str, list[Block]], seed: int, processes: int, start: float
+) -> None:
+    most = max(len(blocks) for blocks in plans.values())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(processes, most), mp_context=context, initializer=_start_child)
+    ahead = 2 * processes + MIXED
+    try:
+        for name, blocks in plans.items():
+            write_file(paths[name], blocks, seed, SPLITS[name][1], pool, ahead, start)
+    except BrokenExecutor as error:
+        raise Refusal(
+            "a process that made jets was killed; was there enough memory?",
+            "try fewer with --processes",
+            "internal",
+            1,
+        ) from error
+    finally:
+        for child in multiprocessing.active_children():
+            child.kill()  # a block would take seconds to finish
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def report(**line: Any) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def _available_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def _exit_with_parent() -> None:
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    for further in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(further, signal.SIG_IGN)  # what is to be tidied up is quick
+    sys.exit(128 + number)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Top and QCD jets by PYTHIA 8 and FastJet")
+    parser.add_argument("--jets", type=int, required=True, help="in all three files")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="folder for train.h5, val.h5 and test.h5")
+    parser.add_argument("--processes", type=int, default=_available_cores())
+    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
+    parser.add_argument("--parent-stdin", action="store_true", help="stop when standard input is closed")
+    given = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    if given.parent_stdin:
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
+    try:
+        report(**generate(given.jets, given.seed, given.out, given.processes, given.force))
+    except Refusal as refusal:
+        report(error=str(refusal), remedy=refusal.remedy, kind=refusal.kind)
+        return refusal.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

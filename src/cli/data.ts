@@ -1,0 +1,188 @@
+/** `atlas data NAME --generate N|--fetch --out DIR`: make or fetch the data of an experiment. */
+import { basename } from "node:path";
+import type { Command } from "commander";
+import { z } from "zod";
+import { type DataSet, formatBytes } from "../data/dataset.js";
+import { addressesOf, fetchRecord } from "../data/fetch.js";
+import { generate } from "../data/generate.js";
+import { DATA_SETS } from "../data/index.js";
+import { Meter } from "../data/meter.js";
+import { UsageError } from "../errors.js";
+import { flagsOf } from "../experiment/flags.js";
+import { formatSeconds, Progress } from "../experiment/progress.js";
+import { onInterrupt } from "./interrupt.js";
+import { addCommonOptions, commonOptions, givenValues } from "./options.js";
+
+export function register(program: Command): void {
+  const data = program.command("data").description("Make or fetch the data of an experiment");
+  for (const set of DATA_SETS) addDataSet(data, set);
+}
+
+function addDataSet(data: Command, set: DataSet): void {
+  const command = data.command(set.name).summary(set.summary).description(set.summary);
+  const schema = optionsOf(set);
+  const flags = flagsOf(schema);
+  for (const flag of flags) command.addOption(flag.option);
+  addCommonOptions(command, ["quiet", "debug"]);
+  command
+    .addHelpText(
+      "after",
+      `\nExamples:\n${[
+        ...(set.generator ? [`  atlas data ${set.name} --generate 100000 --out data/${set.name}`] : []),
+        ...(set.record
+          ? [`  atlas data ${set.name} --fetch`, `  atlas data ${set.name} --fetch --out data/${set.name}`]
+          : []),
+      ].join("\n")}`,
+    )
+    .action(async () => {
+      const given = givenValues(command, flags);
+      const options = schema.parse(given) as z.infer<Schema>;
+      const common = commonOptions(command);
+      const makes = options.generate !== undefined;
+      if (makes === (options.fetch === true))
+        throw new UsageError(
+          makes ? "--generate and --fetch are both given" : `nothing is said of how to come by ${set.name}`,
+          `choose one of ${Object.keys(MODES)
+            .filter((mode) => mode in schema.shape)
+            .map((mode) => MODES[mode])
+            .join(" and ")}`,
+        );
+      const stray = (makes ? [] : ["seed", "processes"]).find((field) => field in given);
+      if (stray) throw new UsageError(`--${stray} is for --generate`, "leave it out");
+      const progress = new Progress(common);
+      await (makes ? make(set, options, common, progress) : get(set, options, common, progress));
+    });
+}
+
+const MODES: Record<string, string> = { generate: "--generate N", fetch: "--fetch" };
+
+type Schema = z.ZodObject<{
+  generate: z.ZodOptional<z.ZodInt>;
+  seed: z.ZodDefault<z.ZodInt>;
+  processes: z.ZodOptional<z.ZodInt>;
+  fetch: z.ZodDefault<z.ZodBoolean>;
+  out: z.ZodOptional<z.ZodString>;
+  force: z.ZodDefault<z.ZodBoolean>;
+  json: z.ZodDefault<z.ZodBoolean>;
+}>;
+type Options = z.infer<Schema>;
+type Common = ReturnType<typeof commonOptions>;
+
+function optionsOf({ generator, record, rows }: DataSet): z.ZodObject {
+  return z.object({
+    ...(generator && {
+      generate: z
+        .int()
+        .min(generator.fewest)
+        .max(generator.most)
+        .optional()
+        .meta({ description: `Make this many ${rows}`, placeholder: "N" }),
+      seed: z
+        .int()
+        .min(0)
+        .max(2 ** 32 - 1)
+        .default(0)
+        .describe("Seed of all randomness"),
+      processes: z
+        .int()
+        .min(1)
+        .max(1024)
+        .optional()
+        .describe("Processes to make them in; as many as there are cores when left out"),
+    }),
+    ...(record && {
+      fetch: z
+        .boolean()
+        .default(false)
+        .describe("Fetch the published files; without --out, only say which these are"),
+    }),
+    out: z.string().min(1).optional().meta({ description: "Folder for the files", placeholder: "dir" }),
+    force: z.boolean().default(false).describe("Overwrite files that are there"),
+    json: z.boolean().default(false).describe("Print what was done as JSON, and nothing else, on stdout"),
+  });
+}
+
+async function make(set: DataSet, options: Options, { quiet, debug }: Common, progress: Progress) {
+  const { generate: count, out, seed, processes, force, json } = options;
+  if (out === undefined)
+    throw new UsageError("--generate needs a folder for the files", "give it with --out DIR");
+  const meter = new Meter((n) => n.toLocaleString("en"), { quiet });
+  const interrupt = onInterrupt(progress, "stopping; nothing is kept");
+  try {
+    const made = await generate(set.generator!, {
+      ...{ count: count!, out, seed, processes, force, signal: interrupt.signal },
+      onProgress: (line) => progress.info(line),
+      onStep: ({ file, done, total }) => meter.show(file, done, total),
+      onLog: (line) => {
+        if (debug) meter.erase();
+        progress.debug(line);
+      },
+    });
+    meter.erase();
+    if (json) return void process.stdout.write(`${JSON.stringify(made, null, 2)}\n`);
+    const total = made.files.reduce((sum, file) => sum + file.rows, 0);
+    const perMinute = Math.round((60 * total) / made.seconds);
+    for (const { path, rows, bytes } of made.files)
+      process.stdout.write(`${path}  ${rows.toLocaleString("en")} ${set.rows}  ${formatBytes(bytes)}\n`);
+    progress.info(
+      `${total.toLocaleString("en")} ${set.rows} in ${formatSeconds(made.seconds)}, ${perMinute.toLocaleString("en")} a minute; seed ${made.seed}`,
+    );
+  } finally {
+    meter.erase();
+    interrupt.dispose();
+  }
+}
+
+async function get(
+  { record }: DataSet,
+  { out, force, json }: Options,
+  { quiet }: Common,
+  progress: Progress,
+) {
+  const { title, doi, licence, files } = record!;
+  const addresses = addressesOf(record!);
+  if (out === undefined) {
+    const described = files.map(({ name, bytes, md5 }, i) => ({
+      name,
+      bytes,
+      md5,
+      url: addresses.files[i]!,
+    }));
+    if (json) {
+      const document = { title, doi, licence, url: addresses.page, files: described };
+      return void process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
+    }
+    const sum = files.reduce((total, { bytes }) => total + bytes, 0);
+    const lines = [
+      title,
+      `${addresses.page}  DOI ${doi}  ${licence}  ${formatBytes(sum)}`,
+      ...described.map(
+        (f) => `${f.name.padEnd(8)}  ${String(f.bytes).padStart(10)} bytes  md5 ${f.md5}  ${f.url}`,
+      ),
+      "to download them: --out DIR",
+    ];
+    return void process.stdout.write(`${lines.join("\n")}\n`);
+  }
+  const meter = new Meter(formatBytes, { quiet });
+  const interrupt = onInterrupt(progress, "stopping; what has come is kept");
+  const begun = performance.now();
+  try {
+    const fetched = await fetchRecord(record!, out, {
+      force,
+      signal: interrupt.signal,
+      onProgress: (line) => {
+        meter.erase();
+        progress.info(line);
+      },
+      onBytes: (file, done, total) => meter.show(file, done, total),
+    });
+    meter.erase();
+    const seconds = Math.round(performance.now() - begun) / 1000;
+    if (json) return void process.stdout.write(`${JSON.stringify({ files: fetched, seconds }, null, 2)}\n`);
+    for (const { path, bytes } of fetched)
+      process.stdout.write(`${path}  ${formatBytes(bytes)}  ${basename(path)} is the published one\n`);
+  } finally {
+    meter.erase();
+    interrupt.dispose();
+  }
+}

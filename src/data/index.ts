@@ -1,0 +1,5 @@
+/** The data sets that `atlas data` offers. */
+import type { DataSet } from "./dataset.js";
+import { toptagging } from "./toptagging.js";
+
+export const DATA_SETS: readonly DataSet[] = [toptagging];

@@ -1,0 +1,90 @@
+/** Stages that discovery goes through whatever the data: what experiments share. */
+import { z } from "zod";
+import { analyseAlgebra, analyseCosets } from "../algebra/index.js";
+import { UsageError } from "../errors.js";
+import type { AlgebraResult, Findings } from "../result.js";
+import type { Component, RemoteObject } from "../worker/session.js";
+import type { Context } from "./context.js";
+import type { Identity, Runs } from "./sources.js";
+
+/** What a solver works on. */
+export interface SymmetryTask {
+  predictor: RemoteObject;
+  dataset: RemoteObject;
+  atlas: RemoteObject;
+}
+
+/** A config field: a whole number of at least 1. */
+export const whole = (fallback: number, description: string) =>
+  z.int().positive().default(fallback).describe(description);
+
+/** A config field: a number of at least 0. */
+export const amount = (fallback: number, description: string) =>
+  z.number().min(0).default(fallback).describe(description);
+
+/** The config fields of the published solver (METHOD 2.2), with an experiment's own weights. */
+export const paperFields = ({ r1, r3 }: { r1: number; r3: number }) => ({
+  basis_lr: amount(5e-4, "Paper solver: learning rate of the basis"),
+  r1: amount(r1, "Paper solver: weight of orthogonality"),
+  r2: amount(1, "Paper solver: entries are rewarded up to this size"),
+  r3: amount(r3, "Paper solver: weight of the reward for size"),
+});
+
+/**
+ * The identity component that a config refers to, looked up; as it is when there is none.
+ *
+ * @throws UsageError when there is none and `needed` says for what there must be one
+ */
+export async function lookUpIdentity(
+  runs: Runs,
+  given: string | Identity | undefined,
+  n: number,
+  needed?: string,
+): Promise<string | Identity | undefined> {
+  if (given === undefined && needed !== undefined)
+    throw new UsageError(`${needed} needs the identity component`, "give --identity RUN, FILE or a name");
+  return typeof given === "string" ? runs.identity(given, n) : given;
+}
+
+/** The basis that {@link lookUpIdentity} found: [k, n, n], empty when there is none. */
+export function givenBasis(identity: string | Identity | undefined): number[][][] {
+  return typeof identity === "object" ? identity.basis : [];
+}
+
+/**
+ * Find the Lie algebra. With `train`, predictor and basis are trained by turns (the published schedule); else the predictor is taken as it is.
+ *
+ * @param options.k number of generators, 0 for as many as there are
+ */
+export async function discoverAlgebra(
+  ctx: Context,
+  task: SymmetryTask,
+  { solver, k, epochs, train = false }: { solver: Component; k: number; epochs: number; train?: boolean },
+): Promise<AlgebraResult> {
+  const algebra = await ctx.algebra({ ...task, solver, k, epochs });
+  const second = { stage: "algebra", object: algebra };
+  if (train) await ctx.alternate({ stage: "predictor", object: task.predictor }, second, epochs);
+  else await ctx.advance("algebra", algebra);
+  return analyseAlgebra(await ctx.timed("algebra", () => ctx.session.getAlgebra(algebra)));
+}
+
+/** Find one matrix for each component, given a basis [k, n, n] of the identity component. */
+export async function discoverCosets(
+  ctx: Context,
+  task: SymmetryTask,
+  {
+    params,
+    identity,
+    epochs,
+  }: { params: Component["params"]; identity: readonly number[][][]; epochs: number },
+): Promise<Required<Pick<Findings, "cosets" | "cosetSearch">>> {
+  const cosets = await ctx.cosets({ ...task, solver: { kind: "descent", params }, identity, epochs });
+  await ctx.advance("cosets", cosets);
+  const found = await ctx.timed("cosets", () => ctx.session.getCosets(cosets));
+  return { cosets: analyseCosets(found, identity), cosetSearch: found };
+}
+
+/** The generators that are symmetries. */
+export function symmetries({ generators, found }: AlgebraResult): number[][][] {
+  return generators.slice(0, found);
+}

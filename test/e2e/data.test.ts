@@ -1,0 +1,101 @@
+/** `atlas data toptagging`: jets by PYTHIA 8 and FastJet, which are installed first. */
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect } from "chai";
+import { execa } from "execa";
+import { toptagging } from "../../src/data/toptagging.js";
+import { ensureVenv } from "../../src/setup/venv.js";
+import { serve } from "../unit/data/server.js";
+import { atlas, complaint, json, start } from "./atlas.js";
+
+interface Made {
+  files: { path: string; rows: number; bytes: number }[];
+  seconds: number;
+  seed: number;
+}
+
+describe("atlas data toptagging --generate", function () {
+  this.timeout(60_000);
+  let dir: string;
+  let python: string;
+  before(async function () {
+    this.timeout(600_000);
+    ({ python } = await ensureVenv({ extras: toptagging.generator!.extras }));
+    dir = mkdtempSync(join(tmpdir(), "atlas-data-"));
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+  const generate = ["data", "toptagging", "--generate"];
+
+  it("makes files that pandas reads as it does the reference dataset's", async () => {
+    const out = join(dir, "jets");
+    const made = await json<Made>([...generate, "60", "--out", out, "--seed", "3"]);
+    expect(made.seed).to.equal(3);
+    expect(made.files.map(({ path, rows }) => [path, rows])).to.deep.equal([
+      [join(out, "train.h5"), 36],
+      [join(out, "val.h5"), 12],
+      [join(out, "test.h5"), 12],
+    ]);
+    expect(readdirSync(out).sort()).to.deep.equal(["test.h5", "train.h5", "val.h5"]);
+    const program = `
+import json, pandas, sys
+t = pandas.read_hdf(sys.argv[1], key="table")
+print(json.dumps([list(t.shape), list(t.columns[:4]), list(t.columns[-7:]), int(t.is_signal_new.sum()), t.isna().values.any().item()]))`;
+    const { stdout } = await execa(python, ["-c", program, join(out, "train.h5")]);
+    expect(JSON.parse(stdout)).to.deep.equal([
+      [36, 806],
+      ["E_0", "PX_0", "PY_0", "PZ_0"],
+      ["PZ_199", "truthE", "truthPX", "truthPY", "truthPZ", "ttv", "is_signal_new"],
+      18,
+      false,
+    ]);
+    const again = complaint(await atlas([...generate, "60", "--out", out]), 2);
+    expect(again).to.match(/^error: .*jets has train\.h5, val\.h5, test\.h5 already; .*--force/);
+  });
+
+  it("says that a folder cannot be written to", async () => {
+    writeFileSync(join(dir, "file"), "");
+    const line = complaint(await atlas([...generate, "60", "--out", join(dir, "file/x")]), 2);
+    expect(line).to.match(/^error: cannot write .*file\/x: not a directory; choose a folder/);
+  });
+
+  it("ends at once on Ctrl-C, and leaves nothing", async () => {
+    const out = join(dir, "stopped");
+    const run = start([...generate, "100000", "--out", out]);
+    await run.says(/train\.h5 {2}\d+ of 60,000/);
+    expect(existsSync(join(out, "train.h5.partial"))).to.equal(true);
+    const begun = performance.now();
+    run.kill("SIGINT");
+    expect(complaint(await run.done, 130)).to.equal("error: stopped; nothing was written");
+    expect(performance.now() - begun).to.be.lessThan(5000);
+    expect(readdirSync(out)).to.deep.equal([]);
+  });
+});
+
+describe("atlas data toptagging --fetch", function () {
+  this.timeout(20_000);
+
+  it("says which files these are, without a network", async () => {
+    const { code, stdout } = await atlas(["data", "toptagging", "--fetch"]);
+    expect(code).to.equal(0);
+    expect(stdout)
+      .to.contain("https://zenodo.org/records/2603256  DOI 10.5281/zenodo.2603256")
+      .and.match(/^train\.h5 +1038496555 bytes +md5 [0-9a-f]{32} +https:/m);
+  });
+
+  it("says in one line that the server does not have them", async () => {
+    const server = await serve({});
+    const dir = mkdtempSync(join(tmpdir(), "atlas-data-"));
+    try {
+      const done = await atlas(["data", "toptagging", "--fetch", "--out", dir, "--json"], {
+        env: { ATLAS_DATA_HOST: server.host },
+      });
+      expect(complaint(done, 1)).to.match(
+        /^error: cannot fetch http:.*train\.h5\?download=1: the server says 404 Not Found; check the network/,
+      );
+    } finally {
+      await server.close();
+      rmSync(dir, { recursive: true, force: true });
+    }
+  });
+});

@@ -1,0 +1,76 @@
+import { expect } from "chai";
+import { Command } from "commander";
+import { register } from "../../../src/cli/data.js";
+import { DATA_SETS } from "../../../src/data/index.js";
+import { Meter } from "../../../src/data/meter.js";
+import { UsageError } from "../../../src/errors.js";
+import { rejection } from "../worker/rejection.js";
+
+async function refusal(...args: string[]): Promise<string> {
+  const program = new Command().exitOverride();
+  register(program);
+  const error = await rejection(program.parseAsync(["data", "toptagging", ...args], { from: "user" }));
+  expect(error).to.be.instanceOf(UsageError);
+  return `${error.message}; ${(error as UsageError).remedy}`;
+}
+
+describe("atlas data", () => {
+  it("wants one way to come by the data, and a folder to make them in", async () => {
+    expect(await refusal()).to.equal(
+      "nothing is said of how to come by toptagging; choose one of --generate N and --fetch",
+    );
+    expect(await refusal("--generate", "60", "--fetch", "--out", "x")).to.match(/are both given; choose one/);
+    expect(await refusal("--generate", "60")).to.equal(
+      "--generate needs a folder for the files; give it with --out DIR",
+    );
+  });
+
+  it("refuses numbers that cannot be", async () => {
+    for (const n of ["9", "0", "-5", "1.5", "many", "1e9"])
+      expect(await refusal("--generate", n, "--out", "x")).to.match(
+        /^--generate .*: expected a whole number of at least 10/,
+      );
+    expect(await refusal("--generate", "60", "--out", "x", "--processes", "0")).to.match(/^--processes 0: /);
+    expect(await refusal("--generate", "60", "--out", "x", "--seed", "4294967296")).to.match(/^--seed /);
+  });
+
+  it("refuses what has no meaning for --fetch", async () => {
+    expect(await refusal("--fetch", "--seed", "3")).to.equal("--seed is for --generate; leave it out");
+    expect(await refusal("--fetch", "--processes", "3")).to.match(/^--processes is for --generate/);
+  });
+
+  it("knows its data sets by names of their own", () => {
+    const names = DATA_SETS.map((set) => set.name);
+    expect(new Set(names).size).to.equal(names.length);
+    for (const { record } of DATA_SETS)
+      for (const file of record?.files ?? []) {
+        expect(file.md5).to.match(/^[0-9a-f]{32}$/);
+        expect(file.bytes).to.be.greaterThan(0);
+      }
+  });
+});
+
+describe("a meter", () => {
+  const written = (live: boolean, everyMs: number) => {
+    const lines: string[] = [];
+    const out = {
+      columns: 80,
+      write: (text: string) => lines.push(text) > 0,
+    } as unknown as NodeJS.WriteStream;
+    return { lines, meter: new Meter(String, { out, live, everyMs }) };
+  };
+
+  it("writes now and then, and always the end", () => {
+    const { lines, meter } = written(false, 1e6);
+    for (const n of [0, 1, 2, 3]) meter.show("train.h5", n, 3);
+    meter.show("val.h5", 1, 1);
+    expect(lines).to.deep.equal(["train.h5  3 of 3\n", "val.h5  1 of 1\n"]);
+  });
+
+  it("redraws one line on a terminal", () => {
+    const { lines, meter } = written(true, 0);
+    for (const n of [0, 1]) meter.show("train.h5", n, 3);
+    meter.erase();
+    expect(lines).to.deep.equal(["train.h5  0 of 3", "\r\u001b[2K", "train.h5  1 of 3", "\r\u001b[2K"]);
+  });
+});
