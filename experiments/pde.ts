@@ -74,7 +74,7 @@ const config = z.object({
   }),
   coset_epochs: whole(1, "Epochs of the coset search"),
   candidates: whole(16, "Random matrices the coset search starts from"),
-  keep: whole(8, "Best candidates among which cosets are told apart"),
+  keep: whole(8, "Most components to report"),
 });
 
 export default defineExperiment({

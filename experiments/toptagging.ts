@@ -192,21 +192,29 @@ async function discover(
   if (c.task !== "discover_algebra") {
     const identity = findings.algebra ? symmetries(findings.algebra) : givenBasis(c.identity);
     const { candidates, keep } = c;
-    const params = { candidates, keep, batch_size: 16, charts: 1, evaluation: 128, precondition: true, learning_rate: 0.3 };
+    const params = {
+      candidates,
+      keep,
+      batch_size: 16,
+      charts: 1,
+      evaluation: 128,
+      precondition: true,
+      learning_rate: 0.3,
+    };
     Object.assign(findings, await discoverCosets(ctx, task, { params, identity, epochs: c.coset_epochs }));
   }
   findings.predictor.loss = ctx.metrics("predictor").loss ?? null;
   const scores = await score(ctx, c, predictor, "val");
   findings.predictor.scores = scores;
-  findings.notes = limits(findings, scores, dataset);
+  findings.notes = limits(c, findings, scores);
   return findings;
 }
 
 /** What bounds the accuracy of what was found. */
-function limits({ algebra }: Findings, scores: Record<string, number>, { facts }: RemoteObject): string[] {
-  const jets = Array.isArray(facts.inputs) ? String(facts.inputs[0]) : "?";
+function limits(c: Config, { algebra }: Findings, scores: Record<string, number>): string[] {
+  const trained = c.reuse_predictor ? "" : `was trained with ${c.N || "all"} jets and `;
   const notes = [
-    `the predictor, which is what is looked at, was trained with ${jets} jets and classifies ${percent(scores.accuracy)} of others correctly (AUC ${scores.auc?.toFixed(4)}); what it has not learnt of the symmetry is missing here`,
+    `the predictor, which is what is looked at, ${trained}classifies ${percent(scores.accuracy)} of others correctly (AUC ${scores.auc?.toFixed(4)}); what it has not learnt of the symmetry is missing here`,
   ];
   const worst = algebra?.relativeErrors.slice(0, algebra.found).at(-1);
   if (worst !== undefined)

@@ -13,7 +13,7 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
   command.optionsGroup("The experiment:");
   const positional = experiment.flags.filter((flag) => flag.positional);
   for (const { name, option, expected } of positional)
-    command.argument(`[${name}]`, `${option.description} (${expected})`);
+    command.argument(`[${name}]`, `${option.description}${expected === "text" ? "" : ` (${expected})`}`);
   for (const flag of experiment.flags) if (!flag.positional) command.addOption(flag.option);
   if (experiment.presetNames.length > 0)
     command.option(

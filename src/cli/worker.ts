@@ -1,4 +1,5 @@
 /** `atlas worker start|info|stop`: a worker in the background, and what any worker can do. */
+import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { z } from "zod";
 import { UsageError } from "../errors.js";
@@ -7,10 +8,14 @@ import { Progress } from "../experiment/progress.js";
 import { connectWorker, type WorkerInfo } from "../worker/index.js";
 import { addCommonOptions, commonOptions, givenValues } from "./options.js";
 
-const Port = z.object({
+const Start = z.object({
   port: z.int().min(1).max(65535).optional().describe("Port on the loopback interface (default: a free one)"),
+  data_root: z.string().optional().meta({
+    description: "Folder that data files must lie in (default: the current one)",
+    placeholder: "dir",
+  }),
 });
-const PORT = flagsOf(Port);
+const START = flagsOf(Start);
 
 export function register(program: Command): void {
   const worker = program.command("worker").description("Start, inspect and stop a worker in the background");
@@ -18,11 +23,11 @@ export function register(program: Command): void {
   const start = worker
     .command("start")
     .description("Start a worker that outlives this command; runs use it with --worker, and start at once");
-  for (const flag of PORT) start.addOption(flag.option);
+  for (const flag of START) start.addOption(flag.option);
   addCommonOptions(start, ["device", "threads", "quiet", "debug"])
     .addHelpText("after", "\nExamples:\n  atlas worker start\n  atlas worker start --port 50051 --threads 2")
     .action(async () => {
-      const { port } = Port.parse(givenValues(start, PORT));
+      const { port, data_root } = Start.parse(givenValues(start, START));
       const { device, threads, ...options } = commonOptions(start);
       const progress = new Progress(options);
       const { startDetachedWorker } = await import("../worker/detached.js");
@@ -30,6 +35,7 @@ export function register(program: Command): void {
         port,
         device,
         threads,
+        dataRoot: resolve(data_root ?? "."),
         onLog: (line) => progress.info(line),
       });
       process.stdout.write(`${[`address  ${address}`, `process  ${pid}`, `log      ${log}`].join("\n")}\n`);

@@ -106,17 +106,18 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
   const shown =
     property.default === undefined || property.default === false ? "" : ` (default: ${property.default})`;
   const option = new Option(`--${name}${argument}`, `${property.description ?? ""}${shown}`);
+  const { positional = false } = property;
   const parse = (given: string | boolean): unknown => {
     const value = typeof given === "string" ? convert(given, accepts) : given;
     const parsed = schema.safeParse(value);
     if (parsed.success) return parsed.data;
     const hint = typeof given === "string" ? nearest(given, accepts.choices.map(String)) : undefined;
     throw new UsageError(
-      `--${name} ${String(given)}: expected ${expected}${hint === undefined ? "" : ` (did you mean ${hint}?)`}`,
+      `${positional ? name : `--${name}`} ${String(given)}: expected ${expected}${hint === undefined ? "" : ` (did you mean ${hint}?)`}`,
       "see --help",
     );
   };
-  return { field, name, option, expected, positional: property.positional ?? false, parse };
+  return { field, name, option, expected, positional, parse };
 }
 
 /** The value that text stands for; text that is no number stays text, for the schema to refuse. */

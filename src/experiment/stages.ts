@@ -42,7 +42,10 @@ export async function lookUpIdentity(
   needed?: string,
 ): Promise<string | Identity | undefined> {
   if (given === undefined && needed !== undefined)
-    throw new UsageError(`${needed} needs the identity component`, "give --identity RUN, FILE or a name");
+    throw new UsageError(
+      `${needed} needs the identity component`,
+      "give --identity RUN, FILE or a name like so(2); or find both with --task discover",
+    );
   return typeof given === "string" ? runs.identity(given, n) : given;
 }
 

@@ -174,6 +174,7 @@ const VERDICTS: Record<string, string> = {
   duplicate: "in a component already kept",
   rank: "beyond the best few",
   loss: "not a symmetry",
+  unseen: "moves the data to where there are none",
 };
 
 function searchPlot({ candidates, noiseFloor }: CosetSearch, cosets: readonly CosetResult[]): Html {

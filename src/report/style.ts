@@ -29,7 +29,7 @@ svg text.tick { fill: var(--soft); font-size: 11.5px; } .middle { text-anchor: m
 .before { fill: none; stroke: var(--soft); stroke-opacity: .7; stroke-dasharray: 3 3; }
 .after { fill: none; stroke: var(--accent); stroke-width: 1.8; stroke-linejoin: round; } .after.filled { fill: var(--accent); fill-opacity: .3; }
 .curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; } .dot { fill: var(--accent); }
-.kept, .symmetry { fill: var(--good); } .loss, .other { fill: var(--bad); } .rank { fill: var(--warn); } .duplicate { fill: var(--dup); }
+.kept, .symmetry { fill: var(--good); } .loss, .other { fill: var(--bad); } .rank, .unseen { fill: var(--warn); } .duplicate { fill: var(--dup); }
 .floor { stroke: var(--plus); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .field { border-radius: 6px; image-rendering: pixelated; } .field rect { vector-effect: non-scaling-stroke; filter: drop-shadow(0 0 .4px #000); }
 .chart { fill: none; stroke: #fff; stroke-width: 1.6; } .inner { fill: none; stroke: #fff; stroke-opacity: .55; stroke-dasharray: 3 3; } .centre { fill: #fff; }

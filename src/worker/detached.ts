@@ -29,6 +29,8 @@ export interface DetachedOptions {
   port?: number;
   device?: string;
   threads?: number;
+  /** Folder that data files must lie in. */
+  dataRoot?: string;
   /** Told what its set-up has to say. */
   onLog?: (line: string) => void;
 }
@@ -53,7 +55,7 @@ export async function startDetachedWorker(options: DetachedOptions = {}): Promis
 /** {@link startDetachedWorker} with a given interpreter. */
 export async function launch(
   { python, workerDir }: { python: string; workerDir: string },
-  { port = 0, device, threads }: DetachedOptions,
+  { port = 0, device, threads, dataRoot }: DetachedOptions,
 ): Promise<DetachedWorker> {
   const folder = stateFolder();
   const log = join(folder, "worker.log");
@@ -64,7 +66,7 @@ export async function launch(
     throw explainFileSystem(error, "write", log);
   });
   try {
-    const child = spawn(python, serveArguments({ port, device, threads }), {
+    const child = spawn(python, serveArguments({ port, device, threads, dataRoot }), {
       cwd: workerDir,
       env: { ...process.env, PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
       stdio: ["ignore", output.fd, output.fd],

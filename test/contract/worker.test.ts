@@ -250,6 +250,153 @@ describe("the worker", function () {
     );
   });
 
+  describe("with sets of vectors", () => {
+    const LORENTZ = "t**2 - x**2 - y**2 - z**2";
+    const supervised = { kind: "supervised", params: {} };
+    const points = (n: number) =>
+      session.createDataset({ kind: "points", params: { samples: 512, n }, seed: 3 });
+    /** A given function of points, which needs no training. */
+    async function given(expression: string, coordinates: string, vectorOutput = false) {
+      const n = coordinates.split(",").length;
+      const dataset = await points(n);
+      const atlas = await session.createAtlas({ n, vectorOutput });
+      const architecture = { kind: "expression", params: { expression, coordinates } };
+      const predictor = await session.createPredictor({
+        dataset,
+        atlas,
+        architecture,
+        training: supervised,
+        epochs: 0,
+        seed: 5,
+      });
+      return { dataset, atlas, predictor };
+    }
+
+    it("makes points, and all of R^n as one chart", async () => {
+      const dataset = await points(3);
+      expect(dataset).to.include({ role: "dataset", kind: "points", epoch: 0, totalEpochs: 0 });
+      expect(dataset.facts.inputs).to.deep.equal([512, 1, 3]);
+      const { inputs, targets } = await session.readDataset(dataset, { start: 500, count: 12 });
+      expect(inputs.shape).to.deep.equal([12, 1, 3]);
+      expect(targets.shape).to.deep.equal([12, 1]);
+      const again = await session.readDataset(await points(3), { start: 500, count: 12 });
+      expect(again.inputs).to.deep.equal(inputs);
+      const atlas = await session.createAtlas({ n: 3, vectorOutput: true });
+      expect(atlas).to.include({ role: "atlas" });
+      expect(atlas.facts).to.deep.include({ charts: 1, n: 3, vector_output: true });
+      expect((await session.createAtlas({ n: 3 })).facts).to.deep.include({ vector_output: false });
+    });
+
+    it("evaluates a given function", async () => {
+      const { predictor, dataset } = await given("abs(x) - 2*y**2", "x, y");
+      expect(predictor).to.include({ role: "predictor", kind: "expression", totalEpochs: 0 });
+      const { inputs } = await session.readDataset(dataset, { start: 4, count: 3 });
+      const outputs = await session.predict(predictor, { start: 4, count: 3 });
+      const values = (inputs.toNested() as [[number, number]][]).map(([[x, y]]) => Math.abs(x) - 2 * y * y);
+      expect(outputs.shape[0]).to.equal(3);
+      for (const [i, value] of values.entries()) expect(Number(outputs.data[i])).to.be.closeTo(value, 1e-5);
+    });
+
+    it("finds as many generators as there are, when it is asked for 0, or none", async () => {
+      for (const [expression, coordinates, k] of [
+        [LORENTZ, "t,x,y,z", 6],
+        ["x**2 + 3*y**2", "x,y", 1],
+        ["x + sin(3*y)", "x,y", 0],
+      ] as const) {
+        const inputs = await given(expression, coordinates);
+        const params = { batch_size: 64, charts: 1, evaluation: 256, start: "spectral", steps: 0 };
+        const solver = { kind: "grassmann", params };
+        const algebra = await session.createAlgebra({ ...inputs, solver, k: 0, epochs: 1, seed: 1 });
+        await session.advance(algebra);
+        const found = await session.getAlgebra(algebra);
+        expect([found.found, found.generators.length]).to.deep.equal([k, k]);
+        for (const list of [found.losses, found.relativeErrors]) expect(list).to.have.length(k);
+        expect(found.spectrum).to.have.length(coordinates.split(",").length ** 2);
+        expect(found.verdict).to.not.equal("");
+      }
+    });
+
+    it("builds a predictor around tensors that are given", async () => {
+      const dataset = await points(4);
+      const atlas = await session.createAtlas({ n: 4 });
+      const make = (tensors?: Record<string, Tensor>) =>
+        session.createPredictor({
+          dataset,
+          atlas,
+          architecture: { kind: "lorentznet", params: {} },
+          training: supervised,
+          epochs: 1,
+          seed: 5,
+          tensors,
+        });
+      const metric = (...d: number[]) =>
+        Tensor.from(
+          d.map((x, i) => d.map((_, j) => (i === j ? x : 0))),
+          "float32",
+        );
+      const output = async (...d: number[]) =>
+        session.predict(await make({ metric: metric(...d) }), { start: 0, count: 4 });
+      const lorentz = await output(1, -1, -1, -1);
+      expect(await output(1, -1, -1, -1)).to.deep.equal(lorentz);
+      expect(await output(1, 1, 1, 1)).to.not.deep.equal(lorentz);
+      for (const [tensors, message] of [
+        [undefined, /metric is missing/],
+        [{ metric: metric(1, 1) }, /metric/],
+        [{ metric: metric(1, -1, -1, -1), other: metric(1) }, /no tensor 'other'/],
+      ] as const) {
+        const error = await rejection(make(tensors));
+        expect(error).to.be.instanceOf(RpcUsageError);
+        expect(error.message).to.match(message);
+      }
+    });
+
+    it("scores nothing but a classifier of sets of vectors", async () => {
+      const { predictor, dataset, atlas } = await given(LORENTZ, "t,x,y,z");
+      const planar = await makePredictor(0);
+      for (const [scored, on, code] of [
+        [predictor, dataset, "invalid_input"],
+        [planar, dataset, "invalid_input"],
+        [atlas, dataset, "invalid_input"],
+        [{ ...predictor, handle: "nothing" }, dataset, "not_found"],
+        [predictor, atlas, "invalid_input"],
+      ] as const) {
+        const error = (await rejection(session.scorePredictor(scored, on))) as RpcError;
+        expect(error.code, error.stack).to.equal(code);
+        expect(error.message).to.not.match(/\n|Traceback/);
+      }
+      const error = await rejection(session.scorePredictor(predictor, dataset));
+      expect(error.message).to.equal("only a classifier of sets of vectors has scores (handle)");
+    });
+
+    it("refuses what does not fit", async () => {
+      const dataset = await points(2);
+      const atlas = await session.createAtlas({ n: 2 });
+      const make = (over: object, params: object = { expression: "x*y", coordinates: "x,y" }) =>
+        session.createPredictor({
+          dataset,
+          atlas,
+          architecture: { kind: "expression", params: { ...params } },
+          training: supervised,
+          epochs: 0,
+          seed: 5,
+          ...over,
+        });
+      for (const attempt of [
+        async () => make({ atlas: await session.createAtlas({ n: 3 }) }),
+        async () => make({ dataset: (await heat()).dataset }),
+        async () => make({ atlas: (await heat()).atlas }),
+        () => make({ architecture: { kind: "published", params: {} } }),
+        () => make({}, { expression: "x*y", coordinates: "x,y,z" }),
+        () => make({}, { expression: "open('x')", coordinates: "x,y" }),
+        () => session.createAtlas({ n: 0 }),
+      ]) {
+        const error = await rejection(attempt());
+        expect(error, attempt.toString()).to.be.instanceOf(RpcUsageError);
+        expect(error.message).to.not.match(/\n|Traceback/);
+      }
+    });
+  });
+
   describe("refuses in words", () => {
     const refusals: [what: string, call: () => Promise<unknown>, code: string, field: RegExp][] = [
       ["an unknown kind", () => session.createDataset({ kind: "heat3d", params: {}, seed: 0 }), "invalid_input", /kind/],

@@ -199,6 +199,12 @@ class _Table:
         blocks: dict[str, tuple[list[int], list[int]]] = {}
         for place, name in enumerate(wanted):
             block, i = self._columns[name]
+            if self._rows.dtype[block].base.kind not in "biuf":
+                raise InvalidInput(
+                    f"{self._path}: the column {name} does not hold numbers",
+                    "dataset.source.params.path",
+                    "a column of numbers",
+                )
             of, to = blocks.setdefault(block, ([], []))
             of.append(i)
             to.append(place)
@@ -228,7 +234,7 @@ class _Table:
             return [block]  # a data column, or the index
         try:
             names = _Plain(io.BytesIO(bytes(kind))).load()
-        except (pickle.UnpicklingError, EOFError, IndexError, KeyError, ValueError, AttributeError) as error:
+        except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
             raise InvalidInput(
                 f"{self._path}: the names of the columns cannot be read ({_first_line(error)})",
                 "dataset.source.params.path",

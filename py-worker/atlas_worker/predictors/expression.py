@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ _BINARY: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Pow: torch.pow,
 }
 _FIELD = "predictor.architecture.params.expression"
+_DEEPEST = 300
+"""Operations inside one another, ``x + x + …`` being one more each: far from Python's limit of recursion."""
 
 
 class Expression:
@@ -58,6 +61,13 @@ class Expression:
             self._root = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise InvalidInput(f"{text!r} is not an expression ({error})", _FIELD, "arithmetic") from None
+        if _depth(self._root) > _DEEPEST:
+            raise InvalidInput(
+                "the expression is nested too deeply",
+                _FIELD,
+                f"at most {_DEEPEST} operations inside one another",
+                "put parentheses around parts of a long sum",
+            )
         self._value(self._root, torch.ones(1, len(coordinates)))  # refuses now what it does not know
 
     def __call__(self, points: Tensor) -> Tensor:
@@ -69,6 +79,8 @@ class Expression:
         match node:
             case ast.Constant(value=bool()):
                 pass
+            case ast.Constant(value=int() as number) if abs(number) > sys.float_info.max:
+                raise InvalidInput("a number is too large", _FIELD, "numbers that a float64 can hold")
             case ast.Constant(value=int() | float() as number):
                 return torch.full_like(x[..., 0], float(number))
             case ast.Name(id=name) if name in self._coordinates:
@@ -83,10 +95,25 @@ class Expression:
                     return FUNCTIONS[name](*(self._value(arg, x) for arg in args))
                 raise InvalidInput(f"{name} takes {wanted} argument{'s' * (wanted - 1)}", _FIELD, "")
         raise InvalidInput(
-            f"{ast.unparse(node)!r} is not known",
+            f"{_shown(node)} is not known",
             _FIELD,
             f"numbers, {', '.join(self._coordinates)}, + - * / **, and {', '.join(FUNCTIONS)}",
         )
+
+
+def _depth(root: ast.AST) -> int:
+    """Levels of the tree, not counted by recursion."""
+    depth, level = 0, [root]
+    while level:
+        depth, level = depth + 1, [child for node in level for child in ast.iter_child_nodes(node)]
+    return depth
+
+
+def _shown(node: ast.AST) -> str:
+    try:
+        return repr(ast.unparse(node))
+    except RecursionError:  # it takes several calls a level
+        return f"an operation ({type(node).__name__})"
 
 
 @dataclass(frozen=True)
@@ -119,10 +146,10 @@ def make_expression(
     items, n = signature.inputs
     names = [c.strip() for c in params.coordinates.split(",")] if params.coordinates else []
     names = names or [f"x{i + 1}" for i in range(n)]
-    if items != 1 or len(names) != n or not all(name.isidentifier() for name in names):
+    if items != 1 or not len(names) == len(set(names)) == n or not all(name.isidentifier() for name in names):
         raise InvalidInput(
             f"{len(names)} coordinates for samples of {items} vectors in R^{n}",
             "predictor.architecture.params.coordinates",
-            f"{n} names, and samples of one vector",
+            f"{n} different names, and samples of one vector",
         )
     return ExpressionModule(Expression(params.expression, names))

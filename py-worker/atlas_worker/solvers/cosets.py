@@ -77,7 +77,8 @@ def settle(starts: Tensor, identity: Tensor) -> Tensor:
     def defect(c: Tensor) -> Tensor:
         moved = c[:, None] @ frame @ torch.linalg.inv_ex(c).inverse[:, None]
         off = moved - lie.combine(frame, lie.project(frame, moved))
-        return (off.square().sum((-2, -1)) / moved.square().sum((-2, -1)).clamp(min=1e-12)).mean(1)
+        per: Tensor = off.square().sum((-2, -1)) / moved.square().sum((-2, -1)).clamp(min=1e-12)
+        return per.mean(1)
 
     c = normalised(starts.double().cpu())
     if not len(frame) or float(defect(c).max()) < 1e-9:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import grpc
+import h5py
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from google.protobuf.json_format import MessageToDict
 
+from atlas_worker import predictors
 from atlas_worker.client import Client
 from atlas_worker.gen.atlas.v1 import objects_pb2, tensor_pb2
+from atlas_worker.predictors import local
 from atlas_worker.service import snapshots
 from atlas_worker.service.failures import explain
 from atlas_worker.service.server import Worker
@@ -403,3 +409,188 @@ def test_out_of_memory_says_how_much(
         client.call("GetAlgebra", handle=handle)
     assert refused.error.status is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "lower" in refused.error.remedy
+
+
+# Sets of vectors, with the real building blocks
+
+
+def component(kind: str, **params: Any) -> objects_pb2.Component:
+    return objects_pb2.Component(kind=kind, params=params)
+
+
+def vector_atlas(client: Client, n: int = 2, **fields: Any) -> str:
+    return client.create(atlas=objects_pb2.AtlasSpec(vectors=objects_pb2.VectorSpace(n=n, **fields)))
+
+
+def random_points(client: Client, seed: int = 1, run: bool = True, **params: Any) -> str:
+    handle = client.create(dataset=objects_pb2.DatasetSpec(source=component("points", **params), seed=seed))
+    if run:
+        client.run(handle)
+    return handle
+
+
+def vector_predictor(
+    client: Client, dataset: str, atlas: str, kind: str = "mlp", loss: str = "l1", **params: Any
+) -> str:
+    spec = objects_pb2.PredictorSpec(
+        architecture=component(kind, **params),
+        training=component("supervised", loss=loss),
+        dataset=dataset,
+        atlas=atlas,
+        epochs=0,
+    )
+    return client.create(predictor=spec)
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictors, "make_predictor", local.make_predictor)
+    monkeypatch.setattr(predictors, "make_task", local.make_task)
+
+
+def table(folder: Path, name: str = "t.h5", m: int = 2, rows: int = 600) -> Path:
+    """Light-like vectors with labels, in pandas' layout."""
+    g = np.random.default_rng(0)
+    p = g.normal(size=(rows, m, 3))
+    x = np.concatenate([np.linalg.norm(p, axis=-1, keepdims=True), p], -1).astype(np.float32)
+    names = [f"{c}_{i}" for i in range(m) for c in ("E", "PX", "PY", "PZ")]
+    dtype = [("index", "<i8"), ("values_block_0", "<f4", (4 * m,)), ("values_block_1", "<i8", (1,))]
+    data = np.zeros(rows, dtype)
+    data["values_block_0"] = x.reshape(rows, -1)
+    data["values_block_1"][:, 0] = np.arange(rows) % 3 == 0
+    with h5py.File(folder / name, "w") as file:
+        made = file.create_group("table").create_dataset("table", data=data, chunks=(64,))
+        for block, columns in (("values_block_0", names), ("values_block_1", ["is_signal_new"])):
+            pickled = (
+                b"(lp0\n" + b"".join(f"V{c}\np{i + 1}\na".encode() for i, c in enumerate(columns)) + b"."
+            )
+            made.attrs[f"{block}_kind"] = np.bytes_(pickled)
+    return folder / name
+
+
+def open_table(client: Client, path: str, run: bool = True, **params: Any) -> str:
+    source = component("hdf5_table", path=path, items=2, **params)
+    handle = client.create(dataset=objects_pb2.DatasetSpec(source=source))
+    if run:
+        client.run(handle)
+    return handle
+
+
+def test_a_vector_space(client: Client, objects: Objects) -> None:
+    info = objects.info(vector_atlas(client, n=4, vector_output=True))
+    assert (info.role, info.kind, info.total_epochs) == ("atlas", "vectors", 0)
+    for n in (0, 65, 2**31 - 1):
+        with Refused("invalid_input", "atlas.vectors.n", f"n is {n}"):
+            vector_atlas(client, n=n)
+
+
+@pytest.mark.usefixtures("real")
+def test_vectors_of_another_dimension_are_refused(client: Client, objects: Objects) -> None:
+    three, two = random_points(client, n=3, samples=20), vector_atlas(client, 2)
+    with Refused("invalid_input", "atlas.vectors.n", "[20, 1, 3]"):
+        vector_predictor(client, three, two)
+    with Refused("invalid_input", "atlas.vectors.n"):
+        vector_predictor(client, objects.dataset(), two)  # fields
+    good = vector_predictor(client, three, vector_atlas(client, 3))
+    with Refused("invalid_input", "atlas.vectors.n"):
+        client.create(
+            algebra=objects_pb2.AlgebraSpec(
+                solver=component("grassmann"), predictor=good, dataset=three, atlas=two, k=1, epochs=1
+            )
+        )
+    with Refused("invalid_input", "predictor.architecture.kind"):
+        vector_predictor(client, three, vector_atlas(client, 3), kind="wide")
+    answer = client.call("Predict", handle=good, samples=objects_pb2.SampleRange(start=3, count=5))
+    assert client.receive(answer.outputs).shape == (5, 1, 1)
+
+
+@pytest.mark.usefixtures("real")
+def test_the_number_of_generators_is_found_where_the_solver_can(client: Client) -> None:
+    dataset, atlas = random_points(client, n=2, samples=512), vector_atlas(client, 2)
+    circle = vector_predictor(client, dataset, atlas, "expression", expression="x1**2 + x2**2")
+    made = {"predictor": circle, "dataset": dataset, "atlas": atlas, "epochs": 1}
+    for kind in ("paper", "test_chain"):
+        with Refused("invalid_input", "algebra.k", "k is 0") as refused:
+            client.create(algebra=objects_pb2.AlgebraSpec(solver=component(kind), k=0, **made))
+        assert "grassmann" in refused.error.remedy
+    with Refused("invalid_input", "algebra.k", "5"):
+        client.create(algebra=objects_pb2.AlgebraSpec(solver=component("grassmann"), k=5, **made))
+    solver = component("grassmann", start="spectral", steps=0, batch_size=64, evaluation=64)
+    handle = client.create(algebra=objects_pb2.AlgebraSpec(solver=solver, k=0, **made))
+    client.run(handle)
+    answer = client.call("GetAlgebra", handle=handle)
+    generators = client.receive(answer.generators)
+    assert (generators.shape, answer.found, len(answer.spectrum)) == ((1, 2, 2), 1, 4)
+    assert (generators[0] + generators[0].T).abs().max() < 1e-3
+    # None at all: a tensor without entries travels too, and so does the snapshot.
+    bent = vector_predictor(client, dataset, atlas, "expression", expression="sin(x1) + cos(2.3*x2) + x1*x2")
+    spec = objects_pb2.AlgebraSpec(solver=solver, k=0, **{**made, "predictor": bent})
+    handle = client.create(algebra=spec)
+    client.run(handle)
+    answer = client.call("GetAlgebra", handle=handle)
+    assert (client.receive(answer.generators).shape, answer.found) == ((0, 2, 2), 0)
+    again = client.create(algebra=spec)
+    frozen = client.receive(client.call("GetSnapshot", handle=handle).snapshot)
+    client.call("RestoreSnapshot", handle=again, snapshot=client.send(frozen))
+    assert client.call("GetAlgebra", handle=again).verdict == answer.verdict
+
+
+def test_an_expression_that_is_refused_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictors, "make_predictor", local.make_predictor)
+    dataset, atlas = random_points(client, n=2, samples=8), vector_atlas(client, 2)
+    for text in ("x1.real", "", "9" * 400, "-" * 900 + "x1", "x1\n+x2"):
+        with Refused("invalid_input", "predictor.architecture.params.expression"):
+            vector_predictor(client, dataset, atlas, "expression", expression=text)
+
+
+@pytest.mark.usefixtures("real")
+def test_scores_on_a_test_file(limited: Callable[..., Client], tmp_path: Path) -> None:
+    table(tmp_path)
+    client = limited(data_root=tmp_path)
+    dataset, atlas = open_table(client, "t.h5"), vector_atlas(client, 4)
+    assert client.receive(client.call("ReadDataset", handle=dataset, count=3).inputs).shape == (3, 2, 4)
+    handle = vector_predictor(client, dataset, atlas, loss="cross_entropy", width=4)
+    scores = dict(client.call("ScorePredictor", handle=handle, dataset=dataset).scores)
+    assert {"accuracy", "accuracy_error", "auc", "auc_error", "rejection_30", "rejection_50"} <= set(scores)
+    # As computed from what the predictor answers.
+    answer = client.call("Predict", handle=handle, samples=objects_pb2.SampleRange(count=600))
+    right = client.receive(answer.outputs)[:, 0].argmax(1) == (torch.arange(600) % 3 == 0)
+    assert scores["accuracy"] == pytest.approx(float(right.double().mean()))
+    part = open_table(client, "t.h5", samples=10)
+    assert client.call("ScorePredictor", handle=handle, dataset=part).scores["accuracy"] == pytest.approx(
+        float(right[:10].double().mean())
+    )
+    with Refused("not_ready"):
+        client.call("ScorePredictor", handle=handle, dataset=open_table(client, "t.h5", run=False))
+    with Refused("not_found", "handle"):
+        client.call("ScorePredictor", handle="predictor-99", dataset=dataset)
+    with Refused("not_found", "dataset"):
+        client.call("ScorePredictor", handle=handle, dataset="dataset-99")
+    with Refused("invalid_input", "dataset"):
+        client.call("ScorePredictor", handle=handle, dataset=atlas)
+    with Refused("invalid_input", "atlas.vectors.n"):
+        other = open_table(client, "t.h5", components="E,PX")
+        client.call("ScorePredictor", handle=handle, dataset=other)
+    points = random_points(client, n=4, samples=10)
+    with Refused("invalid_input", "handle", "classifier"):
+        regression = vector_predictor(client, points, atlas)
+        client.call("ScorePredictor", handle=regression, dataset=points)
+
+
+def test_files_outside_the_data_root(limited: Callable[..., Client], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    table(tmp_path, "secret.h5")
+    table(root)
+    (root / "link.h5").symlink_to(tmp_path / "secret.h5")
+    client = limited(data_root=root)
+    for path in ("../secret.h5", str(tmp_path / "secret.h5"), "link.h5", "a\0b"):
+        with Refused("invalid_input", "dataset.source.params.path"):
+            open_table(client, path, run=False)
+    with Refused("invalid_input", "dataset.source.params.path", "there is no file"):
+        open_table(client, "none.h5", run=False)
+    relative, absolute = open_table(client, "t.h5"), open_table(client, str(root / "t.h5"))
+    first, second = (
+        client.receive(client.call("ReadDataset", handle=h, count=9).inputs) for h in (relative, absolute)
+    )
+    assert torch.equal(first, second)

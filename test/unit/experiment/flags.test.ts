@@ -99,6 +99,48 @@ describe("flags", () => {
     expect(flag("reuse_predictor").parse("file.pt")).to.equal("file.pt");
   });
 
+  it("may be a word or a number", () => {
+    const k = flagsOf(
+      z.object({
+        k: z
+          .union([z.literal("auto"), z.int().min(1).max(16)])
+          .default("auto")
+          .meta({ description: "Generators", placeholder: "auto|number" }),
+      }),
+    )[0]!;
+    expect(k.option.flags).to.equal("--k <auto|number>");
+    expect(k.option.description).to.equal("Generators (default: auto)");
+    expect(k.expected).to.equal("auto, or a whole number of at least 1 and at most 16");
+    expect(["auto", "1", "7", "16", "1e1"].map((text) => k.parse(text))).to.deep.equal([
+      "auto",
+      1,
+      7,
+      16,
+      10,
+    ]);
+    for (const text of ["0", "17", "2.5", "seven", "", "-1", "Auto", "true"])
+      expect(failure(() => k.parse(text)).message).to.match(
+        new RegExp(`^--k ${text}: expected auto, or a whole number of at least 1 and at most 16`),
+      );
+    expect(failure(() => k.parse("aut")).message).to.match(/ \(did you mean auto\?\)$/);
+  });
+
+  it("may be given by position, if their field says so", () => {
+    const [name, size] = flagsOf(
+      z.object({
+        name: z.enum(["d4", "lorentz"]).default("lorentz").meta({ description: "Which", positional: true }),
+        size: z.int().default(3),
+      }),
+    );
+    expect([name!.positional, size!.positional]).to.deep.equal([true, false]);
+    expect(name!.expected).to.equal("one of d4, lorentz");
+    expect(name!.parse("d4")).to.equal("d4");
+    expect(failure(() => name!.parse("lorenz")).message).to.equal(
+      "name lorenz: expected one of d4, lorentz (did you mean lorentz?)",
+    );
+    expect(flags.every((f) => !f.positional)).to.equal(true);
+  });
+
   it("suggest what was meant, and nothing for what was not", () => {
     expect(nearest("pdf", ["pde", "runs"])).to.equal("pde");
     expect(nearest("banana", ["pde", "runs"])).to.equal(undefined);

@@ -1,0 +1,146 @@
+/** `atlas probe …`: functions whose groups are known, and functions of one's own. */
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect } from "chai";
+import { Result } from "../../src/result.js";
+import { atlas, complaint } from "./atlas.js";
+
+describe("atlas probe", function () {
+  this.timeout(120_000);
+  let dir: string;
+  let where: { cwd: string; env: NodeJS.ProcessEnv };
+  let here: string[];
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-probe-"));
+    where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
+    const { stdout, stderr } = await atlas(["worker", "start", "--device=cpu", "--threads=1"], where);
+    here = ["--worker", /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr), "--fixed_seed"];
+  });
+  after(async () => {
+    await atlas(["worker", "stop"], where);
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  /** Its result; it must end with `code`. */
+  async function probe(args: string[], code = 0): Promise<Result> {
+    const done = await atlas(["probe", ...args, ...here, "--json"], where);
+    expect(done.code, done.stderr).to.equal(code);
+    return Result.parse(JSON.parse(done.stdout));
+  }
+  const names = ({ cosets }: Result) => cosets!.map(({ name }) => name).sort();
+
+  it("d4: the eight elements, each once, and no continuous symmetry", async () => {
+    const result = await probe(["d4"]);
+    expect(result).to.include({ experiment: "probe", task: "d4", asExpected: true });
+    expect(result.algebra!.found).to.equal(0);
+    const rounded = result.cosets!.map(({ matrix }) =>
+      matrix
+        .flat()
+        .map((x) => Math.round(x) + 0)
+        .join(" "),
+    );
+    expect(rounded.sort()).to.deep.equal(
+      ["-1 0 0 -1", "-1 0 0 1", "0 -1 -1 0", "0 -1 1 0", "0 1 -1 0", "0 1 1 0", "1 0 0 -1", "1 0 0 1"].sort(),
+    );
+    for (const { matrix } of result.cosets!)
+      for (const x of matrix.flat()) expect(x).to.be.closeTo(Math.round(x), 0.05);
+    expect(names(result)).to.deep.equal(
+      [
+        "identity",
+        "−I",
+        "rotation by 90°",
+        "rotation by 270°",
+        ...[0, 45, 90, 135].map((degrees) => `reflection across the line at ${degrees}°`),
+      ].sort(),
+    );
+    expect(result.predictor).to.include({ source: "abs(x) + abs(y)", loss: null });
+    expect(result.notes!.join()).to.match(/^as expected: /);
+  });
+
+  it("two_coset: identity and −I, with the identity component given", async () => {
+    const result = await probe(["two_coset"]);
+    expect(result.asExpected).to.equal(true);
+    expect(result).not.to.have.property("algebra");
+    expect(names(result)).to.deep.equal(["identity", "−I"]);
+  });
+
+  it("lorentz: so(1,3) and its four components", async () => {
+    const result = await probe(["lorentz"]);
+    expect(result.asExpected).to.equal(true);
+    expect(result.algebra!.identified.name).to.equal("so(1,3)");
+    expect(result.algebra!.identified.grassmannDistance).to.be.below(0.01);
+    expect(result.algebra!.invariantMetric!.cosine).to.be.above(0.9999);
+    expect(names(result)).to.deep.equal(["PT (−I)", "identity", "parity", "time reversal"]);
+  });
+
+  it("rotation: so(3) and a reflection", async () => {
+    const result = await probe(["rotation"]);
+    expect(result.asExpected).to.equal(true);
+    expect(result.algebra!.identified.name).to.equal("so(3)");
+    expect(names(result)).to.deep.equal(["identity", "reflection"]);
+  });
+
+  it("none: says that there is no symmetry, in words", async () => {
+    const { code, stdout, stderr } = await atlas(["probe", "none", ...here], where);
+    expect(code, stderr).to.equal(0);
+    expect(stdout).to.match(/^algebra no symmetry found: /m);
+    expect(stdout).to.match(/^cosets {2}identity$/m);
+    expect(stdout).to.match(/^note +as expected: /m);
+    const shown = await atlas(["show", "latest"], where);
+    expect(shown.stdout).to.contain("no symmetry found");
+  });
+
+  it("ends with 1 when it does not find what is there, and says so", async () => {
+    const result = await probe(["d4", "--candidates=1", "--keep=1"], 1);
+    expect(result.asExpected).to.equal(false);
+    expect(result.notes!.join()).to.match(/^NOT as expected, which is none with identity, /);
+  });
+
+  it("takes a function of one's own, with names for its coordinates, and expects nothing of it", async () => {
+    const result = await probe(["--expression", "p**2 + 3*q**2", "--coordinates", "p, q"]);
+    expect(result).to.include({ task: "expression" }).and.not.have.property("asExpected");
+    expect(result.algebra!.found).to.equal(1);
+    const [[[a, b], [c, d]]] = result.algebra!.generators as [[[number, number], [number, number]]];
+    for (const zero of [a, d, b + 3 * c]) expect(zero / Math.hypot(b, c)).to.be.closeTo(0, 0.01);
+    expect(names(result)).to.have.length(2);
+  });
+
+  it("refuses names and functions that it does not know, in one line, and leaves no run of them", async () => {
+    const runs = () => readdirSync(join(dir, "runs")).length;
+    const before = runs();
+    const cases: [args: string[], line: RegExp][] = [
+      [
+        ["nonsense"],
+        /^error: there is no probe "nonsense"; choose one of d4, two_coset, lorentz, rotation, /,
+      ],
+      [["lorentz", "d4"], /^error: too many arguments for 'probe'.* but got 2; see --help$/],
+      [["--expression", "x +"], /^error: 'x \+' is not an expression .*; expected: arithmetic$/],
+      [["--expression", "shuffle(x)"], /^error: 'shuffle\(x\)' is not known .*; expected: numbers, x, y, /],
+      [
+        ["--expression", "__import__('os').system('touch executed')"],
+        /^error: "__import__\('os'\).*" is not known .*; expected: numbers, x, y, /,
+      ],
+      [["--expression", "x*y", "--coordinates", "x"], /^error: 'y' is not known .*; expected: numbers, x, /],
+      [
+        ["--expression", "x", "--coordinates", "x,,y"],
+        /^error: 3 coordinates .*; expected: 3 different names/,
+      ],
+    ];
+    const work = async () => {
+      for (let next = cases.shift(); next; next = cases.shift())
+        expect(complaint(await atlas(["probe", ...next[0], ...here], where), 2)).to.match(next[1]);
+    };
+    await Promise.all([work(), work()]);
+    expect(runs()).to.equal(before);
+    expect(readdirSync(dir)).not.to.include("executed");
+  });
+
+  it("shows its argument and examples in the help", async () => {
+    const { code, stdout } = await atlas(["probe", "--help"], where);
+    expect(code).to.equal(0);
+    expect(stdout).to.match(/^Usage: atlas probe \[options\] \[name\]$/m);
+    expect(stdout).to.contain("One of d4, two_coset, lorentz, rotation, none").and.not.contain("--name");
+    expect(stdout).to.contain("atlas probe d4 --fixed-seed");
+  });
+});
