@@ -136,7 +136,8 @@ export default defineExperiment({
     findings.asExpected =
       name === expected.algebra &&
       (expected.cosets === undefined || expected.cosets.sort().join() === cosets.join());
-    const answer = `${expected.algebra}${expected.cosets ? ` with ${expected.cosets.join(", ")}` : ""}`;
+    const algebra = expected.algebra === "none" ? "no continuous symmetry" : expected.algebra;
+    const answer = `${algebra}${expected.cosets ? ` with ${expected.cosets.join(", ")}` : ""}`;
     findings.notes = [findings.asExpected ? `as expected: ${answer}` : `NOT as expected, which is ${answer}`];
     return findings;
   },

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import {
+  AtlasError,
   amount,
   type Context,
   defineExperiment,
@@ -110,7 +111,10 @@ export default defineExperiment({
       ["discover_cosets", "downstream_discovered"].includes(c.task) ? `--task ${c.task}` : undefined,
     );
     if (c.task === "downstream_discovered" && invariantMetric(givenBasis(identity)) === undefined)
-      throw new UsageError("that algebra keeps no metric to build a classifier from", "give another one");
+      throw new UsageError(
+        `the algebra ${typeof identity === "object" ? identity.source : ""} keeps no metric to build a classifier from`,
+        "give one that does, say so(1,3) or a run that found it",
+      );
     const sameKind = (other: Record<string, unknown>) =>
       other.predictor === c.predictor &&
       other.constituents === c.constituents &&
@@ -118,7 +122,7 @@ export default defineExperiment({
     return {
       ...c,
       // A path on this machine is kept whole, so that the run can be resumed from elsewhere; one on a worker's machine is its own affair.
-      data: existsSync(c.data) ? resolve(c.data) : c.data,
+      data: runs.localWorker || existsSync(c.data) ? resolve(c.data) : c.data,
       identity,
       reuse_predictor: c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind)),
     };
@@ -132,14 +136,20 @@ export default defineExperiment({
 });
 
 /** The jets of one file; the reference data set's layout. */
-function readJets(
+async function readJets(
   ctx: Context,
   c: Config,
   file: "train" | "val" | "test",
   samples = 0,
 ): Promise<RemoteObject> {
   const params = { path: join(c.data, `${file}.h5`), items: c.constituents, samples };
-  return ctx.dataset({ kind: "hdf5_table", params });
+  try {
+    return await ctx.dataset({ kind: "hdf5_table", params });
+  } catch (error) {
+    if (error instanceof AtlasError && error.message.includes("there is no file"))
+      error.remedy = `make it with: atlas data toptagging --generate 100000 --out ${c.data}; or give --data`;
+    throw error;
+  }
 }
 
 async function discover(

@@ -15,7 +15,7 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
   for (const { name, option, expected } of positional)
     command.argument(`[${name}]`, `${option.description}${expected === "text" ? "" : ` (${expected})`}`);
   for (const flag of experiment.flags) if (!flag.positional) command.addOption(flag.option);
-  if (experiment.presetNames.length > 0)
+  if (experiment.presetNames.length > 1)
     command.option(
       `--preset <${experiment.presetNames.join("|")}>`,
       "Values for the parameters that are not given",

@@ -32,6 +32,9 @@ interface Property {
   exclusiveMaximum?: number;
 }
 
+/** Choices that are longer are listed in the description, or the help could not be read. */
+const LONGEST_PLACEHOLDER = 50;
+
 /** One flag and the field it sets. */
 export interface Flag {
   field: string;
@@ -98,14 +101,19 @@ function acceptsOf(property: Property): Accepts {
 function makeFlag(field: string, property: Property, accepts: Accepts, schema: z.ZodType): Flag {
   const name = flagName(field);
   const expected = describe(accepts);
+  const choices = accepts.choices.join("|");
+  const long = choices.length > LONGEST_PLACEHOLDER && property.placeholder === undefined;
   const placeholder =
     property.placeholder ??
-    (accepts.choices.length > 0 ? accepts.choices.join("|") : accepts.number ? "number" : "text");
+    (long ? name : accepts.choices.length > 0 ? choices : accepts.number ? "number" : "text");
   const valued = accepts.text || accepts.number || accepts.choices.length > 0;
   const argument = !valued ? "" : accepts.boolean ? ` [${placeholder}]` : ` <${placeholder}>`;
   const shown =
     property.default === undefined || property.default === false ? "" : ` (default: ${property.default})`;
-  const option = new Option(`--${name}${argument}`, `${property.description ?? ""}${shown}`);
+  const option = new Option(
+    `--${name}${argument}`,
+    `${property.description ?? ""}${long ? `: ${accepts.choices.join(", ")}` : ""}${shown}`,
+  );
   const { positional = false } = property;
   const parse = (given: string | boolean): unknown => {
     const value = typeof given === "string" ? convert(given, accepts) : given;

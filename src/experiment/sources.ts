@@ -37,6 +37,8 @@ export class Runs {
     readonly dir: string,
     /** Name of the experiment that asks. */
     private readonly experiment: string,
+    /** Whether what computes is started here, and sees the same files. */
+    readonly localWorker = true,
   ) {}
 
   /**

@@ -1,6 +1,6 @@
 /** Stages that discovery goes through whatever the data: what experiments share. */
 import { z } from "zod";
-import { analyseAlgebra, analyseCosets } from "../algebra/index.js";
+import { analyseAlgebra, analyseCosets, namedAlgebras } from "../algebra/index.js";
 import { UsageError } from "../errors.js";
 import type { AlgebraResult, Findings } from "../result.js";
 import type { Component, RemoteObject } from "../worker/session.js";
@@ -43,8 +43,8 @@ export async function lookUpIdentity(
 ): Promise<string | Identity | undefined> {
   if (given === undefined && needed !== undefined)
     throw new UsageError(
-      `${needed} needs the identity component`,
-      "give --identity RUN, FILE or a name like so(2); or find both with --task discover",
+      `${needed} needs an algebra`,
+      `give --identity RUN, FILE or a name like ${namedAlgebras(n)[1]}${needed.includes("cosets") ? "; or find both with --task discover" : ""}`,
     );
   return typeof given === "string" ? runs.identity(given, n) : given;
 }

@@ -120,7 +120,7 @@ describe("bad input", function () {
       ],
       [
         ["pde", "--task", "discover_cosets"],
-        /^error: --task discover_cosets needs the identity component; give/,
+        /^error: --task discover_cosets needs an algebra; give/,
       ],
       [
         ["worker", "start", "--port", "70000"],

@@ -17,6 +17,8 @@ import { atlas, ROOT } from "./atlas.js";
 const FAST: Record<string, string[]> = {
   pde: ["--N", "32", "--epochs", "1", "--algebra-epochs", "1", "--candidates", "4", "--keep", "4"],
   "own-data": ["--epochs", "1"],
+  data: ["--generate", "60"],
+  toptagging: ["--N", "30", "--constituents", "4", "--epochs", "1", "--candidates", "4"],
 };
 
 const README = readFileSync(join(ROOT, "README.md"), "utf8");
@@ -25,7 +27,7 @@ const fenced = (language: string) =>
 const commands = fenced("sh").flatMap((block) => block.trim().split("\n"));
 
 describe("README", function () {
-  this.timeout(180_000); // experiments run
+  this.timeout(300_000); // experiments run, and what makes jets is installed
   let dir: string;
   let port: number;
   const env = () => ({ XDG_STATE_HOME: join(dir, "state") }); // a worker in the background that is ours alone

@@ -207,7 +207,7 @@ describe("atlas toptagging", function () {
     const of = (task: string, identity?: string) =>
       data("jets", `--task=${task}`, ...(identity === undefined ? [] : ["--identity", identity]));
     const cases: [args: string[], line: RegExp][] = [
-      [data("empty"), /^error: there is no file \S+\/empty\/train\.h5 .*; check the path/],
+      [data("empty"), /^error: there is no file \S+\/empty\/train\.h5 .*; make it with: atlas data toptagging /],
       [data("torn"), /^error: \S+\/torn\/train\.h5 is truncated .*; copy or make it again$/],
       [data("key"), /^error: \S+\/key\/train\.h5 has no table 'table'; there is jets /],
       [
@@ -232,15 +232,15 @@ describe("atlas toptagging", function () {
       [of("discover_cosets", "so(2)"), /^error: --identity so\(2\): no run "so\(2\)".*, so\(1,3\), /],
       [
         of("discover_cosets"),
-        /^error: --task discover_cosets needs the identity component; give --identity /,
+        /^error: --task discover_cosets needs an algebra; give --identity /,
       ],
       [
         of("downstream_discovered"),
-        /^error: --task downstream_discovered needs the identity component; give/,
+        /^error: --task downstream_discovered needs an algebra; give/,
       ],
       [
         of("downstream_discovered", "R scaling"),
-        /^error: that algebra keeps no metric to build a classifier from; give another one$/,
+        /^error: the algebra R scaling keeps no metric to build a classifier from; give one that does/,
       ],
       [
         data("jets", "--solver=paper", "--k=auto"),

@@ -117,7 +117,7 @@ class Task(Protocol):
     def batch(self, indices: Tensor, charts: Tensor | None = None) -> Batch: ...
 
     def response(self, indices: Tensor, directions: Tensor, step: float) -> Tensor:
-        """``d/dt [f(exp(tE)·x) − exp(tE)·f(x)]`` at t = 0, ``[D, B·C·entries]`` in float64, of samples ``indices [B]`` on all charts.
+        """``d/dt [f(exp(tE)·x) − exp(tE)·f(x)]`` at t = 0, ``[D, B·C, entries]`` in float64, of samples ``indices [B]`` on all charts.
 
         ``directions [D, n, n]``; by central differences of width ``step``. Zero for an exact symmetry.
         """
@@ -208,7 +208,9 @@ class SymmetryTask:
         def residual(g: Tensor) -> Tensor:
             g = g.expand(*x.shape[:2], -1, -1)
             moved = self._comparable(f(self._action.act_in(g, x), None), channels=2)
-            return (self._action.still_out(moved) - self._action.act_out(g, reference)).flatten()
+            return (
+                (self._action.still_out(moved) - self._action.act_out(g, reference)).flatten(2).flatten(0, 1)
+            )
 
         return torch.stack(
             [

@@ -11,6 +11,8 @@ from ..errors import InvalidInput
 
 ONE_SIDE = 0.99
 """Part of the samples that make a side."""
+FEWEST = 8
+"""Samples for each dimension that it takes to say so."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class VectorAction:
         Its normal is ``E[s sᵀ]⁻¹ E[s]``, the linear form that is nearest to 1 on the sums s, whatever the coordinates.
         """
         sums = x.double().sum(-2).flatten(0, -2)
+        if len(sums) < FEWEST * self.n:  # a plane with all of a few points on one side there always is
+            return torch.ones(len(g), dtype=torch.bool, device=x.device)
         normal = torch.linalg.pinv(sums.mT @ sums / len(sums)) @ sums.mean(0)
         before = (sums @ normal > 0).double().mean()
         after = (sums @ g.double().mT @ normal > 0).double().mean(-1)

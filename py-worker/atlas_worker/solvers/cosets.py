@@ -92,7 +92,10 @@ def settle(starts: Tensor, identity: Tensor) -> Tensor:
         (defect(g) + SMALL * g.square().mean((-2, -1))).sum().backward()
         adam.step()
     settled = normalised(free.detach()).to(starts)
-    fine = torch.isfinite(settled).flatten(1).all(1)
+    # A step may have jumped over det = 0: such a start stays what it was.
+    fine = torch.isfinite(settled).flatten(1).all(1) & (
+        torch.linalg.det(settled).sign() == torch.linalg.det(starts).sign()
+    )
     return torch.where(fine[:, None, None], settled, starts)
 
 
@@ -199,7 +202,7 @@ class CosetDescent(Descent):
         typical = self._measure(batches, normalised(self._random()[:TYPICAL]))[2].median()
         relative = distance / motion.clamp(min=float(typical)).clamp(min=1e-30)
         order = torch.argsort(loss).tolist()
-        covered = task.covers(batches[0], g)
+        covered = torch.stack([task.covers(b, g) for b in batches]).any(0)
         good = [i for i in order if float(relative[i]) <= p.threshold and bool(covered[i])]
         # Duplicates go first, and only then all but the best: a component that many starts fell into must not crowd out another.
         every, component = distinct(self._identity, g, good)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import lie
 from ..actions import Batch, Task
+from ..actions.base import EquivarianceErrors
 from .state import random_stream
 
 
@@ -54,10 +55,22 @@ def measure(task: Task, batches: list[Batch], directions: Tensor, scale: float, 
         per = []
         for d in directions:
             e = task.errors(batch, lie.expm(lie.combine(d[None], eta)))
-            per.append(torch.stack([t.mean() for t in (e.loss, e.distance, e.motion, e.resampling)]))
+            per.append(finite_means(e))
         rows.append(torch.stack(per))
     mean = torch.stack(rows).mean(0)
     return Directions(*mean.unbind(1))
+
+
+def finite_means(e: EquivarianceErrors) -> Tensor:
+    """Means of loss, distance, motion and resampling error, ``[4]``, over the samples for which they are finite."""
+    fields = torch.stack([e.loss, e.distance, e.motion, e.resampling]).flatten(1)
+    finite = torch.isfinite(fields).all(0)
+    if bool(finite.all()):
+        return fields.mean(1)
+    means: Tensor = (
+        fields[:, finite].mean(1) if bool(finite.any()) else fields.new_tensor([1.0, 1.0, 1.0, 0.0])
+    )
+    return means
 
 
 def relative_errors(along: Directions, typical_motion: float) -> Tensor:

@@ -1,7 +1,8 @@
 """Lie algebra in closed form: the directions of gl(n) along which a task's linearised equivariance error is least.
 
-``M_ab = E⟨r_a, r_b⟩`` with ``r_a = d/dt [f(exp(tE_a) x) − exp(tE_a) f(x)]`` at t = 0 over an orthonormal basis E of gl(n): its null
-space is the Lie algebra of the symmetries (for invariant tasks LieGG, Moskalev et al. 2022, whose polarisation matrix is the factor of M).
+``M_ab = E[⟨r_a, r_b⟩ / s] · E[s]``, ``s² = Σ_c ‖r_c‖²``, with ``r_a = d/dt [f(exp(tE_a) x) − exp(tE_a) f(x)]`` at t = 0 over an
+orthonormal basis E of gl(n). Each sample counts in proportion to how strongly the prediction reacts there, and not to its square: a
+function with heavy tails would else have the symmetries of its largest values. The null space of M is the Lie algebra of the symmetries (for invariant tasks LieGG, Moskalev et al. 2022, whose polarisation matrix is the factor of M).
 The *spectrum* are the square roots of its eigenvalues, so that their ratios are ratios of errors.
 """
 
@@ -54,13 +55,18 @@ def linearised_spectrum(task: Task, samples: int, seed: int) -> Spectrum:
     n = task.n
     basis = torch.eye(n * n, dtype=torch.float64).unflatten(1, (n, n))
     order = torch.randperm(task.samples, generator=random_stream(seed, 92))[:samples]
-    form, entries = torch.zeros(n * n, n * n, dtype=torch.float64), 0
+    form, size, used = torch.zeros(n * n, n * n, dtype=torch.float64), 0.0, 0
     for indices in order.split(AT_ONCE):
         r = task.response(indices, basis, STEP).cpu()
-        form += r @ r.T
-        entries += r.shape[1]
+        squares = r.square().sum((0, 2))
+        alive = torch.isfinite(squares) & (squares > 0)
+        r, squares = r[:, alive] / r.shape[2] ** 0.5, squares[alive] / r.shape[2]
+        unit = r / squares.pow(0.25)[:, None]
+        form += unit.flatten(1) @ unit.flatten(1).T
+        size, used = size + float(squares.sqrt().sum()), used + len(squares)
+    form *= size / max(used, 1) ** 2
     check_finite(form, "the linearised equivariance error")
-    values, vectors = torch.linalg.eigh(form / max(entries, 1))
+    values, vectors = torch.linalg.eigh(form)
     return Spectrum(vectors.T.unflatten(1, (n, n)).float(), values.clamp(min=0).sqrt())
 
 

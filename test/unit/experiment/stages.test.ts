@@ -127,7 +127,7 @@ describe("stages", () => {
     it("must be given where it is needed", async () => {
       const error = await rejection(lookUpIdentity(runs(), undefined, 4, "--task x"));
       expect(error).to.be.instanceOf(UsageError);
-      expect((error as UsageError).message).to.equal("--task x needs the identity component");
+      expect((error as UsageError).message).to.equal("--task x needs an algebra");
     });
 
     it("of another dimension is refused, even where it has no generators", async () => {
