@@ -60,7 +60,7 @@ describe("bad input", function () {
     refused([
       [
         ["pdee"],
-        /^error: unknown command or experiment "pdee" \(did you mean pde\?\); choose one of .*pde, run, /,
+        /^error: unknown command or experiment "pdee" \(did you mean pde\?\); choose one of .*pde, .*run, /,
       ],
       [["help", "shwo"], /^error: unknown command or experiment "shwo" \(did you mean show\?\); choose/],
       [["pde", "--tsk", "x"], /^error: unknown option '--tsk' \(Did you mean --task\?\); see --help$/],
@@ -118,10 +118,7 @@ describe("bad input", function () {
         ["pde", "--preset", "thorogh"],
         /^error: unknown preset "thorogh" \(did you mean thorough\?\); choose/,
       ],
-      [
-        ["pde", "--task", "discover_cosets"],
-        /^error: --task discover_cosets needs an algebra; give/,
-      ],
+      [["pde", "--task", "discover_cosets"], /^error: --task discover_cosets needs an algebra; give/],
       [
         ["worker", "start", "--port", "70000"],
         /^error: --port 70000: expected .* at most 65535; see --help$/,

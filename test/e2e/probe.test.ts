@@ -94,7 +94,9 @@ describe("atlas probe", function () {
   it("ends with 1 when it does not find what is there, and says so", async () => {
     const result = await probe(["d4", "--candidates=1", "--keep=1"], 1);
     expect(result.asExpected).to.equal(false);
-    expect(result.notes!.join()).to.match(/^NOT as expected, which is none with identity, /);
+    expect(result.notes!.join()).to.match(
+      /^NOT as expected, which is no continuous symmetry with identity, /,
+    );
   });
 
   it("takes a function of one's own, with names for its coordinates, and expects nothing of it", async () => {

@@ -207,7 +207,10 @@ describe("atlas toptagging", function () {
     const of = (task: string, identity?: string) =>
       data("jets", `--task=${task}`, ...(identity === undefined ? [] : ["--identity", identity]));
     const cases: [args: string[], line: RegExp][] = [
-      [data("empty"), /^error: there is no file \S+\/empty\/train\.h5 .*; make it with: atlas data toptagging /],
+      [
+        data("empty"),
+        /^error: there is no file \S+\/empty\/train\.h5 .*; make it with: atlas data toptagging /,
+      ],
       [data("torn"), /^error: \S+\/torn\/train\.h5 is truncated .*; copy or make it again$/],
       [data("key"), /^error: \S+\/key\/train\.h5 has no table 'table'; there is jets /],
       [
@@ -230,14 +233,8 @@ describe("atlas toptagging", function () {
         /^error: --identity plane\.npy: its matrices are 2x2; give a basis of shape \[k, 4, 4\]$/,
       ],
       [of("discover_cosets", "so(2)"), /^error: --identity so\(2\): no run "so\(2\)".*, so\(1,3\), /],
-      [
-        of("discover_cosets"),
-        /^error: --task discover_cosets needs an algebra; give --identity /,
-      ],
-      [
-        of("downstream_discovered"),
-        /^error: --task downstream_discovered needs an algebra; give/,
-      ],
+      [of("discover_cosets"), /^error: --task discover_cosets needs an algebra; give --identity /],
+      [of("downstream_discovered"), /^error: --task downstream_discovered needs an algebra; give/],
       [
         of("downstream_discovered", "R scaling"),
         /^error: the algebra R scaling keeps no metric to build a classifier from; give one that does/,
