@@ -1,5 +1,6 @@
 /** The commands of run.mjs: set up what each needs, then do it. */
-import { chmod, rm } from "node:fs/promises";
+import { chmod, mkdtemp, open, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { foreground, ROOT, SetupFailure, WORKER } from "./common.mjs";
@@ -54,9 +55,10 @@ async function setUpNode() {
   await ensureNodeStubs(onProgress);
 }
 
-async function setUp({ dev = false } = {}) {
+/** @param {{dev?: boolean, extras?: string[]}} [options] */
+async function setUp({ dev = false, extras = [] } = {}) {
   await setUpNode();
-  return ensurePython({ dev, onProgress });
+  return ensurePython({ dev, extras, onProgress });
 }
 
 /** @param {readonly string[]} args */
@@ -74,11 +76,25 @@ async function typescript(file, args) {
   await import(pathToFileURL(path).href);
 }
 
-/** Both test runners, whatever the first one finds. @param {readonly string[]} args for mocha */
+/**
+ * Both test runners, whatever the other one finds: pytest in what mocha, which mostly waits for processes, leaves of the processors; what it says
+ * comes after.
+ *
+ * @param {readonly string[]} args for mocha
+ */
 async function test(args) {
-  const python = await setUp({ dev: true });
-  const mocha = await foreground(process.execPath, [program("mocha"), ...args]);
-  const pytest = await foreground(python, ["-m", "pytest"], { cwd: WORKER });
+  const python = await setUp({ dev: true, extras: ["jets"] }); // which tests would install, in their own time
+  const folder = await mkdtemp(join(tmpdir(), "atlas-test-"));
+  const file = await open(join(folder, "pytest.txt"), "w");
+  const aside = { cwd: WORKER, output: file.fd, niceness: 10, env: { ...process.env, OMP_NUM_THREADS: "1" } };
+  const both = [
+    foreground(process.execPath, [program("mocha"), ...args]),
+    foreground(python, ["-m", "pytest"], aside),
+  ];
+  const [mocha, pytest] = await Promise.all(both);
+  await file.close();
+  process.stdout.write(await readFile(join(folder, "pytest.txt"), "utf8"));
+  await rm(folder, { recursive: true, force: true });
   return mocha === 130 || pytest === 130 ? 130 : mocha === 0 && pytest === 0 ? 0 : 1;
 }
 

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { link, mkdir, rename, rm, unlink, writeFile } from "node:fs/promises";
-import { hostname } from "node:os";
+import { hostname, setPriority } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -72,12 +72,15 @@ export function execute(command, args, { cwd, env, onLine, onPid } = {}) {
  *
  * @param {string} command
  * @param {readonly string[]} args
- * @param {{cwd?: string, env?: NodeJS.ProcessEnv}} [options]
+ * @param {{cwd?: string, env?: NodeJS.ProcessEnv, output?: number, niceness?: number}} [options] output: a file descriptor for all it prints,
+ *   instead of ours; niceness: 1 to 19, for what may wait
  * @returns {Promise<number>}
  */
-export function foreground(command, args, { cwd = ROOT, env } = {}) {
+export function foreground(command, args, { cwd = ROOT, env, output, niceness } = {}) {
   return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd, env: env ?? process.env, stdio: "inherit" });
+    const stdio = output === undefined ? "inherit" : [/** @type {const} */ ("ignore"), output, output];
+    const child = spawn(command, args, { cwd, env: env ?? process.env, stdio });
+    if (niceness !== undefined && child.pid !== undefined) setPriority(child.pid, niceness);
     const ignore = () => {}; // the terminal signals the whole group; we wait for the child to end
     const forward = () => void child.kill("SIGTERM");
     process.on("SIGINT", ignore).on("SIGTERM", forward);

@@ -12,7 +12,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
-import { atlas, complaint, ends, json, start, workersOf } from "./atlas.js";
+import { atlas, complaint, ends, json, start, until, workersOf } from "./atlas.js";
 
 const COMMON = ["--atlas", "2", "--N", "8", "--fixed_seed", "--device", "cpu", "--threads", "1"];
 /** Seconds long, with an epoch many times a second. */
@@ -86,6 +86,9 @@ describe("resuming a run", function () {
     it(`after kill -9 of the worker, once ${stage.source.replaceAll(/[^\w/]+/g, " ").trim()} is done (${kind})`, async () => {
       const { runs, process } = begin([...args]);
       await process.says(stage);
+      // Epochs may follow one another faster than their checkpoints can be fetched; one has to be there.
+      const events = join(only(runs), "events.jsonl");
+      await until(() => readFileSync(events, "utf8").includes('"checkpoint"'), "a checkpoint");
       const [worker, ...others] = workersOf(process.pid);
       expect(others).to.deep.equal([]);
       globalThis.process.kill(worker!, "SIGKILL");
