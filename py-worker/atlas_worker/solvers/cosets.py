@@ -153,7 +153,7 @@ class CosetDescent(Descent):
 
         Near a symmetry C the error of ``exp(tE) C`` grows with t as that of ``exp(tE)`` does, so these serve for all candidates.
         """
-        spectrum = linearised_spectrum(self._task, SPECTRUM, self._seed)
+        spectrum = linearised_spectrum(self._task, SPECTRUM, self._seed, weighted=False)
         lengths = (CHANGE / spectrum.errors.clamp(min=1e-12)).clamp(max=LONGEST)
         steps: Tensor = lengths[:, None, None].to(spectrum.directions) * spectrum.directions
         return steps

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..actions import Task
+from ..errors import Diverged
 from .state import check_finite, random_stream
 
 STEP = 1e-5
@@ -24,6 +25,9 @@ FLOOR = 1e-3
 
 AT_ONCE = 256
 """Samples at a time."""
+
+LOST = 0.1
+"""Part of the samples that may be without a finite prediction."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,33 @@ class Spectrum:
 
 
 @torch.no_grad()
-def linearised_spectrum(task: Task, samples: int, seed: int) -> Spectrum:
-    """Of ``samples`` of the task's data on all charts."""
+def linearised_spectrum(task: Task, samples: int, seed: int, *, weighted: bool = True) -> Spectrum:
+    """Of ``samples`` of the task's data on all charts; ``weighted`` False: the plain root mean square, ``M_ab = E⟨r_a, r_b⟩``.
+
+    Raises ``Diverged`` when the prediction is not finite on more than a tenth of them.
+    """
     task.refresh()
     n = task.n
     basis = torch.eye(n * n, dtype=torch.float64).unflatten(1, (n, n))
     order = torch.randperm(task.samples, generator=random_stream(seed, 92))[:samples]
     form, size, used = torch.zeros(n * n, n * n, dtype=torch.float64), 0.0, 0
+    lost = 0
     for indices in order.split(AT_ONCE):
         r = task.response(indices, basis, STEP).cpu()
         squares = r.square().sum((0, 2))
-        alive = torch.isfinite(squares) & (squares > 0)
+        finite = torch.isfinite(squares)
+        lost += int((~finite).sum())
+        alive = finite & (squares > 0) if weighted else finite
         r, squares = r[:, alive] / r.shape[2] ** 0.5, squares[alive] / r.shape[2]
-        unit = r / squares.pow(0.25)[:, None]
+        weight = squares.sqrt() if weighted else torch.ones_like(squares)
+        unit = r / weight.sqrt()[:, None]
         form += unit.flatten(1) @ unit.flatten(1).T
-        size, used = size + float(squares.sqrt().sum()), used + len(squares)
+        size, used = size + float(weight.sum()), used + len(squares)
+    if lost > LOST * (lost + used):
+        raise Diverged(
+            f"the prediction is not finite for {lost} of {lost + used} samples",
+            remedy="look at it where it is defined, or change the function",
+        )
     form *= size / max(used, 1) ** 2
     check_finite(form, "the linearised equivariance error")
     values, vectors = torch.linalg.eigh(form)

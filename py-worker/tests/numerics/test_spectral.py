@@ -110,7 +110,7 @@ def test_errors_are_the_linearised_errors_along_the_directions() -> None:
     """Against finite but small matrices, applied by hand."""
     f, t = random_network(3, 2), 1e-4
     task = task_of(f, 2, samples=200)
-    spectrum = linearised_spectrum(task, 200, 0)
+    spectrum = linearised_spectrum(task, 200, 0, weighted=False)
     x = task.batch(torch.arange(200)).x[:, 0, 0].double()
     for e, error in zip(spectrum.directions.double(), spectrum.errors, strict=True):
         moved = (f(x @ torch.matrix_exp(t * e).T) - f(x)) / t
