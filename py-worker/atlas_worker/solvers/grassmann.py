@@ -47,7 +47,6 @@ class GrassmannParams:
     start: Literal["random", "spectral"] = param(
         "random", "From random frames, or from the linearised error's least directions (one start)"
     )
-    spectrum: int = param(0, "Samples of the linearised spectrum; 0 for 1024", minimum=0)
     standard_basis: bool = param(
         False, "Report a sparse basis of the same span, disjoint where that is possible"
     )
@@ -162,7 +161,7 @@ class GrassmannSolver(Descent):
     def _linearised(self) -> Spectrum:
         """Of the predictor as it was first looked at; computed once, and again after a resume."""
         if self._spectrum is None:
-            self._spectrum = linearised_spectrum(self._task, self._p.spectrum or SPECTRUM, self._seed)
+            self._spectrum = linearised_spectrum(self._task, SPECTRUM, self._seed)
         return self._spectrum
 
     def _count(self) -> tuple[int, str]:

@@ -87,8 +87,8 @@ def linearised_spectrum(task: Task, samples: int, seed: int, *, weighted: bool =
 
 
 def gaps(spectrum: Spectrum) -> Tensor:
-    """``[n² + 1]``: entry k is by what factor the error grows from the k-th to the next direction, as if the 0th were ``typical·FLOOR``
-    only for k > 0; the first entry, for no symmetry at all, and the last, for gl(n), are 1."""
+    """``[n² + 1]``: entry k is by what factor the error grows from the k-th direction to the next. The first, for no symmetry at
+    all, and the last, for gl(n), are 1."""
     errors = spectrum.errors.clamp(min=max(spectrum.typical, 1e-300) * FLOOR)
     ratios = errors[1:] / errors[:-1]
     one = torch.ones(1, dtype=ratios.dtype)
