@@ -188,7 +188,7 @@ def test_counting(errors: tuple[float, ...], relative: tuple[float, ...], k: int
 
 def auto(task: SymmetryTask, seed: int = 0, epochs: int = 1, **params: Any) -> GrassmannSolver:
     """k = 0: the number of generators is to be found."""
-    recipe = {"steps": 0, "start": "spectral", "batch_size": 64, "evaluation": 64, "spectrum": 256, **params}
+    recipe = {"steps": 0, "start": "spectral", "batch_size": 64, "evaluation": 64, **params}
     return GrassmannSolver(GrassmannParams(**recipe), task=task, k=0, epochs=epochs, seed=seed)
 
 
