@@ -20,6 +20,8 @@ interface Probe {
   expected: { algebra: string; cosets?: string[] };
   candidates?: number;
   keep?: number;
+  /** Relative error up to which a candidate counts as a symmetry, where it need not be as large as a trained predictor's. */
+  threshold?: number;
 }
 
 const SPACETIME = ["t", "x", "y", "z"];
@@ -37,6 +39,7 @@ const PROBES: Record<string, Probe> = {
     },
     candidates: 256,
     keep: 128,
+    threshold: 0.05, // the function is exact: what errs more is a candidate on its way
   },
   two_coset: {
     expression: "atan((y + 0.1) / x)",
@@ -127,7 +130,7 @@ export default defineExperiment({
       findings.algebra = await discoverAlgebra(ctx, task, { solver, k: 0, epochs: 1 });
       identity = symmetries(findings.algebra);
     }
-    const params = { ...sampling, candidates: c.candidates, keep: c.keep };
+    const params = { ...sampling, candidates: c.candidates, keep: c.keep, threshold: probe.threshold ?? 0.2 };
     Object.assign(findings, await discoverCosets(ctx, task, { params, identity, epochs: c.coset_epochs }));
     if (c.expression !== undefined) return findings;
 

@@ -99,6 +99,15 @@ def settle(starts: Tensor, identity: Tensor) -> Tensor:
     return torch.where(fine[:, None, None], settled, starts)
 
 
+def least(losses: Tensor) -> Tensor:
+    """The smallest of those that are numbers.
+
+    >>> least(torch.tensor([2.0, torch.nan, 1.0]))
+    tensor(1.)
+    """
+    return losses.nan_to_num(nan=math.inf).min()
+
+
 def distinct(identity: Tensor, matrices: Tensor, ranked: list[int]) -> tuple[list[int], dict[int, int]]:
     """Of the ``matrices`` whose indices are ``ranked``, best first: the first of each component, and every one's component."""
     kept: list[int] = []
@@ -166,6 +175,15 @@ class CosetDescent(Descent):
         n = self._task.n
         return torch.randn(self._p.candidates, n, n, generator=random_stream(self._seed, 0))
 
+    def _step(self, objective: Tensor) -> None:
+        """A candidate that moves the data to where the predictor overflows stays where it is; the others know nothing of it."""
+        self._adam.zero_grad()
+        objective.backward()
+        gradient = self._free.grad
+        assert gradient is not None
+        gradient[~gradient.isfinite().flatten(1).all(1)] = 0
+        self._adam.step()
+
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """``steps`` steps of Adam on every candidate; returns the best one's ``loss`` over the last ten."""
         p, task = self._p, self._task
@@ -179,12 +197,14 @@ class CosetDescent(Descent):
             batch = draw_batch(task, generator, p.batch_size, p.charts)
             g = self._matrices(self._free)[:, None, None].expand(-1, *batch.shape, -1, -1)
             loss = task.loss(batch, g).flatten(1).mean(1)
+            if not loss.isfinite().any():
+                check_finite(loss.detach(), "the loss of every candidate")
             self._step(loss.sum())
             recent = [*recent[-9:], loss.detach()]
-            on_step(i + 1, p.steps, {"loss": float(loss.detach().min())} if i % 4 == 0 else {})
+            on_step(i + 1, p.steps, {"loss": float(least(loss.detach()))} if i % 4 == 0 else {})
         check_finite(self._free.detach(), "a candidate")
         self._epoch += 1
-        return {"loss": float(torch.stack(recent).mean(0).min())}
+        return {"loss": float(least(torch.stack(recent).mean(0)))}
 
     @torch.no_grad()
     def report(self) -> CosetReport:
@@ -201,7 +221,7 @@ class CosetDescent(Descent):
         loss, distance, motion, resampling = self._measure(batches, g)
         typical = self._measure(batches, normalised(self._random()[:TYPICAL]))[2].median()
         relative = distance / motion.clamp(min=float(typical)).clamp(min=1e-30)
-        order = torch.argsort(loss).tolist()
+        order = [i for i in torch.argsort(loss).tolist() if loss[i].isfinite()]
         covered = torch.stack([task.covers(b, g) for b in batches]).any(0)
         good = [i for i in order if float(relative[i]) <= p.threshold and bool(covered[i])]
         # Duplicates go first, and only then all but the best: a component that many starts fell into must not crowd out another.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from atlas_worker.actions import SymmetryTask
-from atlas_worker.errors import InvalidInput
+from atlas_worker.errors import Diverged, InvalidInput
 from atlas_worker.roles import CosetReport
 from atlas_worker.solvers.components import compare
 from atlas_worker.solvers.cosets import CosetDescent, CosetParams, normalised
@@ -169,3 +169,22 @@ def test_state_of_another_solver_is_refused() -> None:
     for state in ((tensors, {**facts, "kind": "paper"}), ({}, facts), ({"free": tensors["free"][:2]}, facts)):
         with pytest.raises(InvalidInput):
             solver().load_state(*state)
+
+
+def test_a_candidate_that_overflows_does_not_end_the_search_of_the_others() -> None:
+    def steep(
+        x: Tensor,
+    ) -> Tensor:  # infinite in float32 beyond |x| = 1: where a candidate that stretches goes
+        return (88.7 * x[..., :1].square().sum(-1, keepdim=True)).exp() + x[..., 1:].square().sum(
+            -1, keepdim=True
+        )
+
+    report = find(point_task(lambda x: steep(x / 4)), EMPTY, candidates=64, keep=8)
+    assert all(math.isfinite(c.loss) for c in report.candidates)
+    assert 0 < len(report.candidates) < 64  # some are lost, so the test sees what it is about
+    assert len(report.matrices)
+
+
+def test_when_every_candidate_overflows_the_search_stops() -> None:
+    with pytest.raises(Diverged):
+        find(point_task(lambda x: (x * 1e30).square().sum(-1, keepdim=True)), EMPTY, candidates=4, keep=2)
