@@ -99,8 +99,12 @@ class LocalPredictor(Trainable, Protocol):
         """``[B, C, channels, s, s] -> [B, C, out, s, s]``, or ``[B, 1, m, n] -> [B, 1, out]``; evaluation mode, no gradients. Raises ``InvalidInput`` for another shape."""
         ...
 
-    def crops(self, indices: Tensor) -> Tensor:
-        """What :meth:`predict` takes, of samples ``indices [B]`` of the predictor's own dataset."""
+    def crops(self, indices: Tensor, dataset: Dataset) -> Tensor:
+        """What :meth:`predict` takes, of samples ``indices [B]`` of a dataset of the same kind."""
+        ...
+
+    def on_lattice(self, outputs: Tensor, dataset: Dataset) -> Tensor:
+        """What :meth:`predict` gives, in its places on the dataset's lattice: ``[B, out, H, W]``, NaN where there is no chart."""
         ...
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:

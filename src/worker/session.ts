@@ -54,6 +54,15 @@ export interface PlanarAtlasOptions {
   margin: number;
 }
 
+/** Square charts of one size on a sphere whose fields are on an equirectangular lattice; radii in pixels, of which the equator is one row. */
+export interface SphereAtlasOptions {
+  /** Centres, in degrees; the lattice's first row is the northernmost, its first column at longitude 0. */
+  charts: readonly { latitude: number; longitude: number }[];
+  rIn: number;
+  rOut: number;
+  margin: number;
+}
+
 /** All of R^n as one chart, for a global symmetry: a sample is a set of vectors, and a matrix acts on each. */
 export interface VectorSpaceOptions {
   n: number;
@@ -61,7 +70,7 @@ export interface VectorSpaceOptions {
   vectorOutput?: boolean;
 }
 
-export type AtlasOptions = PlanarAtlasOptions | VectorSpaceOptions;
+export type AtlasOptions = PlanarAtlasOptions | SphereAtlasOptions | VectorSpaceOptions;
 
 export interface PredictorOptions {
   architecture: Component;
@@ -203,8 +212,12 @@ export class Session {
         atlas: { manifold: { $case: "vectors", vectors: { n, vectorOutput } } },
       });
     }
-    const { charts, rIn, rOut, margin } = options;
-    const planar = { charts: [...charts], rIn, rOut, margin };
+    const { rIn, rOut, margin } = options;
+    if (isSpherical(options)) {
+      const sphere = { charts: [...options.charts], rIn, rOut, margin };
+      return this.create({ $case: "atlas", atlas: { manifold: { $case: "sphere", sphere } } });
+    }
+    const planar = { charts: [...options.charts], rIn, rOut, margin };
     return this.create({ $case: "atlas", atlas: { manifold: { $case: "planar", planar } } });
   }
 
@@ -423,16 +436,22 @@ export class Session {
   /**
    * A predictor's output on every chart, [batch, charts, channels, size, size].
    *
-   * @param input crops of the same shape as the output, or samples of the predictor's own dataset
+   * @param input crops of the same shape as the output, or samples of the predictor's own dataset or of another of the same shape
+   * @param options.onLattice put the charts' outputs in their places: [batch, channels, height, width], NaN where there is no chart
    */
-  async predict(object: RemoteObject, input: Tensor | { start: number; count: number }): Promise<Tensor> {
+  async predict(
+    object: RemoteObject,
+    input: Tensor | { start: number; count: number; dataset?: RemoteObject },
+    { onLattice = false }: { onLattice?: boolean } = {},
+  ): Promise<Tensor> {
     const request = {
       sessionId: this.id,
       handle: object.handle,
+      onLattice,
       input:
         input instanceof Tensor
           ? { $case: "crops" as const, crops: await this.send(input) }
-          : { $case: "samples" as const, samples: input },
+          : { $case: "samples" as const, samples: { ...input, dataset: input.dataset?.handle ?? "" } },
     };
     return this.fetch((await this.call(ObjectServiceService.predict, request, LONG)).outputs);
   }
@@ -518,6 +537,13 @@ export class Session {
 
 function remoteObject({ handle, role, kind, epoch, totalEpochs, facts = {} }: ObjectInfo): RemoteObject {
   return { handle, role, kind, epoch, totalEpochs, facts };
+}
+
+/** Whether charts are on a sphere. */
+export function isSpherical(
+  atlas: Pick<PlanarAtlasOptions | SphereAtlasOptions, "charts">,
+): atlas is Pick<SphereAtlasOptions, "charts"> & typeof atlas {
+  return atlas.charts.some((chart) => "latitude" in chart);
 }
 
 function solverSpec({ solver, predictor, dataset, atlas, epochs, seed }: SolverOptions) {

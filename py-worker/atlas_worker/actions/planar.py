@@ -1,4 +1,4 @@
-"""GL(2) acting on square windows of planar fields, charts of a ``PlanarAtlas``."""
+"""GL(2) acting on square windows of fields, charts of a ``FieldAtlas``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ..fields.atlas import PlanarAtlas
+from ..fields.atlas import FieldAtlas
 from ..fields.resample import Interpolation, crop, transform
 
 Representation = Callable[[Tensor], Tensor]
@@ -68,31 +68,27 @@ class FieldInputs:
     """``Inputs`` cut from ``fields [N, ch, H, W]`` on the device, one crop of radius ``r_in + reach + margin`` per sample and chart.
 
     ``reach``: pixels beyond ``r_in`` that the predictor reads; ``margin``: those that the resampler may read further out (default:
-    the atlas's). Pixels beyond the lattice repeat its border. Raises ``InvalidInput`` when the atlas does not fit the lattice.
+    the atlas's). Raises ``InvalidInput`` when the atlas does not fit the lattice.
     """
 
-    def __init__(self, fields: Tensor, atlas: PlanarAtlas, reach: int = 0, margin: int | None = None) -> None:
+    def __init__(self, fields: Tensor, atlas: FieldAtlas, reach: int = 0, margin: int | None = None) -> None:
         if fields.dim() != 4:
             raise InvalidInput(f"fields have shape {list(fields.shape)}", "fields", "[N, channels, H, W]")
-        height, width = fields.shape[-2:]
         atlas.check(fields.shape)
         self._fields = fields
         radius = atlas.r_in + reach + (atlas.margin if margin is None else margin)
-        offsets = torch.arange(-radius, radius + 1, device=fields.device)
-        centres = torch.tensor([(c.row, c.col) for c in atlas.charts], device=fields.device)
-        self._rows = (centres[:, :1] + offsets).clamp_(0, height - 1)
-        self._cols = (centres[:, 1:] + offsets).clamp_(0, width - 1)
+        self._pixels = atlas.pixels(fields.shape, radius).to(fields.device)
 
     def __len__(self) -> int:
         return self._fields.shape[0]
 
     @property
     def charts(self) -> int:
-        return self._rows.shape[0]
+        return self._pixels.shape[0]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.charts, self._fields.shape[1], self._rows.shape[1], self._cols.shape[1]
+        return self.charts, self._fields.shape[1], *self._pixels.shape[1:]
 
     @property
     def device(self) -> torch.device:
@@ -101,8 +97,5 @@ class FieldInputs:
     def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
         """``[B, C, ch, s, s]`` with ``s = 2 (r_in + reach + margin) + 1``; one gather, whatever B and C."""
         device = self._fields.device
-        rows, cols = self._rows, self._cols
-        if charts is not None:
-            rows, cols = rows[charts.to(device)], cols[charts.to(device)]
-        picked = self._fields[indices.to(device)]
-        return picked[:, :, rows[:, :, None], cols[:, None, :]].transpose(1, 2)
+        pixels = self._pixels if charts is None else self._pixels[charts.to(device)]
+        return self._fields[indices.to(device)].flatten(2)[:, :, pixels].transpose(1, 2)

@@ -14,9 +14,11 @@ from torch.nn import functional
 
 from ..actions import (
     Atlas,
+    Inputs,
     LossKind,
     Predictor,
     SymmetryTask,
+    VectorSpace,
     action_on,
     compared_radius,
     inputs_on,
@@ -151,25 +153,35 @@ class FittedPredictor:
         with torch.no_grad():
             return self.freeze()(crops, None)
 
-    def crops(self, indices: Tensor) -> Tensor:
-        """What :meth:`predict` takes, of samples of the predictor's own dataset."""
-        return self._x.draw(indices, None)
+    def crops(self, indices: Tensor, dataset: Dataset) -> Tensor:
+        """What :meth:`predict` takes, of samples ``indices [B]`` of a dataset of the same kind."""
+        return self._inputs(dataset).draw(indices, None)
+
+    def on_lattice(self, outputs: Tensor, dataset: Dataset) -> Tensor:
+        """``[B, C, out, s, s] -> [B, out, H, W]``: every pixel as its nearest chart has it, NaN where there is none."""
+        atlas = self.atlas
+        if isinstance(atlas, VectorSpace) or outputs.dim() != 5:
+            raise InvalidInput("only fields have a lattice", "on_lattice", "false", "leave it out")
+        places = atlas.places(dataset.inputs.shape).to(outputs.device)
+        flat = outputs.transpose(1, 2).flatten(2)[:, :, places.clamp(min=0)]
+        return flat.masked_fill(places < 0, torch.nan)
+
+    def _inputs(self, dataset: Dataset) -> Inputs:
+        """The samples of any dataset of the same kind, by charts."""
+        self.atlas.check(dataset.inputs.shape)
+        return inputs_on(self.atlas, dataset.inputs, self.reach, margin=0)
 
     def logits(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> Tensor:
-        """A classifier's outputs ``[N, classes]`` for the samples of any dataset of the same kind; ``check`` may raise between batches."""
-        atlas = self.atlas
-        if self._p.loss != "cross_entropy" or manifold_of(atlas) != "vectors":
-            raise InvalidInput(
-                "only a classifier of sets of vectors has scores",
-                "handle",
-                "training with loss cross_entropy",
-            )
-        atlas.check(dataset.inputs.shape)
-        x = inputs_on(atlas, dataset.inputs, self.reach, margin=0)
+        """A classifier's outputs for the samples of any dataset of the same kind: ``[N, classes]``, or ``[N, classes, H, W]`` of fields,
+        NaN where there is no chart. ``check`` may raise between batches."""
+        if self._p.loss != "cross_entropy":
+            raise InvalidInput("only a classifier has scores", "handle", "training with loss cross_entropy")
+        x = self._inputs(dataset)
         batches = []
         for indices in torch.arange(len(x)).split(SCORED_AT_ONCE):
             check()
-            batches.append(self.predict(x.draw(indices, None))[:, 0])
+            outputs = self.predict(x.draw(indices, None))
+            batches.append(outputs[:, 0] if outputs.dim() == 3 else self.on_lattice(outputs, dataset))
         return torch.cat(batches)
 
     def freeze(self, radius: int | None = None, dtype: torch.dtype = torch.float32) -> Predictor:

@@ -17,7 +17,8 @@ from torch import Tensor
 from atlas_worker import registry
 from atlas_worker.actions import Atlas, VectorSpace
 from atlas_worker.errors import Cancelled, InvalidInput, NotReady
-from atlas_worker.fields.atlas import Chart, PlanarAtlas
+from atlas_worker.fields.atlas import Chart, PlanarAtlas, check_radii
+from atlas_worker.fields.sphere import SphereAtlas, SphereChart
 from atlas_worker.gen.atlas.v1 import objects_pb2
 from atlas_worker.roles import AlgebraReport, CosetReport
 from atlas_worker.scores import classifier_scores
@@ -177,19 +178,26 @@ class ObjectService:
                     )
             case None:
                 raise InvalidInput("neither crops nor samples are set", "input", "crops or samples")
+        other = request.samples.dataset
+        dataset = (session.find(other, "samples.dataset", "dataset") if other else entry.uses[0]).value
 
         def predict() -> objects_pb2.PredictResponse:
             _check_whole(entry)
             if crops is None:
-                dataset = entry.uses[0].value
                 every = _samples(dataset.inputs, request.samples.start, request.samples.count, "samples")
             else:
                 every = slice(0, len(crops))
             count, outputs = every.stop - every.start, list[Tensor]()
             for start in range(every.start, every.stop, _PREDICT_BATCH):
                 stop = min(start + _PREDICT_BATCH, every.stop)
-                x = entry.value.crops(torch.arange(start, stop)) if crops is None else crops[start:stop]
+                x = (
+                    entry.value.crops(torch.arange(start, stop), dataset)
+                    if crops is None
+                    else crops[start:stop]
+                )
                 output = entry.value.predict(x.to(session.device, torch.float32))
+                if request.on_lattice:
+                    output = entry.value.on_lattice(output, dataset)
                 if not outputs:
                     wire.check_size(output.numel() * output.element_size() * count // len(output))
                 outputs.append(output)
@@ -307,13 +315,16 @@ def _atlas(session: Session, wire: Wire, spec: objects_pb2.AtlasSpec) -> _Plan:
         case "planar":
             planar = _planar_atlas(spec.planar)
             return _Plan("atlas", "planar", [dataclasses.asdict(planar)], lambda: planar)
+        case "sphere":
+            sphere = _sphere_atlas(spec.sphere)
+            return _Plan("atlas", "sphere", [dataclasses.asdict(sphere)], lambda: sphere)
         case "vectors":
             space = VectorSpace(spec.vectors.n, spec.vectors.vector_output)
             if not 1 <= space.n <= _LARGEST_N:
                 raise InvalidInput(f"n is {space.n}", "atlas.vectors.n", f"from 1 to {_LARGEST_N}")
             return _Plan("atlas", "vectors", [dataclasses.asdict(space)], lambda: space)
         case _:
-            raise InvalidInput("no manifold is set", "atlas", "planar or vectors")
+            raise InvalidInput("no manifold is set", "atlas", "planar, sphere or vectors")
 
 
 def _planar_atlas(planar: objects_pb2.PlanarAtlas) -> PlanarAtlas:
@@ -324,12 +335,17 @@ def _planar_atlas(planar: objects_pb2.PlanarAtlas) -> PlanarAtlas:
         planar.margin,
     )
     # The lattice comes with the dataset; what can be wrong without one is told now.
-    largest = 2**31
-    if atlas.charts and min(min(c.row, c.col) for c in atlas.charts) < 0:
+    check_radii(atlas, "planar")
+    if min(min(c.row, c.col) for c in atlas.charts) < 0:
         raise InvalidInput("a chart's centre is negative", "atlas.charts", "pixels of the dataset's lattice")
-    PlanarAtlas(
-        tuple(Chart(largest, largest) for _ in atlas.charts), atlas.r_in, atlas.r_out, atlas.margin
-    ).check((1, 1, 2 * largest + 1, 2 * largest + 1))
+    return atlas
+
+
+def _sphere_atlas(sphere: objects_pb2.SphereAtlas) -> SphereAtlas:
+    charts = tuple(SphereChart(chart.latitude, chart.longitude) for chart in sphere.charts)
+    atlas = SphereAtlas(charts, sphere.r_in, sphere.r_out, sphere.margin)
+    check_radii(atlas, "sphere")
+    atlas.check_centres()
     return atlas
 
 

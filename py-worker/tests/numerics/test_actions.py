@@ -189,9 +189,9 @@ def test_crops_repeat_the_border_beyond_the_lattice() -> None:
     ("atlas", "field"),
     [
         (PlanarAtlas((), 3, 2), "atlas.charts"),
-        (PlanarAtlas((Chart(3, 3),), 3, 4), "atlas.r_out"),
-        (PlanarAtlas((Chart(3, 3),), 3, -1), "atlas.r_out"),
-        (PlanarAtlas((Chart(3, 3),), 3, 2, margin=-1), "atlas.r_out"),
+        (PlanarAtlas((Chart(3, 3),), 3, 4), "atlas.planar.r_out"),
+        (PlanarAtlas((Chart(3, 3),), 3, -1), "atlas.planar.r_out"),
+        (PlanarAtlas((Chart(3, 3),), 3, 2, margin=-1), "atlas.planar.r_out"),
         (PlanarAtlas((Chart(3, 3), Chart(2, 3)), 3, 2), "atlas.charts[1]"),
         (PlanarAtlas((Chart(3, 17),), 3, 2), "atlas.charts[0]"),
     ],

@@ -179,7 +179,7 @@ def test_training_lowers_the_loss(kind: str) -> None:
 def test_freezing_is_in_evaluation_mode_and_keeps_the_weights_of_its_moment() -> None:
     p = predictor()
     run(p)
-    crops = p.crops(torch.arange(4))
+    crops = p.crops(torch.arange(4), dataset())
     f = p.freeze()
     before = f(crops, None)
     assert not before.requires_grad
@@ -197,7 +197,7 @@ def test_predicting_is_in_evaluation_mode_and_leaves_training_undisturbed() -> N
     disturbed, calm = predictor(), predictor()
     run(disturbed)
     run(calm)
-    disturbed.predict(disturbed.crops(torch.arange(5)))
+    disturbed.predict(disturbed.crops(torch.arange(5), dataset()))
     disturbed.freeze()
     assert run(disturbed) == run(calm)
 
@@ -207,7 +207,7 @@ def test_what_is_predicted_lies_where_its_target_lies(kind: str) -> None:
     """Chart by chart, and not shifted or stretched by the margin or the reach."""
     p = predictor(kind, epochs=8, schedule="cosine", batch_size=2)
     run(p, 8)
-    y, got, h = dataset().targets, p.predict(p.crops(torch.arange(8))), ATLAS.r_out
+    y, got, h = dataset().targets, p.predict(p.crops(torch.arange(8), dataset())), ATLAS.r_out
 
     def distance(chart: int, dr: int, dc: int) -> float:
         row, col = ATLAS.charts[chart].row + dr, ATLAS.charts[chart].col + dc
@@ -221,7 +221,7 @@ def test_what_is_predicted_lies_where_its_target_lies(kind: str) -> None:
 
 def test_predict_refuses_other_shapes() -> None:
     p = predictor()
-    good = p.crops(torch.arange(2))
+    good = p.crops(torch.arange(2), dataset())
     for bad in (good[:, :2], good[..., :-1], good[0], good.expand(-1, -1, 2, -1, -1)):
         with pytest.raises(InvalidInput) as caught:
             p.predict(bad)
@@ -259,7 +259,7 @@ def weights(p: FittedPredictor) -> dict[str, Tensor]:
 def test_loaded_weights_predict_alike_with_and_without_the_prefix() -> None:
     source = predictor()
     run(source, 2)
-    crops = source.crops(torch.arange(3))
+    crops = source.crops(torch.arange(3), dataset())
     bare = {k.removeprefix("module."): v for k, v in weights(source).items()}
     for tensors in (weights(source), bare, source.state()[0]):
         target = predictor(seed=9)
@@ -323,7 +323,7 @@ def test_a_predictor_poses_its_task_on_its_own_crops() -> None:
     task = make_task(p, dataset(), ATLAS)
     assert (task.n, task.samples, task.charts) == (2, 48, 3)
     batch = task.batch(torch.tensor([3, 5]))
-    inner = p.predict(p.crops(torch.tensor([3, 5])))
+    inner = p.predict(p.crops(torch.tensor([3, 5]), dataset()))
     assert torch.allclose(batch.reference, inner, atol=1e-5)
     still = torch.eye(2).expand(2, 3, 2, 2)
     assert task.loss(batch, still).max() < 1e-5

@@ -97,7 +97,7 @@ class Chain:
             raise InvalidInput("wrong number of charts", "crops", "2")
         return crops * 2
 
-    def crops(self, indices: Tensor) -> Tensor:
+    def crops(self, indices: Tensor, dataset: object) -> Tensor:
         return CONTEXT["field"].inputs[indices][:, None, :, 2:7, 2:7].expand(-1, 2, -1, -1, -1)
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:

@@ -77,8 +77,8 @@ def test_atlas_that_leaves_the_lattice(client: Client, objects: Objects) -> None
     ("planar", "field"),
     [
         ({"r_in": 1}, "atlas.charts"),
-        ({"charts": [objects_pb2.Chart()], "r_in": 1, "r_out": 2}, "atlas.r_out"),
-        ({"charts": [objects_pb2.Chart()], "r_in": 2, "r_out": 2, "margin": -1}, "atlas.r_out"),
+        ({"charts": [objects_pb2.Chart()], "r_in": 1, "r_out": 2}, "atlas.planar.r_out"),
+        ({"charts": [objects_pb2.Chart()], "r_in": 2, "r_out": 2, "margin": -1}, "atlas.planar.r_out"),
         ({"charts": [objects_pb2.Chart(row=-1)], "r_in": 2, "r_out": 2}, "atlas.charts"),
     ],
 )
