@@ -80,6 +80,11 @@ class Dataset(Trainable, Protocol):
         ...
 
     @property
+    def background(self) -> int | None:
+        """The class of pixels where there is nothing, which scores leave out; None where there is none."""
+        ...
+
+    @property
     def memory_bytes(self) -> int: ...
 
 

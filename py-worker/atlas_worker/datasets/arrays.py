@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from ..registry import register
-from ..solvers.state import check_kind
-from ..trainable import StepCallback
+from .base import GivenDataset
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,13 @@ class ArraysParams:
     "Tensors `inputs` and `targets`, [N, channels, H, W], sent by the client",
     ArraysParams,
 )
-class ArraysDataset:
+class ArraysDataset(GivenDataset):
     """``inputs [N, channels, H, W]`` and ``targets [N, channels', H, W]`` as given, as float32 on the device.
 
     Raises ``InvalidInput`` when one is missing, of another shape, or has entries that are not finite.
     """
 
-    epoch = 0
-    total_epochs = 0
+    kind = "arrays"
 
     def __init__(
         self, params: ArraysParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
@@ -74,17 +72,3 @@ class ArraysDataset:
     @property
     def outputs(self) -> int:
         return self.targets.shape[1]
-
-    @property
-    def memory_bytes(self) -> int:
-        return 4 * (self.inputs.numel() + self.targets.numel())
-
-    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
-        return {}
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """The position only: the client has the data."""
-        return {}, {"kind": "arrays", "epoch": "0"}
-
-    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        check_kind(metadata, "arrays")

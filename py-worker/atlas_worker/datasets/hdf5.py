@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InvalidInput, NotReady
+from ..errors import InvalidInput
 from ..registry import param, register
 from ..solvers.state import check_kind
 from ..trainable import StepCallback
+from .base import MadeDataset, no_tensors
 
 ROWS = 16_384
 """Rows read at a time, whole: all the memory beyond the result."""
@@ -45,7 +46,7 @@ class TableParams:
     "Sets of vectors and class labels from a table that pandas wrote (format='table')",
     TableParams,
 )
-class TableDataset:
+class TableDataset(MadeDataset):
     """Inputs ``[N, items, n]`` float32 as they are in the file, zero-padded as they are there; targets ``[N, 1]`` class labels.
 
     Only the wanted columns are kept, so a table of any length needs the memory of its result and one chunk. Opening the file
@@ -53,13 +54,14 @@ class TableDataset:
     columns are pickled in such a file; they are read by an unpickler that knows lists and strings only.
     """
 
+    kind = "hdf5_table"
+
     def __init__(
         self, params: TableParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
     ) -> None:
-        if tensors:
-            raise InvalidInput("hdf5_table reads a file", "dataset.tensors", "no tensors", "use kind arrays")
+        super().__init__()
+        no_tensors(self.kind, tensors)
         self._p, self._device = params, device
-        self._data: tuple[Tensor, Tensor] | None = None
         self._components = [name.strip() for name in params.components.split(",")]
         with _open(params.path) as file:
             table = _Table(file, params)
@@ -84,26 +86,10 @@ class TableDataset:
         return self._p.classes
 
     @property
-    def epoch(self) -> int:
-        return 0 if self._data is None else 1
-
-    @property
-    def total_epochs(self) -> int:
-        return 1
-
-    @property
     def memory_bytes(self) -> int:
         return 4 * self._rows * (self._p.items * len(self._components) + 1)
 
-    @property
-    def inputs(self) -> Tensor:
-        return self._ready()[0]
-
-    @property
-    def targets(self) -> Tensor:
-        return self._ready()[1]
-
-    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
+    def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
         """Read the rows, chunk by chunk."""
         p, path = self._p, self._p.path
         x = torch.empty(self._rows, p.items, len(self._components), device=self._device)
@@ -136,30 +122,22 @@ class TableDataset:
                 x[start:stop] = torch.from_numpy(vectors).view(stop - start, *x.shape[1:])
                 y[start:stop, 0] = torch.from_numpy(labels)
                 on_step(i + 1, chunks, {})
-        self._data = x, y
-        return {"samples": float(self._rows)}
+        return x, y
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The position and how many rows there were: the file has the data."""
-        return {}, {"kind": "hdf5_table", "epoch": str(self.epoch), "rows": str(self._rows)}
+        tensors, metadata = super().state()
+        return tensors, {**metadata, "rows": str(self._rows)}
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        epoch = check_kind(metadata, "hdf5_table")
+        check_kind(metadata, self.kind)
         if metadata.get("rows") != str(self._rows):
             raise InvalidInput(
                 f"{self._p.path} has another number of rows than before",
                 "dataset.source.params.path",
                 f"{metadata.get('rows')} rows",
             )
-        if epoch == 0:
-            self._data = None
-        elif self._data is None:
-            self.run_epoch(lambda *_: None)
-
-    def _ready(self) -> tuple[Tensor, Tensor]:
-        if self._data is None:
-            raise NotReady("the dataset is not read yet", remedy="run its job first")
-        return self._data
+        super().load_state(tensors, metadata)
 
 
 class _Table:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInput, NotReady
+from ..errors import InvalidInput
 from ..registry import param, register
-from ..solvers.state import check_kind, random_stream
+from ..solvers.state import random_stream
 from ..trainable import StepCallback
+from .base import MadeDataset, no_tensors
 
 HELD = math.sqrt(2.0)
 """The temperature of the hole and of everything outside the plate."""
@@ -57,20 +58,21 @@ def heat_flow(fields: Tensor, steps: int, rate: float) -> Tensor:
 
 
 @register("dataset", "heat2d", "Heat flow on a square plate with a hole held at √2 (METHOD 3.1)", HeatParams)
-class HeatDataset:
+class HeatDataset(MadeDataset):
     """Inputs ``c sin(a u + b) + f cos(d v + e)``, targets the temperature after the flow; both ``[N, 1, side, side]`` float32.
 
     The flow is affine and every input is a function of u plus one of v, so the flow of ``2 side + 1`` fields gives the targets
     of all samples by one matrix product (exact by superposition; tested against the direct simulation).
     """
 
+    kind = "heat2d"
+    outputs = 1
+
     def __init__(
         self, params: HeatParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
     ) -> None:
-        if tensors:
-            raise InvalidInput(
-                "heat2d makes its own data", "dataset.tensors", "no tensors", "use kind arrays"
-            )
+        super().__init__()
+        no_tensors(self.kind, tensors)
         self._rate = params.diffusivity * params.dt / (2 * params.dx) ** 2
         if self._rate > 0.25:
             raise InvalidInput(
@@ -80,15 +82,6 @@ class HeatDataset:
                 "lower dt, or raise dx",
             )
         self._p, self._seed, self._device = params, seed, device
-        self._data: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def epoch(self) -> int:
-        return 0 if self._data is None else 1
-
-    @property
-    def total_epochs(self) -> int:
-        return 1
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -99,20 +92,7 @@ class HeatDataset:
     def memory_bytes(self) -> int:
         return 2 * 4 * math.prod(self.shape)
 
-    @property
-    def outputs(self) -> int:
-        return 1
-
-    @property
-    def inputs(self) -> Tensor:
-        return self._ready()[0]
-
-    @property
-    def targets(self) -> Tensor:
-        return self._ready()[1]
-
-    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
-        """Make all samples, chunk by chunk."""
+    def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
         p = self._p
         response = self._response()
         covered = hole(p.side).to(self._device)
@@ -134,18 +114,7 @@ class HeatDataset:
             torch.add(u[:, None, :, None], v[:, None, None, :], out=x[part])
             x[part].masked_fill_(covered, HELD)
             on_step(i + 1, chunks, {})
-        self._data = x, y
-        return {"samples": float(p.samples)}
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """The position only: the data follow from the seed."""
-        return {}, {"kind": "heat2d", "epoch": str(self.epoch)}
-
-    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        if check_kind(metadata, "heat2d") == 0:
-            self._data = None
-        elif self._data is None:
-            self.run_epoch(lambda *_: None)
+        return x, y
 
     def _draws(self) -> Tensor:
         """a, b, c, d, e, f of every sample: ``[6, N]`` float64."""
@@ -166,8 +135,3 @@ class HeatDataset:
             for block in fields.split(8)  # small enough to stay in the processor's cache
         ]
         return torch.cat(flowed).to(self._device, torch.float32)
-
-    def _ready(self) -> tuple[Tensor, Tensor]:
-        if self._data is None:
-            raise NotReady("the dataset is not made yet", remedy="run its job first")
-        return self._data

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInput
 from ..registry import param, register
-from ..solvers.state import check_kind, random_stream
-from ..trainable import StepCallback
+from ..solvers.state import random_stream
+from .base import GivenDataset, no_tensors
 
 
 @dataclass(frozen=True)
@@ -24,33 +23,16 @@ class PointsParams:
 @register(
     "dataset", "points", "Normally distributed points of R^n, for functions that are given", PointsParams
 )
-class PointsDataset:
+class PointsDataset(GivenDataset):
     """Inputs ``[N, 1, n]``, N(0, spread²); targets ``[N, 1]`` zeros, since the function is given and not learnt."""
 
-    epoch = 0
-    total_epochs = 0
+    kind = "points"
     outputs = 1
 
     def __init__(
         self, params: PointsParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
     ) -> None:
-        if tensors:
-            raise InvalidInput(
-                "points makes its own data", "dataset.tensors", "no tensors", "use kind arrays"
-            )
+        no_tensors(self.kind, tensors)
         draws = torch.randn(params.samples, 1, params.n, generator=random_stream(seed))
         self.inputs = (draws * params.spread).to(device)
         self.targets = torch.zeros(params.samples, 1, device=device)
-
-    @property
-    def memory_bytes(self) -> int:
-        return 4 * (self.inputs.numel() + self.targets.numel())
-
-    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
-        return {}
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        return {}, {"kind": "points", "epoch": "0"}
-
-    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        check_kind(metadata, "points")
