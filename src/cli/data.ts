@@ -22,6 +22,7 @@ function addDataSet(data: Command, set: DataSet): void {
   const command = data.command(set.name).summary(set.summary).description(set.summary);
   const schema = optionsOf(set);
   const flags = flagsOf(schema);
+  const modes = [...(set.generator ? ["--generate N"] : []), ...(set.record ? ["--fetch"] : [])];
   for (const flag of flags) command.addOption(flag.option);
   addCommonOptions(command, ["quiet", "debug"]);
   command
@@ -42,10 +43,7 @@ function addDataSet(data: Command, set: DataSet): void {
       if (makes === (options.fetch === true))
         throw new UsageError(
           makes ? "--generate and --fetch are both given" : `nothing is said of how to come by ${set.name}`,
-          `choose one of ${Object.keys(MODES)
-            .filter((mode) => mode in schema.shape)
-            .map((mode) => MODES[mode])
-            .join(" and ")}`,
+          modes.length > 1 ? `choose one of ${modes.join(" and ")}` : `it can be had with ${modes[0]}`,
         );
       const stray = (makes ? [] : ["seed", "processes"]).find((field) => field in given);
       if (stray) throw new UsageError(`--${stray} is for --generate`, "leave it out");
@@ -53,8 +51,6 @@ function addDataSet(data: Command, set: DataSet): void {
       await (makes ? make(set, options, common, progress) : get(set, options, common, progress));
     });
 }
-
-const MODES: Record<string, string> = { generate: "--generate N", fetch: "--fetch" };
 
 type Schema = z.ZodObject<{
   generate: z.ZodOptional<z.ZodInt>;
@@ -139,26 +135,26 @@ async function get(
   { quiet }: Common,
   progress: Progress,
 ) {
-  const { title, doi, licence, files } = record!;
+  const { title, doi, licence, page, files } = record!;
   const addresses = addressesOf(record!);
   if (out === undefined) {
-    const described = files.map(({ name, bytes, md5 }, i) => ({
-      name,
-      bytes,
-      md5,
-      url: addresses.files[i]!,
-    }));
+    const described = files.map(({ name, bytes, md5 }, i) => {
+      const [url, ...mirrors] = addresses[i]!;
+      return { name, bytes, md5, url: url!, mirrors };
+    });
     if (json) {
-      const document = { title, doi, licence, url: addresses.page, files: described };
+      const document = { title, doi, licence, url: page, files: described };
       return void process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
     }
     const sum = files.reduce((total, { bytes }) => total + bytes, 0);
+    const width = Math.max(...files.map(({ name }) => name.length));
     const lines = [
       title,
-      `${addresses.page}  DOI ${doi}  ${licence}  ${formatBytes(sum)}`,
+      [page, doi && `DOI ${doi}`, licence, formatBytes(sum)].filter(Boolean).join("  "),
       ...described.map(
-        (f) => `${f.name.padEnd(8)}  ${String(f.bytes).padStart(10)} bytes  md5 ${f.md5}  ${f.url}`,
+        (f) => `${f.name.padEnd(width)}  ${String(f.bytes).padStart(10)} bytes  md5 ${f.md5}  ${f.url}`,
       ),
+      ...described[0]!.mirrors.map((url) => `or from ${new URL(".", url)}`),
       "to download them: --out DIR",
     ];
     return void process.stdout.write(`${lines.join("\n")}\n`);

@@ -25,18 +25,18 @@ export interface Generator {
 /** Files that somebody has published, and will not change. */
 export interface PublishedRecord {
   title: string;
-  doi: string;
+  doi?: string;
   licence: string;
-  /** The page to be read by people, relative to `host`. */
+  /** The page to be read by people. */
   page: string;
-  /** "https://zenodo.org"; ATLAS_DATA_HOST names a mirror. */
-  host: string;
+  /** Where its files are, in the order in which to try: "https://zenodo.org". ATLAS_DATA_HOST names another that is used instead of them. */
+  mirrors: readonly string[];
   files: readonly PublishedFile[];
 }
 
 export interface PublishedFile {
   name: string;
-  /** Relative to `host`. */
+  /** Relative to each mirror. */
   path: string;
   bytes: number;
   md5: string;

@@ -31,22 +31,22 @@ export interface Fetched {
   md5: string;
 }
 
-/** A record's addresses, from the mirror that ATLAS_DATA_HOST names, if it does. @throws UsageError */
-export function addressesOf({ host, page, files }: PublishedRecord): { page: string; files: string[] } {
-  const mirror = process.env.ATLAS_DATA_HOST || host;
-  if (!/^https?:\/\//.test(mirror) || !URL.canParse(mirror))
+/** Each file's addresses, in the order in which to try; only the one that ATLAS_DATA_HOST names, if it does. @throws UsageError */
+export function addressesOf({ mirrors, files }: PublishedRecord): string[][] {
+  const own = process.env.ATLAS_DATA_HOST;
+  if (own && !(/^https?:\/\//.test(own) && URL.canParse(own)))
     throw new UsageError(
-      `ATLAS_DATA_HOST is ${JSON.stringify(mirror)}`,
+      `ATLAS_DATA_HOST is ${JSON.stringify(own)}`,
       'write it as a URL: "https://mirror.example"',
     );
-  const base = mirror.replace(/\/+$/, "");
-  return { page: base + page, files: files.map((file) => base + file.path) };
+  const bases = own ? [own.replace(/\/+$/, "")] : mirrors;
+  return files.map(({ path }) => bases.map((base) => base + path));
 }
 
 /**
  * Download all files of a record into a folder. Files that are there already and right are left alone.
  *
- * @throws NetworkError when the server cannot be reached or sends something else; what has come is kept
+ * @throws NetworkError when none of its mirrors can be reached and sends the right file; what has come is kept
  * @throws FileError, NoSpaceError when the folder cannot be written to, is full, or has other files of these names
  * @throws Interrupted
  */
@@ -60,15 +60,18 @@ export async function fetchRecord(
     await mkdir(folder, { recursive: true });
     const lock = await acquireLock(folder);
     try {
-      const missing: [PublishedFile, string][] = [];
+      const missing: [PublishedFile, string[]][] = [];
       for (const [i, file] of record.files.entries())
-        if (!(await isThere(join(folder, file.name), file, options)))
-          missing.push([file, addresses.files[i]!]);
+        if (!(await isThere(join(folder, file.name), file, options))) missing.push([file, addresses[i]!]);
       await checkSpace(
         folder,
         missing.map(([file]) => file),
       );
-      for (const [file, url] of missing) await fetchFile(file, url, folder, addresses.page, options);
+      let best = 0; // the mirror that had the last file is asked first for the next
+      for (const [file, urls] of missing) {
+        const inTurn = [...urls.slice(best), ...urls.slice(0, best)];
+        best = urls.indexOf(await fetchFile(file, inTurn, folder, record.page, options));
+      }
     } finally {
       await lock.release();
     }
@@ -114,33 +117,67 @@ async function checkSpace(folder: string, files: readonly PublishedFile[]): Prom
     );
 }
 
+/** Fetch a file from the first address that has it; each goes on with what came from those before it. @returns that address */
 async function fetchFile(
   file: PublishedFile,
-  url: string,
+  urls: readonly string[],
   folder: string,
   page: string,
   options: FetchOptions,
-): Promise<void> {
-  const { signal, onProgress, onBytes, attempts = 5, pauseMs = 1000 } = options;
+): Promise<string> {
   const path = join(folder, file.name);
   const partial = path + TEMPORARY_SUFFIX;
-  const byHand = `check the network, and run the same command again; or put the files of ${page} into ${folder} by hand, and run it again to have them checked`;
+  const reasons: string[] = [];
+  let cause: unknown;
+  for (const [i, url] of urls.entries())
+    try {
+      await fetchFrom(url, file, partial, options);
+      await rename(partial, path);
+      await syncFolder(folder);
+      options.onBytes?.(file.name, file.bytes, file.bytes);
+      return url;
+    } catch (error) {
+      if (!(error instanceof Cut)) throw error;
+      reasons.push(error.message);
+      cause = error;
+      if (i + 1 < urls.length)
+        options.onProgress?.(`cannot fetch ${url}: ${error.message}; trying ${urls[i + 1]}`);
+    }
+  const tried = reasons.every((reason) => reason === reasons[0])
+    ? `${urls.join(" or ")}: ${reasons[0]}`
+    : urls.map((url, i) => `${url}: ${reasons[i]}`).join(", nor ");
+  throw new NetworkError(
+    `cannot fetch ${tried}`,
+    `check the network, and run the same command again; or put the files of ${page} into ${folder} by hand, and run it again to have them checked`,
+    { cause },
+  );
+}
+
+/** Bring what is missing of a file from one address, in as many connections as it takes. @throws Cut when it is to be given up there */
+async function fetchFrom(
+  url: string,
+  file: PublishedFile,
+  partial: string,
+  options: FetchOptions,
+): Promise<void> {
+  const { signal, onProgress, attempts = 5, pauseMs = 1000 } = options;
   let fruitless = 0;
   let reached = false;
   let damaged = false;
   for (;;) {
+    signal?.throwIfAborted();
     const before = (await sizeOf(partial)) ?? 0;
     try {
       const md5 =
         before === file.bytes
           ? (await hashFile(partial, signal)).digest("hex")
           : await receive(file, url, partial, before, options);
-      if (md5 === file.md5) break;
+      if (md5 === file.md5) return;
       await rm(partial, { force: true });
       if (damaged)
-        throw new NetworkError(
-          `what comes from ${url} has the MD5 sum ${md5}, not ${file.md5}, and is thrown away`,
-          `something in between changes it: try another network, or fetch it by hand from ${page}`,
+        throw new Cut(
+          `what comes has the MD5 sum ${md5}, not ${file.md5}, and is thrown away (does something in between change it?)`,
+          true,
         );
       damaged = true; // what was here from before may have been
       onProgress?.(`${file.name} came damaged (its MD5 sum differs); fetching it again`);
@@ -148,15 +185,11 @@ async function fetchFile(
       if (!(error instanceof Cut)) throw error;
       if (((await sizeOf(partial)) ?? 0) > before) fruitless = 0;
       reached ||= !error.unreachable;
-      if (++fruitless >= attempts || error.final || !reached)
-        throw new NetworkError(`cannot fetch ${url}: ${error.message}`, byHand, { cause: error });
+      if (++fruitless >= attempts || error.final || !reached) throw error;
       onProgress?.(`${file.name}: ${error.message}; trying again`);
       await sleep(pauseMs * 2 ** (fruitless - 1), undefined, { signal });
     }
   }
-  await rename(partial, path);
-  await syncFolder(folder);
-  onBytes?.(file.name, file.bytes, file.bytes);
 }
 
 /** A connection that brought less than it should have. */
@@ -272,6 +305,7 @@ const UNREACHABLE: Record<string, string> = {
   ENOTFOUND: "its name is not known (is there a network?)",
   EAI_AGAIN: "its name cannot be looked up (is there a network?)",
   ECONNREFUSED: "the connection is refused",
+  ETIMEDOUT: "it does not answer",
   UND_ERR_CONNECT_TIMEOUT: "it does not answer",
   ENETUNREACH: "there is no network",
   EHOSTUNREACH: "it cannot be reached",

@@ -1,5 +1,6 @@
 /** The data sets that `atlas data` offers. */
 import type { DataSet } from "./dataset.js";
+import { mnist } from "./mnist.js";
 import { toptagging } from "./toptagging.js";
 
-export const DATA_SETS: readonly DataSet[] = [toptagging];
+export const DATA_SETS: readonly DataSet[] = [toptagging, mnist];

@@ -17,8 +17,8 @@ export const toptagging: DataSet = {
     title: "Top Quark Tagging Reference Dataset (Kasieczka, Plehn, Thompson, Russel 2019)",
     doi: "10.5281/zenodo.2603256",
     licence: "CC BY 4.0",
-    host: "https://zenodo.org",
-    page: "/records/2603256",
+    page: "https://zenodo.org/records/2603256",
+    mirrors: ["https://zenodo.org"],
     files: [
       file("train.h5", 1_038_496_555, "45663819f47c13724f67eb0fd80bfa5c"),
       file("val.h5", 347_378_076, "dca4b7248027618f041f9baa86d360fc"),

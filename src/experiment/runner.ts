@@ -61,11 +61,9 @@ export async function runExperiment<E extends Experiment>(
   const runsDir = options.runs ?? DEFAULT_RUNS;
   checkAddress(options.worker?.address ?? "local");
   const { config: complete, preset } = completeConfig(experiment, given, options.preset);
+  const isLocal = (options.worker?.address ?? "local") === "local";
   const config =
-    (await experiment.prepare?.(
-      complete,
-      new Runs(runsDir, experiment.name, (options.worker?.address ?? "local") === "local"),
-    )) ?? complete;
+    (await experiment.prepare?.(complete, new Runs(runsDir, experiment.name, isLocal, options))) ?? complete;
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
   const { address = "local", device = "auto", threads } = options.worker ?? {};
   const run = await RunFolder.create(runsDir, {

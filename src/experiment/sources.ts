@@ -3,11 +3,14 @@ import { readFile, stat } from "node:fs/promises";
 import { extname, join, resolve } from "node:path";
 import { z } from "zod";
 import { namedAlgebra, namedAlgebras } from "../algebra/index.js";
+import { ensureFiles } from "../data/ensure.js";
+import { DATA_SETS } from "../data/index.js";
 import { FileError, UsageError } from "../errors.js";
 import { convertCheckpoint } from "../interop/index.js";
 import { explainFileSystem } from "../run/atomic.js";
 import { findRun, listRuns, Run } from "../run/folder.js";
 import { readNpy, readSafetensors } from "../tensor/index.js";
+import { Progress } from "./progress.js";
 
 const Matrices = z.array(z.array(z.array(z.number())));
 
@@ -39,7 +42,28 @@ export class Runs {
     private readonly experiment: string,
     /** Whether what computes is started here, and sees the same files. */
     readonly localWorker = true,
+    private readonly options: { progress?: Progress; signal?: AbortSignal } = {},
   ) {}
+
+  /**
+   * See to it that a folder has the files of a published data set: those that it lacks are fetched. A worker elsewhere has files of its own, and
+   * is left alone.
+   *
+   * @param name as `atlas data` knows it
+   * @throws NetworkError, FileError, NoSpaceError, Interrupted
+   */
+  async published(name: string, folder: string): Promise<void> {
+    const sets = DATA_SETS.filter((set) => set.record);
+    const record = sets.find((set) => set.name === name)?.record;
+    if (!record)
+      throw new UsageError(
+        `there is no published data set ${JSON.stringify(name)}`,
+        `choose one of ${sets.map((set) => set.name).join(", ")}`,
+      );
+    if (!this.localWorker) return;
+    const { progress = new Progress(), signal } = this.options;
+    await ensureFiles(record, folder, { onProgress: (line) => progress.info(line), signal });
+  }
 
   /**
    * What `--reuse-predictor` refers to: a path of a file or of a run folder.

@@ -72,7 +72,7 @@ print(json.dumps([list(t.shape), list(t.columns[:4]), list(t.columns[-7:]), int(
   });
 });
 
-describe("atlas data toptagging --fetch", function () {
+describe("atlas data --fetch", function () {
   this.timeout(20_000);
 
   it("says which files these are, without a network", async () => {
@@ -81,6 +81,17 @@ describe("atlas data toptagging --fetch", function () {
     expect(stdout)
       .to.contain("https://zenodo.org/records/2603256  DOI 10.5281/zenodo.2603256")
       .and.match(/^train\.h5 +1038496555 bytes +md5 [0-9a-f]{32} +https:/m);
+  });
+
+  it("knows MNIST too, and that it is at two places", async () => {
+    const { code, stdout } = await atlas(["data", "mnist", "--fetch"]);
+    expect(code).to.equal(0);
+    expect(stdout)
+      .to.contain("http://yann.lecun.com/exdb/mnist/  CC BY-SA 3.0  11.6 MB")
+      .and.match(/^train-images-idx3-ubyte\.gz +9912422 bytes +md5 [0-9a-f]{32} +https:\/\/ossci/m)
+      .and.match(/^or from https:\/\/storage\.googleapis\.com\/cvdf-datasets\/mnist\/$/m);
+    const help = await atlas(["data", "mnist", "--help"]);
+    expect(help.stdout).to.contain("atlas data mnist --fetch --out data/mnist").and.not.contain("--generate");
   });
 
   it("says in one line that the server does not have them", async () => {

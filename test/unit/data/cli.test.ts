@@ -6,10 +6,12 @@ import { Meter } from "../../../src/data/meter.js";
 import { UsageError } from "../../../src/errors.js";
 import { rejection } from "../worker/rejection.js";
 
-async function refusal(...args: string[]): Promise<string> {
+const refusal = (...args: string[]) => refusalOf("toptagging", ...args);
+
+async function refusalOf(...args: string[]): Promise<string> {
   const program = new Command().exitOverride();
   register(program);
-  const error = await rejection(program.parseAsync(["data", "toptagging", ...args], { from: "user" }));
+  const error = await rejection(program.parseAsync(["data", ...args], { from: "user" }));
   expect(error).to.be.instanceOf(UsageError);
   return `${error.message}; ${(error as UsageError).remedy}`;
 }
@@ -22,6 +24,9 @@ describe("atlas data", () => {
     expect(await refusal("--generate", "60", "--fetch", "--out", "x")).to.match(/are both given; choose one/);
     expect(await refusal("--generate", "60")).to.equal(
       "--generate needs a folder for the files; give it with --out DIR",
+    );
+    expect(await refusalOf("mnist")).to.equal(
+      "nothing is said of how to come by mnist; it can be had with --fetch",
     );
   });
 

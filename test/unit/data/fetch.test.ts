@@ -123,7 +123,9 @@ describe("fetching published files", () => {
     expect(error.message).to.match(
       /^cannot fetch http:.*gone\.h5\?download=1: the server says 404 Not Found$/,
     );
-    expect((error as NetworkError).remedy).to.contain(`${server.host}/records/1 into ${dir} by hand`);
+    expect((error as NetworkError).remedy).to.contain(
+      `the files of https://records.example/1 into ${dir} by hand`,
+    );
     expect(server.ranges).to.have.length(1);
   });
 
@@ -217,6 +219,124 @@ describe("fetching published files", () => {
   });
 });
 
+describe("fetching from mirrors", () => {
+  let dir: string;
+  let servers: FileServer[];
+  const lines: string[] = [];
+  beforeEach(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-fetch-"));
+    servers = await Promise.all([serve(FILES), serve(FILES)]);
+    lines.length = 0;
+  });
+  afterEach(async () => {
+    await Promise.all(servers.map((server) => server.close()));
+    rmSync(dir, { recursive: true, force: true });
+  });
+  const fetchAll = (options: FetchOptions = {}) =>
+    fetchRecord(
+      recordOf(
+        servers.map(({ host }) => host),
+        FILES,
+      ),
+      dir,
+      { pauseMs: 1, attempts: 2, onProgress: (line) => lines.push(line), ...options },
+    );
+  const expectAll = () => {
+    expect(readdirSync(dir).sort()).to.deep.equal(["test.h5", "train.h5"]);
+    for (const [name, expected] of Object.entries(FILES))
+      expect(readFileSync(join(dir, name)).equals(expected)).to.equal(true);
+  };
+  const url = (i: number, name = "train.h5") => `${servers[i]!.host}/records/1/files/${name}?download=1`;
+  const wrong = (...[request, response]: Parameters<typeof answer>) =>
+    answer(request, response, bytes(300_000, 9));
+
+  it("asks the second only when the first fails", async () => {
+    await fetchAll();
+    expectAll();
+    expect(servers[1]!.ranges).to.deep.equal([]);
+    expect(lines).to.deep.equal([]);
+  });
+
+  it("goes on with the next for all files, and says so once", async () => {
+    const [first] = servers as [FileServer];
+    first.faults.push(status(403));
+    await fetchAll();
+    expectAll();
+    expect(first.ranges).to.have.length(1);
+    expect(lines).to.deep.equal([`cannot fetch ${url(0)}: the server says 403 Forbidden; trying ${url(1)}`]);
+  });
+
+  it("comes back to the first when the second has not all", async () => {
+    servers[0]!.faults.push(status(404));
+    servers[1]!.faults.push(answer, status(404));
+    await fetchAll();
+    expectAll();
+    expect(lines[1]).to.equal(
+      `cannot fetch ${url(1, "test.h5")}: the server says 404 Not Found; trying ${url(0, "test.h5")}`,
+    );
+  });
+
+  it("goes on from where the first was cut off, or could no longer be reached", async () => {
+    servers[0]!.faults.push(cut(100_000), cut(0), cut(0));
+    await fetchAll();
+    expectAll();
+    expect(servers[1]!.ranges).to.deep.equal(["bytes=100000-", undefined]);
+    rmSync(join(dir, "train.h5"));
+    writeFileSync(join(dir, "train.h5.partial"), FILES["train.h5"].subarray(0, 1234));
+    lines.length = 0;
+    await servers[0]!.close();
+    await fetchAll();
+    expectAll();
+    expect(servers[1]!.ranges[2]).to.equal("bytes=1234-");
+    expect(lines.filter((line) => line.includes("the connection is refused; trying"))).to.have.length(1);
+    servers[0] = await serve({});
+  });
+
+  it("takes a file from the second that came wrong from the first", async () => {
+    servers[0]!.faults.push(wrong, wrong);
+    await fetchAll();
+    expectAll();
+    expect(servers[1]!.ranges[0]).to.equal(undefined); // nothing of the wrong one is kept
+    expect(lines.at(-1)).to.match(/has the MD5 sum [0-9a-f]{32}, not .*; trying http:/);
+  });
+
+  it("makes up for a first half that came wrong", async () => {
+    const half = (...[request, response]: Parameters<typeof answer>) =>
+      answer(request, response, bytes(300_000, 9), { cutAfter: 150_000 });
+    servers[0]!.faults.push(half, status(404));
+    await fetchAll();
+    expectAll();
+    expect(servers[1]!.ranges).to.deep.equal(["bytes=150000-", undefined, undefined]);
+  });
+
+  it("names all that was tried when none has it", async () => {
+    servers[0]!.faults.push(status(403));
+    servers[1]!.faults.push(wrong, wrong);
+    const error = (await rejection(fetchAll())) as NetworkError;
+    expect(error).to.be.instanceOf(NetworkError);
+    expect(error.message).to.match(
+      /^cannot fetch http:\S+: the server says 403 Forbidden, nor http:\S+: what comes has the MD5 sum /,
+    );
+    expect(error.remedy).to.contain(`the files of https://records.example/1 into ${dir} by hand`);
+    servers[0]!.faults.push(status(404));
+    servers[1]!.faults.push(status(404));
+    expect((await rejection(fetchAll())).message).to.equal(
+      `cannot fetch ${url(0)} or ${url(1)}: the server says 404 Not Found`,
+    );
+  });
+
+  it("asks no other one when it is stopped", async () => {
+    const stop = new AbortController();
+    servers[0]!.faults.push((request, response, all) => {
+      stop.abort();
+      status(404)(request, response, all);
+    });
+    expect(await rejection(fetchAll({ signal: stop.signal }))).to.be.instanceOf(Interrupted);
+    expect(await rejection(fetchAll({ signal: stop.signal }))).to.be.instanceOf(Interrupted);
+    expect(servers[1]!.ranges).to.deep.equal([]);
+  });
+});
+
 describe("the Top Quark Tagging Reference Dataset", () => {
   const mirror = process.env.ATLAS_DATA_HOST;
   afterEach(() => {
@@ -227,11 +347,13 @@ describe("the Top Quark Tagging Reference Dataset", () => {
   it("is at Zenodo, or on a mirror", () => {
     delete process.env.ATLAS_DATA_HOST;
     const record = toptagging.record!;
-    expect(addressesOf(record).page).to.equal("https://zenodo.org/records/2603256");
+    expect(addressesOf(record)[2]).to.deep.equal([
+      "https://zenodo.org/records/2603256/files/test.h5?download=1",
+    ]);
     process.env.ATLAS_DATA_HOST = "http://mirror.example/zenodo/";
-    expect(addressesOf(record).files[2]).to.equal(
+    expect(addressesOf(record)[2]).to.deep.equal([
       "http://mirror.example/zenodo/records/2603256/files/test.h5?download=1",
-    );
+    ]);
     process.env.ATLAS_DATA_HOST = "mirror";
     expect(() => addressesOf(record)).to.throw(UsageError, 'ATLAS_DATA_HOST is "mirror"');
   });

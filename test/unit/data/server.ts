@@ -69,13 +69,14 @@ export async function serve(files: Record<string, Buffer>): Promise<FileServer> 
   };
 }
 
-export function recordOf(host: string, files: Record<string, Buffer>): PublishedRecord {
+/** A record of these files, which are at each of some hosts. */
+export function recordOf(hosts: string | string[], files: Record<string, Buffer>): PublishedRecord {
   return {
     title: "Some files",
     doi: "10.0/0",
     licence: "none",
-    host,
-    page: "/records/1",
+    mirrors: [hosts].flat(),
+    page: "https://records.example/1",
     files: Object.entries(files).map(([name, contents]) => ({
       name,
       path: `/records/1/files/${name}?download=1`,
