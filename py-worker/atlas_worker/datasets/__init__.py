@@ -4,3 +4,4 @@ from . import arrays as arrays
 from . import hdf5 as hdf5
 from . import heat2d as heat2d
 from . import points as points
+from . import sphere_digits as sphere_digits

@@ -78,6 +78,35 @@ class ChartConv(nn.Module):
         )
 
 
+class ChartDeconv(nn.Module):
+    """A transposed 3×3 convolution with its own weights for each chart: ``[B, C·in, s, s] -> [B, C·out, stride·s, stride·s]``.
+
+    ``weight [C, in, out, 3, 3]``, ``bias [C, out]``, initialised as PyTorch's own.
+    """
+
+    def __init__(
+        self, charts: int, width_in: int, width_out: int, generator: torch.Generator, stride: int = 1
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        bound = 1 / math.sqrt(width_out * 9)
+        shape = (charts, width_in, width_out, 3, 3)
+        self.weight = nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * bound)
+        self.bias = nn.Parameter((2 * torch.rand(charts, width_out, generator=generator) - 1) * bound)
+
+    def forward(self, x: Tensor, charts: Tensor | None) -> Tensor:
+        weight, bias = _pick(self.weight, charts), _pick(self.bias, charts)
+        return functional.conv_transpose2d(
+            x,
+            weight.flatten(0, 1).contiguous(memory_format=torch.channels_last),
+            bias.flatten(),
+            stride=self.stride,
+            padding=1,
+            output_padding=self.stride - 1,
+            groups=weight.shape[0],
+        )
+
+
 class ChartNorm(nn.Module):
     """Batch normalisation of every chart's every channel; in evaluation mode by running statistics ``[C, width]``."""
 
@@ -140,6 +169,35 @@ class PublishedNet(nn.Module):
             h = functional.leaky_relu(conv(h, charts, padded=False, after=after), inplace=True)
             after = cast(ChartNorm, norm).affine(charts)
         return _split_charts(self.last(h, charts, padded=False, after=after), x.shape[1])
+
+
+class EncoderDecoder(nn.Module):
+    """Strided 3×3 convolutions and their mirror image, for labels of pixels that depend on the whole chart (METHOD 3.3).
+
+    ``[B, C, in, s, s] -> [B, C, out, s, s]``: in→32→64→64 by strides of 2, 64→64, then 64→64, and 64→64→32→out back up, cut to s;
+    LeakyReLU and BatchNorm after all but the last. ``charts`` and ``radius`` as for ``PublishedNet``.
+    """
+
+    reach = 0
+
+    def __init__(self, charts: int, width_in: int, width_out: int, width: int, seed: torch.Generator) -> None:
+        super().__init__()
+        half = max(width // 2, 1)
+        down = [(width_in, half, 2), (half, width, 2), (width, width, 2), (width, width, 1)]
+        up = [(width, width, 1), (width, width, 2), (width, half, 2), (half, width_out, 2)]
+        self.down = nn.ModuleList(
+            ChartConv(charts, a, b, seed, stride=stride, padding=1) for a, b, stride in down
+        )
+        self.up = nn.ModuleList(ChartDeconv(charts, a, b, seed, stride) for a, b, stride in up)
+        self.norms = nn.ModuleList(ChartNorm(charts, b) for _, b, _ in [*down, *up[:-1]])
+
+    def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        h, *layers = _join_charts(x), *self.down, *self.up
+        for layer, norm in zip(layers, self.norms, strict=False):
+            h = norm(functional.leaky_relu(layer(h, charts), inplace=True), charts)
+        size = x.shape[-1]
+        y = _split_charts(layers[-1](h, charts)[..., :size, :size], x.shape[1])
+        return y if radius is None else crop(y, radius)
 
 
 class WideNet(nn.Module):
@@ -256,3 +314,26 @@ def make_published(
     signature.require("planar", "published")
     refuse_tensors(tensors)
     return PublishedNet(signature.charts, signature.inputs[0], signature.outputs, params.width, seed)
+
+
+@dataclass(frozen=True)
+class EncoderDecoderParams:
+    width: int = param(64, "Channels of the widest layers", minimum=1, maximum=1024)
+
+
+@register(
+    "predictor",
+    "encoder_decoder",
+    "Strided convolutions and their mirror image, for labels of pixels (METHOD 3.3)",
+    EncoderDecoderParams,
+)
+def make_encoder_decoder(
+    params: EncoderDecoderParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
+) -> EncoderDecoder:
+    signature.require("planar", "encoder_decoder")
+    refuse_tensors(tensors)
+    return EncoderDecoder(signature.charts, signature.inputs[0], signature.outputs, params.width, seed)

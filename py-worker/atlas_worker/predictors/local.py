@@ -59,6 +59,9 @@ class SupervisedParams:
     epsilon: float = param(1e-8, "Adam's: gradients far below it move a weight little", minimum=1e-12)
     weight_decay: float = param(0.0, "Decoupled (AdamW), of weights, not of biases or norms", minimum=0)
     loss: Literal["l1", "cross_entropy"] = param("l1", "L1 distance, or cross-entropy of logits")
+    background_weight: float = param(
+        1.0, "Cross-entropy: weight of the pixels where there is nothing, of others 1", minimum=0
+    )
 
 
 @register("predictor_training", "supervised", "Adam on the charts' own losses, summed", SupervisedParams)
@@ -83,6 +86,10 @@ class FittedPredictor:
         self._x = inputs_on(atlas, dataset.inputs, self.reach, margin=0)
         self._y = inputs_on(atlas, dataset.targets, 0, margin=0)
         self._epoch = 0
+        self._class_weights: Tensor | None = None
+        if dataset.background is not None and params.background_weight != 1:
+            self._class_weights = torch.ones(dataset.outputs, device=device)
+            self._class_weights[dataset.background] = params.background_weight
         weights = list(self._module.parameters())
         vector = 1 if manifold_of(atlas) == "vectors" else 2  # [C, width] of a chart's biases and norms
         self._optimiser = torch.optim.AdamW(
@@ -142,7 +149,9 @@ class FittedPredictor:
         predicted, target = self._module(self._x.draw(indices, None)), self._y.draw(indices, None)
         if self._p.loss == "l1":
             return functional.l1_loss(predicted, target)
-        return functional.cross_entropy(predicted.flatten(0, 1), target.flatten(0, 1)[:, 0].long())
+        return functional.cross_entropy(
+            predicted.flatten(0, 1), target.flatten(0, 1)[:, 0].long(), self._class_weights
+        )
 
     def predict(self, crops: Tensor) -> Tensor:
         expected = self._x.shape

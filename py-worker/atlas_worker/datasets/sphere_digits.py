@@ -1,0 +1,128 @@
+"""Turned digits on a sphere, METHOD 3.3: a task with rotations about each digit that the sphere as a whole does not have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..fields.sphere import lattice
+from ..registry import param, register
+from ..solvers.state import random_stream
+from ..trainable import StepCallback
+from .base import MadeDataset, no_tensors
+from .digits import CLASSES, SIDE, load_digits
+
+HEIGHT, WIDTH = 60, 120
+CYLINDER = 32
+"""Rows of the cylinder; row 16 is the equator."""
+COLUMNS = (20, 60, 100)
+"""Where the digits are centred."""
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class SphereDigitsParams:
+    source: Literal["idx", "sklearn"] = param(
+        "idx", "MNIST's IDX files, or the digits that come with scikit-learn"
+    )
+    path: str = param("", "Folder with the IDX files", file=True)
+    split: Literal["train", "test"] = param("train", "Which digits")
+    samples: int = param(10_000, "Number of spheres", minimum=1)
+    angle: float = param(
+        60.0, "Digits are turned by 90° and up to this many degrees more or less", minimum=0, maximum=180
+    )
+
+
+@register("dataset", "sphere_digits", "Three turned digits on a sphere (METHOD 3.3)", SphereDigitsParams)
+class SphereDigits(MadeDataset):
+    """Inputs ``[N, 1, 60, 120]`` float32 from 0 to 1, targets ``[N, 1, 60, 120]`` uint8: the digit on its non-zero pixels, else 10.
+
+    Digits lie on the cylinder around the equator, each centred on a pixel and turned about exactly that by bilinear interpolation,
+    in 256 grey levels; the cylinder is projected to the sphere by the nearest pixel. They follow from seed and split alone.
+    """
+
+    kind = "sphere_digits"
+    outputs = CLASSES + 1
+    background = CLASSES
+
+    def __init__(
+        self, params: SphereDigitsParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__()
+        no_tensors(self.kind, tensors)
+        self._p, self._seed, self._device = params, seed, device
+        self._digits = load_digits(params.source, params.path, params.split)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._p.samples * HEIGHT * WIDTH * (4 + 1)
+
+    def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
+        p, device = self._p, self._device
+        images, labels = (t.to(device) for t in self._digits)
+        generator = random_stream(self._seed)
+        which = torch.randint(len(images), (p.samples, len(COLUMNS)), generator=generator).to(device)
+        share = torch.rand(p.samples, len(COLUMNS), generator=generator, dtype=torch.float64)
+        turns = rotations(math.radians(90) + math.radians(p.angle) * (2 * share - 1)).to(
+            device, torch.float32
+        )
+        rows = cylinder_rows().to(device)
+        x = torch.empty(p.samples, 1, HEIGHT, WIDTH, device=device)
+        y = torch.empty(p.samples, 1, HEIGHT, WIDTH, dtype=torch.uint8, device=device)
+        chunks = math.ceil(p.samples / CHUNK)
+        for i in range(chunks):
+            part = slice(i * CHUNK, min((i + 1) * CHUNK, p.samples))
+            drawn = draw(images[which[part]], turns[part])
+            classes = torch.where(drawn > 0, labels[which[part]][..., None, None], CLASSES)
+            x[part] = on_sphere(drawn / 255, rows, 0)
+            y[part] = on_sphere(classes, rows, CLASSES)
+            on_step(i + 1, chunks, {})
+        return x, y
+
+
+def rotations(angles: Tensor) -> Tensor:
+    """``[...] -> [..., 2, 2]``, by angles in radians from the row axis towards the column axis."""
+    c, s = angles.cos(), angles.sin()
+    return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
+
+
+def draw(images: Tensor, turns: Tensor) -> Tensor:
+    """``images [B, K, 28, 28]`` uint8, turned by ``turns [B, K, 2, 2]`` about their exact centre: ``[B, K, 32, 32]``, whole grey levels.
+
+    Rows and columns −16 to 15 from the pixel that the centre is put on; bilinear, zero beyond the image.
+    """
+    offsets = torch.arange(-CYLINDER // 2, CYLINDER // 2, dtype=turns.dtype, device=turns.device)
+    u = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij"), -1)
+    # From the image's centre, in halves of the distance between its first and last pixel, as (column, row).
+    source = torch.einsum("bkji,rcj->bkrci", turns, u).flip(-1) * (2 / (SIDE - 1))
+    moved: Tensor = functional.grid_sample(
+        images.flatten(0, 1)[:, None].to(turns.dtype),
+        source.flatten(0, 1),
+        padding_mode="zeros",
+        align_corners=True,
+    )
+    drawn: Tensor = moved.round().unflatten(0, images.shape[:2])[:, :, 0]
+    return drawn
+
+
+def cylinder_rows() -> Tensor:
+    """Row of the cylinder at each row of the sphere, ``[60]``; −1 beyond the cylinder."""
+    scale = WIDTH / (2 * math.pi)
+    rows = (CYLINDER // 2 - scale * lattice(HEIGHT, WIDTH)[:, 0, 2]).round().long()
+    return torch.where((rows >= 0) & (rows < CYLINDER), rows, -1)
+
+
+def on_sphere(patches: Tensor, rows: Tensor, outside: int) -> Tensor:
+    """Patches ``[B, K, 32, 32]`` around the digits' centres, on spheres ``[B, 1, 60, 120]`` that are ``outside`` elsewhere."""
+    cylinder = patches.new_full((len(patches), CYLINDER, WIDTH), outside)
+    for k, column in enumerate(COLUMNS):
+        start = column - CYLINDER // 2
+        cylinder[:, :, start : start + CYLINDER] = patches[:, k]
+    sphere: Tensor = cylinder[:, rows.clamp(min=0)]
+    return sphere.masked_fill_((rows < 0)[:, None], outside)[:, None]
