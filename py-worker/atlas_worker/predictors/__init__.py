@@ -1,6 +1,7 @@
 """Predictors: architectures, how they are fitted, and the task they pose."""
 
 from . import chartwise as chartwise
+from . import convnet as convnet
 from . import expression as expression
 from . import lorentz as lorentz
 from . import vectors as vectors

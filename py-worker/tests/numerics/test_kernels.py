@@ -1,0 +1,163 @@
+"""Kernels that are invariant under a group, and networks made of them: equivariance itself is tested."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from atlas_worker.errors import InvalidInput
+from atlas_worker.fields.resample import transform
+from atlas_worker.kernels import (
+    averaged_kernels,
+    grid_symmetries,
+    invariant_form,
+    invariant_polynomials,
+    smooth_kernels,
+)
+from atlas_worker.predictors.convnet import ConvNet, ConvNetParams, make_convnet
+from atlas_worker.roles import Signature
+
+from .tasks import J
+
+NEARLY = torch.tensor([[[0.03, -1.0], [1.02, -0.05]]])
+"""As so(2) is discovered."""
+NONE = torch.zeros(0, 2, 2)
+SCALING = torch.eye(2)[None]
+SHEAR = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+BOOST = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
+GL = torch.eye(4).view(4, 2, 2)
+
+
+def turn(degrees: float) -> Tensor:
+    return torch.matrix_exp(math.radians(degrees) * J)
+
+
+@pytest.mark.parametrize(
+    ("algebra", "turns", "averaged", "smooth"),
+    [
+        (NONE, 1, 25, 25),
+        (J[None], 4, 7, 4),
+        (NEARLY, 4, 7, 4),
+        (SCALING, 1, 25, 1),
+        (GL, 4, 7, 1),
+    ],
+)
+def test_how_many_kernels_a_group_leaves(algebra: Tensor, turns: int, averaged: int, smooth: int) -> None:
+    assert len(grid_symmetries(algebra)) == turns
+    assert len(averaged_kernels(algebra, 5)) == averaged
+    assert len(smooth_kernels(algebra, 5, 8, 1.2)) == smooth
+
+
+@pytest.mark.parametrize("algebra", [NONE, J[None], NEARLY, SCALING, SHEAR, BOOST, GL])
+def test_kernels_are_orthonormal(algebra: Tensor) -> None:
+    for basis in (averaged_kernels(algebra, 5), smooth_kernels(algebra, 5, 6, 1.2)):
+        flat = basis.flatten(1)
+        assert torch.allclose(flat @ flat.T, torch.eye(len(flat), dtype=flat.dtype), atol=1e-9)
+
+
+@pytest.mark.parametrize("algebra", [J[None], NEARLY])
+def test_kernels_of_rotations_are_the_same_after_a_quarter_turn(algebra: Tensor) -> None:
+    for basis in (averaged_kernels(algebra, 5), smooth_kernels(algebra, 5, 6, 1.2)):
+        assert torch.allclose(basis.rot90(1, (1, 2)), basis, atol=1e-9)
+
+
+def test_smooth_kernels_of_rotations_depend_on_the_radius_alone() -> None:
+    r = torch.arange(-2, 3).square()
+    radius = r[:, None] + r
+    for kernel in smooth_kernels(J[None], 5, 6, 1.2):
+        for value in radius.unique():
+            there = kernel[radius == value]
+            assert float(there.max() - there.min()) < 1e-9
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize(
+    ("algebra", "even", "odd"), [(J[None], 1, 0), (BOOST, 1, 0), (SHEAR, 1, 1), (SCALING, 0, 0), (GL, 0, 0)]
+)
+def test_invariant_polynomials_are_those_of_invariant_theory(
+    algebra: Tensor, even: int, odd: int, degree: int
+) -> None:
+    assert len(invariant_polynomials(algebra, degree)) == (odd if degree % 2 else even)
+
+
+def test_the_invariant_form_is_there_for_compact_groups_alone() -> None:
+    form = invariant_form(J[None])
+    assert form is not None
+    assert torch.allclose(form, torch.eye(2, dtype=torch.float64), atol=1e-9)
+    ellipse = torch.diag(torch.tensor([1.3, 1 / 1.3]))
+    form = invariant_form((ellipse @ J @ ellipse.inverse())[None])
+    assert form is not None
+    assert form[0, 0] < form[1, 1]  # keeps |ellipse⁻¹ u|
+    for algebra in (SCALING, SHEAR, BOOST, GL):
+        assert invariant_form(algebra) is None
+
+
+def network(kernel: str, radius: int = 14, disc: bool = False) -> ConvNet:
+    signature = Signature("planar", 1, (1, 60, 120), 11, radius)
+    tensors = {} if kernel == "free" else {"algebra": NEARLY}
+    params = ConvNetParams(kernel=kernel, disc=disc)  # type: ignore[arg-type]
+    net = make_convnet(params, signature=signature, tensors=tensors, seed=torch.Generator().manual_seed(0))
+    return net.eval().requires_grad_(False)
+
+
+def blobs(size: int) -> Tensor:
+    """Smooth fields that vanish well within the chart: ``[4, 1, 1, size, size]``."""
+    generator = torch.Generator().manual_seed(1)
+    t = torch.arange(size) - size // 2
+    u = torch.stack(torch.meshgrid(t, t, indexing="ij"), -1).float()
+    centres = 5 * torch.randn(4, 6, 1, 1, 2, generator=generator).clamp(-1.5, 1.5)
+    return (-(u - centres).square().sum(-1) / 18).exp().sum(1)[:, None, None]
+
+
+def error(net: ConvNet, degrees: float) -> float:
+    """``‖f(gx) − g f(x)‖ / ‖f(x) − mean‖`` within 9 pixels of the centre, whose corners stay in the chart."""
+    x, g = blobs(29), turn(degrees)
+    y = net(x)
+    difference = transform(net(transform(x, g, 14)), torch.eye(2), 6) - transform(y, g, 6)
+    inner = transform(y, torch.eye(2), 6)
+    return float(difference.norm() / (inner - inner.mean((0, 3, 4), keepdim=True)).norm())
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+@pytest.mark.parametrize("kernel", ["c4", "smooth"])
+def test_an_invariant_network_is_equivariant_under_quarter_turns(kernel: str, degrees: float) -> None:
+    x = blobs(29)
+    net = network(kernel)
+    turned = net(x.rot90(degrees // 90, (3, 4)))
+    assert torch.allclose(turned, net(x).rot90(degrees // 90, (3, 4)), atol=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [15, 30, 45, 90])
+def test_invariant_networks_err_little_between_quarter_turns_and_a_free_one_much(degrees: float) -> None:
+    assert error(network("c4"), degrees) < 0.1
+    assert error(network("smooth"), degrees) < 0.1
+    assert error(network("free"), degrees) > 0.3
+
+
+@pytest.mark.parametrize(
+    "algebra",
+    [torch.zeros(1, 3, 3), torch.zeros(2, 2), torch.zeros(1, 2, 2), torch.full((1, 2, 2), math.nan)],
+)
+def test_an_algebra_of_another_size_is_refused(algebra: Tensor) -> None:
+    signature = Signature("planar", 1, (1, 60, 120), 11, 14)
+    with pytest.raises(InvalidInput) as caught:
+        make_convnet(
+            ConvNetParams(kernel="smooth"),
+            signature=signature,
+            tensors={"algebra": algebra},
+            seed=torch.Generator(),
+        )
+    assert caught.value.field == "predictor.tensors.algebra"
+
+
+def test_a_free_network_takes_no_algebra() -> None:
+    with pytest.raises(InvalidInput):
+        make_convnet(
+            ConvNetParams(),
+            signature=Signature("planar", 1, (1, 60, 120), 11, 14),
+            tensors={"algebra": J[None]},
+            seed=torch.Generator(),
+        )
