@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from .errors import InvalidInput
 
-Role = Literal["dataset", "predictor", "predictor_training", "algebra_solver", "coset_solver"]
+Role = Literal["dataset", "predictor", "predictor_training", "algebra_solver", "data_solver", "coset_solver"]
 P = TypeVar("P")
 
 

@@ -85,7 +85,6 @@ export interface PredictorOptions {
 
 interface SolverOptions {
   solver: Component;
-  predictor: RemoteObject;
   dataset: RemoteObject;
   atlas: RemoteObject;
   epochs: number;
@@ -93,11 +92,14 @@ interface SolverOptions {
 }
 
 export interface AlgebraOptions extends SolverOptions {
+  /** Left out for a solver that looks at the data alone ("liegan"). */
+  predictor?: RemoteObject;
   /** Number of generators; 0: as many as the solver finds ("grassmann"). */
   k: number;
 }
 
 export interface CosetsOptions extends SolverOptions {
+  predictor: RemoteObject;
   /** Basis of the identity component's Lie algebra, [k, n, n]; k may be 0. */
   identity: readonly (readonly (readonly number[])[])[];
 }
@@ -546,10 +548,10 @@ export function isSpherical(
   return atlas.charts.some((chart) => "latitude" in chart);
 }
 
-function solverSpec({ solver, predictor, dataset, atlas, epochs, seed }: SolverOptions) {
+function solverSpec({ solver, predictor, dataset, atlas, epochs, seed }: Omit<AlgebraOptions, "k">) {
   return {
     solver: component(solver),
-    predictor: predictor.handle,
+    predictor: predictor?.handle ?? "",
     dataset: dataset.handle,
     atlas: atlas.handle,
     epochs,

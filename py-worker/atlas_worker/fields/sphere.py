@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import InvalidInput
 from .atlas import check_fields, check_radii, nearest_chart
@@ -118,3 +120,66 @@ def nearest_pixel(points: Tensor, height: int, width: int) -> Tensor:
     """Index into ``H·W`` of the pixel nearest in row and column to ``points [..., 3]``."""
     rows, cols = coordinates(points, height, width)
     return rows.round().long().clamp(0, height - 1) * width + cols.round().long() % width
+
+
+def so3_basis() -> Tensor:
+    """The generators ``L_x, L_y, L_z`` of rotations of points about the three axes, right-handed: ``[3, 3, 3]`` float32.
+
+    ``exp(t L_z)`` takes longitude λ to ``λ + t``; z is the north pole, x is at latitude and longitude 0.
+
+    >>> x, y, z = so3_basis()
+    >>> torch.equal(x @ y - y @ x, z)
+    True
+    """
+    x = [[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]
+    y = [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
+    z = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    return torch.tensor([x, y, z])
+
+
+def rotate(fields: Tensor, rotations: Tensor) -> Tensor:
+    """``(R·x)(p) = x(R⁻¹ p)`` on the whole sphere, bilinear in row and column.
+
+    ``fields``: ``[..., ch, H, W]``, float; ``rotations``: ``[..., 3, 3]``, orthogonal (that is not checked: the inverse is taken to be the
+    transpose); their leading dims broadcast. Returns ``[..., ch, H, W]`` of the fields' type and device. Columns go round; between the
+    last row's centres and a pole the last row is repeated. Differentiable in both arguments, but for the sources that lie on
+    a pole: their longitude has no derivative, and counts as constant.
+
+    Raises ``InvalidInput`` when the shapes do not fit or a rotation is not finite.
+    """
+    if fields.dim() < 3 or rotations.shape[-2:] != (3, 3):
+        raise InvalidInput(
+            f"cannot rotate fields {list(fields.shape)} by {list(rotations.shape)}",
+            "rotations",
+            "fields [..., ch, H, W], rotations [..., 3, 3]",
+        )
+    if not bool(torch.isfinite(rotations).all()):
+        raise InvalidInput("a rotation is not finite", "rotations", "orthogonal matrices")
+    height, width = fields.shape[-2:]
+    points = _lattice(height, width, fields.dtype, fields.device)
+    x, y, z = torch.einsum("...ji,rcj->...rci", rotations.to(points), points).unbind(-1)
+    # Neither asin near ±1 nor the square root and atan2 at 0 have finite derivatives; these have.
+    squared = x.square() + y.square()
+    on_pole = squared < 1e-12
+    latitude = torch.atan2(z, squared.clamp(min=1e-12).sqrt())
+    longitude = torch.atan2(torch.where(on_pole, 0, y), torch.where(on_pole, 1, x))
+    rows = (height - 1) / 2 - latitude * (height / math.pi)
+    columns = (longitude * (width / (2 * math.pi))).remainder(width)
+    # One more column than there are, so that the last and the first are neighbours; grid_sample wants (x, y) in [-1, 1].
+    grid = torch.stack([columns * (2 / width) - 1, rows * (2 / max(height - 1, 1)) - 1], -1)
+    closed = torch.cat([fields, fields[..., :1]], -1)
+    batch = torch.broadcast_shapes(fields.shape[:-3], rotations.shape[:-2])
+    moved = functional.grid_sample(
+        closed.expand(*batch, *closed.shape[-3:]).reshape(-1, *closed.shape[-3:]),
+        grid.expand(*batch, height, width, 2).reshape(-1, height, width, 2),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+    return moved.reshape(*batch, *moved.shape[-3:])
+
+
+@lru_cache(maxsize=8)
+def _lattice(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """:func:`lattice`, kept: it is the same for every batch."""
+    return lattice(height, width).to(device, dtype)

@@ -377,23 +377,34 @@ def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) ->
 def _algebra(session: Session, wire: Wire, spec: objects_pb2.AlgebraSpec) -> _Plan:
     from atlas_worker.predictors import make_task
 
-    block, params = _component("algebra_solver", spec.solver, "algebra.solver")
-    predictor, dataset, atlas = _inputs(session, spec, "algebra")
+    data_alone = any((b.role, b.kind) == ("data_solver", spec.solver.kind) for b in registry.blocks())
+    role: registry.Role = "data_solver" if data_alone else "algebra_solver"
+    block, params = _component(role, spec.solver, "algebra.solver")
     k, epochs, seed = spec.k, _epochs(spec.epochs, 1, "algebra.epochs"), spec.seed
     if k == 0 and block.kind != "grassmann":
         raise InvalidInput(
             "k is 0", "algebra.k", "at least one generator", "let the solver grassmann find the number"
         )
-    task = make_task(predictor.value, dataset.value, atlas.value)
-    if k > task.n**2:
-        raise InvalidInput(f"k is {k}", "algebra.k", f"at most n² = {task.n**2} generators")
+    uses: tuple[Entry, ...]
+    context: dict[str, Any]
+    if data_alone:
+        if spec.predictor:
+            raise InvalidInput(
+                f"the solver {block.kind} looks at the data alone", "algebra.predictor", "", "leave it out"
+            )
+        dataset, atlas = uses = _field(session, spec, "algebra")
+        context = {"dataset": dataset.value, "atlas": atlas.value, "device": session.device}
+    else:
+        predictor, dataset, atlas = uses = _inputs(session, spec, "algebra")
+        task = make_task(predictor.value, dataset.value, atlas.value)
+        if k > task.n**2:
+            raise InvalidInput(f"k is {k}", "algebra.k", f"at most n² = {task.n**2} generators")
+        context = {"task": task}
 
     def make() -> Any:
-        return block.make(params, task=task, k=k, epochs=epochs, seed=seed)
+        return block.make(params, **context, k=k, epochs=epochs, seed=seed)
 
-    return _Plan(
-        "algebra", block.kind, [_plain_params(params), k, epochs, seed], make, (predictor, dataset, atlas)
-    )
+    return _Plan("algebra", block.kind, [_plain_params(params), k, epochs, seed], make, uses)
 
 
 def _cosets(session: Session, wire: Wire, spec: objects_pb2.CosetSpec) -> _Plan:

@@ -2,4 +2,5 @@
 
 from . import cosets as cosets
 from . import grassmann as grassmann
+from . import liegan as liegan
 from . import paper as paper

@@ -20,8 +20,11 @@ OURS = {
     ("dataset", "arrays"),
     ("dataset", "hdf5_table"),
     ("dataset", "points"),
+    ("dataset", "sphere_digits"),
     ("predictor", "published"),
     ("predictor", "wide"),
+    ("predictor", "encoder_decoder"),
+    ("predictor", "convnet"),
     ("predictor", "expression"),
     ("predictor", "mlp"),
     ("predictor", "quadratic"),
@@ -30,6 +33,7 @@ OURS = {
     ("predictor_training", "supervised"),
     ("algebra_solver", "grassmann"),
     ("algebra_solver", "paper"),
+    ("data_solver", "liegan"),
     ("coset_solver", "descent"),
 }
 assert datasets, (predictors, solvers)  # importing them registers their blocks

@@ -19,6 +19,7 @@ from atlas_worker import predictors
 from atlas_worker.client import Client
 from atlas_worker.gen.atlas.v1 import objects_pb2, tensor_pb2
 from atlas_worker.predictors import local
+from atlas_worker.registry import register
 from atlas_worker.service import snapshots
 from atlas_worker.service.failures import explain
 from atlas_worker.service.server import Worker
@@ -594,3 +595,68 @@ def test_files_outside_the_data_root(limited: Callable[..., Client], tmp_path: P
         client.receive(client.call("ReadDataset", handle=h, count=9).inputs) for h in (relative, absolute)
     )
     assert torch.equal(first, second)
+
+
+# A solver that looks at the data alone
+
+
+class Labelled(fakes.Chain):
+    """As a dataset: random fields on a 6×12 lattice with a label at every pixel."""
+
+    outputs = 2
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        return torch.rand(20, 1, 6, 12, generator=torch.Generator().manual_seed(0))
+
+    @property
+    def targets(self) -> torch.Tensor:
+        return (self.inputs > 0.5).long()
+
+
+@register("dataset", "test_labelled", "fields with labels", fakes.ChainParams)
+def make_labelled(params: fakes.ChainParams, *, seed: int, **_: Any) -> Labelled:
+    return Labelled(params, 0, seed)
+
+
+def test_a_solver_that_looks_at_the_data_alone(client: Client, objects: Objects) -> None:
+    dataset = client.create(dataset=objects_pb2.DatasetSpec(source=component("test_labelled")))
+    sphere = objects_pb2.SphereAtlas(charts=[objects_pb2.SphereChart()], r_in=1, r_out=1)
+    given = {
+        "solver": component("liegan"),
+        "dataset": dataset,
+        "atlas": client.create(atlas=objects_pb2.AtlasSpec(sphere=sphere)),
+        "k": 1,
+        "epochs": 2,
+        "seed": 5,
+    }
+    handle, later = (client.create(algebra=objects_pb2.AlgebraSpec(**given)) for _ in range(2))
+    info = objects.info(handle)
+    assert (info.role, info.kind, info.total_epochs) == ("algebra", "liegan", 2)
+    assert info.memory_bytes > 0
+    client.run(handle, until_epoch=1)
+    early = objects.snapshot(handle)
+    client.run(handle)
+    client.call("RestoreSnapshot", handle=later, snapshot=client.send(early))
+    client.run(later)
+    assert torch.equal(objects.snapshot(later), objects.snapshot(handle))
+    answer = client.call("GetAlgebra", handle=handle)
+    generators = client.receive(answer.generators)
+    assert generators.shape == (1, 3, 3)
+    assert torch.equal(generators, -generators.mT)
+    assert (len(answer.losses), answer.found, len(answer.spectrum)) == (1, 0, 0)
+    assert "no symmetry" in answer.verdict
+    for changed, field in (
+        ({"k": 0}, "algebra.k"),
+        ({"k": 4}, "algebra.k"),
+        ({"epochs": 0}, "algebra.epochs"),
+        ({"atlas": objects.atlas(row=2)}, "algebra.atlas"),
+        ({"predictor": "predictor-1"}, "algebra.predictor"),
+        ({"solver": component("grassmann")}, None),  # which needs a predictor
+        ({"solver": component("liegan", width=0)}, "algebra.solver.params.width"),
+    ):
+        with Refused("not_found" if field is None else "invalid_input", field):
+            client.create(algebra=objects_pb2.AlgebraSpec(**{**given, **changed}))
+    other = client.create(algebra=objects_pb2.AlgebraSpec(**{**given, "seed": 6}))
+    with Refused("invalid_input", "snapshot"):
+        client.call("RestoreSnapshot", handle=other, snapshot=client.send(early))
