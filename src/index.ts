@@ -24,7 +24,7 @@ export {
 } from "./experiment/runner.js";
 export { Identity, Runs, readPredictor } from "./experiment/sources.js";
 export * from "./experiment/stages.js";
-export { type Illustration, illustrate, renderReport } from "./report/index.js";
+export { type Classes, type Illustration, illustrate, renderReport } from "./report/index.js";
 export * from "./result.js";
 export { findRun, listRuns, Run, type RunStatus, type RunSummary } from "./run/folder.js";
 export * from "./tensor/index.js";

@@ -1,3 +1,4 @@
 /** The HTML report of a run. */
-export { drawPictures, type Illustration, illustrate, type Picture } from "./illustration.js";
+export { type Charts, drawPictures, type Illustration, illustrate, type Picture } from "./illustration.js";
+export type { Classes } from "./raster.js";
 export { type ReportParts, renderReport } from "./render.js";

@@ -192,28 +192,6 @@ export function curvePlot(points: readonly { epoch: number; value: number }[], n
   ]);
 }
 
-/** A field as an image with the charts drawn on it: what the predictor sees, and within it what is compared. Positions in pixels. */
-export function fieldPlot(
-  png: Buffer,
-  [height, width]: readonly [number, number],
-  charts: readonly { row: number; col: number }[],
-  radii: { rIn?: number; rOut?: number },
-  name: string,
-): Html {
-  const shown = 320;
-  const box = (radius: number | undefined, kind: string) =>
-    radius === undefined
-      ? []
-      : charts.map(
-          ({ row, col }) =>
-            html`<rect x="${col - radius}" y="${row - radius}" width="${2 * radius + 1}" height="${2 * radius + 1}" class="${kind}"/>`,
-        );
-  const high = (shown * height) / width;
-  return html`<svg class="field" viewBox="0 0 ${width} ${height}" width="${shown}" height="${high}" role="img" aria-label="${name}"><title>${name}</title>
-<image href="data:image/png;base64,${png.toString("base64")}" width="${width}" height="${height}"/>
-${box(radii.rIn, "chart")}${box(radii.rOut, "inner")}${charts.map(({ row, col }) => html`<circle cx="${col + 0.5}" cy="${row + 0.5}" r="${width / 110}" class="centre"/>`)}</svg>`;
-}
-
 interface Scale {
   logarithmic: boolean;
   ticks: number[];

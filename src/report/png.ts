@@ -1,32 +1,24 @@
-/** A field of numbers as a small PNG, in colours that are read alike by all eyes. */
+/** Small indexed images and their PNGs. */
 import { crc32, deflateSync } from "node:zlib";
 
-/** Viridis (Smith & van der Walt 2015) at equal steps. */
-const VIRIDIS = [
-  [68, 1, 84],
-  [72, 40, 120],
-  [62, 74, 137],
-  [49, 104, 142],
-  [38, 130, 142],
-  [31, 158, 137],
-  [53, 183, 121],
-  [109, 205, 89],
-  [180, 222, 44],
-  [253, 231, 37],
-] as const;
+/** Red, green, blue from 0 to 255, and the opacity where it is not 255. */
+export type Colour = readonly [red: number, green: number, blue: number, opacity?: number];
 
-/** An indexed PNG of a field [height, width], least value darkest. Values that are not numbers are black. */
-export function fieldToPng(field: readonly (readonly number[])[]): Buffer {
-  const [height, width] = [field.length, field[0]?.length ?? 0];
-  const finite = field.flat().filter(Number.isFinite);
-  const least = finite.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
-  const most = finite.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  const scale = most > least ? 254 / (most - least) : 0;
-  const pixels = Buffer.alloc(height * (width + 1)); // each row begins with its filter, 0
-  for (const [r, row] of field.entries())
-    for (const [c, x] of row.entries())
-      pixels[r * (width + 1) + 1 + c] = Number.isFinite(x) ? 1 + Math.round((x - least) * scale) : 0;
-  const palette = Buffer.from([0, 0, 0, ...Array.from({ length: 255 }, (_, i) => colour(i / 254)).flat()]);
+/** An image as indices into a palette. Colour 0 is transparent everywhere, so that what is behind the image stands for "nothing here". */
+export interface Raster {
+  height: number;
+  width: number;
+  /** Row-major. */
+  pixels: Uint8Array;
+  /** At most 256. */
+  palette: readonly Colour[];
+}
+
+export const TRANSPARENT: Colour = [0, 0, 0, 0];
+
+export function rasterToPng({ height, width, pixels, palette }: Raster): Buffer {
+  const rows = Buffer.alloc(height * (width + 1)); // each row begins with its filter, 0
+  for (let r = 0; r < height; r++) rows.set(pixels.subarray(r * width, (r + 1) * width), r * (width + 1) + 1);
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);
   header.writeUInt32BE(height, 4);
@@ -34,8 +26,9 @@ export function fieldToPng(field: readonly (readonly number[])[]): Buffer {
   return Buffer.concat([
     Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
     chunk("IHDR", header),
-    chunk("PLTE", palette),
-    chunk("IDAT", deflateSync(pixels, { level: 9 })),
+    chunk("PLTE", Buffer.from(palette.flatMap((colour) => colour.slice(0, 3) as number[]))),
+    chunk("tRNS", Buffer.from(palette.map(([, , , opacity = 255]) => opacity))),
+    chunk("IDAT", deflateSync(rows, { level: 9 })),
     chunk("IEND", Buffer.alloc(0)),
   ]);
 }
@@ -46,10 +39,4 @@ function chunk(type: string, data: Buffer): Buffer {
   frame.writeUInt32BE(data.length, 0);
   frame.writeUInt32BE(crc32(body), 4);
   return Buffer.concat([frame.subarray(0, 4), body, frame.subarray(4)]);
-}
-
-function colour(share: number): number[] {
-  const at = share * (VIRIDIS.length - 1);
-  const i = Math.min(VIRIDIS.length - 2, Math.floor(at));
-  return VIRIDIS[i]!.map((x, c) => Math.round(x + (at - i) * (VIRIDIS[i + 1]![c]! - x)));
 }

@@ -9,7 +9,8 @@ import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
 import { Html, html } from "./html.js";
 import type { Picture } from "./illustration.js";
-import { type Bar, barPlot, curvePlot, fieldPlot, flowPlot, imagePlot, matrixPlot, short } from "./plots.js";
+import { pictureSections } from "./pictures.js";
+import { type Bar, barPlot, curvePlot, flowPlot, imagePlot, matrixPlot, short } from "./plots.js";
 import { STYLE } from "./style.js";
 
 export interface ReportParts {
@@ -33,7 +34,7 @@ ${result.notes && result.notes.length > 0 ? html`<section><h2>Notes</h2>${result
 ${algebra && algebraSection(algebra)}
 ${cosets && cosetSection(cosets, cosetSearch)}
 ${downstream && metricsSection(downstream.metrics)}
-${pictures.length > 0 ? pictureSection(pictures) : undefined}
+${pictureSections(pictures)}
 ${trainingSection(result, events)}
 ${settingsSection(result, config)}
 <footer>Run ${config.id}. All numbers are in result.json beside this page; config.json repeats the run.</footer>
@@ -197,14 +198,6 @@ ${barPlot(bars, noiseFloor, "losses of the candidates", { x: "candidates", y: "l
 
 function metricsSection(metrics: Record<string, number | null>): Html {
   return html`<section><h2>Downstream</h2>${table(Object.entries(metrics).map(([name, value]) => [name, value === null ? "–" : String(Number(value.toPrecision(5)))]))}</section>`;
-}
-
-function pictureSection(pictures: readonly Picture[]): Html {
-  const charts = pictures.some((p) => p.charts.length > 0);
-  return html`<section><h2>Data</h2>${charts ? html`<p>Charts: what a local predictor sees (solid) and where transformed fields are compared (dashed).</p>` : undefined}<div class="row">${pictures.map(
-    (p) =>
-      html`<figure>${fieldPlot(p.png, p.size, p.charts, p, p.caption)}<figcaption>${p.caption}</figcaption></figure>`,
-  )}</div></section>`;
 }
 
 function trainingSection(result: Result, events: readonly RunEvent[]): Html {

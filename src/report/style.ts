@@ -31,8 +31,11 @@ svg text.tick { fill: var(--soft); font-size: 11.5px; } .middle { text-anchor: m
 .curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; } .dot { fill: var(--accent); }
 .kept, .symmetry { fill: var(--good); } .loss, .other { fill: var(--bad); } .rank, .unseen { fill: var(--warn); } .duplicate { fill: var(--dup); }
 .floor { stroke: var(--plus); stroke-width: 1.5; stroke-dasharray: 5 4; }
-.field { border-radius: 6px; image-rendering: pixelated; } .field rect { vector-effect: non-scaling-stroke; filter: drop-shadow(0 0 .4px #000); }
-.chart { fill: none; stroke: #fff; stroke-width: 1.6; } .inner { fill: none; stroke: #fff; stroke-opacity: .55; stroke-dasharray: 3 3; } .centre { fill: #fff; }
+.field { border-radius: 6px; image-rendering: pixelated; } .field :is(path, rect) { vector-effect: non-scaling-stroke; }
+.chart { fill: none; stroke: #fff; stroke-width: 1.6; stroke-linejoin: round; } .inner { fill: none; stroke: #fff; stroke-opacity: .55; stroke-dasharray: 3 3; } .centre { fill: #fff; }
+:is(.field, .globe) :is(.chart, .inner) { filter: drop-shadow(0 0 .4px #000); } .labels :is(.chart, .inner) { filter: none; stroke: var(--ink); stroke-opacity: .6; } .labels .chart { stroke-width: 1.2; } .labels .centre { fill: none; }
+.limb { fill: none; stroke: var(--soft); stroke-width: 1.2; } .graticule { fill: none; stroke: #fff; stroke-opacity: .2; stroke-width: .6; } .labels .graticule { stroke: var(--soft); stroke-opacity: .35; }
+.sample + .sample { margin-top: 28px; } .none { fill: var(--panel); stroke: var(--soft); stroke-opacity: .6; } .row.sphere { margin-top: 16px; gap: 18px; } .row.predictions { margin-top: 18px; gap: 22px; } .predictions figcaption { max-width: 206px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13px; color: var(--soft); margin: 8px 0 0; padding: 0; list-style: none; }
 .legend svg { display: inline-block; vertical-align: -1px; margin-right: 6px; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }

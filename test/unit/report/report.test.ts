@@ -1,7 +1,6 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { inflateSync } from "node:zlib";
 import { expect } from "chai";
 import fc from "fast-check";
 import { Context, type StageSession } from "../../../src/experiment/context.js";
@@ -10,7 +9,6 @@ import { writeReport } from "../../../src/experiment/report.js";
 import { html } from "../../../src/report/html.js";
 import { illustrate, type ReportParts, renderReport } from "../../../src/report/index.js";
 import { barPlot, curvePlot, flowPlot, imagePlot, matrixPlot } from "../../../src/report/plots.js";
-import { fieldToPng } from "../../../src/report/png.js";
 import type { RunEvent } from "../../../src/run/events.js";
 import { RunFolder } from "../../../src/run/folder.js";
 import { Tensor } from "../../../src/tensor/index.js";
@@ -126,34 +124,15 @@ describe("report", () => {
   });
 });
 
-describe("PNG of a field", () => {
-  it("holds the field: least value first in the palette, most last, black where there is no number", () => {
-    const png = fieldToPng([
-      [-1, 0, 1],
-      [Number.NaN, 1, -1],
-    ]);
-    expect(png.subarray(1, 4).toString()).to.equal("PNG");
-    expect([png.readUInt32BE(16), png.readUInt32BE(20)]).to.deep.equal([3, 2]);
-    const start = png.indexOf("IDAT") + 4;
-    const pixels = inflateSync(png.subarray(start, start + png.readUInt32BE(start - 8)));
-    expect([...pixels]).to.deep.equal([0, 1, 128, 255, 0, 0, 255, 1]);
-  });
-
-  it("may be flat or empty of numbers", () => {
-    expect(() => fieldToPng([[5, 5]])).to.not.throw();
-    expect(() => fieldToPng([[Number.NaN]])).to.not.throw();
-  });
-});
-
 describe("writing the report", () => {
   let dir: string;
   let run: RunFolder;
   const warnings: string[] = [];
   const progress = new Progress({ quiet: true });
   progress.warn = (line) => void warnings.push(line);
-  const contextWith = (readDataset?: StageSession["readDataset"]) =>
+  const contextWith = (readDataset?: StageSession["readDataset"], predict?: StageSession["predict"]) =>
     new Context({
-      session: Object.assign(new FakeSession(), { readDataset }).session,
+      session: Object.assign(new FakeSession(), { readDataset, predict }).session,
       run,
       seed: 0,
       progress,
@@ -183,6 +162,74 @@ describe("writing the report", () => {
     expect(page).to.contain('<rect x="1" y="0" width="5" height="5" class="chart"/>');
     expectWellFormed(page);
     expect(warnings).to.deep.equal([]);
+  });
+
+  it("shows a sphere as map and globes, and predictions of its label's classes", async () => {
+    const [height, width] = [12, 24];
+    const labels = Tensor.from(
+      Array.from({ length: height * width }, (_, i) => (i % 5 === 0 ? 2 : 10)),
+      "uint8",
+    );
+    const logits = Tensor.zeros("float32", [1, 11, height, width]);
+    logits.data.fill(Number.NaN as never, 0, width); // class 0 in row 0: nothing is predicted there
+    logits.data.fill(1 as never, 2 * height * width, 3 * height * width);
+    const asked: unknown[] = [];
+    const context = contextWith(
+      async (_, range) => {
+        asked.push(range);
+        return {
+          inputs: Tensor.zeros("float32", [1, 1, height, width]),
+          targets: new Tensor("uint8", [1, height, width], labels.data),
+        };
+      },
+      async (object, input, options) => {
+        asked.push([object.handle, input, options]);
+        return logits;
+      },
+    );
+    const predictor = { ...dataset, handle: "p", role: "predictor" };
+    illustrate(context, {
+      dataset,
+      sample: 1,
+      atlas: { charts: [0, 180].map((longitude) => ({ latitude: 0, longitude })), rIn: 3, rOut: 2 },
+      classes: { count: 11, background: 10, names: ["zero & <nought>"] },
+      predictions: { predictor, samples: 2 },
+    });
+    await writeReport(run, planar(), context, progress);
+    expect(warnings).to.deep.equal([]);
+    const page = readFileSync(run.reportPath, "utf8");
+    expectWellFormed(page);
+    expect(asked).to.deep.equal([
+      { start: 1, count: 1 },
+      ...[1, 2].flatMap((start) => [
+        { start, count: 1 },
+        ["p", { start, count: 1, dataset }, { onLattice: true }],
+      ]),
+    ]);
+    expect(page.match(/class="globe/g)).to.have.length(4); // input and label, from each chart
+    expect(page.match(/class="field/g)).to.have.length(2 + 2 * 4);
+    expect(page).to.contain("from 0°, 180°").and.contain("zero &amp; &lt;nought&gt;");
+    expect(page).to.contain("Nothing is predicted where there is no chart.");
+    // Of 58 labelled pixels, 5 are in row 0; all others are predicted to be 2, as they are.
+    expect(page.match(/Right: 100\.0 % of 53 pixels; 5 more without a prediction/g)).to.not.equal(null);
+  });
+
+  it("shows predictions on a plain lattice too, but no more samples than there are", async () => {
+    const context = contextWith(
+      async () => ({ inputs: field, targets: Tensor.zeros("int64", [1, 1, 4, 6]) }),
+      async () => Tensor.zeros("float32", [1, 3, 4, 6]),
+    );
+    illustrate(context, {
+      dataset: { ...dataset, facts: { inputs: [2, 2, 4, 6] } },
+      atlas: { charts: [{ row: 2, col: 3 }], rIn: 1, rOut: 1 },
+      classes: { count: 3, names: ["land", "sea", "ice"] },
+      predictions: { predictor: dataset },
+    });
+    await writeReport(run, planar(), context, progress);
+    const page = readFileSync(run.reportPath, "utf8");
+    expectWellFormed(page);
+    expect(page.match(/<figcaption>Right: 100\.0 % of 24 pixels</g)).to.have.length(2);
+    expect(page).to.contain("Sample 0, input, channel 0").and.contain("Sample 0, label");
   });
 
   it("leaves out samples that are not fields", async () => {

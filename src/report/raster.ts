@@ -1,0 +1,168 @@
+/** Fields as images: values in viridis, class labels in class colours, and where predicted classes are right. */
+import type { Tensor } from "../tensor/index.js";
+import { type Colour, type Raster, TRANSPARENT } from "./png.js";
+
+/** One channel of a sample. */
+export interface Field {
+  height: number;
+  width: number;
+  /** Row-major. */
+  values: ArrayLike<number>;
+}
+
+/** What a field of class labels means. */
+export interface Classes {
+  /** How many classes there are; labels are 0 to count - 1. */
+  count: number;
+  /** The class that stands for "nothing here": it is not coloured, and not counted where predictions are judged. */
+  background?: number;
+  /** By default, a class is called by its number. */
+  names?: readonly string[];
+}
+
+/** Viridis (Smith & van der Walt 2015) at equal steps. */
+const VIRIDIS: readonly Colour[] = [
+  [68, 1, 84],
+  [72, 40, 120],
+  [62, 74, 137],
+  [49, 104, 142],
+  [38, 130, 142],
+  [31, 158, 137],
+  [53, 183, 121],
+  [109, 205, 89],
+  [180, 222, 44],
+  [253, 231, 37],
+];
+const FIELD_PALETTE = [TRANSPARENT, ...Array.from({ length: 255 }, (_, i) => viridis(i / 254))];
+
+/** Ten colours kept apart for trichromats and, as far as ten can be, for dichromats (OKLab distances after Machado's model), on light and dark. */
+const CLASS_COLOURS: readonly Colour[] = [
+  [85, 142, 211],
+  [225, 151, 45],
+  [92, 137, 10],
+  [229, 93, 108],
+  [131, 82, 208],
+  [128, 83, 57],
+  [253, 149, 252],
+  [224, 205, 63],
+  [37, 188, 191],
+  [0, 106, 143],
+];
+const NO_PREDICTION = 1 + CLASS_COLOURS.length;
+/** Grey that shows on light and on dark. */
+export const NO_PREDICTION_COLOUR: Colour = [128, 136, 150, 90];
+const CLASS_PALETTE = [TRANSPARENT, ...CLASS_COLOURS, NO_PREDICTION_COLOUR];
+
+/** Blue and orange, which all eyes tell apart. */
+export const RIGHT_COLOUR: Colour = [58, 134, 214];
+export const WRONG_COLOUR: Colour = [235, 110, 40];
+const OUTCOME_PALETTE = [TRANSPARENT, RIGHT_COLOUR, WRONG_COLOUR, NO_PREDICTION_COLOUR];
+
+/** The colour of a class, whatever else is drawn; after ten they repeat. */
+export function classColour(label: number): Colour {
+  return CLASS_COLOURS[label % CLASS_COLOURS.length]!;
+}
+
+/**
+ * One channel of the first of a batch of samples [batch, channels, height, width].
+ *
+ * @returns undefined when the samples are not fields, or have no such channel
+ */
+export function fieldOf({ shape, data }: Pick<Tensor, "shape" | "data">, channel: number): Field | undefined {
+  const [batch = 0, channels = 0, height = 0, width = 0] = shape;
+  const size = height * width;
+  if (shape.length !== 4 || batch === 0 || channel >= channels || size === 0) return undefined;
+  const values = data.subarray(channel * size, (channel + 1) * size);
+  return { height, width, values: values instanceof BigInt64Array ? Array.from(values, Number) : values };
+}
+
+/** The class labels of the first of a batch of samples [batch, height, width] or [batch, 1, height, width]. */
+export function labelsOf({ shape, data }: Tensor): Field | undefined {
+  const [batch = 0, ...rest] = shape;
+  return fieldOf({ data, shape: rest.length === 2 ? [batch, 1, ...rest] : shape }, 0);
+}
+
+/** The most probable class of each pixel, from the logits [batch, classes, height, width] of the first sample; NaN where they are. */
+export function predictedClasses({ shape, data }: Tensor): Field | undefined {
+  const [, classes = 0] = shape;
+  const first = fieldOf({ shape, data }, 0);
+  if (!first) return undefined;
+  const size = first.height * first.width;
+  const values = new Float32Array(size);
+  for (let i = 0; i < size; i++) {
+    let best = 0;
+    for (let k = 1; k < classes; k++) if (data[k * size + i]! > data[best * size + i]!) best = k;
+    values[i] = Number.isNaN(Number(data[i])) ? Number.NaN : best;
+  }
+  return { height: first.height, width: first.width, values };
+}
+
+/** A field in viridis, least value darkest. Values that are not numbers are left out. */
+export function fieldRaster({ height, width, values }: Field): Raster {
+  const pixels = new Uint8Array(height * width);
+  let [least, most] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+  for (let i = 0; i < pixels.length; i++)
+    if (Number.isFinite(values[i])) [least, most] = [Math.min(least, values[i]!), Math.max(most, values[i]!)];
+  const scale = most > least ? 254 / (most - least) : 0;
+  for (let i = 0; i < pixels.length; i++)
+    if (Number.isFinite(values[i])) pixels[i] = 1 + Math.round((values[i]! - least) * scale);
+  return { height, width, pixels, palette: FIELD_PALETTE };
+}
+
+/** Class labels in their colours; the background, and what is no class, is left out. NaN stands for no prediction. */
+export function classRaster({ height, width, values }: Field, { count, background }: Classes): Raster {
+  const pixels = Uint8Array.from({ length: height * width }, (_, i) => {
+    const label = values[i]!;
+    if (Number.isNaN(label)) return NO_PREDICTION;
+    const known = Number.isInteger(label) && label >= 0 && label < count && label !== background;
+    return known ? 1 + (label % CLASS_COLOURS.length) : 0;
+  });
+  return { height, width, pixels, palette: CLASS_PALETTE };
+}
+
+/** How predicted classes compare with the labels, over the pixels that are not background. */
+export interface Outcome {
+  raster: Raster;
+  /** Pixels where there is a prediction, those of them where it is right, and pixels without one. */
+  judged: number;
+  right: number;
+  missing: number;
+}
+
+/** @param predicted NaN where there is no prediction */
+export function outcomeOf(labels: Field, predicted: Field, { count, background }: Classes): Outcome {
+  const { height, width } = labels;
+  const pixels = Uint8Array.from({ length: height * width }, (_, i) => {
+    const label = labels.values[i]!;
+    if (!(label >= 0 && label < count) || label === background) return 0;
+    const guess = predicted.values[i]!;
+    return Number.isNaN(guess) ? 3 : guess === label ? 1 : 2;
+  });
+  const tally = [0, 0, 0, 0];
+  for (const pixel of pixels) tally[pixel]!++;
+  const [, right = 0, wrong = 0, missing = 0] = tally;
+  const raster = { height, width, pixels, palette: OUTCOME_PALETTE };
+  return { raster, judged: right + wrong, right, missing };
+}
+
+/** The image with at most `limit` pixels on its longer side, by the nearest pixel: a page needs no more, and colours must not mix. */
+export function shrunk(raster: Raster, limit = 360): Raster {
+  const { height: h, width: w } = raster;
+  const scale = limit / Math.max(h, w);
+  if (scale >= 1) return raster;
+  const [height, width] = [Math.max(1, Math.round(h * scale)), Math.max(1, Math.round(w * scale))];
+  const pixels = new Uint8Array(height * width);
+  for (let r = 0; r < height; r++)
+    for (let c = 0; c < width; c++)
+      pixels[r * width + c] =
+        raster.pixels[Math.floor(((r + 0.5) * h) / height) * w + Math.floor(((c + 0.5) * w) / width)]!;
+  return { ...raster, height, width, pixels };
+}
+
+function viridis(share: number): Colour {
+  const at = share * (VIRIDIS.length - 1);
+  const i = Math.min(VIRIDIS.length - 2, Math.floor(at));
+  const [from, to] = [VIRIDIS[i]!, VIRIDIS[i + 1]!];
+  const mix = (c: 0 | 1 | 2) => Math.round(from[c] + (at - i) * (to[c] - from[c]));
+  return [mix(0), mix(1), mix(2)];
+}
