@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from atlas_worker import predictors
+from atlas_worker import datasets, predictors, solvers
 from atlas_worker.client import Client
 from atlas_worker.service.limits import Limits
 from atlas_worker.service.server import Worker
@@ -17,6 +17,7 @@ from atlas_worker.service.server import Worker
 from . import fakes
 from .support import Objects
 
+assert datasets, solvers  # importing them registers their blocks, as a worker does
 fakes.install()
 
 
