@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -110,6 +110,10 @@ class LocalPredictor(Trainable, Protocol):
 
     def on_lattice(self, outputs: Tensor, dataset: Dataset) -> Tensor:
         """What :meth:`predict` gives, in its places on the dataset's lattice: ``[B, out, H, W]``, NaN where there is no chart."""
+        ...
+
+    def scores(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """A classifier's scores on a dataset of the same kind; ``check`` may raise between batches."""
         ...
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:

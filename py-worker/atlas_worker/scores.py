@@ -1,4 +1,4 @@
-"""How well a classifier does on a test set: accuracy, AUC and background rejection, each with its standard uncertainty."""
+"""How well a classifier does on a test set: accuracy (of samples, or of pixels), AUC and background rejection, with standard uncertainties."""
 
 from __future__ import annotations
 
@@ -52,6 +52,27 @@ def binary_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
             if error is not None:
                 scores[f"rejection_{percent}_error"] = error
     return scores
+
+
+def pixel_scores(predicted: Tensor, labels: Tensor, background: int | None) -> dict[str, float]:
+    """``accuracy`` of the classes ``predicted [N, H, W]`` over the pixels whose ``labels [N, H, W]`` are not ``background``.
+
+    Its uncertainty is that of a ratio of sums over independent samples, as the pixels of one are not independent. Raises
+    ``InvalidInput`` for unequal shapes and where there is no such pixel.
+
+    >>> pixel_scores(torch.tensor([[[1, 2, 0]]]), torch.tensor([[[1, 1, 2]]]), 2)["accuracy"]
+    0.5
+    """
+    if predicted.shape != labels.shape or labels.dim() != 3:
+        raise InvalidInput(f"labels have shape {list(labels.shape)}", "labels", f"{list(predicted.shape)}")
+    counted = torch.ones_like(labels, dtype=torch.bool) if background is None else labels != background
+    of = counted.sum((1, 2)).double()
+    right = (counted & (predicted == labels)).sum((1, 2)).double()
+    if not of.sum():
+        raise InvalidInput("all pixels are background", "labels", "at least one that is not")
+    accuracy = right.sum() / of.sum()
+    error = (right - accuracy * of).square().sum().sqrt() / of.sum()
+    return {"accuracy": float(accuracy), "accuracy_error": float(error)}
 
 
 def auc(positive: Tensor, negative: Tensor) -> tuple[float, float | None]:

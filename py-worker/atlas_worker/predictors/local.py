@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -27,10 +27,11 @@ from ..actions import (
 from ..errors import InvalidInput
 from ..registry import find, param, parse_params, register
 from ..roles import Dataset, Signature
+from ..scores import classifier_scores, pixel_scores
 from ..solvers.state import check_finite, check_kind, random_stream, restore
 from ..trainable import StepCallback
 
-SCORED_AT_ONCE = 512
+SCORED_AT_ONCE = 128
 SAMPLE = 2048
 """Inputs from which an architecture may take the scale of the data."""
 
@@ -180,18 +181,34 @@ class FittedPredictor:
         self.atlas.check(dataset.inputs.shape)
         return inputs_on(self.atlas, dataset.inputs, self.reach, margin=0)
 
+    def scores(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """How well a classifier does on any dataset of the same kind (see ``scores``); ``check`` may raise between batches."""
+        labels = dataset.targets[:, 0].long().cpu()
+        if manifold_of(self.atlas) == "vectors":
+            return classifier_scores(self.logits(dataset, check).cpu(), labels)
+        return pixel_scores(self.classes(dataset, check).cpu(), labels, dataset.background)
+
     def logits(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> Tensor:
-        """A classifier's outputs for the samples of any dataset of the same kind: ``[N, classes]``, or ``[N, classes, H, W]`` of fields,
-        NaN where there is no chart. ``check`` may raise between batches."""
+        """A classifier's outputs ``[N, classes]`` for sets of vectors."""
+        if manifold_of(self.atlas) != "vectors":
+            raise InvalidInput("only sets of vectors have one output each", "handle", "sets of vectors")
+        return torch.cat([outputs[:, 0] for outputs in self._classified(dataset, check)])
+
+    def classes(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> Tensor:
+        """The likeliest class of each pixel of fields: ``[N, H, W]``; −1 where there is no chart."""
+        batches = []
+        for outputs in self._classified(dataset, check):
+            lattice = self.on_lattice(outputs, dataset)
+            batches.append(lattice.argmax(1).masked_fill(lattice[:, 0].isnan(), -1))
+        return torch.cat(batches)
+
+    def _classified(self, dataset: Dataset, check: Callable[[], None]) -> Iterator[Tensor]:
         if self._p.loss != "cross_entropy":
             raise InvalidInput("only a classifier has scores", "handle", "training with loss cross_entropy")
         x = self._inputs(dataset)
-        batches = []
         for indices in torch.arange(len(x)).split(SCORED_AT_ONCE):
             check()
-            outputs = self.predict(x.draw(indices, None))
-            batches.append(outputs[:, 0] if outputs.dim() == 3 else self.on_lattice(outputs, dataset))
-        return torch.cat(batches)
+            yield self.predict(x.draw(indices, None))
 
     def freeze(self, radius: int | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
         """The predictor as it is now, in evaluation mode and without weight gradients; with ``radius``, the inner part of its output."""

@@ -21,7 +21,6 @@ from atlas_worker.fields.atlas import Chart, PlanarAtlas, check_radii
 from atlas_worker.fields.sphere import SphereAtlas, SphereChart
 from atlas_worker.gen.atlas.v1 import objects_pb2
 from atlas_worker.roles import AlgebraReport, CosetReport
-from atlas_worker.scores import classifier_scores
 from atlas_worker.trainable import Trainable
 
 from . import snapshots
@@ -218,9 +217,7 @@ class ObjectService:
 
         def score() -> objects_pb2.ScorePredictorResponse:
             _check_whole(entry)
-            logits = entry.value.logits(dataset.value, check)
-            scores = classifier_scores(logits.cpu(), dataset.value.targets[:, 0].long().cpu())
-            return objects_pb2.ScorePredictorResponse(scores=scores)
+            return objects_pb2.ScorePredictorResponse(scores=entry.value.scores(dataset.value, check))
 
         return self._compute.call(context, score)
 

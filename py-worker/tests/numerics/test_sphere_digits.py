@@ -141,3 +141,9 @@ def test_a_classifier_of_pixels_learns_by_the_pixels_that_are_something(folder: 
     # Cut again, the charts are what they were.
     assert torch.equal(FieldInputs(lattice, ATLAS).draw(torch.arange(4), None), outputs)
     assert bool(lattice[:, :, 0].isnan().all())  # no chart at the pole
+    classes = predictor.classes(data)
+    assert classes.shape == (32, 60, 120)
+    labels = data.targets[:, 0].long()
+    something = labels != data.background
+    expected = float((classes == labels)[something].double().mean())
+    assert predictor.scores(data)["accuracy"] == pytest.approx(expected)
