@@ -350,7 +350,7 @@ describe("the worker", function () {
       }
     });
 
-    it("scores nothing but a classifier of sets of vectors", async () => {
+    it("scores nothing but a classifier", async () => {
       const { predictor, dataset, atlas } = await given(LORENTZ, "t,x,y,z");
       const planar = await makePredictor(0);
       for (const [scored, on, code] of [
@@ -365,7 +365,7 @@ describe("the worker", function () {
         expect(error.message).to.not.match(/\n|Traceback/);
       }
       const error = await rejection(session.scorePredictor(predictor, dataset));
-      expect(error.message).to.equal("only a classifier of sets of vectors has scores (handle)");
+      expect(error.message).to.equal("only a classifier has scores (handle)");
     });
 
     it("refuses what does not fit", async () => {
