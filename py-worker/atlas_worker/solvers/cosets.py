@@ -175,15 +175,6 @@ class CosetDescent(Descent):
         n = self._task.n
         return torch.randn(self._p.candidates, n, n, generator=random_stream(self._seed, 0))
 
-    def _step(self, objective: Tensor) -> None:
-        """A candidate that moves the data to where the predictor overflows stays where it is; the others know nothing of it."""
-        self._adam.zero_grad()
-        objective.backward()
-        gradient = self._free.grad
-        assert gradient is not None
-        gradient[~gradient.isfinite().flatten(1).all(1)] = 0
-        self._adam.step()
-
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """``steps`` steps of Adam on every candidate; returns the best one's ``loss`` over the last ten."""
         p, task = self._p, self._task
@@ -197,9 +188,7 @@ class CosetDescent(Descent):
             batch = draw_batch(task, generator, p.batch_size, p.charts)
             g = self._matrices(self._free)[:, None, None].expand(-1, *batch.shape, -1, -1)
             loss = task.loss(batch, g).flatten(1).mean(1)
-            if not loss.isfinite().any():
-                check_finite(loss.detach(), "the loss of every candidate")
-            self._step(loss.sum())
+            self._step(loss)
             recent = [*recent[-9:], loss.detach()]
             on_step(i + 1, p.steps, {"loss": float(least(loss.detach()))} if i % 4 == 0 else {})
         check_finite(self._free.detach(), "a candidate")

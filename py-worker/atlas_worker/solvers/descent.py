@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .state import check_kind, restore
+from .state import check_finite, check_kind, restore
 
 
 class Descent:
@@ -50,8 +50,15 @@ class Descent:
         )
 
     def _step(self, objective: Tensor) -> None:
+        """Of a scalar, or of ``[m]``, one objective for each row of the free tensor, which know nothing of one another: a row whose
+        gradient is not finite then stays where it is. Raises ``Diverged`` when no objective is finite."""
+        if not objective.isfinite().any():
+            check_finite(objective.detach(), "the loss")
         self._adam.zero_grad()
-        objective.backward()
+        objective.sum().backward()
+        gradient = self._free.grad
+        if objective.dim() and gradient is not None:
+            gradient[~gradient.isfinite().flatten(1).all(1)] = 0
         self._adam.step()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:

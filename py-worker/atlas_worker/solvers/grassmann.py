@@ -199,7 +199,7 @@ class GrassmannSolver(Descent):
             batch = draw_batch(task, generator, p.batch_size, p.charts)
             eta = draw_coefficients(batch, generator, self._k, p.scale)
             per_chart = self._losses(batch, lie.frame(self._free), eta)
-            self._step(per_chart.clamp(min=1e-12).log().mean(1).sum())
+            self._step(per_chart.clamp(min=1e-12).log().mean(1))
             on_step(i + 1, p.steps, {"loss": float(per_chart.detach().mean(1).min())} if i % 4 == 0 else {})
         check_finite(self._free.detach(), "the generators")
         self._compare()

@@ -17,6 +17,7 @@ from atlas_worker.roles import AlgebraReport
 from atlas_worker.solvers.grassmann import GrassmannParams, GrassmannSolver
 from atlas_worker.solvers.paper import PaperParams, PaperSolver, regulariser
 
+from .resuming import advance, check_resuming
 from .tasks import (
     STRETCH,
     J,
@@ -47,12 +48,6 @@ TURNS = torch.stack(
         torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]),
     ]
 )
-
-
-def advance(solver: Any, epochs: int) -> Any:
-    for _ in range(epochs):
-        solver.run_epoch(lambda *_: None)
-    return solver
 
 
 def solve(task: SymmetryTask, k: int = 1, seed: int = 0, **params: Any) -> AlgebraReport:
@@ -206,19 +201,7 @@ def solver_of(kind: str, seed: int = 0, epochs: int = 3) -> Any:
 @pytest.mark.parametrize("kind", ["paper", "grassmann"])
 @pytest.mark.parametrize("stop", [0, 1, 2, 3])
 def test_a_resumed_solver_is_the_undisturbed_one_bit_for_bit(kind: str, stop: int) -> None:
-    whole = advance(solver_of(kind), 3)
-    first = advance(solver_of(kind), stop)
-    saved = first.state()
-    advance(first, 1)  # what is saved must not move on with the object
-    resumed = solver_of(kind)
-    resumed.load_state(*saved)
-    assert resumed.epoch == stop
-    advance(resumed, 3 - stop)
-    (a, facts), (b, others) = whole.state(), resumed.state()
-    assert facts == others
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+    whole, resumed = check_resuming(lambda: solver_of(kind), 3, stop)
     ours, theirs = whole.report(), resumed.report()
     assert torch.equal(ours.generators, theirs.generators)
     assert ours.relative_errors == theirs.relative_errors

@@ -15,6 +15,7 @@ from atlas_worker.roles import CosetReport
 from atlas_worker.solvers.components import compare
 from atlas_worker.solvers.cosets import CosetDescent, CosetParams, normalised
 
+from .resuming import check_resuming
 from .tasks import J, field_task, network, noisy, norm_in, point_task, slope_squared, waves
 
 EMPTY = torch.zeros(0, 2, 2)
@@ -143,22 +144,7 @@ def solver(seed: int = 0) -> CosetDescent:
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 3])
 def test_resumed_descent_is_the_undisturbed_one_bit_for_bit(stop: int) -> None:
-    whole, first, resumed = solver(), solver(), solver()
-    for _ in range(3):
-        whole.run_epoch(lambda *_: None)
-    for _ in range(stop):
-        first.run_epoch(lambda *_: None)
-    saved = first.state()
-    first.run_epoch(lambda *_: None)  # what is saved must not move on with the object
-    resumed.load_state(*saved)
-    assert resumed.epoch == stop
-    for _ in range(3 - stop):
-        assert all(math.isfinite(v) for v in resumed.run_epoch(lambda *_: None).values())
-    (a, facts), (b, others) = whole.state(), resumed.state()
-    assert facts == others
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+    whole, resumed = check_resuming(solver, 3, stop)
     ours, theirs = whole.report(), resumed.report()
     assert torch.equal(ours.matrices, theirs.matrices)
     assert ours.losses == theirs.losses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from atlas_worker.roles import Signature
 
 from .tasks import J
 
+Kernel = Literal["free", "c4", "smooth"]
 NEARLY = torch.tensor([[[0.03, -1.0], [1.02, -0.05]]])
 """As so(2) is discovered."""
 NONE = torch.zeros(0, 2, 2)
@@ -95,10 +97,10 @@ def test_the_invariant_form_is_there_for_compact_groups_alone() -> None:
         assert invariant_form(algebra) is None
 
 
-def network(kernel: str, radius: int = 14, disc: bool = False) -> ConvNet:
-    signature = Signature("planar", 1, (1, 60, 120), 11, radius)
+def network(kernel: Kernel) -> ConvNet:
+    signature = Signature("planar", 1, (1, 60, 120), 11, 14)
     tensors = {} if kernel == "free" else {"algebra": NEARLY}
-    params = ConvNetParams(kernel=kernel, disc=disc)  # type: ignore[arg-type]
+    params = ConvNetParams(kernel=kernel)
     net = make_convnet(params, signature=signature, tensors=tensors, seed=torch.Generator().manual_seed(0))
     return net.eval().requires_grad_(False)
 
@@ -123,7 +125,7 @@ def error(net: ConvNet, degrees: float) -> float:
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 @pytest.mark.parametrize("kernel", ["c4", "smooth"])
-def test_an_invariant_network_is_equivariant_under_quarter_turns(kernel: str, degrees: float) -> None:
+def test_an_invariant_network_is_equivariant_under_quarter_turns(kernel: Kernel, degrees: float) -> None:
     x = blobs(29)
     net = network(kernel)
     turned = net(x.rot90(degrees // 90, (3, 4)))

@@ -15,6 +15,8 @@ from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.fields.sphere import SphereAtlas, SphereChart, lattice, so3_basis, unit_vectors
 from atlas_worker.solvers.liegan import Discriminator, LieGan, LieGanParams
 
+from .resuming import check_resuming
+
 CPU = torch.device("cpu")
 SPHERE = SphereAtlas((SphereChart(0, 0),), 2, 2)
 FAST: dict[str, Any] = {"learning_rate_generator": 2e-2, "learning_rate_discriminator": 2e-3, "width": 8}
@@ -122,20 +124,7 @@ def test_steps_are_told() -> None:
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 3])
 def test_resumed_training_is_the_undisturbed_one_bit_for_bit(stop: int) -> None:
-    whole, first, resumed = solver(k=2), solver(k=2), solver(k=2)
-    run(whole)
-    run(first, stop)
-    saved = first.state()
-    run(first, 1)  # what is saved must not move on with the object
-    run(resumed, 1)  # nor may what was there before matter
-    resumed.load_state(*saved)
-    assert resumed.epoch == stop
-    run(resumed, 3 - stop)
-    (a, facts), (b, others) = whole.state(), resumed.state()
-    assert facts == others
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+    whole, resumed = check_resuming(lambda: solver(k=2), 3, stop)
     ours, theirs = whole.report(), resumed.report()
     assert (ours.losses, ours.relative_errors, ours.verdict) == (
         theirs.losses,

@@ -15,6 +15,7 @@ from atlas_worker.fields.resample import crop
 from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
 from atlas_worker.predictors.chartwise import PublishedNet, WideNet, WideParams, cubic_interpolation
 
+from .resuming import check_resuming
 from .tasks import smooth_fields
 
 CPU = torch.device("cpu")
@@ -231,19 +232,7 @@ def test_predict_refuses_other_shapes() -> None:
 @pytest.mark.parametrize("kind", ["published", "wide"])
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_a_resumed_predictor_is_the_undisturbed_one_bit_for_bit(kind: str, stop: int) -> None:
-    whole = predictor(kind, schedule="cosine")
-    losses = run(whole, 3)
-    first = predictor(kind, schedule="cosine")
-    run(first, stop)
-    saved = first.state()
-    run(first)  # what is saved must not move on with the object
-    resumed = predictor(kind, seed=0, schedule="cosine")
-    resumed.load_state(*saved)
-    assert resumed.epoch == stop
-    assert run(resumed, 3 - stop) == losses[stop:]
-    for (name, a), (other, b) in zip(whole.state()[0].items(), resumed.state()[0].items(), strict=True):
-        assert name == other
-        assert torch.equal(a, b), name
+    check_resuming(lambda: predictor(kind, schedule="cosine"), 3, stop)
 
 
 def test_the_seed_decides() -> None:

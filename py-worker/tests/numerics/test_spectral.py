@@ -18,6 +18,7 @@ from atlas_worker.solvers.grassmann import GrassmannParams, GrassmannSolver
 from atlas_worker.solvers.paper import PaperParams, PaperSolver
 from atlas_worker.solvers.spectral import FLOOR, Spectrum, count, gaps, linearised_spectrum
 
+from .resuming import advance, check_resuming
 from .tasks import STRETCH, J, complex_line, point_task
 from .test_vectors import ETA, LORENTZ, TURNS, elementary
 
@@ -192,16 +193,10 @@ def auto(task: SymmetryTask, seed: int = 0, epochs: int = 1, **params: Any) -> G
     return GrassmannSolver(GrassmannParams(**recipe), task=task, k=0, epochs=epochs, seed=seed)
 
 
-def run(solver: Any, epochs: int = 1) -> Any:
-    for _ in range(epochs):
-        solver.run_epoch(lambda *_: None)
-    return solver
-
-
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_number_of_generators_is_found(name: str) -> None:
     make, truth = KNOWN[name]
-    report = run(auto(make())).report()
+    report = advance(auto(make())).report()
     assert report.generators.shape == truth.shape
     assert report.found == len(truth)
     assert apart(report.generators, truth) < 2e-3
@@ -212,7 +207,7 @@ def test_the_number_of_generators_is_found(name: str) -> None:
 
 
 def test_a_constant_has_all_of_gl() -> None:
-    report = run(auto(task_of(lambda x: 0 * x[..., :1] + 2, 3))).report()
+    report = advance(auto(task_of(lambda x: 0 * x[..., :1] + 2, 3))).report()
     assert report.found == len(report.generators) == 9
 
 
@@ -222,7 +217,7 @@ def test_functions_without_symmetry_have_no_generator(n: int) -> None:
     wrong = 0
     for seed in range(12):
         for width in (4, 16):
-            wrong += run(auto(task_of(random_network(seed, n, width), n, seed=seed), seed))._k > 0
+            wrong += advance(auto(task_of(random_network(seed, n, width), n, seed=seed), seed))._k > 0
     assert wrong <= 1
 
 
@@ -248,7 +243,7 @@ def noisy(f: Function, size: float) -> Function:
 @pytest.mark.parametrize(("start", "size"), [("random", 0.0), ("random", 0.02), ("spectral", 0.02)])
 def test_descent_goes_on_from_what_was_counted(start: str, size: float) -> None:
     f = noisy(form(torch.eye(3)), size)
-    report = run(auto(task_of(f, 3), epochs=3, start=start, steps=60), 3).report()
+    report = advance(auto(task_of(f, 3), epochs=3, start=start, steps=60), 3).report()
     assert report.found == len(report.generators) == 3
     assert apart(report.generators, TURNS) < 0.2
     assert max(report.relative_errors) < 0.15
@@ -258,7 +253,7 @@ def test_a_spectral_start_for_a_given_number() -> None:
     solver = GrassmannSolver(
         GrassmannParams(steps=0, start="spectral", evaluation=64), task=task_of(form(EYE), 2), k=2, epochs=1, seed=0
     )  # fmt: skip
-    report = run(solver).report()
+    report = advance(solver).report()
     assert report.generators.shape == (2, 2, 2)
     assert report.found == 1
     assert apart(report.generators[:1], J[None]) < 0.05
@@ -271,19 +266,7 @@ def test_resumed_it_is_the_undisturbed_one_bit_for_bit(f: Function, start: str, 
     def make() -> GrassmannSolver:
         return auto(task_of(f, 3, samples=128), epochs=2, start=start, steps=3, starts=4)
 
-    whole = run(make(), 2)
-    first = run(make(), stop)
-    saved = first.state()
-    run(first)  # what is saved must not move on with the object
-    resumed = make()
-    resumed.load_state(*saved)
-    assert resumed.epoch == stop
-    run(resumed, 2 - stop)
-    (a, facts), (b, others) = whole.state(), resumed.state()
-    assert facts == others
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+    whole, resumed = check_resuming(make, 2, stop)
     ours, theirs = whole.report(), resumed.report()
     assert torch.equal(ours.generators, theirs.generators)
     assert (ours.verdict, ours.found, ours.relative_errors) == (
@@ -296,7 +279,7 @@ def test_resumed_it_is_the_undisturbed_one_bit_for_bit(f: Function, start: str, 
 
 def test_state_that_does_not_fit_is_refused() -> None:
     task = task_of(form(EYE), 2)
-    tensors, facts = run(auto(task)).state()
+    tensors, facts = advance(auto(task)).state()
     for bad in ({}, {**tensors, "free": tensors["free"][0]}, {**tensors, "free": torch.zeros(1, 1, 3, 3)}):
         with pytest.raises(InvalidInput):
             auto(task).load_state(bad, facts)
@@ -373,7 +356,7 @@ def test_almost_the_same_is_the_same() -> None:
 
 def test_both_solvers_report_disjoint_generators_of_the_same_span() -> None:
     plain, standard = (
-        run(auto(task_of(form(ETA), 4), standard_basis=s)).report().generators for s in (False, True)
+        advance(auto(task_of(form(ETA), 4), standard_basis=s)).report().generators for s in (False, True)
     )
     assert apart(plain, standard) < 2e-3
     assert overlaps(standard).max() < 0.05 < overlaps(plain).max()
@@ -382,7 +365,7 @@ def test_both_solvers_report_disjoint_generators_of_the_same_span() -> None:
     def paper(standard: bool) -> Tensor:
         params = PaperParams(learning_rate=0.02, r1=0.3, evaluation=64, standard_basis=standard)
         solver = PaperSolver(params, task=point_task(complex_line, out="point"), k=2, epochs=6, seed=0)
-        return run(solver, 6).report().generators
+        return advance(solver, 6).report().generators
 
     standard = paper(True)
     assert apart(standard, torch.stack([J, EYE])) < 0.07

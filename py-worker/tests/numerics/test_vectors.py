@@ -21,6 +21,8 @@ from atlas_worker.roles import Signature
 from atlas_worker.scores import classifier_scores
 from atlas_worker.solvers.spectral import linearised_spectrum
 
+from .resuming import check_resuming
+
 CPU = torch.device("cpu")
 ETA = torch.diag(torch.tensor([1.0, -1.0, -1.0, -1.0]))
 
@@ -333,22 +335,7 @@ def test_an_invariant_mass_teaches_it_the_metric() -> None:
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_resumed_it_is_the_undisturbed_one_bit_for_bit(kind: str, stop: int) -> None:
     data = jets(96, 3)
-    whole, first, resumed = (fitted(data, 2, kind=kind) for _ in range(3))
-    for _ in range(2):
-        whole.run_epoch(lambda *_: None)
-    for _ in range(stop):
-        first.run_epoch(lambda *_: None)
-    saved = first.state()
-    first.run_epoch(lambda *_: None)  # what is saved must not move on with the object
-    resumed.load_state(*saved)
-    assert resumed.epoch == stop
-    for _ in range(2 - stop):
-        resumed.run_epoch(lambda *_: None)
-    (a, facts), (b, others) = whole.state(), resumed.state()
-    assert facts == others
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+    check_resuming(lambda: fitted(data, 2, kind=kind), 2, stop)
 
 
 def test_logits_are_predictions_for_any_data_of_the_kind() -> None:
