@@ -10,8 +10,9 @@ import {
   Identity,
   illustrate,
   lookUpIdentity,
+  makePredictor,
   paperFields,
-  readPredictor,
+  reuseField,
   symmetries,
   whole,
 } from "../src/index.js";
@@ -54,10 +55,7 @@ const config = z.object({
     1e-8,
     "Adam's ε: a larger one keeps weights that the data leave open from drifting in long training",
   ),
-  reuse_predictor: z.union([z.boolean(), z.string()]).default(false).meta({
-    description: "Take a FILE's or RUN's predictors (alone: the newest fitting run's)",
-    placeholder: "from",
-  }),
+  reuse_predictor: reuseField(),
   k: z.int().min(1).max(4).default(1).describe("Number of generators to look for in gl(2)"),
   algebra_epochs: whole(
     3,
@@ -123,7 +121,8 @@ export default defineExperiment({
     illustrate(ctx, { dataset, atlas: { charts, rIn, rOut } });
 
     const paper = c.solver === "paper" && c.task !== "discover_cosets";
-    const predictor = await ctx.predictor({
+    const source = c.reuse_predictor;
+    const fit = {
       architecture: { kind: c.predictor, params: {} },
       training: {
         kind: "supervised",
@@ -137,15 +136,9 @@ export default defineExperiment({
       dataset,
       atlas,
       epochs: c.epochs,
-    });
-    const source = c.reuse_predictor;
-    if (typeof source === "string") await ctx.reuse("predictor", predictor, () => readPredictor(source));
-    else if (!paper) await ctx.advance("predictor", predictor);
-
-    const findings: Findings = {
-      task: c.task,
-      predictor: { loss: null, epochs: c.epochs, source: typeof source === "string" ? source : "trained" },
     };
+    const { predictor, about } = await makePredictor(ctx, fit, { source, later: paper });
+    const findings: Findings = { task: c.task, predictor: about };
     const task = { predictor, dataset, atlas };
     if (c.task !== "discover_cosets") {
       const { standard_basis, r1, r2, r3 } = c;

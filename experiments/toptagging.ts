@@ -14,9 +14,10 @@ import {
   Identity,
   invariantMetric,
   lookUpIdentity,
+  makePredictor,
   paperFields,
   type RemoteObject,
-  readPredictor,
+  reuseField,
   symmetries,
   Tensor,
   UsageError,
@@ -46,10 +47,7 @@ const config = z.object({
     1e-3,
     "Adam's ε: a larger one keeps weights that the data leave open from drifting",
   ),
-  reuse_predictor: z.union([z.boolean(), z.string()]).default(false).meta({
-    description: "Take a FILE's or RUN's predictor (alone: the newest fitting run's)",
-    placeholder: "from",
-  }),
+  reuse_predictor: reuseField(),
   k: z
     .union([z.literal("auto"), z.int().min(1).max(16)])
     .default("auto")
@@ -160,7 +158,7 @@ async function discover(
 ): Promise<Findings> {
   const paper = c.solver === "paper" && c.task !== "discover_cosets";
   const source = c.reuse_predictor;
-  const predictor = await ctx.predictor({
+  const fit = {
     architecture: { kind: c.predictor, params: {} },
     training: {
       kind: "supervised",
@@ -175,15 +173,10 @@ async function discover(
     dataset,
     atlas,
     epochs: c.epochs,
-  });
-  if (typeof source === "string") await ctx.reuse("predictor", predictor, () => readPredictor(source));
-  else if (!paper) await ctx.advance("predictor", predictor);
-
-  const task = { predictor, dataset, atlas };
-  const findings: Findings = {
-    task: c.task,
-    predictor: { loss: null, epochs: c.epochs, source: typeof source === "string" ? source : "trained" },
   };
+  const { predictor, about } = await makePredictor(ctx, fit, { source, later: paper });
+  const task = { predictor, dataset, atlas };
+  const findings: Findings = { task: c.task, predictor: about };
   const { standard_basis, scale } = c;
   if (c.task !== "discover_cosets") {
     const { r1, r2, r3 } = c;

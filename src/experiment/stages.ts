@@ -5,7 +5,7 @@ import { UsageError } from "../errors.js";
 import type { AlgebraResult, Findings } from "../result.js";
 import type { Component, RemoteObject } from "../worker/session.js";
 import type { Context } from "./context.js";
-import type { Identity, Runs } from "./sources.js";
+import { type Identity, type Runs, readPredictor } from "./sources.js";
 
 /** What a solver works on. */
 export interface SymmetryTask {
@@ -21,6 +21,13 @@ export const whole = (fallback: number, description: string) =>
 /** A config field: a number of at least 0. */
 export const amount = (fallback: number, description: string) =>
   z.number().min(0).default(fallback).describe(description);
+
+/** The config field that says whose weights are taken instead of training. */
+export const reuseField = () =>
+  z.union([z.boolean(), z.string()]).default(false).meta({
+    description: "Take a FILE's or RUN's predictor (alone: the newest fitting run's)",
+    placeholder: "from",
+  });
 
 /** The config fields of the published solver (METHOD 2.2), with an experiment's own weights. */
 export const paperFields = ({ r1, r3 }: { r1: number; r3: number }) => ({
@@ -52,6 +59,24 @@ export async function lookUpIdentity(
 /** The basis that {@link lookUpIdentity} found: [k, n, n], empty when there is none. */
 export function givenBasis(identity: string | Identity | undefined): number[][][] {
   return typeof identity === "object" ? identity.basis : [];
+}
+
+/**
+ * A predictor that is trained, or has another's weights: what {@link reuseField} refers to, looked up.
+ *
+ * @param options.later leave the training to {@link discoverAlgebra} with `train`
+ * @returns it, and what is known of it before it is used
+ */
+export async function makePredictor(
+  ctx: Context,
+  options: Parameters<Context["predictor"]>[0],
+  { source, later = false }: { source: string | boolean; later?: boolean },
+): Promise<{ predictor: RemoteObject; about: Findings["predictor"] }> {
+  const predictor = await ctx.predictor(options);
+  const reused = typeof source === "string" ? source : undefined;
+  if (reused !== undefined) await ctx.reuse("predictor", predictor, () => readPredictor(reused));
+  else if (!later) await ctx.advance("predictor", predictor);
+  return { predictor, about: { loss: null, epochs: options.epochs, source: reused ?? "trained" } };
 }
 
 /**
