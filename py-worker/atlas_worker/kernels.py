@@ -75,6 +75,7 @@ def smooth_kernels(algebra: Tensor, size: int, degree: int, width: float) -> Ten
     if form is not None:
         squares = torch.einsum("gpi,ij,gpj->gp", points, form, points).mean(0)
         values = values * (-squares / (2 * width**2)).exp()[:, None]
+    # A function that the grid hardly tells from the others would only bring in noise.
     left, sizes, _ = torch.linalg.svd(values, full_matrices=False)
     kernels: Tensor = left[:, sizes > 1e-2 * sizes[0]].T.contiguous().unflatten(1, (size, size))
     return kernels

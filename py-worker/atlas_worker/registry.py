@@ -69,11 +69,12 @@ def blocks() -> list[Block]:
     return [_BLOCKS[key] for key in sorted(_BLOCKS)]
 
 
-def find(role: Role, kind: str, field: str) -> Block:
-    """The block, or ``InvalidInput`` at ``field`` that names those there are."""
-    block = _BLOCKS.get((role, kind))
+def find(role: Role, kind: str, field: str, *others: Role) -> Block:
+    """The block of this role (or of ``others``), or ``InvalidInput`` at ``field`` that names those there are."""
+    roles = (role, *others)
+    block = next((_BLOCKS[r, kind] for r in roles if (r, kind) in _BLOCKS), None)
     if block is None:
-        known = ", ".join(k for r, k in sorted(_BLOCKS) if r == role)
+        known = ", ".join(k for r, k in sorted(_BLOCKS) if r in roles)
         raise InvalidInput(
             f"unknown {role.replace('_', ' ')} {kind!r}",
             f"{field}.kind",

@@ -108,8 +108,8 @@ class LocalPredictor(Trainable, Protocol):
         """What :meth:`predict` takes, of samples ``indices [B]`` of a dataset of the same kind."""
         ...
 
-    def on_lattice(self, outputs: Tensor, dataset: Dataset) -> Tensor:
-        """What :meth:`predict` gives, in its places on the dataset's lattice: ``[B, out, H, W]``, NaN where there is no chart."""
+    def likeliest(self, outputs: Tensor, dataset: Dataset) -> Tensor:
+        """The class of each pixel of the dataset's lattice, from what :meth:`predict` gives: ``[B, H, W]`` int64, −1 where there is no chart."""
         ...
 
     def scores(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> dict[str, float]:
@@ -164,7 +164,10 @@ class CosetReport:
 
 @runtime_checkable
 class AlgebraSolver(Trainable, Protocol):
-    """Made by ``make(params, *, task: Task, k: int, epochs: int, seed: int)``; k = 0 where it is to be found."""
+    """Made by ``make(params, *, task: Task, k: int, epochs: int, seed: int)``; k = 0 where it is to be found.
+
+    A "data_solver", which looks at the data alone, by ``make(params, *, dataset, atlas, device, k, epochs, seed)``.
+    """
 
     @property
     def memory_bytes(self) -> int: ...

@@ -10,7 +10,7 @@ import {
   labelsOf,
   type Outcome,
   outcomeOf,
-  predictedClasses,
+  predictionsOf,
 } from "./raster.js";
 
 /** Charts on fields: on the lattice, positions in pixels; on the sphere, positions in degrees. */
@@ -114,11 +114,10 @@ async function drawPredictions(
   const { inputs: shape } = dataset.facts;
   const size = Array.isArray(shape) ? Number(shape[0]) : Number.POSITIVE_INFINITY;
   for (let sample = first; sample < Math.min(first + samples, size); sample++) {
-    // One at a time: the logits of a single large field are many already.
     const range = { start: sample, count: 1 };
     const { inputs, targets } = await session.readDataset(dataset, range);
-    const logits = await session.predict(predictor, { ...range, dataset }, { onLattice: true });
-    const [input, labels, guesses] = [fieldOf(inputs, channel), labelsOf(targets), predictedClasses(logits)];
+    const predicted = await session.predict(predictor, { ...range, dataset }, { classes: true });
+    const [input, labels, guesses] = [fieldOf(inputs, channel), labelsOf(targets), predictionsOf(predicted)];
     if (!input || !labels || !guesses) continue;
     pictures.push({
       kind: "prediction",

@@ -82,19 +82,10 @@ export function labelsOf({ shape, data }: Tensor): Field | undefined {
   return fieldOf({ data, shape: rest.length === 2 ? [batch, 1, ...rest] : shape }, 0);
 }
 
-/** The most probable class of each pixel, from the logits [batch, classes, height, width] of the first sample; NaN where they are. */
-export function predictedClasses({ shape, data }: Tensor): Field | undefined {
-  const [, classes = 0] = shape;
-  const first = fieldOf({ shape, data }, 0);
-  if (!first) return undefined;
-  const size = first.height * first.width;
-  const values = new Float32Array(size);
-  for (let i = 0; i < size; i++) {
-    let best = 0;
-    for (let k = 1; k < classes; k++) if (data[k * size + i]! > data[best * size + i]!) best = k;
-    values[i] = Number.isNaN(Number(data[i])) ? Number.NaN : best;
-  }
-  return { height: first.height, width: first.width, values };
+/** Predicted classes of the first of a batch of samples [batch, height, width]; -1, no prediction, becomes NaN. */
+export function predictionsOf(tensor: Tensor): Field | undefined {
+  const field = labelsOf(tensor);
+  return field && { ...field, values: Float32Array.from(field.values, (k) => (k < 0 ? Number.NaN : k)) };
 }
 
 /** A field in viridis, least value darkest. Values that are not numbers are left out. */

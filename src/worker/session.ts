@@ -439,17 +439,17 @@ export class Session {
    * A predictor's output on every chart, [batch, charts, channels, size, size].
    *
    * @param input crops of the same shape as the output, or samples of the predictor's own dataset or of another of the same shape
-   * @param options.onLattice put the charts' outputs in their places: [batch, channels, height, width], NaN where there is no chart
+   * @param options.classes of a classifier of fields: the likeliest class of each pixel instead, [batch, height, width], -1 where there is no chart
    */
   async predict(
     object: RemoteObject,
     input: Tensor | { start: number; count: number; dataset?: RemoteObject },
-    { onLattice = false }: { onLattice?: boolean } = {},
+    { classes = false }: { classes?: boolean } = {},
   ): Promise<Tensor> {
     const request = {
       sessionId: this.id,
       handle: object.handle,
-      onLattice,
+      classes,
       input:
         input instanceof Tensor
           ? { $case: "crops" as const, crops: await this.send(input) }

@@ -58,16 +58,12 @@ class BasisConv(nn.Module):
 class ConvNet(nn.Module):
     """Twelve times [5×5 convolution, LeakyReLU, BatchNorm], the same for every chart: ``[B, C, in, s, s] -> [B, C, out, s, s]``.
 
-    All layers are equivariant under the group that leaves the kernels unchanged. ``disc``: features outside the chart's inscribed
-    disc are set to zero after every layer, as the padding is, so that the border too is the same after any rotation.
+    All layers are equivariant under the group that leaves the kernels unchanged.
     """
 
     reach = 0
-    disc: Tensor | None
 
-    def __init__(
-        self, width_in: int, width_out: int, radius: int, basis: Tensor, disc: bool, seed: torch.Generator
-    ) -> None:
+    def __init__(self, width_in: int, width_out: int, basis: Tensor, seed: torch.Generator) -> None:
         super().__init__()
         widths = [width_in, *[width for width, _ in LAYERS], width_out]
         dilations = [*[dilation for _, dilation in LAYERS], 1]
@@ -76,15 +72,10 @@ class ConvNet(nn.Module):
             for a, b, dilation in zip(widths, widths[1:], dilations, strict=False)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
-        t = torch.arange(-radius, radius + 1)
-        inside = (t[:, None].square() + t.square() <= (radius + 0.5) ** 2).float()
-        self.register_buffer("disc", inside if disc else None, persistent=False)
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         h = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            if self.disc is not None:
-                h = h * self.disc
             h = norm(functional.leaky_relu(conv(h), inplace=True))
         y = h.unflatten(0, x.shape[:2])
         return y if radius is None else crop(y, radius)
@@ -98,7 +89,6 @@ class ConvNetParams:
     )
     degree: int = param(6, "Smooth kernels: degree of the polynomials", minimum=0, maximum=16)
     width: float = param(1.2, "Smooth kernels: standard deviation of their window, in pixels", minimum=0.1)
-    disc: bool = param(False, "Keep features to the disc in the chart")
 
 
 @register(
@@ -117,7 +107,7 @@ def make_convnet(
     else:
         refuse_tensors(tensors, "algebra")
         basis = _kernels(params, tensors["algebra"])
-    return ConvNet(signature.inputs[0], signature.outputs, signature.radius, basis, params.disc, seed)
+    return ConvNet(signature.inputs[0], signature.outputs, basis, seed)
 
 
 def _kernels(params: ConvNetParams, algebra: Tensor) -> Tensor:

@@ -167,14 +167,15 @@ class FittedPredictor:
         """What :meth:`predict` takes, of samples ``indices [B]`` of a dataset of the same kind."""
         return self._inputs(dataset).draw(indices, None)
 
-    def on_lattice(self, outputs: Tensor, dataset: Dataset) -> Tensor:
-        """``[B, C, out, s, s] -> [B, out, H, W]``: every pixel as its nearest chart has it, NaN where there is none."""
+    def likeliest(self, outputs: Tensor, dataset: Dataset) -> Tensor:
+        """A classifier's ``[B, C, classes, s, s] -> [B, H, W]`` int64: every pixel as its nearest chart has it, −1 where there is none."""
         atlas = self.atlas
-        if isinstance(atlas, VectorSpace) or outputs.dim() != 5:
-            raise InvalidInput("only fields have a lattice", "on_lattice", "false", "leave it out")
+        self._check_classifier()
+        if isinstance(atlas, VectorSpace):
+            raise InvalidInput("only fields have a class for each pixel", "classes", "false", "leave it out")
         places = atlas.places(dataset.inputs.shape).to(outputs.device)
-        flat = outputs.transpose(1, 2).flatten(2)[:, :, places.clamp(min=0)]
-        return flat.masked_fill(places < 0, torch.nan)
+        classes = outputs.argmax(2).flatten(1)[:, places.clamp(min=0)]
+        return classes.masked_fill(places < 0, -1)
 
     def _inputs(self, dataset: Dataset) -> Inputs:
         """The samples of any dataset of the same kind, by charts."""
@@ -195,20 +196,19 @@ class FittedPredictor:
         return torch.cat([outputs[:, 0] for outputs in self._classified(dataset, check)])
 
     def classes(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> Tensor:
-        """The likeliest class of each pixel of fields: ``[N, H, W]``; −1 where there is no chart."""
-        batches = []
-        for outputs in self._classified(dataset, check):
-            lattice = self.on_lattice(outputs, dataset)
-            batches.append(lattice.argmax(1).masked_fill(lattice[:, 0].isnan(), -1))
-        return torch.cat(batches)
+        """:meth:`likeliest` of all samples, ``[N, H, W]``."""
+        return torch.cat([self.likeliest(outputs, dataset) for outputs in self._classified(dataset, check)])
 
     def _classified(self, dataset: Dataset, check: Callable[[], None]) -> Iterator[Tensor]:
-        if self._p.loss != "cross_entropy":
-            raise InvalidInput("only a classifier has scores", "handle", "training with loss cross_entropy")
+        self._check_classifier()
         x = self._inputs(dataset)
         for indices in torch.arange(len(x)).split(SCORED_AT_ONCE):
             check()
             yield self.predict(x.draw(indices, None))
+
+    def _check_classifier(self) -> None:
+        if self._p.loss != "cross_entropy":
+            raise InvalidInput("only a classifier has scores", "handle", "training with loss cross_entropy")
 
     def freeze(self, radius: int | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
         """The predictor as it is now, in evaluation mode and without weight gradients; with ``radius``, the inner part of its output."""

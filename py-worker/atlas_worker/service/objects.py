@@ -195,8 +195,8 @@ class ObjectService:
                     else crops[start:stop]
                 )
                 output = entry.value.predict(x.to(session.device, torch.float32))
-                if request.on_lattice:
-                    output = entry.value.on_lattice(output, dataset)
+                if request.classes:
+                    output = entry.value.likeliest(output, dataset)
                 if not outputs:
                     wire.check_size(output.numel() * output.element_size() * count // len(output))
                 outputs.append(output)
@@ -374,9 +374,7 @@ def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) ->
 def _algebra(session: Session, wire: Wire, spec: objects_pb2.AlgebraSpec) -> _Plan:
     from atlas_worker.predictors import make_task
 
-    data_alone = any((b.role, b.kind) == ("data_solver", spec.solver.kind) for b in registry.blocks())
-    role: registry.Role = "data_solver" if data_alone else "algebra_solver"
-    block, params = _component(role, spec.solver, "algebra.solver")
+    block, params = _component("algebra_solver", spec.solver, "algebra.solver", "data_solver")
     k, epochs, seed = spec.k, _epochs(spec.epochs, 1, "algebra.epochs"), spec.seed
     if k == 0 and block.kind != "grassmann":
         raise InvalidInput(
@@ -384,7 +382,7 @@ def _algebra(session: Session, wire: Wire, spec: objects_pb2.AlgebraSpec) -> _Pl
         )
     uses: tuple[Entry, ...]
     context: dict[str, Any]
-    if data_alone:
+    if block.role == "data_solver":
         if spec.predictor:
             raise InvalidInput(
                 f"the solver {block.kind} looks at the data alone", "algebra.predictor", "", "leave it out"
@@ -431,9 +429,9 @@ _PLANS: Mapping[str, Callable[[Session, Wire, Any], _Plan]] = {
 
 
 def _component(
-    role: registry.Role, component: objects_pb2.Component, field: str
+    role: registry.Role, component: objects_pb2.Component, field: str, *others: registry.Role
 ) -> tuple[registry.Block, Any]:
-    block = registry.find(role, component.kind, field)
+    block = registry.find(role, component.kind, field, *others)
     return block, registry.parse_params(block.params, plain(component.params), field)
 
 

@@ -8,7 +8,7 @@ import {
   fieldRaster,
   labelsOf,
   outcomeOf,
-  predictedClasses,
+  predictionsOf,
   shrunk,
 } from "../../../src/report/raster.js";
 import { type DType, Tensor } from "../../../src/tensor/index.js";
@@ -75,12 +75,8 @@ describe("fields of a tensor", () => {
     expect(labelsOf(Tensor.zeros("int64", [1]))).to.equal(undefined);
   });
 
-  it("are the most probable class, where logits are numbers", () => {
-    const logits = Tensor.from(
-      [[[[0, 5, Number.NaN]], [[1, -1, Number.NaN]], [[3, 4, Number.NaN]]]],
-      "float32",
-    );
-    const { height, width, values } = predictedClasses(logits)!;
+  it("are predicted where there is a chart", () => {
+    const { height, width, values } = predictionsOf(Tensor.from([[[2, 0, -1]]], "int64"))!;
     expect([height, width]).to.deep.equal([1, 3]);
     expect(Array.from(values)).to.deep.equal([2, 0, Number.NaN]);
   });

@@ -170,9 +170,9 @@ describe("writing the report", () => {
       Array.from({ length: height * width }, (_, i) => (i % 5 === 0 ? 2 : 10)),
       "uint8",
     );
-    const logits = Tensor.zeros("float32", [1, 11, height, width]);
-    logits.data.fill(Number.NaN as never, 0, width); // class 0 in row 0: nothing is predicted there
-    logits.data.fill(1 as never, 2 * height * width, 3 * height * width);
+    // Nothing is predicted in row 0.
+    const predicted = Array.from({ length: height * width }, (_, i) => (i < width ? -1 : 2));
+    const classes = new Tensor("int64", [1, height, width], Tensor.from(predicted, "int64").data);
     const asked: unknown[] = [];
     const context = contextWith(
       async (_, range) => {
@@ -184,7 +184,7 @@ describe("writing the report", () => {
       },
       async (object, input, options) => {
         asked.push([object.handle, input, options]);
-        return logits;
+        return classes;
       },
     );
     const predictor = { ...dataset, handle: "p", role: "predictor" };
@@ -203,7 +203,7 @@ describe("writing the report", () => {
       { start: 1, count: 1 },
       ...[1, 2].flatMap((start) => [
         { start, count: 1 },
-        ["p", { start, count: 1, dataset }, { onLattice: true }],
+        ["p", { start, count: 1, dataset }, { classes: true }],
       ]),
     ]);
     expect(page.match(/class="globe/g)).to.have.length(4); // input and label, from each chart
@@ -217,7 +217,7 @@ describe("writing the report", () => {
   it("shows predictions on a plain lattice too, but no more samples than there are", async () => {
     const context = contextWith(
       async () => ({ inputs: field, targets: Tensor.zeros("int64", [1, 1, 4, 6]) }),
-      async () => Tensor.zeros("float32", [1, 3, 4, 6]),
+      async () => Tensor.zeros("int64", [1, 4, 6]),
     );
     illustrate(context, {
       dataset: { ...dataset, facts: { inputs: [2, 2, 4, 6] } },
