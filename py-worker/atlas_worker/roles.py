@@ -84,9 +84,6 @@ class Dataset(Trainable, Protocol):
         """The class of pixels where there is nothing, which scores leave out; None where there is none."""
         ...
 
-    @property
-    def memory_bytes(self) -> int: ...
-
 
 @runtime_checkable
 class LocalPredictor(Trainable, Protocol):
@@ -96,9 +93,6 @@ class LocalPredictor(Trainable, Protocol):
     def parameters(self) -> int:
         """Number of trained parameters, all charts together."""
         ...
-
-    @property
-    def memory_bytes(self) -> int: ...
 
     def predict(self, crops: Tensor) -> Tensor:
         """``[B, C, channels, s, s] -> [B, C, out, s, s]``, or ``[B, 1, m, n] -> [B, 1, out]``; evaluation mode, no gradients. Raises ``InvalidInput`` for another shape."""
@@ -169,17 +163,11 @@ class AlgebraSolver(Trainable, Protocol):
     A "data_solver", which looks at the data alone, by ``make(params, *, dataset, atlas, device, k, epochs, seed)``.
     """
 
-    @property
-    def memory_bytes(self) -> int: ...
-
     def report(self) -> AlgebraReport: ...
 
 
 @runtime_checkable
 class CosetSolver(Trainable, Protocol):
     """Made by ``make(params, *, task: Task, identity: Tensor [k, n, n], epochs: int, seed: int)``."""
-
-    @property
-    def memory_bytes(self) -> int: ...
 
     def report(self) -> CosetReport: ...

@@ -35,6 +35,11 @@ class Trainable(Protocol):
         """Epochs that the spec asks for; schedules (learning-rate decay …) are laid out over this many."""
         ...
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of the device's memory, that it keeps: known before it is taken."""
+        ...
+
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """Do one epoch and return its metrics (all finite). Raises ``Diverged``; the object is then stale."""
         ...

@@ -40,6 +40,7 @@ export type StageSession = Pick<
   | "readDataset"
   | "predict"
   | "scorePredictor"
+  | "measureEquivariance"
   | "delete"
 >;
 

@@ -174,6 +174,29 @@ export interface ComponentFindings {
   residuals: number[][];
 }
 
+export interface EquivarianceOptions {
+  /** Of the same kind as the predictor's own (default), with as many charts of the same radius. */
+  atlas?: RemoteObject;
+  /** Of samples of the same shape as the predictor's own (default). */
+  dataset?: RemoteObject;
+  /** How many, drawn at random (default: 256, or all where there are fewer). */
+  samples?: number;
+  /** Default: 0. */
+  seed?: number;
+}
+
+/** How far a predictor f is from equivariance under one matrix g: means over samples and charts. */
+export interface EquivarianceFindings {
+  /** The predictor's own kind of loss. */
+  loss: number;
+  /** Mean absolute difference of f(gx) and g f(x); of class probabilities, for a classifier. */
+  distance: number;
+  /** `distance` over the most it could be, |f(gx) − f(x)| + |g f(x) − f(x)|; 0 where nothing moves. Of an invariant task it is 1 or 0: compare distances. */
+  relativeError: number;
+  /** How far `distance` may be the interpolation's doing. */
+  resampling: number;
+}
+
 /** What a session needs of its worker. */
 export interface SessionParts {
   rpc: Rpc;
@@ -422,6 +445,30 @@ export class Session {
       idempotent: true,
     });
     return scores;
+  }
+
+  /**
+   * How far a predictor is from equivariance under matrices of a group, each by itself and the same for all samples and charts.
+   *
+   * @param matrices [m, n, n], invertible; m is at least 1
+   * @returns one for each matrix, in order
+   * @throws RpcUsageError for matrices, an atlas or a dataset that do not fit the predictor
+   */
+  async measureEquivariance(
+    predictor: RemoteObject,
+    matrices: CosetsOptions["identity"],
+    { atlas, dataset, samples = 256, seed = 0 }: EquivarianceOptions = {},
+  ): Promise<EquivarianceFindings[]> {
+    const request = {
+      sessionId: this.id,
+      handle: predictor.handle,
+      atlas: atlas?.handle ?? "",
+      dataset: dataset?.handle ?? "",
+      matrices: await this.send(Tensor.from(matrices)),
+      samples,
+      seed,
+    };
+    return (await this.call(ObjectServiceService.measureEquivariance, request, LONG)).measured;
   }
 
   /** Samples `start` to `start + count` of a dataset, each of shape [count, channels, height, width] or [count, m, n]. */

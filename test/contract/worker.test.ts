@@ -350,6 +350,20 @@ describe("the worker", function () {
       }
     });
 
+    it("measures equivariance at matrices", async () => {
+      const { predictor, dataset, atlas } = await given("x**2 + y**2", "x,y");
+      const { unit, quarter, flip } = MATRICES;
+      const shear = [[1, 0.5], [0, 1]]; // biome-ignore format: a matrix
+      const few = [unit, quarter, flip, shear];
+      const measured = await session.measureEquivariance(predictor, few, { dataset, atlas, samples: 64 });
+      expect(measured.map((m) => m.distance > 0.1)).to.deep.equal([false, false, false, true]);
+      for (const [i, expected] of [0, 0, 0, 1].entries())
+        expect(measured[i]?.relativeError).to.be.closeTo(expected, 1e-5);
+      expect(measured[0]).to.deep.equal({ loss: 0, distance: 0, relativeError: 0, resampling: 0 });
+      const list = new Array(3000).fill(quarter); // beyond what fits a message
+      expect(await session.measureEquivariance(predictor, list, { samples: 1 })).to.have.length(3000);
+    });
+
     it("scores nothing but a classifier", async () => {
       const { predictor, dataset, atlas } = await given(LORENTZ, "t,x,y,z");
       const planar = await makePredictor(0);

@@ -32,13 +32,14 @@ _STATUS: dict[type[WorkerError], tuple[grpc.StatusCode, str]] = {
     LimitExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "limit_exceeded"),
     Diverged: (grpc.StatusCode.ABORTED, "diverged"),
 }
-_LOWER = {
+LOWER = {
     "dataset": "lower the number of samples or the chunk size",
     "predictor": "lower the batch size or the width of the network",
     "algebra": "lower the batch size or the number of starts",
     "cosets": "lower the batch size or the number of candidates",
     "": "lower the batch size or ask for less at a time",
 }
+"""What takes less memory, by the role of the object that needs it."""
 _ASKED = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 _TEXT_LIMIT = 1000  # HTTP/2 trailers are limited to 8 KiB
 
@@ -61,7 +62,7 @@ def explain(
     ):
         amount = f" (asked for {asked[1]})" if asked else ""
         return grpc.StatusCode.RESOURCE_EXHAUSTED, _detail(
-            f"out of memory while {stage}{amount}", remedy=_LOWER[role], code="out_of_memory"
+            f"out of memory while {stage}{amount}", remedy=LOWER[role], code="out_of_memory"
         )
     log.error("internal error while %s", stage, exc_info=error)
     return grpc.StatusCode.INTERNAL, _detail(

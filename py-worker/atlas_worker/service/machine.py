@@ -96,20 +96,38 @@ class Devices:
 
 
 def _describe(device: torch.device) -> worker_pb2.Device:
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        description = torch.cuda.get_device_name(device)
-    else:
-        page = os.sysconf("SC_PAGE_SIZE")
-        total = page * os.sysconf("SC_PHYS_PAGES")
-        try:  # macOS has no SC_AVPHYS_PAGES
-            free = page * os.sysconf("SC_AVPHYS_PAGES")
-        except (ValueError, OSError):
-            free = total
-        description = _cpu_name()
+    free, total = memory(device)
+    description = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return worker_pb2.Device(
         name=str(device), description=description, memory_total_bytes=total, memory_free_bytes=free
     )
+
+
+def memory(device: torch.device) -> tuple[int, int]:
+    """Bytes of a device's memory that can be had, and that there are; on a CPU what the system would free for it is counted too."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return free, total
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1]), total
+    except OSError:  # not Linux
+        pass
+    return total, total
+
+
+def check_memory(device: torch.device, asked: int, field: str, remedy: str) -> None:
+    """Raise ``InvalidInput`` when ``asked`` bytes cannot be had on a device, before anyone tries."""
+    free, _ = memory(device)
+    if asked > free:
+        raise InvalidInput(
+            f"this needs {asked / 2**30:,.1f} GiB of {device}'s memory",
+            field,
+            f"no more than the {free / 2**30:,.1f} GiB that are free",
+            remedy,
+        )
 
 
 def _cpu_name() -> str:

@@ -15,7 +15,7 @@ from google.protobuf import struct_pb2
 from torch import Tensor
 
 from atlas_worker import registry
-from atlas_worker.actions import Atlas, VectorSpace
+from atlas_worker.actions import Atlas, VectorSpace, action_on
 from atlas_worker.errors import Cancelled, InvalidInput, NotReady
 from atlas_worker.fields.atlas import Chart, PlanarAtlas, check_radii
 from atlas_worker.fields.sphere import SphereAtlas, SphereChart
@@ -25,7 +25,9 @@ from atlas_worker.trainable import Trainable
 
 from . import snapshots
 from .compute import Compute
+from .failures import LOWER
 from .limits import Limits
+from .machine import check_memory
 from .sessions import Entry, Session, Sessions
 from .snapshots import Origin
 from .wire import Wire, plain, raw_bytes
@@ -33,6 +35,8 @@ from .wire import Wire, plain, raw_bytes
 _PREDICT_BATCH = 64
 _LARGEST_N = 64
 """Of R^n: matrices have n² entries, and spectra n⁴."""
+_MEASURED_BYTES = 38
+"""Of a ``MatrixEquivariance`` in its message."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class ObjectService:
         def create() -> Entry:
             plan: _Plan = _PLANS[role](session, wire, spec)
             value = plan.make()
+            if isinstance(value, Trainable) and value.total_epochs:
+                check_memory(session.device, value.memory_bytes, role, LOWER[role])
             # Only what has epochs and is not copied (see Job._keep) is ever made again; the closure holds uploaded data.
             remake = plan.make if role == "dataset" and value.total_epochs else None
             return session.add(plan.origin(), value, remake, plan.uses)
@@ -211,15 +217,52 @@ class ObjectService:
         entry = session.find(request.handle, "handle", "predictor")
         dataset = session.find(request.dataset, "dataset", "dataset")
 
-        def check() -> None:
-            if not context.is_active():
-                raise Cancelled("the client is gone")
-
         def score() -> objects_pb2.ScorePredictorResponse:
             _check_whole(entry)
-            return objects_pb2.ScorePredictorResponse(scores=entry.value.scores(dataset.value, check))
+            scores = entry.value.scores(dataset.value, lambda: _check_wanted(context))
+            return objects_pb2.ScorePredictorResponse(scores=scores)
 
         return self._compute.call(context, score)
+
+    def MeasureEquivariance(
+        self, request: objects_pb2.MeasureEquivarianceRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.MeasureEquivarianceResponse:
+        from atlas_worker.predictors import make_task
+        from atlas_worker.solvers.measure import measure_at
+
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "predictor")
+        dataset, atlas = entry.uses
+        n = action_on(atlas.value).n  # of any other atlas that is accepted, too
+        matrices = self._wire(session).decode_matrices(request.matrices, "matrices", n)
+        if not len(matrices):
+            raise InvalidInput("there are no matrices", "matrices.shape", f"[m, {n}, {n}], m at least 1")
+        # The answer is one message: told before it is computed.
+        Wire(self._limits, session.tickets).check_size(len(matrices) * _MEASURED_BYTES)
+        if request.samples < 1:
+            raise InvalidInput(f"samples is {request.samples}", "samples", "at least 1")
+        if request.atlas:
+            atlas = session.find(request.atlas, "atlas", "atlas")
+        if request.dataset:
+            dataset = session.find(request.dataset, "dataset", "dataset")
+
+        def measure() -> objects_pb2.MeasureEquivarianceResponse:
+            _check_whole(entry)
+            _check_invertible(matrices)
+            _check_fit(entry, dataset, atlas)
+            task = make_task(entry.value, dataset.value, atlas.value)
+            at = measure_at(task, matrices, request.samples, request.seed, lambda: _check_wanted(context))
+            rows = torch.stack([at.loss, at.distance, at.relative_error, at.resampling], 1).tolist()
+            return objects_pb2.MeasureEquivarianceResponse(
+                measured=[
+                    objects_pb2.MatrixEquivariance(
+                        loss=loss, distance=distance, relative_error=relative, resampling=resampling
+                    )
+                    for loss, distance, relative, resampling in rows
+                ]
+            )
+
+        return self._compute.call(context, measure)
 
     def GetAlgebra(
         self, request: objects_pb2.GetAlgebraRequest, context: grpc.ServicerContext
@@ -488,6 +531,50 @@ def _check_whole(entry: Entry) -> None:
             "",
             "restore a snapshot or create it again",
         )
+
+
+def _check_wanted(context: grpc.ServicerContext) -> None:
+    if not context.is_active():
+        raise Cancelled("the client is gone")
+
+
+def _check_invertible(matrices: Tensor) -> None:
+    """Raise ``InvalidInput`` for the first of ``[m, n, n]`` that is singular in float32, in which predictors compute."""
+    single = matrices.float()
+    finite = torch.isfinite(single).flatten(1).all(1)
+    rank = torch.linalg.matrix_rank(single.nan_to_num(0.0, 0.0, 0.0))
+    bad = (~finite | (rank < matrices.shape[-1])).nonzero()
+    if len(bad):
+        raise InvalidInput(
+            f"matrix {int(bad[0])} is singular or too large", "matrices", "invertible matrices, in float32"
+        )
+
+
+def _check_fit(predictor: Entry, dataset: Entry, atlas: Entry) -> None:
+    """Raise ``InvalidInput`` unless a predictor can work on these charts of this dataset as on its own."""
+    own_dataset, own = predictor.uses
+    shape, expected = (list(d.value.inputs.shape[1:]) for d in (dataset, own_dataset))
+    if shape != expected:
+        raise InvalidInput(
+            f"a sample of the dataset has shape {shape}", "dataset", f"{expected}, as the predictor's own"
+        )
+    if atlas.origin.kind != own.origin.kind:
+        raise InvalidInput(
+            f"the atlas is {atlas.origin.kind}", "atlas", f"{own.origin.kind}, as the predictor's own"
+        )
+    if _charts(atlas.value) != _charts(own.value):
+        raise InvalidInput(
+            f"the atlas has {_charts(atlas.value)}", "atlas", f"{_charts(own.value)}, as the predictor's own"
+        )
+    atlas.value.check(dataset.value.inputs.shape)
+
+
+def _charts(atlas: Atlas) -> str:
+    """In words: what an atlas must have in common with another for a predictor to work on both."""
+    if isinstance(atlas, VectorSpace):
+        moved = "vectors" if atlas.vector_output else "invariants"
+        return f"all of R^{atlas.n}, with {moved} for outputs"
+    return f"{len(atlas)} charts of radius {atlas.r_in}"
 
 
 def _change(session: Session, entry: Entry, change: Callable[[], None]) -> None:

@@ -4,10 +4,13 @@ The *relative error* of a generator B is ``ρ(B) = E‖f(gx) − g f(x)‖ / E[m
 the L1 distance by which equivariance fails, over the largest it could be: ``‖f(gx) − f(x)‖ + ‖g f(x) − f(x)‖``, of B or
 of the average direction of gl(n), whichever is more (an invariant task moves nothing along its symmetries). It is 0 for an exact
 symmetry and near 1 for a direction along which the task knows nothing of g.
+
+Of a single matrix g there is no average direction to compare with: ``ρ(g) = E‖f(gx) − g f(x)‖ / E[motion of g]``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +21,16 @@ from ..actions import Batch, Task
 from ..actions.base import EquivarianceErrors
 from .state import random_stream
 
+AT_ONCE = 512
+"""Samples times charts that are moved at a time."""
+
+WORST = (1.0, 1.0, 1.0, 0.0)
+"""What counts for loss, distance, motion and resampling error where nothing is finite."""
+
+STILL = 1e-4
+"""Part of the outputs' mean size below which a motion counts as none: resampling in float32 does not give back the same field even
+where g is the identity, and the ratio of two roundings would be any number."""
+
 
 @dataclass(frozen=True)
 class Directions:
@@ -26,6 +39,16 @@ class Directions:
     loss: Tensor
     distance: Tensor
     motion: Tensor
+    resampling: Tensor
+
+
+@dataclass(frozen=True)
+class AtMatrices:
+    """Measured at matrices; every field ``[m]`` in float64, on the CPU."""
+
+    loss: Tensor
+    distance: Tensor
+    relative_error: Tensor
     resampling: Tensor
 
 
@@ -61,16 +84,43 @@ def measure(task: Task, batches: list[Batch], directions: Tensor, scale: float, 
     return Directions(*mean.unbind(1))
 
 
+@torch.no_grad()
+def measure_at(
+    task: Task, matrices: Tensor, samples: int, seed: int, check: Callable[[], None] = lambda: None
+) -> AtMatrices:
+    """Equivariance at ``matrices [m, n, n]``, each the same for ``samples`` of the data, drawn without repetition, and all charts.
+
+    ``check`` is called before each matrix is tried on each batch, and may raise.
+    """
+    order = torch.randperm(task.samples, generator=random_stream(seed, 93))[:samples]
+    totals, counts = torch.zeros(len(matrices), 4).double(), torch.zeros(len(matrices), 1).double()
+    size = 0.0
+    # One matrix and a few samples at a time: how many there are of either must not decide the memory.
+    for indices in order.split(max(1, AT_ONCE // task.charts)):
+        batch = task.batch(indices)
+        size += float(batch.reference.nan_to_num(0.0, 0.0, 0.0).abs().mean()) * len(indices) / len(order)
+        for i, g in enumerate(matrices):
+            check()
+            fields = finite_fields(task.errors(batch, g.expand(*batch.shape, -1, -1))).double().cpu()
+            totals[i] += fields.sum(1)
+            counts[i] += fields.shape[1]
+    means = torch.where(counts > 0, totals / counts.clamp(min=1), torch.tensor(WORST).double())
+    loss, distance, motion, resampling = means.unbind(1)
+    relative = torch.where(motion > STILL * size, distance / motion.clamp(min=1e-30), 0.0)
+    return AtMatrices(loss, distance, relative, resampling)
+
+
+def finite_fields(e: EquivarianceErrors) -> Tensor:
+    """Loss, distance, motion and resampling error of the samples and charts for which all are finite: ``[4, finite]``."""
+    fields = torch.stack([e.loss, e.distance, e.motion, e.resampling]).flatten(1)
+    finite: Tensor = fields[:, torch.isfinite(fields).all(0)]
+    return finite
+
+
 def finite_means(e: EquivarianceErrors) -> Tensor:
     """Means of loss, distance, motion and resampling error, ``[4]``, over the samples for which they are finite."""
-    fields = torch.stack([e.loss, e.distance, e.motion, e.resampling]).flatten(1)
-    finite = torch.isfinite(fields).all(0)
-    if bool(finite.all()):
-        return fields.mean(1)
-    means: Tensor = (
-        fields[:, finite].mean(1) if bool(finite.any()) else fields.new_tensor([1.0, 1.0, 1.0, 0.0])
-    )
-    return means
+    fields = finite_fields(e)
+    return fields.mean(1) if fields.shape[1] else fields.new_tensor(WORST)
 
 
 def relative_errors(along: Directions, typical_motion: float) -> Tensor:

@@ -578,6 +578,111 @@ def test_scores_on_a_test_file(limited: Callable[..., Client], tmp_path: Path) -
         client.call("ScorePredictor", handle=regression, dataset=points)
 
 
+# Equivariance at given matrices, with the real building blocks
+
+QUARTER, SHEAR = torch.tensor([[0.0, -1.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.5], [0.0, 1.0]])
+
+
+def planar_atlas(client: Client, charts: int = 2, r_in: int = 2, row: int = 4) -> str:
+    centres = [objects_pb2.Chart(row=row, col=4 + i) for i in range(charts)]
+    planar = objects_pb2.PlanarAtlas(charts=centres, r_in=r_in, r_out=1, margin=1)
+    return client.create(atlas=objects_pb2.AtlasSpec(planar=planar))
+
+
+def fields(client: Client, channels: int = 1, samples: int = 5, side: int = 12) -> str:
+    x = torch.randn(samples, channels, side, side, generator=torch.Generator().manual_seed(0))
+    tensors = {"inputs": client.send(x), "targets": client.send(x[:, :1])}
+    return client.create(
+        dataset=objects_pb2.DatasetSpec(source=component("arrays"), tensors=tensors),
+    )
+
+
+@pytest.mark.usefixtures("real")
+def test_equivariance_at_matrices(client: Client) -> None:
+    dataset, atlas = fields(client), planar_atlas(client)
+    net = vector_predictor(client, dataset, atlas, "published", width=4)
+    given = {"handle": net, "matrices": client.send(torch.stack([torch.eye(2), QUARTER])), "samples": 9}
+    answer = client.call("MeasureEquivariance", **given)
+    still, turned = answer.measured
+    assert still.distance < 1e-5
+    assert still.relative_error == 0
+    assert 1e-3 < turned.distance == turned.loss
+    assert 0.1 < turned.relative_error <= 1
+    again = client.call("MeasureEquivariance", dataset=dataset, atlas=atlas, seed=1, **given)
+    for a, b in zip(again.measured, answer.measured, strict=True):  # all samples, in another order
+        assert a.distance == pytest.approx(b.distance, abs=1e-6)
+    moved = client.call("MeasureEquivariance", atlas=planar_atlas(client, row=7), **given)
+    assert moved.measured[1].distance != pytest.approx(turned.distance)
+    other = client.call("MeasureEquivariance", dataset=fields(client, samples=3), **given)
+    assert other.measured[1].distance != pytest.approx(turned.distance)
+
+
+@pytest.mark.usefixtures("real")
+def test_equivariance_of_an_invariant_function(client: Client) -> None:
+    dataset, atlas = random_points(client, n=2, samples=64), vector_atlas(client, 2)
+    circle = vector_predictor(client, dataset, atlas, "expression", expression="x1**2 + x2**2")
+    matrices = client.send(torch.stack([QUARTER, SHEAR, QUARTER]), inline=False)
+    answer = client.call("MeasureEquivariance", handle=circle, matrices=matrices, samples=1000)
+    assert [m.relative_error for m in answer.measured] == pytest.approx([0, 1, 0])
+    assert [m.distance > 0.1 for m in answer.measured] == [False, True, False]
+    assert [m.resampling for m in answer.measured] == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("real")
+def test_equivariance_of_what_does_not_fit_is_refused(client: Client) -> None:
+    dataset, atlas = fields(client), planar_atlas(client)
+    net = vector_predictor(client, dataset, atlas, "published", width=4)
+    points, plane = random_points(client, n=2, samples=8), vector_atlas(client, 2)
+    sphere = objects_pb2.SphereAtlas(charts=[objects_pb2.SphereChart()] * 2, r_in=2, r_out=1)
+    on_sphere = client.create(atlas=objects_pb2.AtlasSpec(sphere=sphere))
+    good = {"handle": net, "matrices": client.send(QUARTER[None]), "samples": 4}
+    for changed, field in (
+        ({"handle": dataset}, "handle"),
+        ({"matrices": tensor_pb2.Tensor()}, "matrices.dtype"),
+        ({"matrices": client.send(QUARTER)}, "matrices.shape"),
+        ({"matrices": client.send(torch.eye(3)[None])}, "matrices.shape"),
+        ({"matrices": client.send(torch.zeros(0, 2, 2))}, "matrices.shape"),
+        ({"matrices": client.send(torch.full((1, 2, 2), math.nan))}, "matrices"),
+        ({"matrices": client.send(torch.ones(1, 2, 2))}, "matrices"),
+        ({"matrices": client.send(torch.eye(2)[None].double() * 1e300)}, "matrices"),
+        ({"matrices": client.send(torch.eye(2)[None].double() * 1e-300)}, "matrices"),
+        ({"samples": 0}, "samples"),
+        ({"samples": -1}, "samples"),
+        ({"atlas": dataset}, "atlas"),
+        ({"atlas": plane}, "atlas"),
+        ({"atlas": on_sphere}, "atlas"),
+        ({"atlas": planar_atlas(client, charts=1)}, "atlas"),
+        ({"atlas": planar_atlas(client, r_in=3)}, "atlas"),
+        ({"atlas": planar_atlas(client, row=10)}, "atlas.charts[0]"),  # off the lattice
+        ({"dataset": atlas}, "dataset"),
+        ({"dataset": points}, "dataset"),
+        ({"dataset": fields(client, channels=2)}, "dataset"),
+        ({"dataset": fields(client, side=14)}, "dataset"),
+    ):
+        with Refused("invalid_input", field):
+            client.call("MeasureEquivariance", **{**good, **changed})
+    singular = torch.stack([QUARTER, SHEAR, torch.ones(2, 2)])
+    with Refused("invalid_input", "matrices", "matrix 2"):
+        client.call("MeasureEquivariance", **{**good, "matrices": client.send(singular)})
+    for name in ("handle", "atlas", "dataset"):
+        with Refused("not_found", name):
+            client.call("MeasureEquivariance", **{**good, name: "gone"})
+    with Refused("not_ready"):
+        heat = client.create(dataset=objects_pb2.DatasetSpec(source=component("heat2d", samples=8, side=32)))
+        client.call("MeasureEquivariance", **{**good, "dataset": heat})
+    with Refused("limit_exceeded"):
+        many = client.send(QUARTER.expand(200_000, 2, 2).contiguous(), inline=False)
+        client.call("MeasureEquivariance", **{**good, "matrices": many})
+    linear = vector_predictor(client, points, plane, "mlp", width=4)
+    good["handle"] = linear
+    for other in (vector_atlas(client, 3), vector_atlas(client, 2, vector_output=True)):
+        with Refused("invalid_input", "atlas", "R^"):
+            client.call("MeasureEquivariance", **{**good, "atlas": other})
+    three = random_points(client, n=3, samples=8)
+    with Refused("invalid_input", "dataset", "[1, 3]"):
+        client.call("MeasureEquivariance", **{**good, "dataset": three})
+
+
 def test_files_outside_the_data_root(limited: Callable[..., Client], tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()

@@ -47,6 +47,8 @@ export class FakeWorker {
   /** `after_sequence` of every watch. */
   readonly watches: number[] = [];
   readonly sessionsClosed: string[] = [];
+  /** What equivariance was asked for. */
+  readonly measured: object[] = [];
   address = "";
 
   // What goes wrong.
@@ -294,6 +296,11 @@ export class FakeWorker {
           component: [...(basis?.shape ?? []), ...(matrices?.shape ?? [])],
           residuals: Tensor.from([[0]]).toWire(),
         }),
+      measureEquivariance: ({ request: { atlas, dataset, matrices, samples, seed } }, reply) => {
+        this.measured.push({ atlas, dataset, samples, seed });
+        const one = { loss: 1, distance: 2, relativeError: 3, resampling: 4 };
+        reply(null, { measured: Array.from({ length: matrices?.shape[0] ?? 0 }, () => one) });
+      },
       deleteObject: unimplemented,
       listObjects: unimplemented,
       loadWeights: unimplemented,

@@ -195,6 +195,19 @@ describe("session", () => {
     expect(residuals).to.deep.equal([[0]]);
   });
 
+  it("measures equivariance on the predictor's own data, or on others", async () => {
+    const unit = [[1, 0], [0, 1]]; // biome-ignore format: a matrix
+    const one = { loss: 1, distance: 2, relativeError: 3, resampling: 4 };
+    expect(await session.measureEquivariance(object, [unit, unit, unit])).to.deep.equal([one, one, one]);
+    const atlas = { ...handle, handle: "a" };
+    const dataset = { ...handle, handle: "d" };
+    await session.measureEquivariance(object, [unit], { atlas, dataset, samples: 9, seed: 2 ** 47 });
+    expect(fake.measured).to.deep.equal([
+      { atlas: "", dataset: "", samples: 256, seed: 0 },
+      { atlas: "a", dataset: "d", samples: 9, seed: 2 ** 47 },
+    ]);
+  });
+
   it("refuses a tensor that is too large before it is sent", async () => {
     const big = { data: { byteLength: 1e9 + 1 }, shape: [1e9 + 1] } as unknown as Tensor;
     const error = await rejection(session.createDataset({ ...component, seed: 0, tensors: { big } }));
