@@ -130,6 +130,10 @@ class Task(Protocol):
         """
         ...
 
+    def distance(self, batch: Batch, g: Tensor) -> Tensor:
+        """Mean absolute difference of ``f(g·x)`` and ``g·f(x)``, ``[..., B, C]``, of class probabilities for a logit predictor; else as ``loss``."""
+        ...
+
     def covers(self, batch: Batch, matrices: Tensor) -> Tensor:
         """Whether ``matrices [m, n, n]`` move the inputs to where there are inputs at all: ``[m]`` bool, on the CPU."""
         ...
@@ -225,6 +229,12 @@ class SymmetryTask:
             self._predict(batch, g, self._action), self._action.act_out(g, batch.reference), g.dim() - 2
         )
         return loss.to(home)
+
+    def distance(self, batch: Batch, g: Tensor) -> Tensor:
+        home, g = g.device, g.to(batch.x.device)
+        lead = g.dim() - 2
+        predicted = self._comparable(self._predict(batch, g, self._action), lead)
+        return _mean_abs(predicted - self._action.act_out(g, batch.reference), lead).to(home)
 
     @torch.no_grad()
     def covers(self, batch: Batch, matrices: Tensor) -> Tensor:

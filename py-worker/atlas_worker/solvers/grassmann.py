@@ -40,6 +40,10 @@ class GrassmannParams:
     charts: int = param(6, "Charts a step, drawn at random", minimum=1)
     learning_rate: float = param(0.1, "Adam's, falling to 1 % of it by a cosine", minimum=0)
     scale: float = param(1.0, "Standard deviation of η along a unit generator", minimum=1e-3, maximum=10)
+    compare: Literal["loss", "distance"] = param(
+        "loss",
+        "What is minimised: the predictor's loss, or the distance of class probabilities, which the places where a predictor is sure and wrong do not rule",
+    )
     threshold: float = param(
         0.15, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1
     )
@@ -228,7 +232,8 @@ class GrassmannSolver(Descent):
 
     def _losses(self, batch: Batch, frames: Tensor, eta: Tensor) -> Tensor:
         """``[S, C]``: the loss of frames ``[S, k, n, n]`` on every chart, mean over samples."""
-        return self._task.loss(batch, lie.expm(lie.combine(frames[:, None, None], eta))).mean(1)
+        compare = self._task.loss if self._p.compare == "loss" else self._task.distance
+        return compare(batch, lie.expm(lie.combine(frames[:, None, None], eta))).mean(1)
 
     def report(self) -> AlgebraReport:
         p, best = self._p, lie.frame(self._free.detach())[0]
