@@ -1,6 +1,5 @@
 /** The symmetry of jets of particles: which linear maps of four-momenta leave unchanged whether a jet looks like a top quark's. */
-import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import {
   AtlasError,
@@ -18,6 +17,7 @@ import {
   paperFields,
   type RemoteObject,
   reuseField,
+  score,
   symmetries,
   Tensor,
   UsageError,
@@ -119,8 +119,7 @@ export default defineExperiment({
       !isDownstream(String(other.task));
     return {
       ...c,
-      // A path on this machine is kept whole, so that the run can be resumed from elsewhere; one on a worker's machine is its own affair.
-      data: runs.localWorker || existsSync(c.data) ? resolve(c.data) : c.data,
+      data: runs.dataFolder(c.data),
       identity,
       reuse_predictor: c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind)),
     };
@@ -207,7 +206,7 @@ async function discover(
     Object.assign(findings, await discoverCosets(ctx, task, { params, identity, epochs: c.coset_epochs }));
   }
   findings.predictor.loss = ctx.metrics("predictor").loss ?? null;
-  const scores = await score(ctx, c, predictor, "val");
+  const scores = await scoreOn(ctx, c, predictor, "val");
   findings.predictor.scores = scores;
   findings.notes = limits(c, findings, scores);
   return findings;
@@ -249,7 +248,7 @@ async function tag(ctx: Context, c: Config, dataset: RemoteObject, atlas: Remote
     tensors: metric && { metric: Tensor.from(metric.matrix, "float32") },
   });
   const { loss = null } = await ctx.advance("tagger", predictor);
-  const scores = await score(ctx, c, predictor, "test");
+  const scores = await scoreOn(ctx, c, predictor, "test");
   return {
     task: c.task,
     predictor: { loss, epochs: c.epochs, source: "trained" },
@@ -260,16 +259,16 @@ async function tag(ctx: Context, c: Config, dataset: RemoteObject, atlas: Remote
   };
 }
 
-async function score(
+async function scoreOn(
   ctx: Context,
   c: Config,
   predictor: RemoteObject,
   file: "val" | "test",
 ): Promise<Record<string, number>> {
   const jets = await readJets(ctx, c, file);
-  const scores = await ctx.timed("scores", () => ctx.session.scorePredictor(predictor, jets));
+  const scores = await score(ctx, predictor, jets);
   await ctx.session.delete(jets);
-  return Object.fromEntries(Object.entries(scores).sort(([a], [b]) => (a < b ? -1 : 1)));
+  return scores;
 }
 
 function percent(x = Number.NaN): string {

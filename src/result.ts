@@ -94,6 +94,46 @@ export const CosetSearch = z.object({
 });
 export type CosetSearch = z.infer<typeof CosetSearch>;
 
+/** Where searches for rotations of a whole sphere ended, one for each seed, which claim no symmetry by themselves. */
+export const GlobalRotations = z.object({
+  solver: z.string(),
+  searches: z.array(
+    z.object({
+      /** Weight of what keeps the rotations away from the identity. */
+      cosineWeight: z.number(),
+      runs: z.array(
+        z.object({
+          seed: z.int(),
+          /** As learnt. [3, 3] */
+          generator: Square,
+          /** Standard deviation of the angle, in radians. */
+          magnitude: z.number(),
+          /** A unit vector; its sense means nothing. [3] */
+          axis: z.tuple([z.number(), z.number(), z.number()]),
+          /** How well the adversary tells what was turned from what was not: 0 not at all, 1 always. */
+          toldApart: z.number(),
+        }),
+      ),
+      meanMagnitude: z.number(),
+      /** Mean angle between the axes of two runs, in degrees: 57.3 is to be expected of random ones; null for one run. */
+      axisSpread: z.number().nullable(),
+    }),
+  ),
+});
+export type GlobalRotations = z.infer<typeof GlobalRotations>;
+
+/** How far a model is from being equivariant, by matrix. */
+export const Equivariance = z.array(
+  z.object({
+    /** What is done, "rotation by 30°" say. */
+    name: z.string(),
+    matrix: Square,
+    /** Dimensionless: the distance between f(gx) and g f(x), against that to f(x). */
+    relativeError: z.number(),
+  }),
+);
+export type Equivariance = z.infer<typeof Equivariance>;
+
 export const Result = z.object({
   schema: z.literal(RESULT_SCHEMA),
   experiment: z.string(),
@@ -102,7 +142,10 @@ export const Result = z.object({
   algebra: AlgebraResult.optional(),
   cosets: z.array(CosetResult).optional(),
   cosetSearch: CosetSearch.optional(),
-  downstream: z.object({ metrics: z.record(z.string(), Measured) }).optional(),
+  globalRotations: GlobalRotations.optional(),
+  downstream: z
+    .object({ metrics: z.record(z.string(), Measured), equivariance: Equivariance.optional() })
+    .optional(),
   predictor: z.object({
     /** Of the last epoch; null for one that was not trained in this run. */
     loss: z.number().nullable(),

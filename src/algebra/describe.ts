@@ -4,7 +4,7 @@ import type { SquareMatrix } from "./linalg.js";
 
 /** Lines without colours, each beginning with what it is about. */
 export function describeResult(result: Result): string[] {
-  const { algebra, cosets, downstream, notes } = result;
+  const { algebra, cosets, globalRotations, downstream, notes } = result;
   const lines: string[] = [];
   if (algebra) lines.push(...describeAlgebra(algebra, cosets?.length ?? 0));
   if (cosets) {
@@ -13,11 +13,26 @@ export function describeResult(result: Result): string[] {
       ...cosets.map((c) => label("", `${formatMatrix(c.matrix)}  ${c.name}, loss ${c.loss.toPrecision(3)}`)),
     );
   }
+  for (const search of globalRotations?.searches ?? []) {
+    const axes =
+      search.axisSpread === null ? "" : `, axes ${search.axisSpread.toFixed(0)}° apart (at random 57°)`;
+    const about = `${globalRotations!.solver}, cosine weight ${search.cosineWeight}`;
+    lines.push(label("search", `${about}: mean angle ${search.meanMagnitude.toPrecision(2)} rad${axes}`));
+    for (const { magnitude, axis, toldApart } of search.runs)
+      lines.push(
+        label(
+          "",
+          `${magnitude.toPrecision(2)} rad about [${axis.map(formatEntry).join(", ")}], told apart ${toldApart.toFixed(2)}`,
+        ),
+      );
+  }
   if (downstream) {
     const metrics = Object.entries(downstream.metrics).map(
       ([name, value]) => `${name} ${value === null ? "–" : Number(value.toPrecision(4))}`,
     );
     lines.push(label("metrics", metrics.join(", ")));
+    const errors = downstream.equivariance?.map((e) => `${e.name} ${e.relativeError.toPrecision(2)}`);
+    if (errors) lines.push(label("errors", `of equivariance: ${errors.join(", ")}`));
   }
   lines.push(...(notes ?? []).map((note) => label("note", note)));
   return lines;

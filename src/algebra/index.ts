@@ -5,6 +5,7 @@ export { describeComponent, distanceToIdentityComponent, type GroupComponent } f
 export { describeResult, formatMatrix } from "./describe.js";
 export { type Identification, identify } from "./identify.js";
 export { expm, logm, type SquareMatrix } from "./linalg.js";
+export { axisSpread, type Turn, turnOf } from "./rotations.js";
 export {
   bracket,
   closure,

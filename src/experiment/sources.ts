@@ -1,4 +1,5 @@
 /** What an experiment takes from elsewhere: a predictor's weights, an identity component; from a run, a file, or by name. */
+import { existsSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { extname, join, resolve } from "node:path";
 import { z } from "zod";
@@ -63,6 +64,11 @@ export class Runs {
     if (!this.localWorker) return;
     const { progress = new Progress(), signal } = this.options;
     await ensureFiles(record, folder, { onProgress: (line) => progress.info(line), signal });
+  }
+
+  /** A folder with data, kept whole when it is on this machine, so that the run can be resumed from elsewhere; a worker's own is its affair. */
+  dataFolder(given: string): string {
+    return this.localWorker || existsSync(given) ? resolve(given) : given;
   }
 
   /**

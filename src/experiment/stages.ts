@@ -112,6 +112,16 @@ export async function discoverCosets(
   return { cosets: analyseCosets(found, identity), cosetSearch: found };
 }
 
+/** How well a classifier does on a dataset, by the names of `Session.scorePredictor` in their order. */
+export async function score(
+  ctx: Context,
+  predictor: RemoteObject,
+  dataset: RemoteObject,
+): Promise<Record<string, number>> {
+  const scores = await ctx.timed("scores", () => ctx.session.scorePredictor(predictor, dataset));
+  return Object.fromEntries(Object.entries(scores).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
 /** The generators that are symmetries. */
 export function symmetries({ generators, found }: AlgebraResult): number[][][] {
   return generators.slice(0, found);

@@ -238,7 +238,8 @@ export function short(x: number): string {
   return Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5 ? String(Number(x.toPrecision(3))) : x.toExponential(1);
 }
 
-function svg(width: number, height: number, name: string, content: Html[]): Html {
+/** A drawing with a name for those who cannot see it. */
+export function svg(width: number, height: number, name: string, content: Html[]): Html {
   return html`<svg viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${name}"><title>${name}</title>
 ${content}</svg>`;
 }

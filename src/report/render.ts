@@ -4,13 +4,14 @@ import { namedAlgebra, type SquareMatrix } from "../algebra/index.js";
 import { inner } from "../algebra/linalg.js";
 import { frame, project } from "../algebra/span.js";
 import { formatSeconds } from "../experiment/progress.js";
-import type { AlgebraResult, CosetResult, CosetSearch, Result } from "../result.js";
+import type { AlgebraResult, CosetResult, CosetSearch, Equivariance, Result } from "../result.js";
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
 import { Html, html } from "./html.js";
 import type { Picture } from "./illustration.js";
 import { pictureSections } from "./pictures.js";
 import { type Bar, barPlot, curvePlot, flowPlot, imagePlot, matrixPlot, short } from "./plots.js";
+import { rotationsSection } from "./rotations.js";
 import { STYLE } from "./style.js";
 
 export interface ReportParts {
@@ -23,7 +24,7 @@ export interface ReportParts {
 
 /** The whole page. */
 export function renderReport({ result, config, events = [], pictures = [] }: ReportParts): string {
-  const { algebra, cosets, cosetSearch, downstream } = result;
+  const { algebra, cosets, cosetSearch, globalRotations, downstream } = result;
   const [title, lead] = headline(result);
   return html`<!doctype html>
 <html lang="en">
@@ -33,7 +34,8 @@ export function renderReport({ result, config, events = [], pictures = [] }: Rep
 ${result.notes && result.notes.length > 0 ? html`<section><h2>Notes</h2>${result.notes.map((note) => html`<p>${note}</p>`)}</section>` : undefined}
 ${algebra && algebraSection(algebra)}
 ${cosets && cosetSection(cosets, cosetSearch)}
-${downstream && metricsSection(downstream.metrics)}
+${globalRotations && rotationsSection(globalRotations)}
+${downstream && downstreamSection(downstream)}
 ${pictureSections(pictures)}
 ${trainingSection(result, events)}
 ${settingsSection(result, config)}
@@ -43,7 +45,7 @@ ${settingsSection(result, config)}
 }
 
 /** What was found, as a title and a sentence. */
-function headline({ algebra, cosets, downstream, task }: Result): [string, string] {
+function headline({ algebra, cosets, globalRotations, downstream, task }: Result): [string, string] {
   const components = cosets && list(cosets.map((c) => c.name));
   const tail =
     components === undefined
@@ -57,7 +59,14 @@ function headline({ algebra, cosets, downstream, task }: Result): [string, strin
         `${capital(components!) || "No component"}`,
         "The components of the symmetry group that were found, given its identity component.",
       ];
-    return [capital(task.replaceAll("_", " ")), downstream ? "How the model did." : ""];
+    return [
+      capital(task.replaceAll("_", " ")),
+      downstream
+        ? "How the model did."
+        : globalRotations
+          ? "What a search of the whole sphere came to, seed by seed."
+          : "",
+    ];
   }
   const { name, angleDegrees, nearest, cosine } = algebra.identified;
   if (algebra.found === 0)
@@ -196,8 +205,14 @@ function searchPlot({ candidates, noiseFloor }: CosetSearch, cosets: readonly Co
 ${barPlot(bars, noiseFloor, "losses of the candidates", { x: "candidates", y: "loss" })}${legend(present, noiseFloor)}`;
 }
 
-function metricsSection(metrics: Record<string, number | null>): Html {
-  return html`<section><h2>Downstream</h2>${table(Object.entries(metrics).map(([name, value]) => [name, value === null ? "–" : String(Number(value.toPrecision(5)))]))}</section>`;
+function downstreamSection({ metrics, equivariance }: NonNullable<Result["downstream"]>): Html {
+  return html`<section><h2>Downstream</h2>${table(Object.entries(metrics).map(([name, value]) => [name, value === null ? "–" : String(Number(value.toPrecision(5)))]))}
+${equivariance && equivarianceFigure(equivariance)}</section>`;
+}
+
+function equivarianceFigure(equivariance: Equivariance): Html {
+  const rows = equivariance.map(({ name, relativeError }): [string, string] => [name, short(relativeError)]);
+  return html`<h3>Equivariance</h3><p>How far the output of what was moved is from the moved output, against how far both are from the output as it was: 0 for an equivariant model, near 1 for one that knows nothing of it. Moving by less than a quarter turn interpolates, which is part of the error.</p>${table(rows)}`;
 }
 
 function trainingSection(result: Result, events: readonly RunEvent[]): Html {

@@ -1,0 +1,38 @@
+/** The report's section on searches for rotations of a whole sphere. */
+import type { GlobalRotations } from "../result.js";
+import { type Html, html } from "./html.js";
+import { short, svg } from "./plots.js";
+
+/** Where each search ended, side by side by their settings. */
+export function rotationsSection({ solver, searches }: GlobalRotations): Html {
+  return html`<section><h2>Rotations of the whole sphere</h2>
+<p>Where ${solver} ended with each seed. Every dot is an axis, seen from above the north pole in equal areas (the sense of an axis means nothing); the larger the dot, the larger the angle. A symmetry is what all seeds agree on.</p>
+<div class="row">${searches.map(
+    (search) =>
+      html`<figure>${axesPlot(search.runs, `axes with cosine weight ${search.cosineWeight}`)}<figcaption><b>Cosine weight ${search.cosineWeight}</b><br>mean angle ${short(search.meanMagnitude)} rad${search.axisSpread === null ? "" : html`<br>axes ${search.axisSpread.toFixed(0)}° apart on average; at random 57°`}</figcaption></figure>`,
+  )}</div>
+<div class="scroll"><table><thead><tr><th>cosine weight</th><th>seed</th><th>angle, rad</th><th>axis</th><th>told apart</th></tr></thead><tbody>${searches.flatMap(
+    ({ cosineWeight, runs }) =>
+      runs.map(
+        ({ seed, magnitude, axis, toldApart }) =>
+          html`<tr><td>${cosineWeight}</td><td>${seed}</td><td>${short(magnitude)}</td><td>${axis.map((a) => a.toFixed(2)).join(", ")}</td><td>${short(toldApart)}</td></tr>`,
+      ),
+  )}</tbody></table></div></section>`;
+}
+
+/** Axes as points of the northern hemisphere, in Lambert's azimuthal projection. */
+function axesPlot(runs: GlobalRotations["searches"][number]["runs"], name: string, size = 216): Html {
+  const radius = size / 2 - 12;
+  const dots = runs.map(({ axis, magnitude, seed }) => {
+    const sense = axis[2] < 0 ? -1 : 1;
+    const [x, y, z] = axis.map((a) => a * sense) as [number, number, number];
+    const stretch = radius / Math.sqrt(1 + z);
+    return html`<circle cx="${size / 2 + stretch * x}" cy="${size / 2 - stretch * y}" r="${2 + 8 * Math.min(1, magnitude)}" class="dot" fill-opacity="0.7"><title>seed ${seed}: ${short(magnitude)} rad about ${axis.map((a) => a.toFixed(2)).join(", ")}</title></circle>`;
+  });
+  const middle = size / 2;
+  return svg(size, size, name, [
+    html`<circle cx="${middle}" cy="${middle}" r="${radius}" class="panel"/><circle cx="${middle}" cy="${middle}" r="${radius}" class="limb"/>
+<line x1="${middle - radius}" y1="${middle}" x2="${middle + radius}" y2="${middle}" class="axis"/><line x1="${middle}" y1="${middle - radius}" x2="${middle}" y2="${middle + radius}" class="axis"/>`,
+    ...dots,
+  ]);
+}
