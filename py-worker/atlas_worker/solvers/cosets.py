@@ -17,7 +17,7 @@ from ..roles import CosetCandidate, CosetReport
 from ..trainable import StepCallback
 from .components import same_component
 from .descent import Descent
-from .measure import draw_batch
+from .measure import draw_batch, noise_floor
 from .spectral import linearised_spectrum
 from .state import check_finite, random_stream, restore
 
@@ -228,7 +228,7 @@ class CosetDescent(Descent):
         return CosetReport(
             matrices=g[kept],
             losses=[float(loss[i]) for i in kept],
-            noise_floor=float(resampling[kept].mean()) if kept else 0.0,
+            noise_floor=noise_floor(loss[kept], distance[kept], resampling[kept]),
             candidates=candidates,
         )
 

@@ -17,7 +17,14 @@ from ..registry import param, register
 from ..roles import AlgebraReport, SpectrumEntry
 from ..trainable import StepCallback
 from .descent import Descent
-from .measure import draw_batch, draw_coefficients, measure, principal_frame, relative_errors
+from .measure import (
+    draw_batch,
+    draw_coefficients,
+    measure,
+    noise_floor,
+    principal_frame,
+    relative_errors,
+)
 from .spectral import Spectrum, count, linearised_spectrum
 from .state import check_finite, random_stream, restore
 
@@ -103,6 +110,7 @@ def report_algebra(
     order = torch.argsort(errors)
     generators, errors, losses = generators[order], errors[order], along.loss[order]
     found = int(good.sum())
+    best = slice(max(found, 1))
     ranked = torch.argsort(spectrum_errors)
     rest = spectrum_errors[len(frame) :]
     others = f"; other directions: {float(rest.min()):.3f} to {float(rest.max()):.3f}" if len(rest) else ""
@@ -118,7 +126,7 @@ def report_algebra(
         generators=generators,
         losses=losses.tolist(),
         relative_errors=errors.tolist(),
-        noise_floor=float(along.resampling[order][: max(found, 1)].mean()) if len(generators) else 0.0,
+        noise_floor=noise_floor(losses[best], along.distance[order][best], along.resampling[order][best]),
         found=found,
         spectrum=[
             SpectrumEntry(everything[i], float(spectrum.loss[i]), float(spectrum_errors[i]))

@@ -129,6 +129,18 @@ def relative_errors(along: Directions, typical_motion: float) -> Tensor:
     return torch.where(scale > 0, along.distance / scale.clamp(min=1e-30), torch.zeros_like(scale))
 
 
+def noise_floor(loss: Tensor, distance: Tensor, resampling: Tensor) -> float:
+    """Mean part of losses ``[m]`` that interpolation alone may cause, in the loss's own units; 0 for none.
+
+    Interpolation is measured as a distance, so its part of the distance stands for its part of the loss: the same for an L1 loss, which
+    is that distance, and an estimate for a cross-entropy.
+    """
+    if not len(loss):
+        return 0.0
+    units = torch.where(distance > 0, loss / distance.clamp(min=1e-30), torch.ones_like(loss))
+    return float((resampling * units).mean())
+
+
 def principal_frame(task: Task, batches: list[Batch], frame: Tensor, scale: float, seed: int) -> Tensor:
     """The same span in the frame whose members fail equivariance independently, the best first: ``[k, n, n]``.
 
