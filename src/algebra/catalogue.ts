@@ -33,7 +33,7 @@ export function catalogue(n: number): NamedAlgebra[] {
     add("R scaling", [scaling], "R", "scaling", "gl(1)");
     return named;
   }
-  withScaling(`so(${n})`, orthogonal(n, axes, n), `o(${n})`, ...(n === 2 ? ["u(1)"] : []));
+  withScaling(`so(${n})`, orthogonal(n, axes, n), `o(${n})`, "rotations", ...(n === 2 ? ["u(1)"] : []));
   for (let p = 1; p < n; p++)
     withScaling(
       `so(${p},${n - p})`,

@@ -28,7 +28,8 @@ export function describeResult(result: Result): string[] {
   }
   if (downstream) {
     const metrics = Object.entries(downstream.metrics).map(
-      ([name, value]) => `${name} ${value === null ? "–" : Number(value.toPrecision(4))}`,
+      ([name, value]) =>
+        `${name} ${value === null ? "–" : Number.isInteger(value) ? value : Number(value.toPrecision(4))}`,
     );
     lines.push(label("metrics", metrics.join(", ")));
     const errors = downstream.equivariance?.map((e) => `${e.name} ${e.relativeError.toPrecision(2)}`);

@@ -206,7 +206,7 @@ ${barPlot(bars, noiseFloor, "losses of the candidates", { x: "candidates", y: "l
 }
 
 function downstreamSection({ metrics, equivariance }: NonNullable<Result["downstream"]>): Html {
-  return html`<section><h2>Downstream</h2>${table(Object.entries(metrics).map(([name, value]) => [name, value === null ? "–" : String(Number(value.toPrecision(5)))]))}
+  return html`<section><h2>Downstream</h2>${table(Object.entries(metrics).map(([name, value]) => [name, value === null ? "–" : String(Number.isInteger(value) ? value : Number(value.toPrecision(5)))]))}
 ${equivariance && equivarianceFigure(equivariance)}</section>`;
 }
 

@@ -1,4 +1,5 @@
 /** The report's section on searches for rotations of a whole sphere. */
+import { formatEntry } from "../algebra/describe.js";
 import type { GlobalRotations } from "../result.js";
 import { type Html, html } from "./html.js";
 import { short, svg } from "./plots.js";
@@ -11,11 +12,12 @@ export function rotationsSection({ solver, searches }: GlobalRotations): Html {
     (search) =>
       html`<figure>${axesPlot(search.runs, `axes with cosine weight ${search.cosineWeight}`)}<figcaption><b>Cosine weight ${search.cosineWeight}</b><br>mean angle ${short(search.meanMagnitude)} rad${search.axisSpread === null ? "" : html`<br>axes ${search.axisSpread.toFixed(0)}° apart on average; at random 57°`}</figcaption></figure>`,
   )}</div>
+<h3>Every seed</h3><p>Told apart is how well the adversary tells what was turned from what was not: 0 not at all, 1 always.</p>
 <div class="scroll"><table><thead><tr><th>cosine weight</th><th>seed</th><th>angle, rad</th><th>axis</th><th>told apart</th></tr></thead><tbody>${searches.flatMap(
     ({ cosineWeight, runs }) =>
       runs.map(
         ({ seed, magnitude, axis, toldApart }) =>
-          html`<tr><td>${cosineWeight}</td><td>${seed}</td><td>${short(magnitude)}</td><td>${axis.map((a) => a.toFixed(2)).join(", ")}</td><td>${short(toldApart)}</td></tr>`,
+          html`<tr><td>${cosineWeight}</td><td>${seed}</td><td>${short(magnitude)}</td><td>${axis.map(formatEntry).join(", ")}</td><td>${short(toldApart)}</td></tr>`,
       ),
   )}</tbody></table></div></section>`;
 }
@@ -27,7 +29,7 @@ function axesPlot(runs: GlobalRotations["searches"][number]["runs"], name: strin
     const sense = axis[2] < 0 ? -1 : 1;
     const [x, y, z] = axis.map((a) => a * sense) as [number, number, number];
     const stretch = radius / Math.sqrt(1 + z);
-    return html`<circle cx="${size / 2 + stretch * x}" cy="${size / 2 - stretch * y}" r="${2 + 8 * Math.min(1, magnitude)}" class="dot" fill-opacity="0.7"><title>seed ${seed}: ${short(magnitude)} rad about ${axis.map((a) => a.toFixed(2)).join(", ")}</title></circle>`;
+    return html`<circle cx="${size / 2 + stretch * x}" cy="${size / 2 - stretch * y}" r="${2 + 8 * Math.min(1, magnitude)}" class="dot" fill-opacity="0.7"><title>seed ${seed}: ${short(magnitude)} rad about ${axis.map(formatEntry).join(", ")}</title></circle>`;
   });
   const middle = size / 2;
   return svg(size, size, name, [

@@ -99,6 +99,65 @@ def test_cross_entropy_compares_probabilities_with_logits() -> None:
     assert torch.allclose(errors.distance, (moved.softmax(-1) - batch.reference).abs().mean(-1), atol=1e-6)
 
 
+def probabilities(x: Tensor) -> Tensor:
+    """Logits of four classes by the distance from the origin, sure of the first close to it: invariant under O(2)."""
+    return (4 - (x * x).sum(-1, keepdim=True)) * torch.tensor([3.0, 1.0, 0.0, -2.0])
+
+
+def test_the_distance_of_an_l1_task_is_its_loss() -> None:
+    for task in (field_task(laplacian), point_task(waves)):
+        batch = task.batch(torch.arange(3))
+        generator = torch.Generator().manual_seed(0)
+        g = lie.expm(0.4 * torch.randn(4, *batch.shape, 2, 2, generator=generator))
+        distance = task.distance(batch, g)
+        assert distance.shape == (4, *batch.shape)
+        assert torch.equal(distance, task.loss(batch, g))
+        assert torch.equal(distance, task.errors(batch, g).distance)
+
+
+def test_the_distance_is_of_probabilities_and_zero_for_a_symmetry_where_cross_entropy_is_not() -> None:
+    task = point_task(probabilities, loss="cross_entropy")
+    batch = task.batch(torch.arange(64))
+    turn = lie.expm(torch.linspace(-3, 3, 64)[:, None, None, None] * J)
+    assert task.distance(batch, turn).max() < 1e-5
+    assert task.loss(batch, turn).max() > 0.5  # where it is not sure
+    other = lie.expm(0.5 * torch.randn(3, 64, 1, 2, 2, generator=torch.Generator().manual_seed(0)))
+    distance = task.distance(batch, other)
+    assert distance.shape == (3, 64, 1)
+    assert distance.mean() > 0.01
+    assert distance.max() <= 2 / 4  # of four probabilities
+    assert torch.equal(distance, task.errors(batch, other).distance)
+
+
+def test_the_distance_of_fields_takes_channels_as_classes() -> None:
+    def logits(x: Tensor, charts: Tensor | None) -> Tensor:
+        return torch.cat([2 * x, -x, 0 * x], 2)
+
+    inputs = FieldInputs(smooth_fields(4, 30), ATLAS)
+    task = SymmetryTask(inputs, PlanarAction(5, 3), lambda: logits, "cross_entropy")
+    batch = task.batch(torch.arange(4))
+    g = lie.expm(0.4 * torch.randn(2, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0)))
+    distance = task.distance(batch, g)
+    assert torch.equal(distance, task.errors(batch, g).distance)
+    # The function is pointwise, so all there is to it is the interpolation, and for a quarter turn there is none.
+    assert task.distance(batch, same(J, batch.shape)).max() < 1e-5
+    assert task.loss(batch, same(J, batch.shape)).min() > 0.1
+    assert distance.min() > 1e-5
+
+
+def test_the_distance_is_differentiable_in_the_matrix() -> None:
+    task = point_task(probabilities, loss="cross_entropy")
+    batch = task.batch(torch.arange(64))
+    towards = {}
+    for name, direction in (("scaling", torch.eye(2)), ("turn", J)):
+        t = torch.tensor(0.1, requires_grad=True)
+        task.distance(batch, same(lie.expm(t * direction), batch.shape)).sum().backward()
+        assert t.grad is not None
+        towards[name] = float(t.grad)
+    assert towards["scaling"] > 1
+    assert abs(towards["turn"]) < 1e-3
+
+
 def test_cross_entropy_of_fields_takes_channels_as_classes() -> None:
     def logits(x: Tensor, charts: Tensor | None) -> Tensor:
         return torch.cat([2 * x, -x, 0 * x], 2)

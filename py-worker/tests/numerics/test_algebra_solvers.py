@@ -91,6 +91,44 @@ def test_a_known_algebra_is_found(name: str) -> None:
     assert min(others) > 0.3
 
 
+def classes(metric: Tensor) -> Callable[[Tensor], Tensor]:
+    """Logits of three classes, which the metric's group leaves as they are."""
+    f = norm_in(metric)
+    return lambda x: 2 * f(x) * torch.tensor([1.0, 0.0, -1.0])
+
+
+@pytest.mark.parametrize("compare", ["loss", "distance"])
+@pytest.mark.parametrize(("metric", "truth"), [(EYE, J), (torch.linalg.inv(STRETCH @ STRETCH.T), CONJUGATED)])
+def test_a_classifiers_algebra_is_found_by_either_comparison(
+    metric: Tensor, truth: Tensor, compare: str
+) -> None:
+    report = solve(point_task(classes(metric), loss="cross_entropy"), compare=compare)
+    assert degrees(report, truth[None]) < (3 if compare == "distance" else 1)
+    assert report.found == 1
+    # The one has its least at the entropy of what is predicted, the other at nothing.
+    assert (report.start_losses[0] < 0.01) is (compare == "distance")
+
+
+def test_the_comparison_changes_nothing_where_both_are_the_same() -> None:
+    task = point_task(norm_in(EYE))
+    a, b = (solve(task, compare=compare) for compare in ("loss", "distance"))
+    assert torch.equal(a.generators, b.generators)
+    assert a.start_losses == b.start_losses
+
+
+def test_places_where_a_classifier_is_sure_and_wrong_rule_its_loss_alone() -> None:
+    """Near the origin all is as the stretched metric has it. Beyond, one direction decides, with logits of hundreds."""
+    near = classes(torch.linalg.inv(STRETCH @ STRETCH.T))
+
+    def f(x: Tensor) -> Tensor:
+        far = (x.norm(dim=-1, keepdim=True) > 2.2).to(x)
+        return near(x) + 200 * far * x[..., :1] * torch.tensor([1.0, -1.0, 0.0])
+
+    task = point_task(f, loss="cross_entropy")
+    off = {c: degrees(solve(task, compare=c), CONJUGATED[None]) for c in ("loss", "distance")}
+    assert off["distance"] < 10 < off["loss"]
+
+
 @pytest.mark.parametrize("name", ["so(2), stretched", "stretched slope of fields"])
 def test_generators_act_on_points_and_are_not_transposed(name: str) -> None:
     report = solve(KNOWN[name][0]())
@@ -195,10 +233,14 @@ def solver_of(kind: str, seed: int = 0, epochs: int = 3) -> Any:
     task = point_task(norm_in(torch.eye(3)), n=3, samples=64)
     if kind == "paper":
         return PaperSolver(PaperParams(learning_rate=0.02), task=task, k=2, epochs=epochs, seed=seed)
+    if kind == "grassmann, by distance":
+        task = point_task(classes(torch.eye(3)), n=3, loss="cross_entropy", samples=64)
+        params = GrassmannParams(steps=5, compare="distance")
+        return GrassmannSolver(params, task=task, k=2, epochs=epochs, seed=seed)
     return GrassmannSolver(GrassmannParams(steps=5), task=task, k=2, epochs=epochs, seed=seed)
 
 
-@pytest.mark.parametrize("kind", ["paper", "grassmann"])
+@pytest.mark.parametrize("kind", ["paper", "grassmann", "grassmann, by distance"])
 @pytest.mark.parametrize("stop", [0, 1, 2, 3])
 def test_a_resumed_solver_is_the_undisturbed_one_bit_for_bit(kind: str, stop: int) -> None:
     whole, resumed = check_resuming(lambda: solver_of(kind), 3, stop)

@@ -412,6 +412,20 @@ def test_out_of_memory_says_how_much(
     assert "lower" in refused.error.remedy
 
 
+@pytest.mark.parametrize(("kind", "params"), [("heat2d", {}), ("sphere_digits", {"source": "sklearn"})])
+def test_data_that_no_memory_holds_are_refused_before_any_is_taken(
+    client: Client, kind: str, params: dict[str, str]
+) -> None:
+    source = component(kind, samples=10**9, **params)
+    with Refused("invalid_input", "dataset", "'s memory") as refused:
+        client.create(dataset=objects_pb2.DatasetSpec(source=source))
+    assert "number of samples" in refused.error.remedy
+    assert not client.call("ListObjects").objects
+    few = component(kind, samples=2, **params)
+    made = client.call("CreateObject", dataset=objects_pb2.DatasetSpec(source=few)).object
+    assert (made.epoch, made.total_epochs) == (0, 1)
+
+
 # Sets of vectors, with the real building blocks
 
 

@@ -62,6 +62,29 @@ def test_devices() -> None:
         machine.Devices("cuda:9")
 
 
+def test_the_memory_that_can_be_had_is_some_of_what_there_is() -> None:
+    for device, described in zip(
+        machine.Devices("auto").all, machine.Devices("auto").describe(), strict=True
+    ):
+        free, total = machine.memory(device)
+        assert 0 < free <= total
+        assert described.memory_total_bytes == total
+        assert 0 < described.memory_free_bytes <= total
+
+
+def test_more_memory_than_can_be_had_is_refused() -> None:
+    cpu = torch.device("cpu")
+    _, total = machine.memory(cpu)
+    for asked in (0, 1, 2**20):
+        machine.check_memory(cpu, asked, "dataset", "ask for less")
+    for asked in (total + 1, 2**70):
+        with pytest.raises(InvalidInput, match=r"GiB of cpu's memory") as refused:
+            machine.check_memory(cpu, asked, "dataset", "ask for less")
+        assert refused.value.field == "dataset"
+        assert "GiB that are free" in refused.value.expected
+        assert refused.value.remedy == "ask for less"
+
+
 def test_closing_frees_and_may_be_repeated(worker: Worker) -> None:
     client = Client(worker.address)
     objects = Objects(client)

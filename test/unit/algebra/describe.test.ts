@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { analyseAlgebra, analyseCosets, describeResult } from "../../../src/algebra/index.js";
 import { Result } from "../../../src/result.js";
-import { lorentz, nothing, planar, result } from "../report/results.js";
+import { equivariant, lorentz, nothing, planar, result, rotations } from "../report/results.js";
 import { diagonal, found } from "./helpers.js";
 
 describe("a result in words", () => {
@@ -41,6 +41,36 @@ describe("a result in words", () => {
     ]);
   });
 
+  it("says where searches of a whole sphere ended, seed by seed, and how far apart, where there is more than one", () => {
+    const document = rotations();
+    const [still, turning] = document.globalRotations!.searches.map(({ axisSpread }) =>
+      axisSpread?.toFixed(0),
+    );
+    expect(describeResult(document)).to.deep.equal([
+      `search  liegan, cosine weight 0: mean angle 0.019 rad, axes ${still}° apart (at random 57°)`,
+      "        0.0020 rad about [1.00, 0.05, 0.00], told apart 0.00",
+      "        0.040 rad about [0.00, -0.01, 1.00], told apart 0.10",
+      "        0.017 rad about [0.58, 0.58, -0.58], told apart 0.20",
+      "        0.0 rad about [0.00, 0.00, 1.00], told apart 0.30",
+      "        0.036 rad about [0.83, -0.55, 0.00], told apart 0.40",
+      `search  liegan, cosine weight 1: mean angle 1.5 rad, axes ${turning}° apart (at random 57°)`,
+      "        1.5 rad about [0.00, 0.00, 1.00], told apart 0.00",
+      "        0.99 rad about [0.71, -0.71, 0.00], told apart 0.10",
+      "        0.98 rad about [0.00, 0.91, -0.41], told apart 0.20",
+      "        0.87 rad about [0.58, 0.58, 0.58], told apart 0.30",
+      "        3.0 rad about [1.00, 0.00, 0.00], told apart 0.40",
+      "search  liegan, cosine weight 0.5: mean angle 1.0 rad",
+      "        1.0 rad about [0.60, 0.00, 0.80], told apart 0.00",
+    ]);
+  });
+
+  it("says how equivariant a model is, matrix by matrix", () => {
+    expect(describeResult(equivariant())).to.deep.equal([
+      "metrics accuracy 0.97, parameters 1234567",
+      "errors  of equivariance: rotation by 90° 0.0, shear & <stretch> 0.54",
+    ]);
+  });
+
   it("does not claim a name that is not deserved", () => {
     const spiral = [
       [0.5, -2],
@@ -65,7 +95,7 @@ describe("a result in words", () => {
 
 describe("result schema", () => {
   it("takes what was written as JSON back as it is", () => {
-    for (const document of [planar(), lorentz(), nothing(), result()])
+    for (const document of [planar(), lorentz(), nothing(), rotations(), equivariant(), result()])
       expect(JSON.stringify(Result.parse(JSON.parse(JSON.stringify(document))))).to.equal(
         JSON.stringify(document),
       );

@@ -1,6 +1,6 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { expect } from "chai";
 import { z } from "zod";
 import { namedAlgebra } from "../../../src/algebra/index.js";
@@ -15,6 +15,7 @@ import {
   givenBasis,
   lookUpIdentity,
   paperFields,
+  score,
   symmetries,
   whole,
 } from "../../../src/experiment/stages.js";
@@ -107,6 +108,44 @@ describe("stages", () => {
       losses: [0.5],
       noiseFloor: 0,
       candidates: [],
+    });
+  });
+
+  it("score a classifier by names in order, whatever order the worker has, and count the time", async () => {
+    const { ctx, fake, run, task } = await fakeTask();
+    const asked: unknown[] = [];
+    Object.assign(fake, {
+      scorePredictor: async (...objects: unknown[]) => {
+        asked.push(objects);
+        return { auc: 0.9, accuracy: 0.8, "recall 10": 0.1, Recall: 0.2 };
+      },
+    });
+    const scores = await score(ctx, task.predictor, task.dataset);
+    await run.close();
+    expect(asked).to.deep.equal([[task.predictor, task.dataset]]);
+    expect(Object.entries(scores)).to.deep.equal([
+      ["Recall", 0.2],
+      ["accuracy", 0.8],
+      ["auc", 0.9],
+      ["recall 10", 0.1],
+    ]);
+    expect(Object.keys(ctx.timings)).to.include("scores");
+  });
+
+  describe("a folder with data", () => {
+    const runs = (localWorker: boolean) => new Runs(dir, "x", localWorker);
+
+    it("is known from anywhere, where a worker here reads it, even before it is there", () => {
+      for (const given of ["no/such/folder", ".", dir])
+        expect(runs(true).dataFolder(given)).to.equal(resolve(given));
+    });
+
+    it("of a worker elsewhere is left as it is, unless it is here", () => {
+      const here = relative(process.cwd(), dir);
+      expect(existsSync(here)).to.equal(true);
+      expect(runs(false).dataFolder(here)).to.equal(dir);
+      for (const given of ["no/such/folder", "/no/such/folder", "C:\\no\\such"])
+        expect(runs(false).dataFolder(given)).to.equal(given);
     });
   });
 

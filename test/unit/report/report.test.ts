@@ -13,7 +13,7 @@ import type { RunEvent } from "../../../src/run/events.js";
 import { RunFolder } from "../../../src/run/folder.js";
 import { Tensor } from "../../../src/tensor/index.js";
 import { FakeSession } from "../experiment/fake-session.js";
-import { CONFIG, lorentz, nothing, planar, result } from "./results.js";
+import { CONFIG, equivariant, lorentz, nothing, planar, result, rotations } from "./results.js";
 
 const EVENTS: RunEvent[] = [1, 2, 2, 3].map((epoch) => ({
   type: "epoch",
@@ -50,7 +50,7 @@ function expectWellFormed(page: string): void {
 
 describe("report", () => {
   it("is one well-formed page without scripts or anything from elsewhere, whatever was found", () => {
-    for (const document of [planar(), lorentz(), nothing(), result()]) {
+    for (const document of [planar(), lorentz(), nothing(), rotations(), equivariant(), result()]) {
       const page = render({ result: document }).replaceAll("undefined_here", "");
       expectWellFormed(page);
       expect(page).to.not.match(/<script|<link|@import|url\(|https?:\/\/(?!www\.w3\.org)/i);
@@ -66,6 +66,55 @@ describe("report", () => {
     expect(page).to.contain("interpolation 0.03");
     expect(render({ result: nothing() })).to.contain("<h1>No symmetry found</h1>");
     expect(render({ result: lorentz() })).to.contain("<h1>so(1,3)⊕R, with parity</h1>");
+  });
+
+  it("shows the axis of every search of a whole sphere, within the disc of its setting", () => {
+    const { searches } = rotations().globalRotations!;
+    const page = render({ result: rotations() });
+    expect(page).to.contain("<h1>Global baseline</h1>").and.contain("seed by seed");
+    const plots = page.match(/<svg [^>]*aria-label="axes with cosine weight .*?<\/svg>/gs)!;
+    expect(plots).to.have.length(searches.length);
+    for (const [i, { runs, cosineWeight }] of searches.entries()) {
+      expect(plots[i]).to.contain(`aria-label="axes with cosine weight ${cosineWeight}"`);
+      const circles = [
+        ...plots[i]!.matchAll(/<circle cx="([-\d.]+)" cy="([-\d.]+)" r="([-\d.]+)" class="(\w+)"/g),
+      ].map(([, cx, cy, r, kind]) => ({ x: Number(cx), y: Number(cy), r: Number(r), kind }));
+      const disc = circles.find(({ kind }) => kind === "limb")!;
+      const dots = circles.filter(({ kind }) => kind === "dot");
+      expect(dots).to.have.length(runs.length);
+      for (const { x, y, r } of dots) {
+        expect(Math.hypot(x - disc.x, y - disc.y)).to.be.at.most(disc.r + 0.01);
+        expect(Math.min(x, y) - r, "all of it is in the drawing").to.be.at.least(0);
+        expect(Math.max(x, y) + r).to.be.at.most(2 * disc.x);
+      }
+    }
+    // In the third search, at 37° from the pole: on the right, sin(37°/2) of the way that is sin(90°/2) to the rim.
+    const [, x, y] = plots[2]!.match(/cx="([\d.]+)" cy="([\d.]+)" r="[\d.]+" class="dot"/)!.map(Number);
+    const [centre, radius] = plots[2]!
+      .match(/cx="([\d.]+)" cy="[\d.]+" r="([\d.]+)" class="limb"/)!
+      .slice(1)
+      .map(Number) as [number, number];
+    expect((x! - centre) / radius).to.be.closeTo(Math.sin(Math.acos(0.8) / 2) * Math.SQRT2, 1e-3);
+    expect(y).to.equal(centre);
+  });
+
+  it("says how far apart the axes of several seeds are, and nothing of one's", () => {
+    const { searches } = rotations().globalRotations!;
+    const page = render({ result: rotations() });
+    for (const { axisSpread } of searches.slice(0, 2))
+      expect(page).to.contain(`axes ${axisSpread!.toFixed(0)}° apart on average; at random 57°`);
+    expect(page.match(/apart on average/g)).to.have.length(2);
+    expect(page.match(/<tr><td>[\d.]+<\/td><td>\d<\/td>/g)).to.have.length(11); // every seed with every weight
+    expect(page).to.not.contain("-0.00");
+  });
+
+  it("says how equivariant a model is, matrix by matrix", () => {
+    const page = render({ result: equivariant() });
+    expect(page).to.contain("<h1>Downstream gcnn</h1>").and.contain("<h3>Equivariance</h3>");
+    expect(page).to.contain("<td>1234567</td>"); // what is counted is not rounded
+    expect(page).to.match(/rotation by 90°<\/t[hd]><td>0<\/td>/);
+    expect(page).to.match(/shear &amp; &lt;stretch&gt;<\/t[hd]><td>0\.543<\/td>/);
+    expect(render({ result: lorentz() })).to.not.contain("<h3>Equivariance</h3>");
   });
 
   it("draws an epoch that was done twice once", () => {

@@ -1,6 +1,6 @@
 /** Results as experiments would have them, for testing what is said of them. */
-import { analyseAlgebra, analyseCosets } from "../../../src/algebra/index.js";
-import { type Findings, RESULT_SCHEMA, Result } from "../../../src/result.js";
+import { analyseAlgebra, analyseCosets, axisSpread, turnOf } from "../../../src/algebra/index.js";
+import { type Findings, type GlobalRotations, RESULT_SCHEMA, Result } from "../../../src/result.js";
 import { CONFIG_SCHEMA, type RunConfig } from "../../../src/run/folder.js";
 import { diagonal, found, mixed, named, noisy } from "../algebra/helpers.js";
 
@@ -76,4 +76,54 @@ export const nothing = () =>
     algebra: analyseAlgebra(
       found([rotation], { found: 0, verdict: "the best is far above the noise floor" }),
     ),
+  });
+
+/** Where searches for a rotation of the whole sphere ended, by cosine weight. */
+const search = (cosineWeight: number, turns: number[][]): GlobalRotations["searches"][number] => {
+  const runs = turns.map(([x, y, z], i) => {
+    const generator = [[0, -z!, y!], [z!, 0, -x!], [-y!, x!, 0]]; // biome-ignore format: a matrix
+    return { seed: i + 1, generator, ...turnOf(generator), toldApart: 0.1 * i };
+  });
+  const meanMagnitude = runs.reduce((sum, { magnitude }) => sum + magnitude, 0) / runs.length;
+  return { cosineWeight, runs, meanMagnitude, axisSpread: axisSpread(runs.map(({ axis }) => axis)) };
+};
+
+/** Rotations of a sphere that five seeds do not agree on, near the identity or not; and one seed's, of which there is no spread. */
+export const rotations = () =>
+  result({
+    task: "global_baseline",
+    predictor: { loss: null, epochs: 0, source: "none" },
+    globalRotations: {
+      solver: "liegan",
+      searches: [
+        search(0, [
+          [0.002, 0.0001, 0],
+          [0, -0.0003, 0.04],
+          [0.01, 0.01, -0.01],
+          [0, 0, 0],
+          [-0.03, 0.02, 0.0001],
+        ]),
+        search(1, [
+          [0, 0, -1.5],
+          [0.7, -0.7, 0.001],
+          [-0.001, 0.9, -0.4],
+          [0.5, 0.5, 0.5],
+          [3, 0, 0],
+        ]),
+        search(0.5, [[0.6, 0, 0.8]]),
+      ],
+    },
+  });
+
+/** A network whose output turns with its input, but not with a shear. */
+export const equivariant = () =>
+  result({
+    task: "downstream_gcnn",
+    downstream: {
+      metrics: { accuracy: 0.97, parameters: 1234567 },
+      equivariance: [
+        { name: "rotation by 90°", matrix: rotation, relativeError: 0 },
+        { name: "shear & <stretch>", matrix: diagonal(2, 0.5), relativeError: 0.5432 },
+      ],
+    },
   });
