@@ -128,8 +128,12 @@ export const Equivariance = z.array(
     /** What is done, "rotation by 30°" say. */
     name: z.string(),
     matrix: Square,
-    /** Dimensionless: the distance between f(gx) and g f(x), against that to f(x). */
+    /** Mean absolute difference of f(gx) and g f(x); of class probabilities, for a classifier. */
+    distance: z.number(),
+    /** Dimensionless: the distance against those of both from f(x). */
     relativeError: z.number(),
+    /** The part of the relative error that interpolation alone may cause, from a comparison with a finer one. */
+    interpolation: z.number(),
   }),
 );
 export type Equivariance = z.infer<typeof Equivariance>;

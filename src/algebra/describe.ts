@@ -32,8 +32,11 @@ export function describeResult(result: Result): string[] {
         `${name} ${value === null ? "–" : Number.isInteger(value) ? value : Number(value.toPrecision(4))}`,
     );
     lines.push(label("metrics", metrics.join(", ")));
-    const errors = downstream.equivariance?.map((e) => `${e.name} ${e.relativeError.toPrecision(2)}`);
-    if (errors) lines.push(label("errors", `of equivariance: ${errors.join(", ")}`));
+    const errors = downstream.equivariance?.map(
+      (e) => `${e.name} ${e.relativeError.toPrecision(2)} (${e.interpolation.toPrecision(2)})`,
+    );
+    if (errors)
+      lines.push(label("errors", `of equivariance, relative (interpolation alone): ${errors.join(", ")}`));
   }
   lines.push(...(notes ?? []).map((note) => label("note", note)));
   return lines;

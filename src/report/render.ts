@@ -211,8 +211,11 @@ ${equivariance && equivarianceFigure(equivariance)}</section>`;
 }
 
 function equivarianceFigure(equivariance: Equivariance): Html {
-  const rows = equivariance.map(({ name, relativeError }): [string, string] => [name, short(relativeError)]);
-  return html`<h3>Equivariance</h3><p>How far the output of what was moved is from the moved output, against how far both are from the output as it was: 0 for an equivariant model, near 1 for one that knows nothing of it. Moving by less than a quarter turn interpolates, which is part of the error.</p>${table(rows)}`;
+  return html`<h3>Equivariance</h3><p>How far the output of what was moved is from the moved output, on average and against how far both are from the output as it was: 0 for an equivariant model, near 1 for one that knows nothing of it. Moving by less than a quarter turn interpolates: that part of the error is no fault of the model's.</p>
+<div class="scroll"><table><thead><tr><th></th><th>relative error</th><th>of it interpolation</th><th>distance</th></tr></thead><tbody>${equivariance.map(
+    ({ name, relativeError, interpolation, distance }) =>
+      html`<tr><th scope="row">${name}</th><td>${short(relativeError)}</td><td>${short(interpolation)}</td><td>${short(distance)}</td></tr>`,
+  )}</tbody></table></div>`;
 }
 
 function trainingSection(result: Result, events: readonly RunEvent[]): Html {

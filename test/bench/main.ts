@@ -53,6 +53,12 @@ interface Solvers {
   components_found: number[];
 }
 
+interface Spheres {
+  samples_per_second: number;
+  seconds: number;
+  nets: { name: string; samples_per_second: number; parameters: number }[];
+}
+
 const PARTS: Record<string, Part> = {
   data: numerics("data", (d: Numbers): Row[] => [
     [
@@ -93,6 +99,16 @@ const PARTS: Record<string, Part> = {
       `${n(d.ours_ms!)} ms`,
       `10,000 Adam steps: ${n(d.published_ms!)} ms, ${n(d.ratio!)}× as long; same verdict on ${d.agree} of ${d.matrices}`,
     ],
+  ]),
+  spheres: numerics("spheres", (d: Spheres): Row[] => [
+    ["10,000 spheres of digits", `${n(d.samples_per_second)} samples/s`, `${n(d.seconds)} s`],
+    ...d.nets.map(
+      ({ name, samples_per_second, parameters }): Row => [
+        `training the ${name}, 3 charts`,
+        `${n(samples_per_second)} samples/s`,
+        `${n(parameters)} parameters; 1,000 in ${n(1000 / samples_per_second)} s`,
+      ],
+    ),
   ]),
   transport: part(
     () => measureTransport(),

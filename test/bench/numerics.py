@@ -18,16 +18,18 @@ from typing import Any, cast
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, before PyTorch loads OpenMP
 
 import torch
+from torch import Tensor, nn
+
 from atlas_worker import blocks as blocks
 from atlas_worker import lie
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
+from atlas_worker.fields.sphere import SphereAtlas, SphereChart
 from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
 from atlas_worker.predictors.chartwise import PublishedParams
 from atlas_worker.registry import find, parse_params, register
 from atlas_worker.roles import AlgebraSolver, CosetSolver, Dataset
 from atlas_worker.service import machine
 from atlas_worker.solvers.components import SAME, residual
-from torch import Tensor, nn
 
 CPU = torch.device("cpu")
 SIDE = 128
@@ -174,6 +176,55 @@ def schedule() -> dict[str, Any]:
         "extrapolated_seconds": total,
         "published_seconds": PUBLISHED["seconds"],
         "ratio": PUBLISHED["seconds"] / total,
+    }
+
+
+def spheres() -> dict[str, Any]:
+    """Making the published number of spheres of digits, and training what looks at them; a sample is a sphere, seen on all three charts."""
+
+    def digits(samples: int) -> Dataset:
+        params = {"source": "sklearn", "samples": samples}
+        return cast(Dataset, make("dataset", "sphere_digits", params, seed=0, device=CPU, tensors={}))
+
+    many, few, rounds = digits(10_000), digits(64), 3
+    seconds = timed(lambda: many.run_epoch(silent))
+    few.run_epoch(silent)
+    atlas = SphereAtlas(tuple(SphereChart(0, longitude) for longitude in (60, 180, 300)), 14, 14)
+    nets = {
+        f"{kind} {kernel}".strip(): make_predictor(
+            (kind, {"kernel": kernel} if kernel else {}),
+            ("supervised", {"loss": "cross_entropy", "batch_size": 16}),
+            few,
+            atlas,
+            rounds + 1,
+            0,
+            CPU,
+            {"algebra": ROTATION[None]} if kernel in ("c4", "smooth") else {},
+        )
+        for kind, kernel in (
+            ("encoder_decoder", ""),
+            ("convnet", "free"),
+            ("convnet", "c4"),
+            ("convnet", "smooth"),
+        )
+    }
+    times: dict[str, list[float]] = {name: [] for name in nets}
+    for i in range(rounds + 1):
+        for name, net in nets.items():
+            t = timed(lambda net=net: net.run_epoch(silent))
+            if i > 0:  # the first is warm-up
+                times[name].append(t)
+    return {
+        "samples_per_second": 10_000 / seconds,
+        "seconds": seconds,
+        "nets": [
+            {
+                "name": name,
+                "samples_per_second": len(few.inputs) / statistics.median(ts),
+                "parameters": nets[name].parameters,
+            }
+            for name, ts in times.items()
+        ],
     }
 
 
@@ -330,7 +381,7 @@ def _published_residual(basis: Tensor, matrix: Tensor) -> float:
     return float(loss.detach())
 
 
-PARTS = {f.__name__: f for f in (data, predictors, schedule, solvers, components)}
+PARTS = {f.__name__: f for f in (data, predictors, schedule, solvers, components, spheres)}
 
 if __name__ == "__main__":
     machine.make_reproducible(machine.available_cores())

@@ -63,6 +63,9 @@ class SupervisedParams:
     background_weight: float = param(
         1.0, "Cross-entropy: weight of the pixels where there is nothing, of others 1", minimum=0
     )
+    precision: Literal["float32", "bfloat16"] = param(
+        "float32", "Of the network's products while it is trained; weights, sums and loss stay in float32"
+    )
 
 
 @register("predictor_training", "supervised", "Adam on the charts' own losses, summed", SupervisedParams)
@@ -147,7 +150,10 @@ class FittedPredictor:
         return {"loss": float(mean)}
 
     def _batch_loss(self, indices: Tensor) -> Tensor:
-        predicted, target = self._module(self._x.draw(indices, None)), self._y.draw(indices, None)
+        x, target = self._x.draw(indices, None), self._y.draw(indices, None)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._p.precision == "bfloat16"):
+            predicted = self._module(x)
+        predicted = predicted.float()
         if self._p.loss == "l1":
             return functional.l1_loss(predicted, target)
         return functional.cross_entropy(

@@ -146,3 +146,28 @@ def test_a_classifier_of_pixels_learns_by_the_pixels_that_are_something(folder: 
     something = labels != data.background
     expected = float((classes == labels)[something].double().mean())
     assert predictor.scores(data)["accuracy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["encoder_decoder", "convnet"])
+def test_half_precision_learns_as_single_precision_does(folder: Path, kind: str) -> None:
+    data = made(folder, samples=16, angle=20.0)
+    losses, accuracies = [], []
+    for precision in ("float32", "bfloat16"):
+        training = {"loss": "cross_entropy", "background_weight": 0.1, "batch_size": 8, "learning_rate": 0.01}
+        predictor = make_predictor(
+            (kind, {}),
+            ("supervised", {**training, "precision": precision}),
+            data,
+            ATLAS,
+            3,
+            0,
+            torch.device("cpu"),
+        )
+        losses.append([predictor.run_epoch(lambda *_: None)["loss"] for _ in range(3)])
+        accuracies.append(predictor.scores(data)["accuracy"])
+        assert all(t.dtype != torch.bfloat16 for t in predictor.state()[0].values())
+    single, half = losses
+    assert half != single  # it is another precision
+    assert half[-1] < 0.9 * half[0]
+    assert half == pytest.approx(single, rel=0.1)
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.15)

@@ -67,7 +67,7 @@ describe("a result in words", () => {
   it("says how equivariant a model is, matrix by matrix", () => {
     expect(describeResult(equivariant())).to.deep.equal([
       "metrics accuracy 0.97, parameters 1234567",
-      "errors  of equivariance: rotation by 90° 0.0, shear & <stretch> 0.54",
+      "errors  of equivariance, relative (interpolation alone): rotation by 90° 0.0 (0.0), shear & <stretch> 0.54 (0.12)",
     ]);
   });
 

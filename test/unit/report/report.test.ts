@@ -112,8 +112,10 @@ describe("report", () => {
     const page = render({ result: equivariant() });
     expect(page).to.contain("<h1>Downstream gcnn</h1>").and.contain("<h3>Equivariance</h3>");
     expect(page).to.contain("<td>1234567</td>"); // what is counted is not rounded
-    expect(page).to.match(/rotation by 90°<\/t[hd]><td>0<\/td>/);
-    expect(page).to.match(/shear &amp; &lt;stretch&gt;<\/t[hd]><td>0\.543<\/td>/);
+    expect(page).to.match(/rotation by 90°<\/t[hd]><td>0<\/td><td>0<\/td><td>0<\/td>/);
+    expect(page).to.match(
+      /shear &amp; &lt;stretch&gt;<\/t[hd]><td>0\.543<\/td><td>0\.123<\/td><td>0\.0123<\/td>/,
+    );
     expect(render({ result: lorentz() })).to.not.contain("<h3>Equivariance</h3>");
   });
 

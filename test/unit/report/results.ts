@@ -122,8 +122,14 @@ export const equivariant = () =>
     downstream: {
       metrics: { accuracy: 0.97, parameters: 1234567 },
       equivariance: [
-        { name: "rotation by 90°", matrix: rotation, relativeError: 0 },
-        { name: "shear & <stretch>", matrix: diagonal(2, 0.5), relativeError: 0.5432 },
+        { name: "rotation by 90°", matrix: rotation, distance: 0, relativeError: 0, interpolation: 0 },
+        {
+          name: "shear & <stretch>",
+          matrix: diagonal(2, 0.5),
+          distance: 0.0123,
+          relativeError: 0.5432,
+          interpolation: 0.1234,
+        },
       ],
     },
   });

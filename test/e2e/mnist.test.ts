@@ -1,0 +1,244 @@
+/** `atlas mnist …` on scikit-learn's digits, and on files like MNIST's. */
+import { createHash } from "node:crypto";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { expect } from "chai";
+import { Result } from "../../src/result.js";
+import { Tensor, writeNpy } from "../../src/tensor/index.js";
+import { atlas, complaint, ends, start, workersOf } from "./atlas.js";
+
+const MNIST = ["mnist", "--device=cpu", "--threads=1", "--fixed_seed"];
+const SKLEARN = [...MNIST, "--digits=sklearn"];
+const NAMES = [
+  "train-images-idx3-ubyte.gz",
+  "train-labels-idx1-ubyte.gz",
+  "t10k-images-idx3-ubyte.gz",
+].concat("t10k-labels-idx1-ubyte.gz");
+
+/** An IDX file of unsigned bytes, gzipped. */
+function idx(dims: number[], bytes: Uint8Array): Buffer {
+  const head = Buffer.alloc(4 + 4 * dims.length);
+  head.writeUInt32BE(0x0800 + dims.length);
+  for (const [i, d] of dims.entries()) head.writeUInt32BE(d, 4 + 4 * i);
+  return gzipSync(Buffer.concat([head, bytes]));
+}
+
+/** Four files of twenty images each: a bar whose length tells the label. */
+function writeDigits(dir: string, replaced: Partial<Record<string, Buffer>> = {}): void {
+  mkdirSync(dir);
+  const labels = Uint8Array.from({ length: 20 }, (_, i) => i % 10);
+  const images = new Uint8Array(20 * 28 * 28);
+  for (const [i, label] of labels.entries())
+    for (let row = 4; row < 6 + 2 * label; row++)
+      images.fill(255, (i * 28 + row) * 28 + 12, (i * 28 + row) * 28 + 16);
+  for (const name of NAMES) {
+    const file = name.includes("images") ? idx([20, 28, 28], images) : idx([20], labels);
+    writeFileSync(join(dir, name), replaced[name] ?? file);
+  }
+}
+
+interface Done {
+  result: Result;
+  /** Of its run. */
+  path: string;
+}
+
+describe("atlas mnist", function () {
+  this.timeout(180_000);
+  let dir: string;
+  let where: { cwd: string; env: NodeJS.ProcessEnv };
+  let here: string[];
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-mnist-"));
+    where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
+    const { stdout, stderr } = await atlas(["worker", "start", "--device=cpu", "--threads=1"], where);
+    here = ["--worker", /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr)];
+    writeDigits(join(dir, "digits"));
+  });
+  after(async () => {
+    await atlas(["worker", "stop"], where);
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  let count = 0;
+  const newRuns = () => join(dir, `runs-${++count}`);
+  const only = (runs: string) => {
+    const names = readdirSync(runs);
+    expect(names).to.have.length(1);
+    return join(runs, names[0]!);
+  };
+  async function run(args: string[], worker = here): Promise<Done> {
+    const runs = newRuns();
+    const { code, stdout, stderr } = await atlas([...args, ...worker, "--runs", runs, "--json"], where);
+    expect(code, stderr).to.equal(0);
+    return { result: Result.parse(JSON.parse(stdout)), path: only(runs) };
+  }
+  const essence = (path: string) => {
+    const { timings, ...rest } = JSON.parse(readFileSync(join(path, "result.json"), "utf8")) as Result;
+    expect(timings).to.have.property("predictor");
+    return JSON.stringify(rest);
+  };
+
+  it("finds that digits may be turned, though they were turned by 60° at most, and builds networks from that", async () => {
+    const found = await run([...SKLEARN, "--task=discover", "--N=800", "--epochs=4", "--batch-size=8"]);
+    const { algebra, predictor, notes } = found.result;
+    expect(algebra!.identified.name).to.equal("so(2)");
+    expect(algebra!.identified.angleDegrees).to.be.below(5);
+    expect(algebra!.found).to.equal(1);
+    expect(predictor.scores!.accuracy).to.be.above(0.6);
+    expect(predictor.scores!.accuracy_error).to.be.within(0, 0.05);
+    expect(notes!.join()).to.contain(
+      `${(100 * predictor.scores!.accuracy!).toFixed(1)} % of the other digits' pixels`,
+    );
+    const page = readFileSync(join(found.path, "report.html"), "utf8");
+    expect(page)
+      .to.contain("<h1>so(2)</h1>")
+      .and.match(/class="globe/);
+
+    const args = [...MNIST, "--data=digits", "--N=16", "--epochs=2", "--test=8", "--predictor-lr=1e-3"];
+    const discovered = [...args, "--task=downstream_discovered", "--identity", found.path];
+    const free = await run([...args, "--task=downstream_baseline"]);
+    const turned = await run([...discovered, "--kernel=c4"]);
+    const smooth = await run(discovered);
+    const of = ({ result }: Done) => {
+      const { metrics, equivariance } = result.downstream!;
+      expect(metrics).to.have.all.keys("accuracy", "accuracy_error", "accuracy_as_trained", "parameters");
+      const at = (degrees: number) =>
+        equivariance!.find(({ name }) => name === `rotation by ${degrees}°`)!.relativeError;
+      return { parameters: metrics.parameters!, quarter: at(90), half: at(180), between: at(30) };
+    };
+    const [a, b, c] = [of(free), of(turned), of(smooth)];
+    // Nothing but the kernels differs, 25 weights each, 7, or those of a few functions.
+    expect(b.parameters / a.parameters).to.be.within(0.25, 0.35);
+    expect(c.parameters).to.be.below(b.parameters);
+    for (const { quarter, half, between } of [b, c]) {
+      expect(quarter).to.be.below(1e-3);
+      expect(half).to.be.below(1e-3);
+      expect(between).to.be.within(quarter, 0.5);
+    }
+    expect(a.quarter).to.be.above(0.05);
+    expect(turned.result.notes!.join()).to.contain(`symmetry of ${basename(found.path)} (c4)`);
+    expect(readFileSync(join(turned.path, "report.html"), "utf8"))
+      .to.contain("Equivariance")
+      .and.match(/class="row predictions/);
+    const shown = await atlas(["show", turned.path], where);
+    expect(shown.stdout).to.match(
+      /^errors +of equivariance, relative \(interpolation alone\): rotation by 15° \S+ \(\S+\), /m,
+    );
+  });
+
+  it("searches for rotations of the whole sphere with several seeds, and claims nothing", async () => {
+    const { result, path } = await run([
+      ...SKLEARN,
+      "--task=liegan_discover",
+      "--N=64",
+      "--epochs=1",
+      "--seeds=2",
+    ]);
+    expect(result).not.to.have.property("algebra");
+    const { searches } = result.globalRotations!;
+    expect(searches.map(({ cosineWeight }) => cosineWeight)).to.deep.equal([0.01, 1]);
+    for (const { runs, meanMagnitude, axisSpread } of searches) {
+      expect(new Set(runs.map(({ seed }) => seed)).size).to.equal(2);
+      expect(axisSpread).to.be.within(0, 90);
+      expect(meanMagnitude).to.be.closeTo((runs[0]!.magnitude + runs[1]!.magnitude) / 2, 1e-9);
+      for (const { axis, magnitude, generator, toldApart } of runs) {
+        expect(Math.hypot(...axis)).to.be.closeTo(1, 1e-9);
+        expect(Math.hypot(...generator.flat())).to.be.closeTo(Math.SQRT2 * magnitude, 1e-6);
+        expect(toldApart).to.be.within(0, 1);
+      }
+    }
+    const shown = await atlas(["show", path], where);
+    expect(shown.stdout)
+      .to.match(
+        /^search +liegan, cosine weight 0\.01: mean angle \S+ rad, axes \d+° apart \(at random 57°\)$/m,
+      )
+      .and.match(/^note +an adversary's training measures no equivariance error/m)
+      .and.not.match(/^algebra/m);
+    const one = await run([
+      ...SKLEARN,
+      "--task=liegan_discover",
+      "--N=16",
+      "--epochs=1",
+      "--seeds=1",
+      "--cosine-weight=0.1",
+    ]);
+    expect(one.result.globalRotations!.searches).to.have.length(1);
+    expect(one.result.globalRotations!.searches[0]!.axisSpread).to.equal(null);
+  });
+
+  it("gives the same bytes with one seed, in another worker too, and after kill -9", async () => {
+    const short = [
+      ...MNIST,
+      "--task=downstream_baseline",
+      "--N=24",
+      "--epochs=4",
+      "--test=4",
+      "--batch-size=8",
+    ];
+    const undisturbed = await run([...short, "--data=digits"]);
+    const runs = newRuns();
+    const process = start([...short, "--data", join(dir, "digits"), "--runs", runs], where);
+    await process.says(/^predictor +2\/4/m);
+    const [worker] = workersOf(process.pid);
+    process.kill("SIGKILL");
+    await process.done;
+    await ends(worker!, 5_000);
+    const { code, stderr } = await atlas(["resume", only(runs)], { ...where, cwd: tmpdir() });
+    expect(code, stderr).to.equal(0);
+    expect(stderr).to.match(/^predictor +restored at epoch \d\/4$/m);
+    expect(essence(only(runs))).to.equal(essence(undisturbed.path));
+  });
+
+  it("refuses bad input in one line, and leaves no run of it", async () => {
+    const cut = idx([20, 28, 28], new Uint8Array(100));
+    writeDigits(join(dir, "cut"), { [NAMES[0]!]: cut });
+    const torn = idx([20], new Uint8Array(20)).subarray(0, 20);
+    writeDigits(join(dir, "torn"), { [NAMES[1]!]: torn });
+    writeDigits(join(dir, "swapped"), { [NAMES[0]!]: idx([20], new Uint8Array(20)) });
+    writeDigits(join(dir, "eleven"), { [NAMES[1]!]: idx([20], new Uint8Array(20).fill(11)) });
+    writeFileSync(join(dir, "four.npy"), writeNpy(Tensor.from([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]))); // biome-ignore format: a matrix
+    const md5 = (bytes: Buffer) => createHash("md5").update(bytes).digest("hex");
+    const given = (...more: string[]) => [...MNIST, "--data=digits", ...more];
+    const cases: [args: string[], line: RegExp][] = [
+      [given("--data=cut"), new RegExp(`^error: \\S+/cut/${NAMES[0]} .*${md5(cut)}`)],
+      [given("--data=torn"), new RegExp(`^error: \\S+/torn/${NAMES[1]} .*${md5(torn)}`)],
+      [given("--data=swapped"), new RegExp(`^error: \\S+/swapped/${NAMES[0]} `)],
+      [given("--data=eleven"), new RegExp(`^error: \\S+/eleven/${NAMES[1]} has the label 11`)],
+      [given("--N=1e9"), /^error: this needs [\d,.]+ GiB of cpu's memory .*lower the number of samples/],
+      [given("--N=0"), /^error: --N 0: expected a whole number of at least 1; see --help$/],
+      [given("--digits=letters"), /^error: --digits letters: expected one of mnist, sklearn; see/],
+      [
+        given("--task=downstream_discovered"),
+        /^error: --task downstream_discovered needs an algebra; give --id/,
+      ],
+      [
+        given("--task=downstream_discovered", "--identity=four.npy"),
+        /^error: --identity four\.npy: its matrices are 4x4; give a basis of shape \[k, 2, 2\]$/,
+      ],
+      [
+        given("--task=downstream_discovered", "--identity=none"),
+        /^error: the algebra none has no generators to build a network from; give one that has/,
+      ],
+      [given("--reuse-predictor"), /^error: no finished run in \S+ has a predictor for these settings; /],
+    ];
+    const work = async () => {
+      for (let next = cases.shift(); next; next = cases.shift()) {
+        const [args, line] = next;
+        expect(complaint(await atlas([...args, ...here], where), 2), args.join(" ")).to.match(line);
+      }
+    };
+    await Promise.all([work(), work()]);
+    expect(existsSync(join(dir, "runs")) ? readdirSync(join(dir, "runs")) : []).to.deep.equal([]);
+  });
+});
