@@ -1,7 +1,7 @@
 """Convolution kernels that are invariant under a given matrix group: what a discovered algebra makes of a network (METHOD 3.3).
 
 A group acts on kernels as it does on fields, ``(g·K)(u) = K(g⁻¹ u)``, u the offset from the kernel's centre, first coordinate the row. A
-convolution with an invariant kernel, of scalar fields, is equivariant. A basis of kernels is ``[m, size, size]``, orthonormal.
+convolution with an invariant kernel, of scalar fields, is equivariant up to the factor |det g|, by which g changes areas. A basis of kernels is ``[m, size, size]``, orthonormal.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from torch import Tensor
 
 from .solvers.components import same_component
 
-TOLERANCE = 0.5
-"""Change along a generator of norm √2, per unit of norm, up to which a polynomial counts as invariant: an exact one's is 0 and the next at
-least 1 under a rotation, and a discovered generator is only nearly one."""
+TOLERANCE = 0.25
+"""Change along a generator of norm √2, per unit of norm, up to which a polynomial of degree 1 or 2 counts as invariant; one of higher degree in
+proportion, as what a discovered generator is off by is felt so."""
+MOST = 0.9
+"""The same, whatever the degree: along an exact rotation the next polynomial's change is at least 1."""
 
 
 def grid_symmetries(algebra: Tensor) -> Tensor:
-    """The maps of a square grid to itself that lie in the group of ``algebra [k, 2, 2]``: ``[m, 2, 2]``, the identity first.
+    """The maps of a square grid to itself that lie in the group of ``algebra [k, 2, 2]``: ``[m, 2, 2]``, the identity first; a group.
 
     Out of the eight of the dihedral group: the four quarter turns for so(2), the identity alone for no algebra.
 
@@ -32,10 +34,14 @@ def grid_symmetries(algebra: Tensor) -> Tensor:
     every = torch.stack([s @ f for s in signs for f in flips])
     if not len(algebra):
         return every[:1]
-    inside: Tensor = every[
-        same_component(algebra.double().cpu(), every.double(), torch.eye(2, dtype=torch.float64))
-    ]
-    return inside
+    inside = every[same_component(algebra.double().cpu(), every.double(), torch.eye(2, dtype=torch.float64))]
+    # Of an algebra that is no closed group's, such as a spiral's, some may be near by without the rest.
+    while True:
+        products = torch.einsum("aij,bjk->abik", inside, inside)
+        closed = (products[:, :, None] == inside).flatten(3).all(3).any(2).all(1)
+        if bool(closed.all()):
+            return inside
+        inside = inside[closed]
 
 
 def averaged_kernels(algebra: Tensor, size: int) -> Tensor:
@@ -96,7 +102,7 @@ def invariant_polynomials(algebra: Tensor, degree: int) -> Tensor:
     basis = basis * (math.sqrt(2) / basis.flatten(1).norm(dim=1)[:, None, None])
     change = torch.cat([_derivative(b, degree) for b in basis])
     _, sizes, right = torch.linalg.svd(change)
-    invariant: Tensor = right[sizes < TOLERANCE]
+    invariant: Tensor = right[sizes < min(TOLERANCE * max(1.0, degree / 2), MOST)]
     return invariant
 
 

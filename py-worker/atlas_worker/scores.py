@@ -57,7 +57,7 @@ def binary_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 def pixel_scores(predicted: Tensor, labels: Tensor, background: int | None) -> dict[str, float]:
     """``accuracy`` of the classes ``predicted [N, H, W]`` over the pixels whose ``labels [N, H, W]`` are not ``background``.
 
-    Its uncertainty is that of a ratio of sums over independent samples, as the pixels of one are not independent. Raises
+    Its uncertainty is that of a ratio of sums over independent samples, as the pixels of one are not independent; none from one sample. Raises
     ``InvalidInput`` for unequal shapes and where there is no such pixel.
 
     >>> pixel_scores(torch.tensor([[[1, 2, 0]]]), torch.tensor([[[1, 1, 2]]]), 2)["accuracy"]
@@ -71,8 +71,12 @@ def pixel_scores(predicted: Tensor, labels: Tensor, background: int | None) -> d
     if not of.sum():
         raise InvalidInput("all pixels are background", "labels", "at least one that is not")
     accuracy = right.sum() / of.sum()
-    error = (right - accuracy * of).square().sum().sqrt() / of.sum()
-    return {"accuracy": float(accuracy), "accuracy_error": float(error)}
+    scores = {"accuracy": float(accuracy)}
+    n = int((of > 0).sum())
+    if n > 1:
+        spread = (right - accuracy * of).square().sum() * n / (n - 1)
+        scores["accuracy_error"] = float(spread.sqrt() / of.sum())
+    return scores
 
 
 def auc(positive: Tensor, negative: Tensor) -> tuple[float, float | None]:

@@ -153,6 +153,8 @@ class EquivarianceErrors:
     """``|f(gx) - g f(x)|``"""
     motion: Tensor
     """``|f(gx) - f(x)| + |g f(x) - f(x)|``, never less than ``distance``."""
+    floor: Tensor
+    """The part of ``loss`` that interpolation may cause: for L1, ``resampling``; for cross-entropy, its change under a finer one."""
     resampling: Tensor
     """How far ``distance`` may be the interpolation's doing: both sides' change under a finer interpolation."""
 
@@ -248,15 +250,19 @@ class SymmetryTask:
         comparable = self._comparable(predicted, lead)
         still = self._action.still_out(batch.reference)
         fine = self._action.refined()
-        resampling = torch.zeros(g.shape[:-2], dtype=target.dtype, device=target.device)
+        loss = self._loss(predicted, target, lead)
+        floor = resampling = torch.zeros_like(loss)
         if fine is not self._action:
-            resampling = _mean_abs(
-                self._comparable(self._predict(batch, g, fine), lead) - comparable, lead
-            ) + _mean_abs(fine.act_out(g, batch.reference) - target, lead)
+            finely, there = self._predict(batch, g, fine), fine.act_out(g, batch.reference)
+            resampling = _mean_abs(self._comparable(finely, lead) - comparable, lead) + _mean_abs(
+                there - target, lead
+            )
+            floor = resampling if self._kind == "l1" else (self._loss(finely, there, lead) - loss).abs()
         return EquivarianceErrors(
-            loss=self._loss(predicted, target, lead).to(home),
+            loss=loss.to(home),
             distance=_mean_abs(comparable - target, lead).to(home),
             motion=(_mean_abs(comparable - still, lead) + _mean_abs(target - still, lead)).to(home),
+            floor=floor.to(home),
             resampling=resampling.to(home),
         )
 

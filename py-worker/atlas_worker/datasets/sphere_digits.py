@@ -44,7 +44,7 @@ class SphereDigits(MadeDataset):
     """Inputs ``[N, 1, 60, 120]`` float32 from 0 to 1, targets ``[N, 1, 60, 120]`` uint8: the digit on its non-zero pixels, else 10.
 
     Digits lie on the cylinder around the equator, each centred on a pixel and turned about exactly that by bilinear interpolation,
-    in 256 grey levels; the cylinder is projected to the sphere by the nearest pixel. They follow from seed and split alone.
+    in 256 grey levels; the cylinder is projected to the sphere by the nearest pixel. They follow from seed, split and number.
     """
 
     kind = "sphere_digits"

@@ -17,7 +17,7 @@ from ..roles import CosetCandidate, CosetReport
 from ..trainable import StepCallback
 from .components import same_component
 from .descent import Descent
-from .measure import draw_batch, noise_floor
+from .measure import draw_batch
 from .spectral import linearised_spectrum
 from .state import check_finite, random_stream, restore
 
@@ -207,7 +207,7 @@ class CosetDescent(Descent):
         g = self._matrices(self._free.detach())
         generator = random_stream(self._seed, 2)
         batches = [draw_batch(task, generator, p.evaluation, task.charts) for _ in range(EVALUATION_BATCHES)]
-        loss, distance, motion, resampling = self._measure(batches, g)
+        loss, distance, motion, floor = self._measure(batches, g)
         typical = self._measure(batches, normalised(self._random()[:TYPICAL]))[2].median()
         relative = distance / motion.clamp(min=float(typical)).clamp(min=1e-30)
         order = [i for i in torch.argsort(loss).tolist() if loss[i].isfinite()]
@@ -228,7 +228,7 @@ class CosetDescent(Descent):
         return CosetReport(
             matrices=g[kept],
             losses=[float(loss[i]) for i in kept],
-            noise_floor=noise_floor(loss[kept], distance[kept], resampling[kept]),
+            noise_floor=float(floor[kept].mean()) if kept else 0.0,
             candidates=candidates,
         )
 
@@ -242,10 +242,10 @@ class CosetDescent(Descent):
         self._steps = steps
 
     def _measure(self, batches: list[Batch], matrices: Tensor) -> Tensor:
-        """Mean loss, distance, motion and resampling error of every matrix: ``[4, m]``."""
+        """Mean loss, distance, motion and floor of every matrix: ``[4, m]``."""
         rows = []
         for m in matrices:
             errors = [self._task.errors(b, m.expand(*b.shape, -1, -1)) for b in batches]
-            means = [[t.mean() for t in (e.loss, e.distance, e.motion, e.resampling)] for e in errors]
+            means = [[t.mean() for t in (e.loss, e.distance, e.motion, e.floor)] for e in errors]
             rows.append(torch.stack([torch.stack(m) for m in means]).mean(0))
         return torch.stack(rows, 1)

@@ -21,7 +21,6 @@ from .measure import (
     draw_batch,
     draw_coefficients,
     measure,
-    noise_floor,
     principal_frame,
     relative_errors,
 )
@@ -110,7 +109,6 @@ def report_algebra(
     order = torch.argsort(errors)
     generators, errors, losses = generators[order], errors[order], along.loss[order]
     found = int(good.sum())
-    best = slice(max(found, 1))
     ranked = torch.argsort(spectrum_errors)
     rest = spectrum_errors[len(frame) :]
     others = f"; other directions: {float(rest.min()):.3f} to {float(rest.max()):.3f}" if len(rest) else ""
@@ -126,7 +124,7 @@ def report_algebra(
         generators=generators,
         losses=losses.tolist(),
         relative_errors=errors.tolist(),
-        noise_floor=noise_floor(losses[best], along.distance[order][best], along.resampling[order][best]),
+        noise_floor=float(along.floor[order][: max(found, 1)].mean()) if len(generators) else 0.0,
         found=found,
         spectrum=[
             SpectrumEntry(everything[i], float(spectrum.loss[i]), float(spectrum_errors[i]))

@@ -24,8 +24,8 @@ from .state import random_stream
 AT_ONCE = 512
 """Samples times charts that are moved at a time."""
 
-WORST = (1.0, 1.0, 1.0, 0.0)
-"""What counts for loss, distance, motion and resampling error where nothing is finite."""
+WORST = (1.0, 1.0, 1.0, 0.0, 0.0)
+"""What counts for loss, distance, motion, floor and resampling error where nothing is finite."""
 
 STILL = 1e-4
 """Part of the outputs' mean size below which a motion counts as none: resampling in float32 does not give back the same field even
@@ -39,7 +39,7 @@ class Directions:
     loss: Tensor
     distance: Tensor
     motion: Tensor
-    resampling: Tensor
+    floor: Tensor
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def measure(task: Task, batches: list[Batch], directions: Tensor, scale: float, 
             per.append(finite_means(e))
         rows.append(torch.stack(per))
     mean = torch.stack(rows).mean(0)
-    return Directions(*mean.unbind(1))
+    return Directions(*mean.unbind(1)[:4])
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def measure_at(
     ``check`` is called before each matrix is tried on each batch, and may raise.
     """
     order = torch.randperm(task.samples, generator=random_stream(seed, 93))[:samples]
-    totals, counts = torch.zeros(len(matrices), 4).double(), torch.zeros(len(matrices), 1).double()
+    totals, counts = torch.zeros(len(matrices), len(WORST)).double(), torch.zeros(len(matrices), 1).double()
     size = 0.0
     # One matrix and a few samples at a time: how many there are of either must not decide the memory.
     for indices in order.split(max(1, AT_ONCE // task.charts)):
@@ -105,20 +105,20 @@ def measure_at(
             totals[i] += fields.sum(1)
             counts[i] += fields.shape[1]
     means = torch.where(counts > 0, totals / counts.clamp(min=1), torch.tensor(WORST).double())
-    loss, distance, motion, resampling = means.unbind(1)
+    loss, distance, motion, _, resampling = means.unbind(1)
     relative = torch.where(motion > STILL * size, distance / motion.clamp(min=1e-30), 0.0)
     return AtMatrices(loss, distance, relative, resampling)
 
 
 def finite_fields(e: EquivarianceErrors) -> Tensor:
-    """Loss, distance, motion and resampling error of the samples and charts for which all are finite: ``[4, finite]``."""
-    fields = torch.stack([e.loss, e.distance, e.motion, e.resampling]).flatten(1)
+    """Loss, distance, motion, floor and resampling error of the samples and charts for which all are finite: ``[5, finite]``."""
+    fields = torch.stack([e.loss, e.distance, e.motion, e.floor, e.resampling]).flatten(1)
     finite: Tensor = fields[:, torch.isfinite(fields).all(0)]
     return finite
 
 
 def finite_means(e: EquivarianceErrors) -> Tensor:
-    """Means of loss, distance, motion and resampling error, ``[4]``, over the samples for which they are finite."""
+    """Means of loss, distance, motion, floor and resampling error, ``[5]``, over the samples for which they are finite."""
     fields = finite_fields(e)
     return fields.mean(1) if fields.shape[1] else fields.new_tensor(WORST)
 
@@ -127,18 +127,6 @@ def relative_errors(along: Directions, typical_motion: float) -> Tensor:
     """ρ of each direction, ``[D]``; 0 where nothing moves at all."""
     scale = along.motion.clamp(min=typical_motion)
     return torch.where(scale > 0, along.distance / scale.clamp(min=1e-30), torch.zeros_like(scale))
-
-
-def noise_floor(loss: Tensor, distance: Tensor, resampling: Tensor) -> float:
-    """Mean part of losses ``[m]`` that interpolation alone may cause, in the loss's own units; 0 for none.
-
-    Interpolation is measured as a distance, so its part of the distance stands for its part of the loss: the same for an L1 loss, which
-    is that distance, and an estimate for a cross-entropy.
-    """
-    if not len(loss):
-        return 0.0
-    units = torch.where(distance > 0, loss / distance.clamp(min=1e-30), torch.ones_like(loss))
-    return float((resampling * units).mean())
 
 
 def principal_frame(task: Task, batches: list[Batch], frame: Tensor, scale: float, seed: int) -> Tensor:

@@ -183,10 +183,27 @@ def test_errors_are_bounded_by_motion_and_vanish_for_a_symmetry() -> None:
     assert bool((errors.distance <= errors.motion + 1e-6).all())
     assert torch.allclose(errors.loss, task.loss(batch, g))
     assert errors.resampling.min() > 0
+    assert torch.equal(errors.floor, errors.resampling)
     quarter = task.errors(batch, same(J, batch.shape))
     assert quarter.distance.max() < 1e-5
     assert quarter.motion.min() > 0.01
     assert quarter.resampling.max() < 1e-5  # exact on the lattice whatever the interpolation
+
+
+def test_interpolation_may_cause_no_more_of_a_cross_entropy_than_it_changes() -> None:
+    def logits(x: Tensor, charts: Tensor | None) -> Tensor:
+        return torch.cat([0.02 * x, 0 * x], 2)
+
+    task = SymmetryTask(
+        FieldInputs(smooth_fields(4, 30), ATLAS), PlanarAction(5, 3), lambda: logits, "cross_entropy"
+    )
+    batch = task.batch(torch.arange(4))
+    errors = task.errors(batch, same(lie.expm(0.5 * J), batch.shape))
+    # Nearly all of the loss is entropy of even odds, which no interpolation makes.
+    assert errors.loss.min() > 0.6
+    assert errors.floor.min() > 0
+    assert errors.floor.max() < 0.02
+    assert errors.resampling.max() > 0.1 * errors.distance.min()
 
 
 def test_relative_errors_are_one_across_and_zero_along_a_symmetry() -> None:

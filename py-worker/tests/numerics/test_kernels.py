@@ -43,6 +43,11 @@ def turn(degrees: float) -> Tensor:
         (NONE, 1, 25, 25),
         (J[None], 4, 7, 4),
         (NEARLY, 4, 7, 4),
+        # Off by 5°, as much as a discovery may be, in either way.
+        (J[None] + 0.087 * torch.eye(2), 4, 7, 4),
+        (J[None] + torch.tensor([[0.0, 0.12], [0.0, 0.0]]), 4, 7, 4),
+        # A spiral comes near a quarter turn either way, but not near a half turn: no group is left.
+        (J[None] + 0.2 * torch.eye(2), 1, 25, 1),
         (SCALING, 1, 25, 1),
         (GL, 4, 7, 1),
     ],

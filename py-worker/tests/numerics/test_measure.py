@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atlas_worker.solvers import measure
-from atlas_worker.solvers.measure import measure_at, noise_floor
+from atlas_worker.solvers.measure import measure_at
 
 from .tasks import J, complex_line, field_task, laplacian, lopsided, norm_in, point_task, slope_squared
 
@@ -109,13 +109,3 @@ def test_it_can_be_broken_off_between_matrices() -> None:
     with pytest.raises(KeyboardInterrupt):
         measure_at(point_task(complex_line, out="point"), SHEAR.expand(5, 2, 2), 9, 0, check)
     assert len(tried) == 3
-
-
-def test_the_noise_floor_is_in_the_units_of_the_loss() -> None:
-    loss, distance, share = torch.tensor([0.6, 0.8]), torch.tensor([0.02, 0.04]), torch.tensor([0.5, 0.25])
-    assert noise_floor(distance, distance, share * distance) == pytest.approx(
-        float((share * distance).mean())
-    )
-    assert noise_floor(loss, distance, share * distance) == pytest.approx(float((share * loss).mean()))
-    assert noise_floor(loss, torch.zeros(2), torch.zeros(2)) == 0  # nothing moves, nothing is interpolated
-    assert noise_floor(loss[:0], distance[:0], share[:0]) == 0

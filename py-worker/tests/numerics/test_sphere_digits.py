@@ -76,7 +76,7 @@ def test_an_unturned_digit_is_the_image_itself_a_quarter_turn_on(folder: Path) -
         assert float((chart.sum(0) * u).sum()) == pytest.approx(row, abs=0.05 * float(image.sum()))
 
 
-def test_a_seed_gives_the_same_spheres_whatever_their_number(folder: Path) -> None:
+def test_a_seed_gives_the_same_spheres_again(folder: Path) -> None:
     assert torch.equal(made(folder, 3).inputs, made(folder, 3).inputs)
     assert not torch.equal(made(folder, 3).inputs, made(folder, 4).inputs)
     whole, resumed = made(folder, 3), made(folder, 4)
@@ -148,14 +148,26 @@ def test_a_classifier_of_pixels_learns_by_the_pixels_that_are_something(folder: 
     assert predictor.scores(data)["accuracy"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kind", ["encoder_decoder", "convnet"])
-def test_half_precision_learns_as_single_precision_does(folder: Path, kind: str) -> None:
-    data = made(folder, samples=16, angle=20.0)
-    losses, accuracies = [], []
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_makes_the_same_spheres(folder: Path) -> None:
+    here = made(folder, samples=50)
+    there = SphereDigits(
+        SphereDigitsParams(path=str(folder), samples=50), seed=0, device=torch.device("cuda"), tensors={}
+    )
+    there.run_epoch(lambda *_: None)
+    assert (
+        here.inputs - there.inputs.cpu()
+    ).abs().max() < 1.01 / 255  # a grey level, where rounding is a tie
+    assert (here.targets != there.targets.cpu()).double().mean() < 1e-4
+
+
+def test_half_precision_learns_as_single_precision_does(folder: Path) -> None:
+    data = made(folder, samples=32, angle=20.0)
+    losses = []
     for precision in ("float32", "bfloat16"):
         training = {"loss": "cross_entropy", "background_weight": 0.1, "batch_size": 8, "learning_rate": 0.01}
         predictor = make_predictor(
-            (kind, {}),
+            ("encoder_decoder", {}),
             ("supervised", {**training, "precision": precision}),
             data,
             ATLAS,
@@ -164,10 +176,8 @@ def test_half_precision_learns_as_single_precision_does(folder: Path, kind: str)
             torch.device("cpu"),
         )
         losses.append([predictor.run_epoch(lambda *_: None)["loss"] for _ in range(3)])
-        accuracies.append(predictor.scores(data)["accuracy"])
         assert all(t.dtype != torch.bfloat16 for t in predictor.state()[0].values())
     single, half = losses
     assert half != single  # it is another precision
     assert half[-1] < 0.9 * half[0]
-    assert half == pytest.approx(single, rel=0.1)
-    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.15)
+    assert half == pytest.approx(single, rel=0.05)
