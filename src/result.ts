@@ -108,12 +108,15 @@ export const GlobalRotations = z.object({
           generator: Square,
           /** Standard deviation of the angle, in radians. */
           magnitude: z.number(),
+          /** How far the generator is from where its search started, as a rotation vector in radians. */
+          moved: z.number(),
           /** A unit vector; its sense means nothing. [3] */
           axis: z.tuple([z.number(), z.number(), z.number()]),
           /** How well the adversary tells what was turned from what was not: 0 not at all, 1 always. */
           toldApart: z.number(),
         }),
       ),
+      /** Mean of the magnitudes. */
       meanMagnitude: z.number(),
       /** Mean angle between the axes of two runs, in degrees: 57.3 is to be expected of random ones; null for one run. */
       axisSpread: z.number().nullable(),

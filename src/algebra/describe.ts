@@ -17,12 +17,17 @@ export function describeResult(result: Result): string[] {
     const axes =
       search.axisSpread === null ? "" : `, axes ${search.axisSpread.toFixed(0)}° apart (at random 57°)`;
     const about = `${globalRotations!.solver}, cosine weight ${search.cosineWeight}`;
-    lines.push(label("search", `${about}: mean angle ${search.meanMagnitude.toPrecision(2)} rad${axes}`));
-    for (const { magnitude, axis, toldApart } of search.runs)
+    lines.push(
+      label(
+        "search",
+        `${about}: angles of ${search.meanMagnitude.toPrecision(2)} rad (standard deviation)${axes}`,
+      ),
+    );
+    for (const { magnitude, axis, moved, toldApart } of search.runs)
       lines.push(
         label(
           "",
-          `${magnitude.toPrecision(2)} rad about [${axis.map(formatEntry).join(", ")}], told apart ${toldApart.toFixed(2)}`,
+          `${magnitude.toPrecision(2)} rad about [${axis.map(formatEntry).join(", ")}], ${moved.toPrecision(2)} from its start, told apart ${toldApart.toFixed(2)}`,
         ),
       );
   }

@@ -100,7 +100,7 @@ export class Runs {
     const run = await findRun(this.dir, given);
     if (!compatible(run.config.config))
       throw new UsageError(
-        `the predictor of run ${run.id} was trained for other settings (${summarise(run.config.config)})`,
+        `the predictor of run ${run.id} was trained for other settings${summarise(run.config.config)}`,
         "choose the same ones, or another run",
       );
     return run.path;
@@ -231,9 +231,10 @@ function missingFile(flag: string, path: string): UsageError {
   return new UsageError(`${flag} ${path}: there is no such file`, "check the path");
 }
 
+/** Those settings of a run that decide whose predictor it is: " (atlas 1, predictor wide)". */
 function summarise(config: Run["config"]["config"]): string {
-  return Object.entries(config)
-    .filter(([key]) => ["atlas", "predictor"].includes(key))
-    .map(([key, value]) => `${key} ${String(value)}`)
-    .join(", ");
+  const told = Object.entries(config)
+    .filter(([key]) => ["task", "atlas", "predictor", "digits", "kernel"].includes(key))
+    .map(([key, value]) => `${key} ${String(value)}`);
+  return told.length === 0 ? "" : ` (${told.join(", ")})`;
 }

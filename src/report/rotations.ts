@@ -10,14 +10,14 @@ export function rotationsSection({ solver, searches }: GlobalRotations): Html {
 <p>Where ${solver} ended with each seed. Every dot is an axis, seen from above the north pole in equal areas (the sense of an axis means nothing); the larger the dot, the larger the angle. A symmetry is what all seeds agree on.</p>
 <div class="row">${searches.map(
     (search) =>
-      html`<figure>${axesPlot(search.runs, `axes with cosine weight ${search.cosineWeight}`)}<figcaption><b>Cosine weight ${search.cosineWeight}</b><br>mean angle ${short(search.meanMagnitude)} rad${search.axisSpread === null ? "" : html`<br>axes ${search.axisSpread.toFixed(0)}° apart on average; at random 57°`}</figcaption></figure>`,
+      html`<figure>${axesPlot(search.runs, `axes with cosine weight ${search.cosineWeight}`)}<figcaption><b>Cosine weight ${search.cosineWeight}</b><br>angles of ${short(search.meanMagnitude)} rad (standard deviation)${search.axisSpread === null ? "" : html`<br>axes ${search.axisSpread.toFixed(0)}° apart on average; at random 57°`}</figcaption></figure>`,
   )}</div>
-<h3>Every seed</h3><p>Told apart is how well the adversary tells what was turned from what was not: 0 not at all, 1 always.</p>
-<div class="scroll"><table><thead><tr><th>cosine weight</th><th>seed</th><th>angle, rad</th><th>axis</th><th>told apart</th></tr></thead><tbody>${searches.flatMap(
+<h3>Every seed</h3><p>The angle is a standard deviation. Moved is how far the generator is from where its search started: one that has hardly moved says nothing. Told apart is how well the adversary tells what was turned from what was not: 0 not at all, 1 always.</p>
+<div class="scroll"><table><thead><tr><th>cosine weight</th><th>seed</th><th>angle, rad</th><th>axis</th><th>moved, rad</th><th>told apart</th></tr></thead><tbody>${searches.flatMap(
     ({ cosineWeight, runs }) =>
       runs.map(
-        ({ seed, magnitude, axis, toldApart }) =>
-          html`<tr><td>${cosineWeight}</td><td>${seed}</td><td>${short(magnitude)}</td><td>${axis.map(formatEntry).join(", ")}</td><td>${short(toldApart)}</td></tr>`,
+        ({ seed, magnitude, axis, moved, toldApart }) =>
+          html`<tr><td>${cosineWeight}</td><td>${seed}</td><td>${short(magnitude)}</td><td>${axis.map(formatEntry).join(", ")}</td><td>${short(moved)}</td><td>${short(toldApart)}</td></tr>`,
       ),
   )}</tbody></table></div></section>`;
 }

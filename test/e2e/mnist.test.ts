@@ -152,16 +152,17 @@ describe("atlas mnist", function () {
       expect(new Set(runs.map(({ seed }) => seed)).size).to.equal(2);
       expect(axisSpread).to.be.within(0, 90);
       expect(meanMagnitude).to.be.closeTo((runs[0]!.magnitude + runs[1]!.magnitude) / 2, 1e-9);
-      for (const { axis, magnitude, generator, toldApart } of runs) {
+      for (const { axis, magnitude, generator, moved, toldApart } of runs) {
         expect(Math.hypot(...axis)).to.be.closeTo(1, 1e-9);
         expect(Math.hypot(...generator.flat())).to.be.closeTo(Math.SQRT2 * magnitude, 1e-6);
         expect(toldApart).to.be.within(0, 1);
+        expect(moved).to.be.within(1e-6, 0.1); // four steps of 1e-3
       }
     }
     const shown = await atlas(["show", path], where);
     expect(shown.stdout)
       .to.match(
-        /^search +liegan, cosine weight 0\.01: mean angle \S+ rad, axes \d+° apart \(at random 57°\)$/m,
+        /^search +liegan, cosine weight 0\.01: angles of \S+ rad \(standard deviation\), axes \d+° apart \(at random 57°\)$/m,
       )
       .and.match(/^note +an adversary's training measures no equivariance error/m)
       .and.not.match(/^algebra/m);
@@ -239,6 +240,13 @@ describe("atlas mnist", function () {
       }
     };
     await Promise.all([work(), work()]);
+    // A worker of its own, whose files we see to; nothing answers where they are looked for.
+    const env = { ...where.env, ATLAS_DATA_HOST: "http://127.0.0.1:9" };
+    const offline = await atlas([...MNIST, "--data=none"], { cwd: dir, env });
+    expect(offline.code).to.equal(1);
+    expect(offline.stderr.trim().split("\n").at(-1)).to.match(
+      /^error: cannot fetch \S+ .*--data DIR; or take scikit-learn's with --digits sklearn$/,
+    );
     expect(existsSync(join(dir, "runs")) ? readdirSync(join(dir, "runs")) : []).to.deep.equal([]);
   });
 });

@@ -37,6 +37,7 @@ class BasisConv(nn.Module):
         super().__init__()
         self.dilation = dilation
         self.register_buffer("basis", basis.float())
+        self.register_load_state_dict_pre_hook(_check_basis)  # type: ignore[no-untyped-call]
         # A kernel's norm is the weights'; as large as that of PyTorch's own free ones.
         bound = 1 / math.sqrt(width_in * len(basis))
         self.weight = nn.Parameter(
@@ -52,6 +53,17 @@ class BasisConv(nn.Module):
             self.bias,
             padding=self.dilation * (kernel.shape[-1] // 2),
             dilation=self.dilation,
+        )
+
+
+def _check_basis(conv: BasisConv, state: Mapping[str, Tensor], prefix: str, *_: object) -> None:
+    """Raise ``InvalidInput`` for weights of other kernels: loaded, these would take the place of the algebra's own."""
+    if not torch.allclose(state[f"{prefix}basis"].to(conv.basis), conv.basis, atol=1e-4):
+        raise InvalidInput(
+            "the weights are of kernels with another symmetry",
+            "weights",
+            "weights of a network built from the same algebra",
+            "train one, or give that algebra",
         )
 
 

@@ -135,8 +135,8 @@ class LieGan:
         weights = self._discriminator.weights
         for name, w in weights.items():
             weights[name] = w.to(device).requires_grad_(True)
-        theta = 0.1 * torch.randn(k, 3, generator=random_stream(seed, 0))
-        self._theta = theta.to(device).requires_grad_(True)
+        self._start = (0.1 * torch.randn(k, 3, generator=random_stream(seed, 0))).to(device)
+        self._theta = self._start.clone().requires_grad_(True)
         self._losses = torch.zeros(k)
         betas = (params.beta1, 0.999)
         self._adam_g = torch.optim.Adam([self._theta], params.learning_rate_generator, betas)
@@ -158,8 +158,8 @@ class LieGan:
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """One pass over the data in random order: a step of the generator, then one of the discriminator, a batch.
 
-        Returns both mean losses, ``loss`` being the generator's, and ``magnitude``, ``‖θ‖`` of the first channel: the angle in radians by
-        which its g turns, as a standard deviation.
+        Returns both mean losses, ``loss`` being the generator's, and of the first channel in radians ``magnitude``, ``‖θ‖``, the standard
+        deviation of the angle by which its g turns, and ``moved``, how far θ is from where it started: what has hardly moved says nothing.
         """
         p, samples = self._p, len(self._x)
         generator = random_stream(self._seed, 1, self._epoch)
@@ -200,6 +200,7 @@ class LieGan:
             "loss": float(mean[0]),
             "discriminator": float(mean[1]),
             "magnitude": float(theta[0].norm()),
+            "moved": float((theta - self._start)[0].norm()),
         }
 
     @torch.no_grad()

@@ -102,11 +102,11 @@ def test_the_invariant_form_is_there_for_compact_groups_alone() -> None:
         assert invariant_form(algebra) is None
 
 
-def network(kernel: Kernel) -> ConvNet:
+def network(kernel: Kernel, seed: int = 0) -> ConvNet:
     signature = Signature("planar", 1, (1, 60, 120), 11, 14)
     tensors = {} if kernel == "free" else {"algebra": NEARLY}
     params = ConvNetParams(kernel=kernel)
-    net = make_convnet(params, signature=signature, tensors=tensors, seed=torch.Generator().manual_seed(0))
+    net = make_convnet(params, signature=signature, tensors=tensors, seed=torch.Generator().manual_seed(seed))
     return net.eval().requires_grad_(False)
 
 
@@ -168,3 +168,13 @@ def test_a_free_network_takes_no_algebra() -> None:
             tensors={"algebra": J[None]},
             seed=torch.Generator(),
         )
+
+
+def test_weights_of_kernels_with_another_symmetry_are_refused() -> None:
+    own, other = network("smooth"), network("smooth", seed=1)
+    own.load_state_dict(other.state_dict())
+    assert torch.equal(own(blobs(29)), other(blobs(29)))
+    ours = own.state_dict()
+    ours["convs.3.basis"] = ours["convs.3.basis"].flip(0)
+    with pytest.raises(InvalidInput, match="another symmetry"):
+        own.load_state_dict(ours)

@@ -83,8 +83,9 @@ def test_a_rotation_that_is_no_symmetry_is_told_from_the_data() -> None:
 def test_the_report_is_of_what_was_learnt() -> None:
     made = solver(k=2)
     assert all(math.isfinite(v) for v in (*made.report().losses, *made.report().relative_errors))
+    start = made.state()[0]["theta"]
     metrics = run(made)
-    assert set(metrics) == {"loss", "discriminator", "magnitude"}
+    assert set(metrics) == {"loss", "discriminator", "magnitude", "moved"}
     report, theta = made.report(), made.state()[0]["theta"]
     assert report.generators.shape == (2, 3, 3)
     assert torch.equal(report.generators, -report.generators.mT)
@@ -92,6 +93,7 @@ def test_the_report_is_of_what_was_learnt() -> None:
         expected = [[0, -z, y], [z, 0, -x], [-y, x, 0]]
         assert torch.allclose(generator, torch.tensor(expected))
     assert metrics["magnitude"] == pytest.approx(float(theta[0].norm()))
+    assert metrics["moved"] == pytest.approx(float((theta - start)[0].norm()))
     assert report.losses == pytest.approx([metrics["loss"]] * 2)
     assert all(0 <= e <= 1 for e in report.relative_errors)
     assert (report.found, report.noise_floor, report.spectrum, report.start_losses) == (0, 0.0, [], [])

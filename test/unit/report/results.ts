@@ -82,7 +82,7 @@ export const nothing = () =>
 const search = (cosineWeight: number, turns: number[][]): GlobalRotations["searches"][number] => {
   const runs = turns.map(([x, y, z], i) => {
     const generator = [[0, -z!, y!], [z!, 0, -x!], [-y!, x!, 0]]; // biome-ignore format: a matrix
-    return { seed: i + 1, generator, ...turnOf(generator), toldApart: 0.1 * i };
+    return { seed: i + 1, generator, ...turnOf(generator), moved: 0.25, toldApart: 0.1 * i };
   });
   const meanMagnitude = runs.reduce((sum, { magnitude }) => sum + magnitude, 0) / runs.length;
   return { cosineWeight, runs, meanMagnitude, axisSpread: axisSpread(runs.map(({ axis }) => axis)) };
