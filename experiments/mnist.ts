@@ -138,7 +138,7 @@ export default defineExperiment({
     "atlas mnist --task downstream_discovered --identity latest",
     "atlas mnist --task downstream_baseline",
     "atlas mnist --task liegan_discover --epochs 10",
-    "atlas mnist --task discover --digits sklearn --N 1000",
+    "atlas mnist --task discover --digits sklearn",
   ],
 
   async prepare(c, runs) {
@@ -330,7 +330,7 @@ async function segment(
   const { predictor, about } = await makePredictor(ctx, options, { source: c.reuse_predictor });
   const test = await spheres(ctx, c, "test", c.test, 180);
   const scores = await score(ctx, predictor, test);
-  const alike = await spheres(ctx, c, "test", SCORED, 60);
+  const alike = await spheres(ctx, c, "test", Math.min(SCORED, c.test), 60);
   const { accuracy: accuracy_as_trained = null } = await score(ctx, predictor, alike);
   illustrate(ctx, { dataset: test, atlas: CHARTS, classes: CLASSES, predictions: { predictor } });
   return {
@@ -359,7 +359,7 @@ async function turn(ctx: Context, predictor: RemoteObject, dataset: RemoteObject
     ];
   });
   const measured = await ctx.timed("scores", () =>
-    ctx.session.measureEquivariance(predictor, matrices, { atlas: inner, dataset, samples: 64 }),
+    ctx.session.measureEquivariance(predictor, matrices, { atlas: inner, dataset, samples: 32 }),
   );
   return measured.map(({ distance, relativeError, resampling }, i) => ({
     name: `rotation by ${angles[i]}°`,

