@@ -18,20 +18,7 @@ const FAST: Record<string, string[]> = {
   pde: ["--N", "32", "--epochs", "1", "--algebra-epochs", "1", "--candidates", "4", "--keep", "4"],
   "own-data": ["--epochs", "1"],
   data: ["--generate", "60"],
-  mnist: [
-    "--digits",
-    "sklearn",
-    "--N",
-    "8",
-    "--epochs",
-    "1",
-    "--batch-size",
-    "8",
-    "--seeds",
-    "1",
-    "--test",
-    "4",
-  ],
+  mnist: "--digits sklearn --N 8 --epochs 1 --batch-size 8 --algebra-epochs 1 --seeds 1 --test 4".split(" "),
   toptagging: ["--N", "30", "--constituents", "4", "--epochs", "1", "--candidates", "4"],
 };
 

@@ -17,7 +17,9 @@ from atlas_worker.datasets.digits import load_digits
 from atlas_worker.datasets.sphere_digits import COLUMNS, SphereDigits, SphereDigitsParams
 from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.fields.sphere import SphereAtlas, SphereChart
-from atlas_worker.predictors import make_predictor
+from atlas_worker.predictors import FittedPredictor, make_predictor
+
+from .resuming import check_resuming
 
 ATLAS = SphereAtlas(tuple(SphereChart(0, 3 * c) for c in COLUMNS), 14, 14)
 
@@ -159,6 +161,25 @@ def test_a_gpu_makes_the_same_spheres(folder: Path) -> None:
         here.inputs - there.inputs.cpu()
     ).abs().max() < 1.01 / 255  # a grey level, where rounding is a tie
     assert (here.targets != there.targets.cpu()).double().mean() < 1e-4
+
+
+@pytest.mark.parametrize("stop", [0, 1])
+@pytest.mark.parametrize(("kind", "params"), [("encoder_decoder", {}), ("convnet", {"kernel": "c4"})])
+def test_a_resumed_classifier_of_pixels_is_the_undisturbed_one_bit_for_bit(
+    folder: Path, kind: str, params: dict[str, Any], stop: int
+) -> None:
+    data = made(folder, samples=3)
+    training = {"loss": "cross_entropy", "background_weight": 0.1, "batch_size": 2, "schedule": "cosine"}
+    tensors = {"algebra": torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])} if params else {}
+
+    def make() -> FittedPredictor:
+        return make_predictor(
+            (kind, params), ("supervised", training), data, ATLAS, 2, 0, torch.device("cpu"), tensors
+        )
+
+    whole, resumed = check_resuming(make, 2, stop)
+    crops = whole.crops(torch.arange(3), data)
+    assert torch.equal(whole.predict(crops), resumed.predict(crops))
 
 
 def test_half_precision_learns_as_single_precision_does(folder: Path) -> None:
