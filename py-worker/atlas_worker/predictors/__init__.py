@@ -1,5 +1,6 @@
 """Predictors: architectures, how they are fitted, and the task they pose."""
 
+from . import cgnet as cgnet
 from . import chartwise as chartwise
 from . import convnet as convnet
 from . import expression as expression

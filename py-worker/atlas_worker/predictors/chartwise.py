@@ -21,8 +21,9 @@ from ..roles import Signature, refuse_tensors
 class ChartConv(nn.Module):
     """A convolution with its own weights for each chart: ``[B, C·in, s, s] -> [B, C·out, s', s']``.
 
-    ``weight [C, out, in, kernel, kernel]``, ``bias [C, out]``. Initialised as PyTorch's own convolution, or with ``delta`` as a
-    random orthogonal map of channels at the kernel's centre and zero elsewhere (delta-orthogonal, Xiao et al. 2018).
+    ``weight [C, out, in / groups, kernel, kernel]``, ``bias [C, out]`` or none. ``groups``: within each chart, as PyTorch's.
+    Initialised as PyTorch's own convolution, or with ``delta`` as a random orthogonal map of channels at the kernel's centre and
+    zero elsewhere (delta-orthogonal, Xiao et al. 2018; for one group).
     """
 
     def __init__(
@@ -35,11 +36,15 @@ class ChartConv(nn.Module):
         kernel: int = 3,
         stride: int = 1,
         padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        biased: bool = True,
         delta: bool = False,
     ) -> None:
         super().__init__()
-        self.stride, self.padding = stride, padding
-        shape = (charts, width_out, width_in, kernel, kernel)
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        fan = width_in // groups
+        shape = (charts, width_out, fan, kernel, kernel)
         if delta:
             weight, bias = torch.zeros(shape), torch.zeros(charts, width_out)
             widest = max(width_in, width_out)
@@ -49,10 +54,12 @@ class ChartConv(nn.Module):
             )  # a lone input channel is spread at unit variance
             weight[..., kernel // 2, kernel // 2] = gain * q[:, :width_out, :width_in]
         else:
-            bound = 1 / math.sqrt(width_in * kernel**2)
+            bound = 1 / math.sqrt(fan * kernel**2)
             weight = (2 * torch.rand(shape, generator=generator) - 1) * bound
-            bias = (2 * torch.rand(charts, width_out, generator=generator) - 1) * bound
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+            bias = torch.zeros(charts, width_out)
+            if biased:
+                bias = (2 * torch.rand(charts, width_out, generator=generator) - 1) * bound
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias) if biased else None
 
     def forward(
         self,
@@ -62,19 +69,22 @@ class ChartConv(nn.Module):
         padded: bool = True,
         after: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """``padded`` False: without padding. ``after``: scale and shift ``[C, in]`` of x, to be folded into the weights."""
-        weight, bias = _pick(self.weight, charts), _pick(self.bias, charts)
+        """``padded`` False: without padding. ``after``: scale and shift ``[C, in]`` of x, to be folded into the weights (of one group)."""
+        weight = pick(self.weight, charts)
+        bias = None if self.bias is None else pick(self.bias, charts)
         if after is not None:
             scale, shift = after
-            bias = bias + torch.einsum("coikl,ci->co", weight, shift)
+            added = torch.einsum("coikl,ci->co", weight, shift)
+            bias = added if bias is None else bias + added
             weight = weight * scale[:, None, :, None, None]
         return functional.conv2d(
             x,
             weight.flatten(0, 1).contiguous(memory_format=torch.channels_last),
-            bias.flatten(),
+            None if bias is None else bias.flatten(),
             stride=self.stride,
             padding=self.padding if padded else 0,
-            groups=weight.shape[0],
+            dilation=self.dilation,
+            groups=weight.shape[0] * self.groups,
         )
 
 
@@ -95,7 +105,7 @@ class ChartDeconv(nn.Module):
         self.bias = nn.Parameter((2 * torch.rand(charts, width_out, generator=generator) - 1) * bound)
 
     def forward(self, x: Tensor, charts: Tensor | None) -> Tensor:
-        weight, bias = _pick(self.weight, charts), _pick(self.bias, charts)
+        weight, bias = pick(self.weight, charts), pick(self.bias, charts)
         return functional.conv_transpose2d(
             x,
             weight.flatten(0, 1).contiguous(memory_format=torch.channels_last),
@@ -122,14 +132,14 @@ class ChartNorm(nn.Module):
 
     def forward(self, x: Tensor, charts: Tensor | None) -> Tensor:
         mean, var, weight, bias = (
-            _pick(t, charts).view(-1) for t in (self.running_mean, self.running_var, self.weight, self.bias)
+            pick(t, charts).view(-1) for t in (self.running_mean, self.running_var, self.weight, self.bias)
         )
         return functional.batch_norm(x, mean, var, weight, bias, training=self.training)
 
     def affine(self, charts: Tensor | None) -> tuple[Tensor, Tensor]:
         """What it does in evaluation mode: ``scale x + shift``, both ``[C, width]``."""
-        scale = _pick(self.weight, charts) / (_pick(self.running_var, charts) + 1e-5).sqrt()
-        return scale, _pick(self.bias, charts) - _pick(self.running_mean, charts) * scale
+        scale = pick(self.weight, charts) / (pick(self.running_var, charts) + 1e-5).sqrt()
+        return scale, pick(self.bias, charts) - pick(self.running_mean, charts) * scale
 
 
 class PublishedNet(nn.Module):
@@ -157,18 +167,18 @@ class PublishedNet(nn.Module):
                 return self._inner(crop(x, field), charts)
             return crop(self(x, charts), radius)
         count = x.shape[1]
-        h = _join_charts(x)
+        h = join_charts(x)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             h = norm(functional.leaky_relu(conv(h, charts), inplace=True), charts)
-        return _split_charts(self.last(h, charts), count)
+        return split_charts(self.last(h, charts), count)
 
     def _inner(self, x: Tensor, charts: Tensor | None) -> Tensor:
         """Evaluation mode where the padding is not felt: without it, and with each BatchNorm folded into the next layer."""
-        h, after = _join_charts(x), None
+        h, after = join_charts(x), None
         for conv, norm in zip(self.convs, self.norms, strict=True):
             h = functional.leaky_relu(conv(h, charts, padded=False, after=after), inplace=True)
             after = cast(ChartNorm, norm).affine(charts)
-        return _split_charts(self.last(h, charts, padded=False, after=after), x.shape[1])
+        return split_charts(self.last(h, charts, padded=False, after=after), x.shape[1])
 
 
 class EncoderDecoder(nn.Module):
@@ -192,11 +202,11 @@ class EncoderDecoder(nn.Module):
         self.norms = nn.ModuleList(ChartNorm(charts, b) for _, b, _ in [*down, *up[:-1]])
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
-        h, *layers = _join_charts(x), *self.down, *self.up
+        h, *layers = join_charts(x), *self.down, *self.up
         for layer, norm in zip(layers, self.norms, strict=False):
             h = norm(functional.leaky_relu(layer(h, charts), inplace=True), charts)
         size = x.shape[-1]
-        y = _split_charts(layers[-1](h, charts)[..., :size, :size], x.shape[1])
+        y = split_charts(layers[-1](h, charts)[..., :size, :size], x.shape[1])
         return y if radius is None else crop(y, radius)
 
 
@@ -242,11 +252,11 @@ class WideNet(nn.Module):
         if radius is not None:
             coarse, reach = self._lattice(radius)
             x, refine = crop(x, radius + reach), cubic_interpolation(coarse, self.stride, radius).to(refine)
-        h = functional.leaky_relu(self.first(_join_charts(x), charts), self.slope, inplace=True)
+        h = functional.leaky_relu(self.first(join_charts(x), charts), self.slope, inplace=True)
         for conv in self.convs:
             h = functional.leaky_relu(conv(h, charts), self.slope, inplace=True)
         # [B, C·out, s, s]: coarse rows and columns to fine ones
-        return _split_charts(refine @ self.last(h, charts) @ refine.T, count)
+        return split_charts(refine @ self.last(h, charts) @ refine.T, count)
 
 
 @functools.cache
@@ -264,15 +274,18 @@ def cubic_interpolation(coarse: int, stride: int, radius: int) -> Tensor:
     return torch.where(d <= 1, near, torch.where(d < 2, far, 0.0)).float()
 
 
-def _join_charts(x: Tensor) -> Tensor:
+def join_charts(x: Tensor) -> Tensor:
+    """``[B, C, width, s, s] -> [B, C·width, s, s]``, the layout that the layers here take."""
     return x.flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
-def _split_charts(y: Tensor, charts: int) -> Tensor:
+def split_charts(y: Tensor, charts: int) -> Tensor:
+    """``[B, C·width, s, s] -> [B, C, width, s, s]``."""
     return cast(Tensor, y.unflatten(1, (charts, -1)))
 
 
-def _pick(t: Tensor, charts: Tensor | None) -> Tensor:
+def pick(t: Tensor, charts: Tensor | None) -> Tensor:
+    """The entries ``t [C, …]`` of the chosen charts, of all for None."""
     return t if charts is None else t[charts.to(t.device)]
 
 

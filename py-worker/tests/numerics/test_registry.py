@@ -24,6 +24,7 @@ OURS = {
     ("predictor", "published"),
     ("predictor", "wide"),
     ("predictor", "encoder_decoder"),
+    ("predictor", "cgnet"),
     ("predictor", "convnet"),
     ("predictor", "expression"),
     ("predictor", "mlp"),
