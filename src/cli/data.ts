@@ -29,7 +29,9 @@ function addDataSet(data: Command, set: DataSet): void {
     .addHelpText(
       "after",
       `\nExamples:\n${[
-        ...(set.generator ? [`  atlas data ${set.name} --generate 100000 --out data/${set.name}`] : []),
+        ...(set.generator
+          ? [`  atlas data ${set.name} --generate ${set.generator.example} --out data/${set.name}`]
+          : []),
         ...(set.record
           ? [`  atlas data ${set.name} --fetch`, `  atlas data ${set.name} --fetch --out data/${set.name}`]
           : []),

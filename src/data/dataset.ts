@@ -20,6 +20,8 @@ export interface Generator {
   extras: readonly Extra[];
   fewest: number;
   most: number;
+  /** A count that its help may give as an example. */
+  example: number;
 }
 
 /** Files that somebody has published, and will not change. */

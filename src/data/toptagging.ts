@@ -11,6 +11,7 @@ export const toptagging: DataSet = {
     extras: ["jets"],
     fewest: 10,
     most: 100_000_000,
+    example: 100_000,
   },
   // A record on Zenodo never changes under its DOI.
   record: {

@@ -16,28 +16,23 @@ are GPL).
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib.util
-import json
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
-from contextlib import contextmanager
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .common import Refusal, in_order, only_one, report, run, writing
+from .common import processes as pool_of
 
 CONSTITUENTS = 200
 BLOCK = 250
@@ -51,8 +46,6 @@ FEWEST = 10
 MOST = 100_000_000
 BYTES_A_JET = 1150
 """On the disk, compressed: measured."""
-HEARTBEAT = 2.0
-"""Seconds without a line of progress, at most."""
 PT = (550.0, 650.0)
 ETA = 2.0
 RADIUS = 0.8
@@ -227,7 +220,7 @@ def write_file(
     try:
         with pandas.HDFStore(path, "w", complevel=5, complib="blosc") as store:
             waiting: list[tuple[Any, Any, Any]] = []
-            for block, result in zip(blocks, _in_order(pool, blocks, ahead, tell), strict=True):
+            for block, result in zip(blocks, in_order(pool, make_block, blocks, ahead, tell), strict=True):
                 waiting.append((*result, np.full(block.jets, block.signal, np.int64)))
                 made += block.jets
                 # Some blocks at a time: their jets are mixed, as the label would else follow from the row.
@@ -260,69 +253,6 @@ def write_file(
         raise OSError(code, os.strerror(code), str(path)) from error
 
 
-def _in_order(pool: Executor, blocks: Sequence[Block], ahead: int, idle: Any) -> Iterator[Any]:
-    """What becomes of the blocks, in their order, with no more than ``ahead`` of them under way, or waiting to be written."""
-    under_way: deque[Future[Any]] = deque()
-    following = iter(blocks)
-    while True:
-        while len(under_way) < ahead and (block := next(following, None)) is not None:
-            under_way.append(pool.submit(make_block, block))
-        if not under_way:
-            return
-        try:
-            result = under_way[0].result(HEARTBEAT)
-        except NotYet:
-            idle()
-            continue
-        under_way.popleft()
-        yield result
-
-
-def _start_child() -> None:
-    """In each process of the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # FastJet prints a banner
-
-    def follow() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold a folder against a second one of us; nothing of it stays behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refusal(
-                f"another process is making jets in {folder}", "wait for it, or choose another folder"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(handle)
-
-
-class Refusal(Exception):
-    """What cannot be done, and what to do."""
-
-    def __init__(self, message: str, remedy: str, kind: str = "usage", exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.remedy, self.kind, self.exit_code = remedy, kind, exit_code
-
-
 def generate(jets: int, seed: int, out: Path, processes: int, force: bool = False) -> dict[str, Any]:
     """Write train.h5, val.h5 and test.h5 into ``out``; what was written, as it is printed last.
 
@@ -344,9 +274,9 @@ def generate(jets: int, seed: int, out: Path, processes: int, force: bool = Fals
         raise Refusal(f"{', '.join(missing)} not installed", remedy, "internal", 1)
     start = time.monotonic()
     partial = {name: out / f"{name}.h5.partial" for name in SPLITS}
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        with _only_one(out):
+        with only_one(out, "jets"):
             existing = [f"{name}.h5" for name in SPLITS if (out / f"{name}.h5").exists()]
             if existing and not force:
                 raise Refusal(
@@ -371,16 +301,6 @@ def generate(jets: int, seed: int, out: Path, processes: int, force: bool = Fals
             finally:
                 for path in partial.values():
                     path.unlink(missing_ok=True)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "choose a folder that can be written to"
-        if full or error.errno == errno.EIO:
-            remedy = "free some space (or quota), or choose a folder on another disk"
-        raise Refusal(
-            f"cannot write {error.filename or out}: {(error.strerror or str(error)).lower()}",
-            remedy,
-            "no_space" if full else "file",
-        ) from error
     return {"files": files, "seconds": round(time.monotonic() - start, 3), "seed": seed}
 
 
@@ -388,70 +308,18 @@ def _write_all(
     paths: dict[str, Path], plans: dict[str, list[Block]], seed: int, processes: int, start: float
 ) -> None:
     most = max(len(blocks) for blocks in plans.values())
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, most), mp_context=context, initializer=_start_child)
     ahead = 2 * processes + MIXED
-    try:
+    with pool_of(min(processes, most), "jets") as pool:
         for name, blocks in plans.items():
             write_file(paths[name], blocks, seed, SPLITS[name][1], pool, ahead, start)
-    except BrokenExecutor as error:
-        raise Refusal(
-            "a process that made jets was killed; was there enough memory?",
-            "try fewer with --processes",
-            "internal",
-            1,
-        ) from error
-    finally:
-        for child in multiprocessing.active_children():
-            child.kill()  # a block would take seconds to finish
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def report(**line: Any) -> None:
-    print(json.dumps(line), flush=True)
-
-
-def _available_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
-
-
-def _exit_with_parent() -> None:
-    try:
-        while os.read(0, 4096):
-            pass
-    except OSError:
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _stop(number: int, _: object) -> NoReturn:
-    for further in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(further, signal.SIG_IGN)  # what is to be tidied up is quick
-    sys.exit(128 + number)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Top and QCD jets by PYTHIA 8 and FastJet")
-    parser.add_argument("--jets", type=int, required=True, help="in all three files")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="folder for train.h5, val.h5 and test.h5")
-    parser.add_argument("--processes", type=int, default=_available_cores())
-    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
-    parser.add_argument("--parent-stdin", action="store_true", help="stop when standard input is closed")
-    given = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    if given.parent_stdin:
-        threading.Thread(target=_exit_with_parent, daemon=True).start()
-    try:
-        report(**generate(given.jets, given.seed, given.out, given.processes, given.force))
-    except Refusal as refusal:
-        report(error=str(refusal), remedy=refusal.remedy, kind=refusal.kind)
-        return refusal.exit_code
-    return 0
+    return run(
+        "Top and QCD jets by PYTHIA 8 and FastJet",
+        *("--jets", "in all three files", "folder for train.h5, val.h5 and test.h5"),
+        generate,
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ for package in ("pythia8mc", "fastjet", "awkward", "tables"):
     pytest.importorskip(package)
 pandas = pytest.importorskip("pandas")
 
-from atlas_worker.generators import jets  # noqa: E402
+from atlas_worker.generators import common, jets  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["top", "qcd"])
@@ -132,7 +132,7 @@ def test_progress_is_all_that_is_printed(files: tuple[Path, list[dict[str, Any]]
     steps = [line for line in lines[:-1] if line["file"] == "train.h5"]
     assert [steps[0]["done"], steps[-1]["done"]] == [0, 27]
     seconds = [line["seconds"] for line in lines[:-1]]
-    assert max(np.diff(seconds)) < 2 * jets.HEARTBEAT
+    assert max(np.diff(seconds)) < 2 * common.HEARTBEAT
 
 
 def test_existing_files_are_kept(files: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -18,6 +18,7 @@ from atlas_worker.registry import Block, blocks, describe_params, find, param, p
 OURS = {
     ("dataset", "heat2d"),
     ("dataset", "arrays"),
+    ("dataset", "climatenet"),
     ("dataset", "hdf5_table"),
     ("dataset", "points"),
     ("dataset", "sphere_digits"),

@@ -28,6 +28,9 @@ describe("atlas data", () => {
     expect(await refusalOf("mnist")).to.equal(
       "nothing is said of how to come by mnist; it can be had with --fetch",
     );
+    expect(await refusalOf("climate")).to.equal(
+      "nothing is said of how to come by climate; it can be had with --generate N",
+    );
   });
 
   it("refuses numbers that cannot be", async () => {
@@ -47,6 +50,8 @@ describe("atlas data", () => {
   it("knows its data sets by names of their own", () => {
     const names = DATA_SETS.map((set) => set.name);
     expect(new Set(names).size).to.equal(names.length);
+    for (const { generator } of DATA_SETS)
+      if (generator) expect(generator.example).to.be.within(generator.fewest, generator.most);
     for (const { record } of DATA_SETS)
       for (const file of record?.files ?? []) {
         expect(file.md5).to.match(/^[0-9a-f]{32}$/);

@@ -7,7 +7,7 @@ import { rejection } from "../worker/rejection.js";
 describe("a generator", function () {
   this.timeout(20_000);
   const where = { count: 10, out: tmpdir(), seed: 0 };
-  const generator = { countFlag: "--jets", extras: [], fewest: 1, most: 9 };
+  const generator = { countFlag: "--jets", extras: [], fewest: 1, most: 9, example: 9 };
 
   it("that fails without saying why is our fault, and its last line is shown", async () => {
     const logged: string[] = [];

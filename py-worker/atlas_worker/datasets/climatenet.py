@@ -1,0 +1,333 @@
+"""ClimateNet, METHOD 3.4: fields of the atmosphere, and where experts saw tropical cyclones and atmospheric rivers, from NetCDF files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import InvalidInput
+from ..registry import param, register
+from ..solvers.state import check_kind
+from ..trainable import StepCallback
+from .base import MadeDataset, no_tensors
+
+NORMAL = {
+    "TMQ": (19.21859, 15.81723),
+    "U850": (1.55302, 8.29764),
+    "V850": (0.25413, 6.23163),
+    "PSL": (100814.414, 1461.2227),
+    "PRECT": (2.9458e-08, 1.5564e-07),
+    "UBOT": (0.1249, 6.6533),
+    "VBOT": (0.3154, 5.7842),
+    "QREFHT": (0.0078, 0.0062),
+    "PS": (96571.6172, 9700.1006),
+    "T200": (213.2091, 7.8898),
+    "T500": (253.0382, 12.8253),
+    "TS": (278.7115, 23.6825),
+    "TREFHT": (278.4212, 22.5119),
+    "Z1000": (474.1728, 832.8082),
+    "Z200": (11736.1035, 633.2581),
+    "ZBOT": (61.3115, 4.9095),
+}
+"""Mean and standard deviation of every variable, in its own units; the first four are those that discovery looks at."""
+CLASSES = ("background", "tropical cyclone", "atmospheric river")
+LABELS = "LABELS"
+NAME = re.compile(r"(data-\d{4}-\d{2}-\d{2}-\d+-\d+)_(\d+)\.nc")
+PATH = "dataset.source.params.path"
+
+
+@dataclass(frozen=True)
+class ClimateNetParams:
+    path: str = param("", "Folder with files data-YYYY-MM-DD-….nc", file=True)
+    variables: str = param("TMQ,U850,V850,PSL", "Variables that are the channels, in this order")
+    files: int = param(0, "Files that are read, the first by name; 0 for all", minimum=0)
+    stride: int = param(1, "Take every n-th row and column", minimum=1, maximum=384)
+
+
+@register(
+    "dataset",
+    "climatenet",
+    "Weather fields with experts' labels of ClimateNet (METHOD 3.4)",
+    ClimateNetParams,
+)
+class ClimateNet(MadeDataset):
+    """Inputs ``[N, channels, H, W]`` float32, less their mean and over their standard deviation as ``NORMAL`` has them; targets
+    ``[N, 1, H, W]`` uint8: 0 background, 1 tropical cyclone, 2 atmospheric river. One sample a file, in the order of their names.
+
+    Where several experts labelled one time, each has a file of their own, with the same fields (see :func:`time_of`).
+    Takes the memory of the result, ``N H W (4 channels + 1)`` bytes with H and W over the stride, and of one variable of one
+    file, unpacked, besides: some 20 MB at 768 × 1152. All 461 files with 4 channels are 7 GB. Opening checks that every file is
+    whole, and what it has; reading checks the values that are used.
+    """
+
+    kind = "climatenet"
+    outputs = len(CLASSES)
+    background = 0
+
+    def __init__(
+        self, params: ClimateNetParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__()
+        no_tensors(self.kind, tensors)
+        self._p, self._device = params, device
+        self._names = variables(params.variables)
+        self._files = files_in(params.path)
+        if params.files > len(self._files):
+            raise InvalidInput(
+                f"{params.path} has {len(self._files)} files, {params.files} were asked for",
+                "dataset.source.params.files",
+                f"at most {len(self._files)}",
+            )
+        self._files = self._files[: params.files or None]
+        self._grid = grid_of(self._files[0])
+        for path in self._files:
+            check_file(path, self._names, self._grid)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the inputs."""
+        height, width = (-(-n // self._p.stride) for n in self._grid.shape)
+        return len(self._files), len(self._names), height, width
+
+    @property
+    def memory_bytes(self) -> int:
+        samples, channels, height, width = self.shape
+        return samples * height * width * (4 * channels + 1)
+
+    def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
+        """Read the files, one by one."""
+        samples, _, height, width = self.shape
+        x = torch.empty(self.shape, device=self._device)
+        y = torch.empty(samples, 1, height, width, dtype=torch.uint8, device=self._device)
+        for i, path in enumerate(self._files):
+            fields, labels = read_file(path, self._names, self._grid, self._p.stride)
+            x[i], y[i, 0] = torch.from_numpy(fields), torch.from_numpy(labels)
+            on_step(i + 1, samples, {})
+        return x, y
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The position and how many files there were: they have the data."""
+        tensors, metadata = super().state()
+        return tensors, {**metadata, "files": str(len(self._files))}
+
+    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        check_kind(metadata, self.kind)
+        if metadata.get("files") != str(len(self._files)):
+            raise InvalidInput(
+                f"{self._p.path} has another number of files than before",
+                PATH,
+                f"{metadata.get('files')} files",
+            )
+        super().load_state(tensors, metadata)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where a file's values are; coordinates in degrees, None where a file does not tell them."""
+
+    path: Path
+    shape: tuple[int, int]
+    lat: NDArray[np.float64] | None
+    lon: NDArray[np.float64] | None
+
+    def difference(self, other: Grid) -> str | None:
+        """How ``other`` differs, in words."""
+        if other.shape != self.shape:
+            (h, w), (height, width) = other.shape, self.shape
+            return f"a grid of {h} × {w}, {self.path} one of {height} × {width}"
+        for name in ("lat", "lon"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours is not None and theirs is not None:
+                # A hundredth of a degree: float32 coordinates are as good.
+                if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=1e-2):
+                    return f"other values of {name} than {self.path}"
+        return None
+
+
+def variables(given: str) -> list[str]:
+    """Names from a comma list.
+
+    >>> variables("PSL, TMQ")
+    ['PSL', 'TMQ']
+    """
+    names = [name.strip() for name in given.split(",")]
+    unknown = [name for name in names if name not in NORMAL]
+    if unknown or len(set(names)) < len(names):
+        raise InvalidInput(
+            f"unknown variable {unknown[0]!r}" if unknown else f"a variable is named twice in {given}",
+            "dataset.source.params.variables",
+            f"some of {','.join(NORMAL)}, each once",
+        )
+    return names
+
+
+def files_in(folder: str) -> list[Path]:
+    """ClimateNet's files in a folder, by name. Raises ``InvalidInput`` where there are none."""
+    if not folder:
+        raise InvalidInput("no folder is given", PATH, "a folder with ClimateNet's files")
+    if not Path(folder).is_dir():
+        raise InvalidInput(f"there is no folder {folder}", PATH, "a folder", "check the path")
+    found = sorted(path for path in Path(folder).iterdir() if NAME.fullmatch(path.name))
+    if not found:
+        raise InvalidInput(
+            f"{folder} has no files of ClimateNet",
+            PATH,
+            "files named like data-2010-06-10-01-1_5.nc",
+            "give the folder train or test itself, or make some: atlas data climate --generate 24 --out DIR",
+        )
+    return found
+
+
+def time_of(path: Path) -> str:
+    """The time stamp in a file's name: experts who labelled the same fields share it.
+
+    >>> time_of(Path("data-2010-06-10-01-1_5.nc"))
+    'data-2010-06-10-01-1'
+    """
+    match = NAME.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path} is not named as ClimateNet's files are")
+    return match[1]
+
+
+def grid_of(path: Path) -> Grid:
+    """The grid of a file's labels."""
+    with _open(path) as file:
+        return _grid(path, file)
+
+
+def check_file(path: Path, names: Sequence[str], grid: Grid) -> None:
+    """Raise ``InvalidInput`` for a file that lacks something or has another grid; no values are read but coordinates."""
+    with _open(path) as file:
+        _check(path, file, names, grid)
+
+
+def read_file(
+    path: Path, names: Sequence[str], grid: Grid, stride: int = 1
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Normalised fields ``[names, H, W]`` and labels ``[H, W]`` of a file; every ``stride``-th row and column.
+
+    Raises ``InvalidInput`` that names the file.
+    """
+    with _open(path) as file:
+        _check(path, file, names, grid)
+        height, width = (-(-n // stride) for n in grid.shape)
+        fields = np.empty((len(names), height, width), np.float32)
+        for field, name in zip(fields, names, strict=True):
+            mean, std = NORMAL[name]
+            values = _read(path, file, name, stride)
+            _demand(np.isfinite(values), values, path, name, stride, "finite numbers")
+            # Before it is float32: PSL has more digits above its deviations than the others.
+            field[:] = (values.astype(np.float64) - mean) / std
+        values = _read(path, file, LABELS, stride)
+        known = np.isin(values, range(len(CLASSES)))
+        _demand(known, values, path, LABELS, stride, "0 background, 1 tropical cyclone, 2 atmospheric river")
+        return fields, values.astype(np.uint8)
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        truncated = "truncated" in str(error)
+        raise InvalidInput(
+            f"{path} is {'truncated' if truncated else 'not a NetCDF-4 file, or cannot be read'} ({_first_line(error)})",
+            PATH,
+            "a whole NetCDF-4 file",
+            "copy or make it again",
+        ) from None
+
+
+def _variable(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    try:
+        found = file.get(name)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise _damaged(path, name, error) from None
+    if not isinstance(found, h5py.Dataset):
+        what = "has no LABELS" if name == LABELS else f"lacks the variable {name}"
+        raise InvalidInput(
+            f"{path} {what}", PATH, "a file of ClimateNet, with labels", "remove or replace it"
+        )
+    if found.dtype.kind not in "iuf":
+        raise InvalidInput(f"{path}: {name} does not hold numbers", PATH, "numbers")
+    return found
+
+
+def _shape(path: Path, file: h5py.File, name: str) -> tuple[int, int]:
+    """Without the dimension of time, of length 1."""
+    shape = tuple(_variable(path, file, name).shape)
+    plane = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+    if len(plane) != 2 or 0 in plane:
+        raise InvalidInput(
+            f"{path}: {name} has the shape {shape}", PATH, "(1, lat, lon) or (lat, lon)", "one time a file"
+        )
+    return plane
+
+
+def _grid(path: Path, file: h5py.File) -> Grid:
+    shape = _shape(path, file, LABELS)
+    lat, lon = (
+        _values(path, file, name).astype(np.float64).reshape(-1) if name in file else None
+        for name in ("lat", "lon")
+    )
+    return Grid(path, shape, lat, lon)
+
+
+def _check(path: Path, file: h5py.File, names: Sequence[str], grid: Grid) -> None:
+    own = _grid(path, file)
+    difference = grid.difference(own)
+    for name in names:
+        shape = _shape(path, file, name)
+        if difference is None and shape != own.shape:
+            difference = f"{name} on a grid of {shape[0]} × {shape[1]}, {LABELS} on one of {own.shape[0]} × {own.shape[1]}"
+    if difference is not None:
+        raise InvalidInput(f"{path} has {difference}", PATH, "files of one grid", "remove or replace it")
+
+
+def _values(path: Path, file: h5py.File, name: str) -> NDArray[np.generic]:
+    try:
+        values: NDArray[np.generic] = _variable(path, file, name)[()]
+    except OSError as error:
+        raise _damaged(path, name, error) from None
+    return values
+
+
+def _read(path: Path, file: h5py.File, name: str, stride: int) -> NDArray[np.generic]:
+    # The whole plane, as it is compressed: HDF5 takes longer to pick rows and columns.
+    values = _values(path, file, name)
+    return values.reshape(values.shape[-2:])[::stride, ::stride]
+
+
+def _demand(
+    good: NDArray[np.bool_], values: NDArray[np.generic], path: Path, name: str, stride: int, expected: str
+) -> None:
+    if good.all():
+        return
+    row, column = np.argwhere(~good)[0].tolist()
+    raise InvalidInput(
+        f"{path}: {name} is {values[row, column]} in row {row * stride}, column {column * stride}",
+        PATH,
+        expected,
+        "repair or remove the file",
+    )
+
+
+def _damaged(path: Path, name: str, error: Exception) -> InvalidInput:
+    return InvalidInput(
+        f"{path} is damaged: {name} cannot be read ({_first_line(error)})",
+        PATH,
+        "an undamaged file",
+        "copy or make it again",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,391 @@
+"""ClimateNet's files: read right, refused in one clear line; and a generated world whose labels follow from its fields."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from atlas_worker.datasets.climatenet import NORMAL, ClimateNet, ClimateNetParams, time_of
+from atlas_worker.errors import InvalidInput, NotReady
+from atlas_worker.generators import climatenet
+
+CPU = torch.device("cpu")
+PATH = "dataset.source.params.path"
+H, W = 8, 12
+FIRST, SECOND = "data-2010-06-10-01-1_0.nc", "data-2010-06-10-01-1_5.nc"
+
+
+def planes(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    fields = {
+        name: (mean + std * rng.standard_normal((1, H, W))).astype(np.float32)
+        for name, (mean, std) in NORMAL.items()
+    }
+    labels = rng.integers(0, 3, (H, W))
+    return {**fields, "LABELS": labels, "lat": np.linspace(-90, 90, H), "lon": np.arange(W) * 30.0}
+
+
+def write(path: Path, seed: int = 0, **instead: np.ndarray | None) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, values in {**planes(seed), **instead}.items():
+            if values is not None:
+                packed = {"compression": "gzip"} if values.ndim > 1 else {}
+                file.create_dataset(name, data=values, **packed)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed, name in enumerate((FIRST, SECOND)):
+        write(tmp_path / "set" / name, seed)
+    (tmp_path / "set" / "readme.txt").touch()
+    return tmp_path / "set"
+
+
+def make(path: Path | str, **params: Any) -> ClimateNet:
+    return ClimateNet(ClimateNetParams(path=str(path), **params), seed=0, device=CPU, tensors={})
+
+
+def read(path: Path | str, **params: Any) -> ClimateNet:
+    dataset = make(path, **params)
+    dataset.run_epoch(lambda *_: None)
+    return dataset
+
+
+def refused(path: Path, file: Path | None = None, field: str = PATH, **params: Any) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        read(path, **params)
+    assert caught.value.field == field
+    assert "\n" not in str(caught.value)
+    assert str(file or "") in caught.value.message
+    return caught.value.message
+
+
+def test_fields_and_labels(folder: Path) -> None:
+    told: list[tuple[int, int]] = []
+    dataset = make(folder)
+    assert dataset.run_epoch(lambda i, n, _: told.append((i, n))) == {"samples": 2}
+    assert told == [(1, 2), (2, 2)]
+    assert (dataset.outputs, dataset.background) == (3, 0)
+    assert dataset.inputs.shape == dataset.shape == (2, 4, H, W)
+    assert (dataset.inputs.dtype, dataset.targets.dtype) == (torch.float32, torch.uint8)
+    assert dataset.targets.shape == (2, 1, H, W)
+    assert dataset.memory_bytes == 4 * dataset.inputs.numel() + dataset.targets.numel()
+    for i in range(2):
+        expected = planes(i)
+        assert np.array_equal(dataset.targets[i, 0].numpy(), expected["LABELS"])
+        for channel, name in enumerate(("TMQ", "U850", "V850", "PSL")):
+            mean, std = NORMAL[name]
+            own = dataset.inputs[i, channel].double().numpy() * std + mean
+            np.testing.assert_allclose(own, expected[name][0], rtol=0, atol=1e-6 * std)
+
+
+def test_other_variables_fewer_files_and_a_stride(folder: Path) -> None:
+    whole = read(folder, variables=",".join(NORMAL))
+    assert whole.inputs.shape == (2, 16, H, W)
+    assert float(whole.inputs.mean()) == pytest.approx(0, abs=0.1)
+    assert float(whole.inputs.std()) == pytest.approx(1, abs=0.1)
+    some = read(folder, variables="PSL, T500", files=1, stride=5)
+    names = list(NORMAL)
+    expected = whole.inputs[:1, [names.index("PSL"), names.index("T500")], ::5, ::5]
+    assert some.shape == (1, 2, 2, 3)
+    assert torch.equal(some.inputs, expected)
+    assert torch.equal(some.targets, whole.targets[:1, :, ::5, ::5])
+    assert some.memory_bytes == 4 * some.inputs.numel() + some.targets.numel()
+
+
+def test_variables_without_time_and_labels_with_it(folder: Path) -> None:
+    expected = read(folder).inputs
+    flat = {name: planes(0)[name][0] for name in NORMAL}
+    write(folder / FIRST, 0, **flat, LABELS=planes(0)["LABELS"][None].astype(np.float32))
+    assert torch.equal(read(folder).inputs, expected)
+
+
+def test_experts_share_a_time() -> None:
+    assert time_of(Path("a") / FIRST) == time_of(Path("b") / SECOND) == "data-2010-06-10-01-1"
+
+
+def test_where_there_are_no_files(tmp_path: Path) -> None:
+    assert "there is no folder" in refused(tmp_path / "none", tmp_path / "none")
+    assert "no files of ClimateNet" in refused(tmp_path, tmp_path)
+    (tmp_path / "other.nc").touch()
+    assert "no files of ClimateNet" in refused(tmp_path, tmp_path)
+    with pytest.raises(InvalidInput, match="no folder is given"):
+        make("")
+
+
+def test_a_file_that_is_not_whole(folder: Path) -> None:
+    whole = (folder / SECOND).read_bytes()
+    for text in (b"", b"CDF\x01" + bytes(5000)):
+        (folder / SECOND).write_bytes(text)
+        assert "not a NetCDF-4 file" in refused(folder, folder / SECOND)
+    (folder / SECOND).write_bytes(whole[: len(whole) // 2])
+    assert "truncated" in refused(folder, folder / SECOND)
+
+
+def test_a_file_damaged_within(folder: Path) -> None:
+    path = folder / SECOND
+    with h5py.File(path) as file:
+        chunk = file["V850"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+    assert "V850 cannot be read" in refused(folder, path)
+    assert len(read(folder, variables="TMQ").inputs) == 2
+
+
+def test_what_a_file_lacks(folder: Path) -> None:
+    path = write(folder / SECOND, 1, V850=None)
+    assert refused(folder, path).endswith("lacks the variable V850")
+    assert len(read(folder, variables="TMQ").inputs) == 2
+    assert refused(folder, write(path, 1, LABELS=None)).endswith("has no LABELS")
+    assert "does not hold numbers" in refused(folder, write(path, 1, TMQ=np.full((1, H, W), b"x")))
+    assert "has the shape (2, 8, 12)" in refused(folder, write(path, 1, TMQ=np.zeros((2, H, W))))
+
+
+def test_another_grid(folder: Path) -> None:
+    smaller = {name: values[..., :-1] for name, values in planes(1).items() if values.ndim > 1}
+    path = write(folder / SECOND, 1, **smaller)
+    assert f"a grid of 8 × 11, {folder / FIRST} one of 8 × 12" in refused(folder, path)
+    assert "PSL on a grid of 8 × 11" in refused(folder, write(path, 1, PSL=smaller["PSL"]))
+    assert "other values of lat" in refused(folder, write(path, 1, lat=planes(1)["lat"][::-1]))
+    write(path, 1, lat=None, lon=None)
+    assert len(read(folder).inputs) == 2
+
+
+def test_values_that_are_none(folder: Path) -> None:
+    for bad in (np.nan, np.inf):
+        values = planes(1)["PSL"]
+        values[0, 5, 2] = bad
+        path = write(folder / SECOND, 1, PSL=values)
+        assert f"PSL is {bad} in row 5, column 2" in refused(folder, path)
+        assert len(read(folder, variables="TMQ").inputs) == 2
+        assert len(read(folder, files=1).inputs) == 1
+
+
+def test_labels_that_are_no_class(folder: Path) -> None:
+    for bad in (3, -1, 0.5):
+        values = planes(1)["LABELS"].astype(np.float64)
+        values[2, 4] = bad
+        path = write(folder / SECOND, 1, LABELS=values)
+        assert "in row 2, column 4" in refused(folder, path, stride=2)
+
+
+def test_parameters_that_cannot_be(folder: Path) -> None:
+    where = "dataset.source.params."
+    assert "unknown variable 'X'" in refused(folder, field=where + "variables", variables="TMQ,X")
+    assert "named twice" in refused(folder, field=where + "variables", variables="TMQ,TMQ")
+    assert "has 2 files, 3 were asked for" in refused(folder, field=where + "files", files=3)
+    with pytest.raises(InvalidInput):
+        ClimateNet(ClimateNetParams(str(folder)), seed=0, device=CPU, tensors={"x": torch.ones(1)})
+
+
+def test_state_and_back(folder: Path) -> None:
+    whole, fresh = read(folder), make(folder)
+    with pytest.raises(NotReady):
+        _ = fresh.inputs
+    fresh.load_state(*whole.state())
+    assert torch.equal(fresh.inputs, whole.inputs)
+    assert fresh.state() == whole.state()
+    with pytest.raises(InvalidInput):
+        make(folder, files=1).load_state(*whole.state())
+
+
+# A generated world, on a grid of about a degree.
+
+COARSE = (192, 288)
+
+
+@pytest.fixture(scope="module")
+def worlds() -> list[climatenet.World]:
+    return [climatenet.make_world(3, number, COARSE) for number in range(8)]
+
+
+def test_statistics_are_near_those_of_climatenet(worlds: list[climatenet.World]) -> None:
+    for name, (mean, std) in NORMAL.items():
+        values = np.stack([world.fields[name] for world in worlds])
+        assert values.dtype == np.float32
+        assert np.isfinite(values).all()
+        values = values.astype(np.float64)
+        assert abs(values.mean() - mean) < std, name
+        assert std / 2 < values.std() < 2 * std, name
+
+
+def test_winds_follow_pressure(worlds: list[climatenet.World]) -> None:
+    """In the middle latitudes, geostrophically: high pressure to the right in the north, to the left in the south."""
+    for world in worlds[:3]:
+        sphere, fields = world.sphere, world.fields
+        for side in (-1, 1):
+            rows = (sphere.lat * side > 35) & (sphere.lat * side < 55)
+            for wind, force in (
+                ("V850", sphere.east(fields["PSL"])),
+                ("U850", -sphere.north(fields["PSL"])),
+            ):
+                pair = np.corrcoef(fields[wind][rows].ravel(), force[rows].ravel())
+                assert pair[0, 1] * side > 0.8
+
+
+def test_cyclones_turn_as_lows_do_and_have_warm_cores(worlds: list[climatenet.World]) -> None:
+    seen = {-1: 0, 1: 0}
+    for world in worlds:
+        sphere, fields = world.sphere, world.fields
+        spin = sphere.vorticity(fields["U850"], fields["V850"])
+        warmth = fields["T500"] - sphere.around(fields["T500"], 10)
+        depth = sphere.around(fields["PSL"], 10) - fields["PSL"]
+        for labels in world.labels:
+            for side in (-1, 1):
+                inside = (labels == 1) & (sphere.rows * side > 0)
+                if not inside.any():
+                    continue
+                seen[side] += 1
+                assert (spin[inside] * side).mean() > 2e-5
+                assert warmth[inside].mean() > 1
+                assert depth[inside].mean() > 300
+            where = np.abs(sphere.lat)[(labels == 1).any(1)]
+            assert where.size == 0 or (where.min() > 5 and where.max() < 40)
+    assert min(seen.values()) >= 4
+
+
+def test_rivers_are_moister_than_their_surroundings_and_flow_polewards(
+    worlds: list[climatenet.World],
+) -> None:
+    rows_seen = 0
+    for world in worlds:
+        sphere, fields = world.sphere, world.fields
+        for labels in world.labels:
+            river = labels == 2
+            for i in np.flatnonzero(river.any(1)):
+                row, moist = river[i], fields["TMQ"][i]
+                assert moist[row].mean() > moist[~river[i]].mean()
+                assert (fields["V850"][i, row] * sphere.lat[i] > 0).all()
+                rows_seen += 1
+    assert rows_seen > 100
+
+
+def test_both_classes_are_there_and_rare(worlds: list[climatenet.World]) -> None:
+    labels = np.stack([labels for world in worlds for labels in world.labels])
+    assert 5e-4 < (labels == 1).mean() < 0.02
+    assert 5e-3 < (labels == 2).mean() < 0.1
+    assert set(np.unique(labels)) == {0, 1, 2}
+
+
+def test_experts_differ_but_overlap(worlds: list[climatenet.World]) -> None:
+    assert len({len(world.labels) for world in worlds}) > 1
+    pairs = [(a, b) for world in worlds for a, b in itertools.combinations(world.labels, 2)]
+    assert len(pairs) > 3
+    for one, other in pairs:
+        assert not np.array_equal(one, other)
+    for kind in (1, 2):
+        both = sum(((a == kind) & (b == kind)).sum() for a, b in pairs)
+        either = sum(((a == kind) | (b == kind)).sum() for a, b in pairs)
+        assert 0.3 < both / either < 0.99
+
+
+def test_labels_follow_from_the_fields(worlds: list[climatenet.World]) -> None:
+    """Turned about the axis, and mirrored at the equator: the labels are, too."""
+    world, expert = worlds[0], climatenet.Expert()
+    before = climatenet.label(world.sphere, world.fields, [expert])[0]
+    turned = {name: np.roll(field, 48, 1) for name, field in world.fields.items()}
+    assert (climatenet.label(world.sphere, turned, [expert])[0] == np.roll(before, 48, 1)).mean() > 0.999
+    mirrored = {name: field[::-1] for name, field in world.fields.items()}
+    mirrored["V850"] = -mirrored["V850"]
+    assert (climatenet.label(world.sphere, mirrored, [expert])[0] == before[::-1]).mean() > 0.999
+
+
+def test_no_fields_no_labels(worlds: list[climatenet.World]) -> None:
+    still = {name: np.zeros_like(field) for name, field in worlds[0].fields.items()}
+    assert not climatenet.label(worlds[0].sphere, still, [climatenet.Expert()])[0].any()
+
+
+def test_a_world_follows_its_seed_and_number() -> None:
+    grid = (48, 72)
+    one, same, later, other = (climatenet.make_world(*at, grid) for at in ((0, 0), (0, 0), (0, 1), (1, 0)))
+    assert np.array_equal(one.fields["PSL"], same.fields["PSL"])
+    assert not np.array_equal(one.fields["PSL"], later.fields["PSL"])
+    assert not np.array_equal(one.fields["PSL"], other.fields["PSL"])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("climate") / "new"
+    return out, climatenet.generate(5, 3, out, 1, shape=(48, 72))
+
+
+def test_the_loader_reads_what_is_generated(made: tuple[Path, dict[str, Any]]) -> None:
+    out, told = made
+    assert sorted(path.name for path in out.iterdir()) == ["test", "train"]
+    assert {Path(file["path"]).name: file["rows"] for file in told["files"]} == {"train": 4, "test": 1}
+    for file in told["files"]:
+        paths = sorted(Path(file["path"]).iterdir())
+        assert len({time_of(path) for path in paths}) == file["rows"]
+        assert sum(path.stat().st_size for path in paths) == file["bytes"]
+        dataset = read(file["path"], variables=",".join(NORMAL))
+        assert dataset.shape == (len(paths), 16, 48, 72)
+    number = 4  # the test set's: as made here, rounded
+    world = climatenet.make_world(3, number, (48, 72))
+    assert len(paths) == len(world.labels)
+    for i, labels in enumerate(world.labels):
+        assert np.array_equal(dataset.targets[i, 0].numpy(), labels)
+    for channel, (name, (mean, std)) in enumerate(NORMAL.items()):
+        own = dataset.inputs[0, channel].double().numpy() * std + mean
+        np.testing.assert_allclose(own, world.fields[name], rtol=2**-12, atol=1e-6 * std)
+
+
+def test_files_are_netcdf(made: tuple[Path, dict[str, Any]]) -> None:
+    """Dimensions that are scales, with units: what NetCDF-4 is in HDF5."""
+    with h5py.File(next((made[0] / "train").iterdir())) as file:
+        assert sorted(file) == sorted([*NORMAL, "LABELS", "time", "lat", "lon"])
+        assert file["LABELS"].shape == (48, 72)
+        for name in NORMAL:
+            assert file[name].shape == (1, 48, 72)
+            assert [dim[0].name for dim in file[name].dims] == ["/time", "/lat", "/lon"]
+            assert file[name].attrs["units"].decode() == climatenet.UNITS[name][0]
+
+
+def test_existing_folders_are_kept(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(climatenet.Refusal, match="has train, test already"):
+        climatenet.generate(2, 0, made[0], 1)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "mine.txt").touch()
+    with pytest.raises(climatenet.Refusal, match=r"mine.txt is no file of ClimateNet"):
+        climatenet.generate(2, 0, tmp_path, 1, force=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["train", "mine.txt"]
+
+
+def test_what_the_generator_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for times in (1, 10_001):
+        with pytest.raises(climatenet.Refusal, match="cannot be made"):
+            climatenet.generate(times, 0, tmp_path, 1)
+    with pytest.raises(climatenet.Refusal, match="the seed is -1"):
+        climatenet.generate(2, -1, tmp_path, 1)
+    (tmp_path / "file").touch()
+    with pytest.raises(climatenet.Refusal, match="not a directory"):
+        climatenet.generate(2, 0, tmp_path / "file" / "x", 1)
+    monkeypatch.setattr(climatenet, "BYTES_A_TIME", 10**15)
+    with pytest.raises(climatenet.Refusal, match=r"2 times take some 2e\+06 GB, but only .* GB are free"):
+        climatenet.generate(2, 0, tmp_path, 1)
+
+
+def test_the_program_says_what_is_wrong(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "atlas_worker.generators.climatenet",
+        "--files",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert json.loads(ended.stdout)["error"] == "1 times cannot be made"
