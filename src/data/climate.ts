@@ -3,7 +3,7 @@ import type { DataSet } from "./dataset.js";
 
 export const climate: DataSet = {
   name: "climate",
-  summary: "Weather with tropical cyclones and atmospheric rivers, for atlas climate",
+  summary: "Weather with tropical cyclones and atmospheric rivers, like ClimateNet",
   rows: "times",
   generator: {
     module: "atlas_worker.generators.climatenet",
