@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { execa, execaSync } from "execa";
+import { Result } from "../../src/result.js";
 
 export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const TSX = import.meta.resolve("tsx");
@@ -52,6 +53,26 @@ export function start(args: readonly string[], { cwd = ROOT, env = {} }: Where =
 /** Run `atlas …` to its end. */
 export function atlas(args: readonly string[], where: Where = {}): Promise<Done> {
   return start(args, where).done;
+}
+
+/** A finished run. */
+export interface Finished {
+  result: Result;
+  /** Of its folder. */
+  path: string;
+}
+
+/** Run an experiment to its end, in a folder of runs that it has for itself. */
+export async function finish(args: readonly string[], runs: string, where: Where = {}): Promise<Finished> {
+  const result = Result.parse(await json<unknown>([...args, "--runs", runs], where));
+  return { result, path: only(runs) };
+}
+
+/** The path of the one run in a folder. */
+export function only(runs: string): string {
+  const names = readdirSync(runs);
+  expect(names).to.have.length(1);
+  return join(runs, names[0]!);
 }
 
 /** Run `atlas …`, which must succeed, and parse what it prints as JSON, which must be all that it prints. */

@@ -13,17 +13,15 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { expect } from "chai";
-import { Result } from "../../src/result.js";
 import { Tensor, writeNpy } from "../../src/tensor/index.js";
-import { atlas, complaint } from "./atlas.js";
+import { atlas, complaint, type Finished, finish } from "./atlas.js";
 
 const MNIST = ["mnist", "--device=cpu", "--threads=1", "--fixed_seed"];
 const SKLEARN = [...MNIST, "--digits=sklearn"];
-const NAMES = [
-  "train-images-idx3-ubyte.gz",
-  "train-labels-idx1-ubyte.gz",
-  "t10k-images-idx3-ubyte.gz",
-].concat("t10k-labels-idx1-ubyte.gz");
+const NAMES = ["train", "t10k"].flatMap((split) => [
+  `${split}-images-idx3-ubyte.gz`,
+  `${split}-labels-idx1-ubyte.gz`,
+]);
 
 /** An IDX file of unsigned bytes, gzipped. */
 function idx(dims: number[], bytes: Uint8Array): Buffer {
@@ -47,12 +45,6 @@ function writeDigits(dir: string, replaced: Partial<Record<string, Buffer>> = {}
   }
 }
 
-interface Done {
-  result: Result;
-  /** Of its run. */
-  path: string;
-}
-
 describe("atlas mnist", function () {
   this.timeout(180_000);
   let dir: string;
@@ -72,17 +64,8 @@ describe("atlas mnist", function () {
 
   let count = 0;
   const newRuns = () => join(dir, `runs-${++count}`);
-  const only = (runs: string) => {
-    const names = readdirSync(runs);
-    expect(names).to.have.length(1);
-    return join(runs, names[0]!);
-  };
-  async function run(args: string[], worker = here): Promise<Done> {
-    const runs = newRuns();
-    const { code, stdout, stderr } = await atlas([...args, ...worker, "--runs", runs, "--json"], where);
-    expect(code, stderr).to.equal(0);
-    return { result: Result.parse(JSON.parse(stdout)), path: only(runs) };
-  }
+  const run = (args: string[], worker = here) => finish([...args, ...worker], newRuns(), where);
+
   it("finds that digits may be turned, though they were turned by 60° at most, and builds networks from that", async () => {
     // So short a training leaves all errors larger than the experiment's own: rotations' 0.3, all others' above 0.5.
     const short = ["--N=800", "--epochs=4", "--batch-size=8", "--algebra-epochs=2", "--threshold=0.4"];
@@ -108,7 +91,7 @@ describe("atlas mnist", function () {
     const free = await run([...args, "--task=downstream_baseline"]);
     const turned = await run([...discovered, "--kernel=c4"]);
     const smooth = await run(discovered);
-    const of = ({ result }: Done) => {
+    const of = ({ result }: Finished) => {
       const { metrics, equivariance } = result.downstream!;
       expect(metrics).to.have.all.keys("accuracy", "accuracy_error", "accuracy_as_trained", "parameters");
       const at = (degrees: number) =>

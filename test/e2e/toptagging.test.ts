@@ -15,10 +15,10 @@ import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { execa } from "execa";
-import { type AlgebraResult, Result } from "../../src/result.js";
+import type { AlgebraResult, Result } from "../../src/result.js";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { Tensor, writeNpy } from "../../src/tensor/index.js";
-import { atlas, complaint, ends, start, workersOf } from "./atlas.js";
+import { atlas, complaint, ends, type Finished, finish, only, start, workersOf } from "./atlas.js";
 
 const SCRIPT = fileURLToPath(new URL("jets.py", import.meta.url));
 const TOY = ["toptagging", "--constituents=5", "--device=cpu", "--threads=1"];
@@ -34,19 +34,13 @@ const SHORT = [
   "--fixed_seed",
 ];
 
-interface Done {
-  result: Result;
-  /** Of its run. */
-  path: string;
-}
-
 describe("atlas toptagging", function () {
   this.timeout(120_000);
   let dir: string;
   let where: { cwd: string; env: NodeJS.ProcessEnv };
   let here: string[];
   /** A run of --task discover. */
-  let first: Done;
+  let first: Finished;
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-toptagging-"));
     where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
@@ -66,18 +60,7 @@ describe("atlas toptagging", function () {
   }
   let count = 0;
   const newRuns = () => join(dir, `runs-${++count}`);
-  /** Run to the end, in a folder of its own. */
-  async function run(args: string[], worker = here): Promise<Done> {
-    const runs = newRuns();
-    const { code, stdout, stderr } = await atlas([...args, ...worker, "--runs", runs, "--json"], where);
-    expect(code, stderr).to.equal(0);
-    return { result: Result.parse(JSON.parse(stdout)), path: only(runs) };
-  }
-  const only = (runs: string) => {
-    const names = readdirSync(runs);
-    expect(names).to.have.length(1);
-    return join(runs, names[0]!);
-  };
+  const run = (args: string[], worker = here) => finish([...args, ...worker], newRuns(), where);
   /** The bytes of a run's result without what differs from run to run. */
   const essence = (path: string) => {
     const text = readFileSync(join(path, "result.json"), "utf8");

@@ -18,6 +18,7 @@ from ..registry import param, register
 from ..solvers.state import check_kind
 from ..trainable import StepCallback
 from .base import MadeDataset, no_tensors
+from .hdf5 import FIELD, first_line, open_hdf5
 
 NORMAL = {
     "TMQ": (19.21859, 15.81723),
@@ -41,7 +42,7 @@ NORMAL = {
 CLASSES = ("background", "tropical cyclone", "atmospheric river")
 LABELS = "LABELS"
 NAME = re.compile(r"(data-\d{4}-\d{2}-\d{2}-\d+-\d+)_(\d+)\.nc")
-PATH = "dataset.source.params.path"
+KIND = "a NetCDF-4 file"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class ClimateNet(MadeDataset):
         if metadata.get("files") != str(len(self._files)):
             raise InvalidInput(
                 f"{self._p.path} has another number of files than before",
-                PATH,
+                FIELD,
                 f"{metadata.get('files')} files",
             )
         super().load_state(tensors, metadata)
@@ -172,16 +173,16 @@ def variables(given: str) -> list[str]:
 def files_in(folder: str) -> list[Path]:
     """ClimateNet's files in a folder, by name. Raises ``InvalidInput`` where there are none."""
     if not folder:
-        raise InvalidInput("no folder is given", PATH, "a folder with ClimateNet's files")
+        raise InvalidInput("no folder is given", FIELD, "a folder with ClimateNet's files")
     if not Path(folder).is_dir():
-        raise InvalidInput(f"there is no folder {folder}", PATH, "a folder", "check the path")
+        raise InvalidInput(f"there is no folder {folder}", FIELD, "a folder", "check the path")
     found = sorted(path for path in Path(folder).iterdir() if NAME.fullmatch(path.name))
     if not found:
         raise InvalidInput(
             f"{folder} has no files of ClimateNet",
-            PATH,
+            FIELD,
             "files named like data-2010-06-10-01-1_5.nc",
-            "give the folder train or test itself, or make some: atlas data climate --generate 24 --out DIR",
+            "give the folder train or test itself",
         )
     return found
 
@@ -200,13 +201,13 @@ def time_of(path: Path) -> str:
 
 def grid_of(path: Path) -> Grid:
     """The grid of a file's labels."""
-    with _open(path) as file:
+    with open_hdf5(path, KIND) as file:
         return _grid(path, file)
 
 
 def check_file(path: Path, names: Sequence[str], grid: Grid) -> None:
     """Raise ``InvalidInput`` for a file that lacks something or has another grid; no values are read but coordinates."""
-    with _open(path) as file:
+    with open_hdf5(path, KIND) as file:
         _check(path, file, names, grid)
 
 
@@ -217,7 +218,7 @@ def read_file(
 
     Raises ``InvalidInput`` that names the file.
     """
-    with _open(path) as file:
+    with open_hdf5(path, KIND) as file:
         _check(path, file, names, grid)
         height, width = (-(-n // stride) for n in grid.shape)
         fields = np.empty((len(names), height, width), np.float32)
@@ -233,19 +234,6 @@ def read_file(
         return fields, values.astype(np.uint8)
 
 
-def _open(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        truncated = "truncated" in str(error)
-        raise InvalidInput(
-            f"{path} is {'truncated' if truncated else 'not a NetCDF-4 file, or cannot be read'} ({_first_line(error)})",
-            PATH,
-            "a whole NetCDF-4 file",
-            "copy or make it again",
-        ) from None
-
-
 def _variable(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     try:
         found = file.get(name)
@@ -254,10 +242,10 @@ def _variable(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     if not isinstance(found, h5py.Dataset):
         what = "has no LABELS" if name == LABELS else f"lacks the variable {name}"
         raise InvalidInput(
-            f"{path} {what}", PATH, "a file of ClimateNet, with labels", "remove or replace it"
+            f"{path} {what}", FIELD, "a file of ClimateNet, with labels", "remove or replace it"
         )
     if found.dtype.kind not in "iuf":
-        raise InvalidInput(f"{path}: {name} does not hold numbers", PATH, "numbers")
+        raise InvalidInput(f"{path}: {name} does not hold numbers", FIELD, "numbers")
     return found
 
 
@@ -267,7 +255,7 @@ def _shape(path: Path, file: h5py.File, name: str) -> tuple[int, int]:
     plane = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
     if len(plane) != 2 or 0 in plane:
         raise InvalidInput(
-            f"{path}: {name} has the shape {shape}", PATH, "(1, lat, lon) or (lat, lon)", "one time a file"
+            f"{path}: {name} has the shape {shape}", FIELD, "(1, lat, lon) or (lat, lon)", "one time a file"
         )
     return plane
 
@@ -289,7 +277,7 @@ def _check(path: Path, file: h5py.File, names: Sequence[str], grid: Grid) -> Non
         if difference is None and shape != own.shape:
             difference = f"{name} on a grid of {shape[0]} × {shape[1]}, {LABELS} on one of {own.shape[0]} × {own.shape[1]}"
     if difference is not None:
-        raise InvalidInput(f"{path} has {difference}", PATH, "files of one grid", "remove or replace it")
+        raise InvalidInput(f"{path} has {difference}", FIELD, "files of one grid", "remove or replace it")
 
 
 def _values(path: Path, file: h5py.File, name: str) -> NDArray[np.generic]:
@@ -314,7 +302,7 @@ def _demand(
     row, column = np.argwhere(~good)[0].tolist()
     raise InvalidInput(
         f"{path}: {name} is {values[row, column]} in row {row * stride}, column {column * stride}",
-        PATH,
+        FIELD,
         expected,
         "repair or remove the file",
     )
@@ -322,12 +310,8 @@ def _demand(
 
 def _damaged(path: Path, name: str, error: Exception) -> InvalidInput:
     return InvalidInput(
-        f"{path} is damaged: {name} cannot be read ({_first_line(error)})",
-        PATH,
+        f"{path} is damaged: {name} cannot be read ({first_line(error)})",
+        FIELD,
         "an undamaged file",
         "copy or make it again",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

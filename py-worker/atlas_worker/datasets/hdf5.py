@@ -26,6 +26,8 @@ from .base import MadeDataset, no_tensors
 ROWS = 16_384
 """Rows read at a time, whole: all the memory beyond the result."""
 
+FIELD = "dataset.source.params.path"
+
 
 @dataclass(frozen=True)
 class TableParams:
@@ -63,7 +65,7 @@ class TableDataset(MadeDataset):
         no_tensors(self.kind, tensors)
         self._p, self._device = params, device
         self._components = [name.strip() for name in params.components.split(",")]
-        with _open(params.path) as file:
+        with open_hdf5(params.path) as file:
             table = _Table(file, params)
             rows = len(table)
             table.find(self._wanted())
@@ -75,7 +77,7 @@ class TableDataset(MadeDataset):
                 f"at most {rows}",
             )
         if rows == 0:
-            raise InvalidInput(f"{params.path} has no rows", "dataset.source.params.path", "at least one")
+            raise InvalidInput(f"{params.path} has no rows", FIELD, "at least one")
 
     def _wanted(self) -> list[str]:
         vectors = [f"{c}_{i}" for i in range(self._p.items) for c in self._components]
@@ -95,7 +97,7 @@ class TableDataset(MadeDataset):
         x = torch.empty(self._rows, p.items, len(self._components), device=self._device)
         y = torch.empty(self._rows, 1, device=self._device)
         chunks = math.ceil(self._rows / ROWS)
-        with _open(path) as file:
+        with open_hdf5(path) as file:
             table = _Table(file, p)
             columns = table.find(self._wanted())
             for i in range(chunks):
@@ -107,7 +109,7 @@ class TableDataset(MadeDataset):
                     row, column = (int(a[0]) for a in np.nonzero(~finite))
                     raise InvalidInput(
                         f"{path}: row {start + row} has {vectors[row, column]} in column {self._wanted()[column]}",
-                        "dataset.source.params.path",
+                        FIELD,
                         "finite numbers",
                         "repair or remove the row",
                     )
@@ -116,7 +118,7 @@ class TableDataset(MadeDataset):
                     row = int(np.flatnonzero(~known)[0])
                     raise InvalidInput(
                         f"{path}: row {start + row} has the label {labels[row]:g} in column {p.label}",
-                        "dataset.source.params.path",
+                        FIELD,
                         f"whole numbers from 0 to {p.classes - 1}",
                     )
                 x[start:stop] = torch.from_numpy(vectors).view(stop - start, *x.shape[1:])
@@ -134,7 +136,7 @@ class TableDataset(MadeDataset):
         if metadata.get("rows") != str(self._rows):
             raise InvalidInput(
                 f"{self._p.path} has another number of rows than before",
-                "dataset.source.params.path",
+                FIELD,
                 f"{metadata.get('rows')} rows",
             )
         super().load_state(tensors, metadata)
@@ -170,7 +172,7 @@ class _Table:
             some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
             raise InvalidInput(
                 f"{self._path} lacks the column{'s' if len(missing) > 1 else ''} {some}",
-                "dataset.source.params.path",
+                FIELD,
                 f"columns {wanted[0]} to {wanted[-2]} and {wanted[-1]}",
                 "ask for fewer items, or name the columns that there are",
             )
@@ -180,7 +182,7 @@ class _Table:
             if self._rows.dtype[block].base.kind not in "biuf":
                 raise InvalidInput(
                     f"{self._path}: the column {name} does not hold numbers",
-                    "dataset.source.params.path",
+                    FIELD,
                     "a column of numbers",
                 )
             of, to = blocks.setdefault(block, ([], []))
@@ -196,8 +198,8 @@ class _Table:
             rows = self._rows[start:stop]
         except OSError as error:
             raise InvalidInput(
-                f"{self._path} is damaged: rows {start} to {stop} cannot be read ({_first_line(error)})",
-                "dataset.source.params.path",
+                f"{self._path} is damaged: rows {start} to {stop} cannot be read ({first_line(error)})",
+                FIELD,
                 "an undamaged file",
                 "copy or make it again",
             ) from None
@@ -214,8 +216,8 @@ class _Table:
             names = _Plain(io.BytesIO(bytes(kind))).load()
         except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
             raise InvalidInput(
-                f"{self._path}: the names of the columns cannot be read ({_first_line(error)})",
-                "dataset.source.params.path",
+                f"{self._path}: the names of the columns cannot be read ({first_line(error)})",
+                FIELD,
                 "a table that pandas wrote",
             ) from None
         return [str(name) for name in names] if isinstance(names, list) else [block]
@@ -228,23 +230,20 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it wants to execute {module}.{name}")
 
 
-def _open(path: str) -> h5py.File:
-    field = "dataset.source.params.path"
-    if not path:
-        raise InvalidInput("no file is given", field, "an HDF5 file")
+def open_hdf5(path: str | Path, kind: str = "an HDF5 file") -> h5py.File:
+    """A file opened for reading. Raises ``InvalidInput`` where it is missing, damaged, or not what ``kind`` says."""
+    if not str(path):
+        raise InvalidInput("no file is given", FIELD, kind)
     if not Path(path).is_file():
-        raise InvalidInput(f"there is no file {path}", field, "an HDF5 file", "check the path")
+        raise InvalidInput(f"there is no file {path}", FIELD, kind, "check the path")
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        truncated = "truncated" in str(error)
+        what = "truncated" if "truncated" in str(error) else f"not {kind}, or cannot be read"
         raise InvalidInput(
-            f"{path} is {'truncated' if truncated else 'not an HDF5 file, or cannot be read'} ({_first_line(error)})",
-            field,
-            "a whole HDF5 file",
-            "copy or make it again",
+            f"{path} is {what} ({first_line(error)})", FIELD, f"{kind}, whole", "copy or make it again"
         ) from None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
