@@ -1,6 +1,6 @@
 /** A worker in the background, which outlives the command that started it: `atlas worker start`, `info`, `stop`. One for each user. */
 import { execFile, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { homedir } from "node:os";
@@ -14,6 +14,8 @@ import { killGroup, parseReady, refusal, serveArguments } from "./process.js";
 
 const START_TIMEOUT_MS = 120_000;
 const GRACE_MS = 10_000;
+/** How long the end of a killed process may take. */
+const KILLED_MS = 2_000;
 
 const Detached = z.object({
   /** As `--worker` takes it: grpc://127.0.0.1:port. */
@@ -137,8 +139,10 @@ export async function stopDetachedWorker(): Promise<boolean> {
   if (!worker) return false;
   killGroup(worker.pid, "SIGTERM");
   const until = Date.now() + GRACE_MS;
-  while ((await isWorker(worker.pid)) && Date.now() < until) await sleep(50);
+  while (lives(worker.pid) && Date.now() < until) await sleep(50);
   killGroup(worker.pid, "SIGKILL"); // its children too
+  // Until it is gone its port may be in use.
+  while (lives(worker.pid) && Date.now() < until + KILLED_MS) await sleep(50);
   await rm(stateFile(), { force: true });
   return true;
 }
@@ -174,15 +178,25 @@ async function checkPort(port: number): Promise<void> {
   }
 }
 
-/** Whether a process lives and is a worker: its id may have gone to another one since. */
-async function isWorker(pid: number): Promise<boolean> {
+/** Whether there is a process that has not ended; one whose parent has not asked for its end yet has. */
+function lives(pid: number): boolean {
   try {
     process.kill(pid, 0);
   } catch {
     return false;
   }
+  try {
+    return !/^State:\s*Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch {
+    return !existsSync("/proc/self/status"); // gone by now, unless this system tells of none
+  }
+}
+
+/** Whether a process lives and is a worker: its id may have gone to another one since. */
+async function isWorker(pid: number): Promise<boolean> {
+  if (!lives(pid)) return false;
   const command = existsSync("/proc/self/cmdline")
-    ? await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "") // empty for a zombie
+    ? await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "") // empty while it ends
     : await promisify(execFile)("ps", ["-o", "command=", "-p", String(pid)]).then(
         ({ stdout }) => stdout,
         () => "",

@@ -44,6 +44,7 @@ export class FakeWorker {
   readonly epochs: number[] = [];
   /** Buffers on the tensor plane. */
   readonly buffers = new Map<string, { header: Buffer; body: Buffer }>();
+  private tickets = 0;
   /** `after_sequence` of every watch. */
   readonly watches: number[] = [];
   readonly sessionsClosed: string[] = [];
@@ -102,7 +103,7 @@ export class FakeWorker {
   }
 
   private ticketFor(tensor: Tensor) {
-    const ticket = `session-1.${this.buffers.size}`;
+    const ticket = `session-1.${this.tickets++}`;
     const { dtype, shape } = tensor.toWire();
     const header = TensorHeader.encode({ dtype, shape, byteLength: tensor.bytes.length }).finish();
     this.buffers.set(ticket, { header: Buffer.from(header), body: tensor.bytes });
