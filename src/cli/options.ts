@@ -13,8 +13,11 @@ const Common = z.object({
   fixed_seed: z.boolean().default(false).describe("Use a fixed seed: that of --seed, or 0"),
   worker: z
     .string()
-    .default("local")
-    .meta({ description: "Where to compute: local, or grpc://HOST:PORT", placeholder: "where" }),
+    .default(process.env.ATLAS_WORKER || "local")
+    .meta({
+      description: "Where to compute: local, grpc://HOST:PORT, or, left out, what ATLAS_WORKER says",
+      placeholder: "where",
+    }),
   device: z
     .string()
     .default("auto")

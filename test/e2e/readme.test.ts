@@ -1,7 +1,7 @@
 /**
  * README is true: its commands and its library example run, and what it links to is there.
  *
- * Changed for speed only: experiments get {@link FAST}'s flags, and a free port stands in for the one that README names. `npm run demo` and the like are
+ * Changed for speed only: experiments get {@link FAST}'s flags and share a worker, and a free port stands in for the one that README names. `npm run demo` and the like are
  * not run from within the tests, which are one of them; that they exist, and that `atlas demo` does, is checked.
  */
 import { execFileSync } from "node:child_process";
@@ -31,7 +31,9 @@ describe("README", function () {
   this.timeout(300_000); // experiments run, and what makes jets is installed
   let dir: string;
   let port: number;
-  const env = () => ({ XDG_STATE_HOME: join(dir, "state") }); // a worker in the background that is ours alone
+  let shared: string;
+  const env = () => ({ XDG_STATE_HOME: join(dir, "state"), ATLAS_WORKER: shared }); // a worker in the background that is ours alone
+  const apart = () => ({ XDG_STATE_HOME: join(dir, "shared") });
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-readme-"));
     const waves = (phase: number) =>
@@ -46,9 +48,12 @@ describe("README", function () {
     writeFileSync(join(dir, "inputs.npy"), writeNpy(waves(0)));
     writeFileSync(join(dir, "targets.npy"), writeNpy(waves(0.1)));
     port = await freePort();
+    const { stdout, stderr } = await atlas(["worker", "start"], { cwd: dir, env: apart() });
+    shared = /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr);
   });
   after(async () => {
     await atlas(["worker", "stop"], { cwd: dir, env: env() }); // should a test before its own have failed
+    await atlas(["worker", "stop"], { cwd: dir, env: apart() });
     rmSync(dir, { recursive: true, force: true });
   });
 
