@@ -146,7 +146,7 @@ class GrassmannSolver(Descent):
 
     The frame is the Gram-Schmidt of free matrices, so scale and mutual angles need no regularisers. The logarithm makes it the
     maximum-likelihood fit when charts differ in how well they can be predicted: a chart that is not symmetric itself (one
-    near an obstacle) is not let drown those that are.
+    near an obstacle) is not let drown those that are. With k = n² there is nothing to search, and what is reported is measured.
     """
 
     kind = "grassmann"
@@ -166,7 +166,8 @@ class GrassmannSolver(Descent):
     def _draws(self, k: int) -> Tensor:
         """Random frames to start from: ``[starts, k, n, n]``."""
         n, seed = self._task.n, random_stream(self._seed, 0)
-        return lie.frame(torch.randn(self._p.starts, k, n, n, generator=seed))
+        starts = 1 if k == n * n else self._p.starts
+        return lie.frame(torch.randn(starts, k, n, n, generator=seed))
 
     def _linearised(self) -> Spectrum:
         """Of the predictor as it was first looked at; computed once, and again after a resume."""
@@ -204,13 +205,14 @@ class GrassmannSolver(Descent):
             on_step(1, 1, {})
             return {"generators": 0.0}
         generator = random_stream(self._seed, 1, self._epoch)
-        for i in range(p.steps):
-            self._anneal(i / p.steps)
+        steps = p.steps if self._k < task.n**2 else 0  # every frame spans all of gl(n)
+        for i in range(steps):
+            self._anneal(i / steps)
             batch = draw_batch(task, generator, p.batch_size, p.charts)
             eta = draw_coefficients(batch, generator, self._k, p.scale)
             per_chart = self._losses(batch, lie.frame(self._free), eta)
             self._step(per_chart.clamp(min=1e-12).log().mean(1))
-            on_step(i + 1, p.steps, {"loss": float(per_chart.detach().mean(1).min())} if i % 4 == 0 else {})
+            on_step(i + 1, steps, {"loss": float(per_chart.detach().mean(1).min())} if i % 4 == 0 else {})
         check_finite(self._free.detach(), "the generators")
         self._compare()
         self._epoch += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -206,6 +207,18 @@ def test_generators_are_orthonormal_so_none_is_a_duplicate(n: int, k: int) -> No
     gram = torch.einsum("aij,bij->ab", report.generators, report.generators)
     assert (gram - torch.eye(k)).abs().max() < 1e-5
     assert len(report.spectrum) == n * n
+
+
+def test_nothing_is_searched_for_in_all_of_gl() -> None:
+    """What is reported is measured, and tells the symmetry from the rest."""
+    solver = GrassmannSolver(GrassmannParams(), task=point_task(norm_in(EYE)), k=4, epochs=1, seed=0)
+    steps: list[int] = []
+    solver.run_epoch(lambda step, *_: steps.append(step))
+    assert steps == []
+    report = solver.report()
+    assert len(report.start_losses) == 1
+    assert report.relative_errors[0] < 0.5 < report.relative_errors[1]
+    assert degrees(replace(report, generators=report.generators[:1]), J[None]) < 25
 
 
 def test_the_report_is_sorted_and_its_spectrum_spans_everything() -> None:
