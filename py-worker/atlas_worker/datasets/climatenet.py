@@ -50,8 +50,8 @@ LABELS = "LABELS"
 NAME = re.compile(r"(data-\d{4}-\d{2}-\d{2}-\d+-\d+)_(\d+)\.nc")
 KIND = "a NetCDF-4 file"
 READERS = 2
-"""Threads: HDF5 reads one file at a time, and meanwhile another is normalised. Processes would read compressed files twice as fast on two
-cores, but take 2 s each to start; those of ClimateNet are not compressed, and wait for the disk."""
+"""Threads: HDF5 reads one file at a time, while another is normalised, and a third is written. Two processes read compressed files
+1.3 times as fast, but take 2 s each to start; others wait for the disk."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class ClimateNet(MadeDataset):
     the values that are used.
 
     The data are ``N H W (4 channels + 1)`` bytes with H and W over the stride: of all 461 files 7 GB with 4 channels, 26 GB with 16.
-    With ``keep`` "memory" they are on the device. With "disk" they are written into a cache as the files are read (see
-    ``cache.Cache``; its name is a hash of the files' folder, names, sizes and times of change, of variables and stride), and read by
-    memory mapping from then on, also by later runs: the system has in memory what is looked at, as far as there is room. Such tensors are on the CPU,
-    whatever the device; on CUDA they are copied to it where twice their size is free when the dataset is opened. Besides, reading takes
-    the fields of ``READERS + 1`` files.
+    With ``keep`` "memory" they are on the device. With "disk" they are written into a cache as the files are read, and mapped into
+    memory from it, then and by later runs (see ``cache.Cache``; its name is a hash of the files' folder, names, sizes and times of
+    change, of variables and stride): the system keeps what is looked at, as far as there is room. Such tensors are on the
+    CPU, whatever the device, but are copied to a CUDA device with twice their size free when the dataset is opened. Besides,
+    reading takes the memory of the fields of ``READERS + 1`` files.
 
     The cache is in ``$XDG_CACHE_HOME/atlas-symmetry/climatenet`` of the worker's user (``~/.cache`` by default), or in the folder
     ``cache``, which is a client's to choose only within the worker's data root, like any file that a client names. Nothing but files of the

@@ -204,12 +204,16 @@ def test_a_cache_of_ones_own_or_none(folder: Path, cached: Path, tmp_path: Path)
 
 
 def test_on_a_gpu_with_room_the_data_are_held_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    need = 2 * H * W * (4 * 4 + 1)
-    for free, expected in ((2 * need, need), (2 * need - 1, 0)):
+    whole, need = read(folder, keep="memory"), 2 * H * W * (4 * 4 + 1)
+    for free, expected in ((2 * need, need), (2 * need, need), (2 * need - 1, 0)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10 * need))
         params = ClimateNetParams(str(folder))
         dataset = ClimateNet(params, seed=0, device=torch.device("cuda"), tensors={})
         assert dataset.memory_bytes == expected
+        monkeypatch.setattr(dataset, "_device", CPU)
+        dataset.run_epoch(lambda *_: None)  # reads the files first, then the cache
+        assert torch.equal(dataset.inputs, whole.inputs)
+        assert torch.equal(dataset.targets, whole.targets)
 
 
 @pytest.mark.parametrize("keep", ["disk", "memory"])
