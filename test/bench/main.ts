@@ -110,6 +110,13 @@ const PARTS: Record<string, Part> = {
       ],
     ),
   ]),
+  climate: numerics("climate", (d: Numbers): Row[] =>
+    ["plain", "compressed"].map((kind) => [
+      `reading ClimateNet's files, ${kind}, into the cache`,
+      `${n(d[`${kind}_first`]!)} files/s`,
+      `${n(d.files!)} of 16 variables; out of the cache: ${n(d[`${kind}_second`]!)} files/s, ${n(d[`${kind}_second`]! * d.gigabytes_a_file!)} GB/s`,
+    ]),
+  ),
   transport: part(
     () => measureTransport(),
     (found: Transport[]): Row[] =>

@@ -5,25 +5,31 @@ What is compared is timed in turns within one run, so that a machine shared with
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, before PyTorch loads OpenMP
 
+import h5py
 import torch
 from torch import Tensor, nn
 
 from atlas_worker import blocks as blocks
 from atlas_worker import lie
+from atlas_worker.datasets.climatenet import NORMAL
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.fields.sphere import SphereAtlas, SphereChart
+from atlas_worker.generators import climatenet
 from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
 from atlas_worker.predictors.chartwise import PublishedParams
 from atlas_worker.registry import find, parse_params, register
@@ -381,7 +387,32 @@ def _published_residual(basis: Tensor, matrix: Tensor) -> float:
     return float(loss.detach())
 
 
-PARTS = {f.__name__: f for f in (data, predictors, schedule, solvers, components, spheres)}
+def climate() -> dict[str, Any]:
+    """Reading ClimateNet's files, 16 variables of 768 × 1152: into the cache, and out of it; compressed as the generator's are, and as plain as ClimateNet's."""
+    passes: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with contextlib.redirect_stdout(sys.stderr):  # its lines of progress
+            climatenet.generate(5, 0, folder / "compressed", 1)
+        packed = folder / "compressed" / "train"
+        plain = folder / "plain"
+        plain.mkdir()
+        for path in packed.iterdir():
+            with h5py.File(path) as source, h5py.File(plain / path.name, "w") as target:
+                for variable in source:
+                    target[variable] = source[variable][()]
+        for kind, path in (("compressed", packed), ("plain", plain)):
+            params = {"path": str(path), "variables": ",".join(NORMAL), "cache": str(folder / "cache")}
+            for turn in ("first", "second"):
+                dataset = cast(Dataset, make("dataset", "climatenet", params, seed=0, device=CPU, tensors={}))
+                # The second is short until the samples are looked at.
+                seconds = timed(lambda d=dataset: (d.run_epoch(silent), [float(x.amax()) for x in d.inputs]))
+                files = len(dataset.inputs)
+                passes[f"{kind}_{turn}"] = files / seconds
+    return {"files": files, "gigabytes_a_file": dataset.inputs[0].nbytes / 1e9, **passes}
+
+
+PARTS = {f.__name__: f for f in (data, predictors, schedule, solvers, components, spheres, climate)}
 
 if __name__ == "__main__":
     machine.make_reproducible(machine.available_cores())
