@@ -70,7 +70,17 @@ export interface VectorSpaceOptions {
   vectorOutput?: boolean;
 }
 
-export type AtlasOptions = PlanarAtlasOptions | SphereAtlasOptions | VectorSpaceOptions;
+/** The whole sphere as one chart: fields on an equirectangular lattice, sampled at the pixels of an icosahedral grid. */
+export interface IcosahedralGridOptions {
+  /** How often the icosahedron's edges are halved: 10 · 4^resolution + 2 pixels. */
+  resolution: number;
+}
+
+export type AtlasOptions =
+  | PlanarAtlasOptions
+  | SphereAtlasOptions
+  | VectorSpaceOptions
+  | IcosahedralGridOptions;
 
 export interface PredictorOptions {
   architecture: Component;
@@ -236,6 +246,10 @@ export class Session {
         $case: "atlas",
         atlas: { manifold: { $case: "vectors", vectors: { n, vectorOutput } } },
       });
+    }
+    if ("resolution" in options) {
+      const icosahedron = { resolution: options.resolution };
+      return this.create({ $case: "atlas", atlas: { manifold: { $case: "icosahedron", icosahedron } } });
     }
     const { rIn, rOut, margin } = options;
     if (isSpherical(options)) {
@@ -434,9 +448,11 @@ export class Session {
   }
 
   /**
-   * How well a classifier of sets of vectors does on a dataset, its own or another.
+   * How well a classifier does on a dataset, its own or another.
    *
-   * @returns "accuracy", and for two classes "auc", "rejection_30", "rejection_50" (1/ε_B at ε_S 0.3 and 0.5); "<name>_error": standard uncertainties
+   * @returns "accuracy", and for two classes "auc", "rejection_30", "rejection_50" (1/ε_B at ε_S 0.3 and 0.5); "<name>_error": standard
+   * uncertainties. Of fields whose classes have names: "iou_<class>", "precision_<class>", "recall_<class>", "mean_iou", those of the experts
+   * among themselves ("experts_…"), and "trivial_mean_iou" of the best constant
    */
   async scorePredictor(predictor: RemoteObject, dataset: RemoteObject): Promise<Record<string, number>> {
     const request = { sessionId: this.id, handle: predictor.handle, dataset: dataset.handle };

@@ -22,6 +22,8 @@ interface State {
 
 export class FakeSession {
   readonly states = new Map<string, State>();
+  /** What is known of datasets that are made. */
+  datasetFacts: Record<string, unknown> = {};
   /** Every epoch done, in order: "predictor 1". */
   readonly log: string[] = [];
   /** Die (or be interrupted) when this many epochs have been done. */
@@ -43,6 +45,13 @@ export class FakeSession {
     this.create("predictor", o, Number(o.epochs));
   readonly createAlgebra = async (o: Record<string, unknown>) => this.create("algebra", o, Number(o.epochs));
   readonly createCosets = async (o: Record<string, unknown>) => this.create("cosets", o, Number(o.epochs));
+
+  readonly list = async (): Promise<FakeObject[]> =>
+    [...this.states].map(([handle, { epoch }]) => {
+      const role = handle.split("-")[0]!;
+      const facts = role === "dataset" ? this.datasetFacts : {};
+      return { handle, role, kind: "fake", epoch, totalEpochs: epoch, facts };
+    });
 
   state(object: FakeObject): State {
     return this.states.get(object.handle)!;
