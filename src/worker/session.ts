@@ -52,6 +52,8 @@ export interface PlanarAtlasOptions {
   rOut: number;
   /** True field beyond `rIn` that the resampler may read. */
   margin: number;
+  /** How outputs are resampled when a matrix moves them (default "bilinear"); inputs always are bilinearly. */
+  outputInterpolation?: "bilinear" | "nearest";
 }
 
 /** Square charts of one size on a sphere whose fields are on an equirectangular lattice; radii in pixels, of which the equator is one row. */
@@ -61,6 +63,7 @@ export interface SphereAtlasOptions {
   rIn: number;
   rOut: number;
   margin: number;
+  outputInterpolation?: PlanarAtlasOptions["outputInterpolation"];
 }
 
 /** All of R^n as one chart, for a global symmetry: a sample is a set of vectors, and a matrix acts on each. */
@@ -251,12 +254,12 @@ export class Session {
       const icosahedron = { resolution: options.resolution };
       return this.create({ $case: "atlas", atlas: { manifold: { $case: "icosahedron", icosahedron } } });
     }
-    const { rIn, rOut, margin } = options;
+    const { rIn, rOut, margin, outputInterpolation = "" } = options;
     if (isSpherical(options)) {
-      const sphere = { charts: [...options.charts], rIn, rOut, margin };
+      const sphere = { charts: [...options.charts], rIn, rOut, margin, outputInterpolation };
       return this.create({ $case: "atlas", atlas: { manifold: { $case: "sphere", sphere } } });
     }
-    const planar = { charts: [...options.charts], rIn, rOut, margin };
+    const planar = { charts: [...options.charts], rIn, rOut, margin, outputInterpolation };
     return this.create({ $case: "atlas", atlas: { manifold: { $case: "planar", planar } } });
   }
 
