@@ -1,4 +1,4 @@
-/** Storms on weather maps: which local maps of the plane keep what is a cyclone or a river of vapour, and networks on the sphere built from them. */
+/** Storms on weather maps: which linear maps leave them what they are, and segmentation networks on the sphere that are built from that. */
 import { join } from "node:path";
 import { z } from "zod";
 import {

@@ -33,7 +33,7 @@ type Outline = readonly [radius: number, kind: string];
 
 /** Two large maps or three small fields fit beside each other. */
 const FIELD_WIDTH = 320;
-const LARGE_WIDTH = 450;
+const LARGE_WIDTH = 432;
 /** A lattice of more columns is a large one. */
 const LARGE = 400;
 /** Pixels of an image's longer side: with many images, a page is to stay small. */
@@ -97,7 +97,7 @@ function predictionSection(predictions: readonly PredictionPicture[]): Html {
   const kinds = [...new Set(predictions.map((p) => p.classes))];
   const background = kinds.some((c) => c.background !== undefined);
   const words = [
-    `Each pixel's most probable class beside its label, and where it is right${background ? "; shares are of the pixels whose label is not background, and false alarms are where it is" : ""}.`,
+    `Each pixel's most probable class beside its label, and where it is right${background ? ". Shares are of the pixels whose label is not background; what is predicted where it is background is a false alarm" : ""}.`,
     predictions.some((p) => p.missing) && "Nothing is predicted where there is no chart.",
   ];
   const outcomes = legend([
