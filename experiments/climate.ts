@@ -60,9 +60,9 @@ const config = z.object({
     .min(0)
     .default(48)
     .describe("discover: true field beyond a chart, for what is moved into it, in rows of the files"),
-  m: whole(2, "discover: blocks of CGNet's second stage"),
-  n: whole(3, "discover: blocks of its third stage"),
-  width: whole(16, "discover: channels of its first stage"),
+  cgnet_m: whole(2, "discover: blocks of CGNet's second stage"),
+  cgnet_n: whole(3, "discover: blocks of its third stage"),
+  cgnet_width: whole(16, "discover: channels of its first stage"),
   resolution: whole(5, "Downstream: how often the icosahedron's edges are halved"),
   levels: whole(5, "Downstream: how often the network halves its resolution"),
   epochs: whole(10, "Passes over the files (paper solver: of predictor and basis in turn)"),
@@ -84,6 +84,7 @@ const config = z.object({
     .default(0.28)
     .describe("Relative error up to which a generator counts as a symmetry"),
   k: z.int().min(1).max(4).default(4).describe("Number of generators to look for in gl(2)"),
+  scale: z.number().min(1e-3).max(10).default(0.3).describe("Size of the transformations that are tried"),
   standard_basis: z.boolean().default(false).describe("Generators of disjoint supports"),
   ...paperFields({ r1: 0.05, r3: 5 }),
   identity: z.union([z.string(), Identity]).optional().meta({
@@ -104,8 +105,8 @@ export default defineExperiment({
     const published = { stride: 1, batch_size: 4, predictor_lr: 1e-3, schedule: "constant" } as const;
     if (isDownstream(task))
       return { fast: { stride: 4 }, published: { ...published, resolution: 6, epochs: 20 } };
-    const cgnet = { m: 3, n: 21, width: 32 };
-    return { fast: {}, published: { ...published, ...cgnet, solver: "paper", epochs: 30 } as const };
+    const cgnet = { cgnet_m: 3, cgnet_n: 21, cgnet_width: 32 };
+    return { fast: {}, published: { ...published, ...cgnet, solver: "paper", epochs: 30, scale: 1 } as const };
   },
   defaultPreset: ({ solver, task = "discover" }) =>
     solver === "paper" && task === "discover" ? "published" : "fast",
@@ -126,7 +127,7 @@ export default defineExperiment({
     if (isDownstream(c.task)) demandGenerators(identity);
     const decisive = isDownstream(c.task)
       ? (["task", "resolution", "levels"] as const)
-      : (["task", "stride", "r_in", "m", "n", "width"] as const);
+      : (["task", "stride", "r_in", "cgnet_m", "cgnet_n", "cgnet_width"] as const);
     const sameKind = (other: Record<string, unknown>) =>
       decisive.every((field) => other[field] === c[field]) && sameBasis(other.identity, identity);
     return {
@@ -201,15 +202,15 @@ async function discover(
   const paper = c.solver === "paper";
   const source = c.reuse_predictor;
   const options = {
-    architecture: { kind: "cgnet", params: { m: c.m, n: c.n, width: c.width } },
+    architecture: { kind: "cgnet", params: { m: c.cgnet_m, n: c.cgnet_n, width: c.cgnet_width } },
     training: fit(c, "cross_entropy"),
     dataset,
     atlas,
     epochs: c.epochs,
   };
   const { predictor, about } = await makePredictor(ctx, options, { source, later: paper });
-  const { batch_size, standard_basis, threshold, r1, r2, r3 } = c;
-  const report = { threshold, standard_basis };
+  const { batch_size, scale, standard_basis, threshold, r1, r2, r3 } = c;
+  const report = { scale, threshold, standard_basis };
   const algebra = await discoverAlgebra(
     ctx,
     { predictor, dataset, atlas },
