@@ -55,7 +55,7 @@ describe("the climate experiment", () => {
   }
   const made = (role: string) => fake.made.filter((m) => m.role === role).map(({ options }) => options);
 
-  it("places its charts on the lattice that the files have, whatever the stride", async () => {
+  it("places its charts on the lattice that the files have at its stride", async () => {
     const { algebra, predictor } = await live({ stride: 8 });
     expect(algebra!.identified.name).to.equal("gl(2)");
     expect(predictor.scores).to.deep.equal(SCORES);
