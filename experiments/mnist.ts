@@ -5,6 +5,7 @@ import {
   axisSpread,
   type Context,
   defineExperiment,
+  demandGenerators,
   discoverAlgebra,
   type Equivariance,
   type Findings,
@@ -19,10 +20,10 @@ import {
   type RemoteObject,
   type Runs,
   reuseField,
+  sameBasis,
   score,
   Tensor,
   turnOf,
-  UsageError,
   whole,
 } from "../src/index.js";
 
@@ -148,17 +149,12 @@ export default defineExperiment({
       2,
       c.task === "downstream_discovered" ? `--task ${c.task}` : undefined,
     );
-    if (c.task === "downstream_discovered" && givenBasis(identity).length === 0)
-      throw new UsageError(
-        `the algebra ${typeof identity === "object" ? identity.source : ""} has no generators to build a network from`,
-        "give one that has, say so(2) or a run that found it",
-      );
-    const builtFrom = (given: unknown) => JSON.stringify(Identity.safeParse(given).data?.basis);
+    if (c.task === "downstream_discovered") demandGenerators(identity);
     const sameKind = (other: Record<string, unknown>) =>
       other.task === c.task &&
       other.digits === c.digits &&
       (c.task !== "downstream_discovered" ||
-        (other.kernel === c.kernel && builtFrom(other.identity) === builtFrom(identity)));
+        (other.kernel === c.kernel && sameBasis(other.identity, identity)));
     const reuse_predictor = c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind));
     if (c.digits === "mnist") await fetchDigits(runs, c.data);
     return {

@@ -2,7 +2,6 @@
 import { join } from "node:path";
 import { z } from "zod";
 import {
-  AtlasError,
   amount,
   type Context,
   defineExperiment,
@@ -16,6 +15,7 @@ import {
   makePredictor,
   paperFields,
   type RemoteObject,
+  readFiles,
   reuseField,
   score,
   symmetries,
@@ -133,20 +133,15 @@ export default defineExperiment({
 });
 
 /** The jets of one file; the reference data set's layout. */
-async function readJets(
+function readJets(
   ctx: Context,
   c: Config,
   file: "train" | "val" | "test",
   samples = 0,
 ): Promise<RemoteObject> {
   const params = { path: join(c.data, `${file}.h5`), items: c.constituents, samples };
-  try {
-    return await ctx.dataset({ kind: "hdf5_table", params });
-  } catch (error) {
-    if (error instanceof AtlasError && error.message.includes("there is no file"))
-      error.remedy = `make it with: atlas data toptagging --generate 100000 --out ${c.data}; or give --data`;
-    throw error;
-  }
+  const remedy = `make it with: atlas data toptagging --generate 100000 --out ${c.data}; or give --data`;
+  return readFiles(ctx, { kind: "hdf5_table", params }, remedy);
 }
 
 async function discover(

@@ -151,7 +151,12 @@ export const Result = z.object({
   cosetSearch: CosetSearch.optional(),
   globalRotations: GlobalRotations.optional(),
   downstream: z
-    .object({ metrics: z.record(z.string(), Measured), equivariance: Equivariance.optional() })
+    .object({
+      metrics: z.record(z.string(), Measured),
+      /** The group of frames that the network's kernels respect, "SO(2)" say. */
+      gauge: z.string().optional(),
+      equivariance: Equivariance.optional(),
+    })
     .optional(),
   predictor: z.object({
     /** Of the last epoch; null for one that was not trained in this run. */

@@ -37,6 +37,7 @@ export function describeResult(result: Result): string[] {
         `${name} ${value === null ? "–" : Number.isInteger(value) ? value : Number(value.toPrecision(4))}`,
     );
     lines.push(label("metrics", metrics.join(", ")));
+    if (downstream.gauge !== undefined) lines.push(label("gauge", downstream.gauge));
     const errors = downstream.equivariance?.map(
       (e) => `${e.name} ${e.relativeError.toPrecision(2)} (${e.interpolation.toPrecision(2)})`,
     );

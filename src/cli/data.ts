@@ -1,8 +1,8 @@
 /** `atlas data NAME --generate N|--fetch --out DIR`: make or fetch the data of an experiment. */
-import { basename } from "node:path";
+import { basename, dirname } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
-import { type DataSet, formatBytes } from "../data/dataset.js";
+import { type DataSet, formatBytes, type PublishedListing, type PublishedRecord } from "../data/dataset.js";
 import { addressesOf, fetchRecord } from "../data/fetch.js";
 import { generate } from "../data/generate.js";
 import { DATA_SETS } from "../data/index.js";
@@ -22,7 +22,10 @@ function addDataSet(data: Command, set: DataSet): void {
   const command = data.command(set.name).summary(set.summary).description(set.summary);
   const schema = optionsOf(set);
   const flags = flagsOf(schema);
-  const modes = [...(set.generator ? ["--generate N"] : []), ...(set.record ? ["--fetch"] : [])];
+  const modes = [
+    ...(set.generator ? ["--generate N"] : []),
+    ...((set.record ?? set.listing) ? ["--fetch"] : []),
+  ];
   for (const flag of flags) command.addOption(flag.option);
   addCommonOptions(command, ["quiet", "debug"]);
   command
@@ -32,7 +35,7 @@ function addDataSet(data: Command, set: DataSet): void {
         ...(set.generator
           ? [`  atlas data ${set.name} --generate ${set.generator.example} --out data/${set.name}`]
           : []),
-        ...(set.record
+        ...((set.record ?? set.listing)
           ? [`  atlas data ${set.name} --fetch`, `  atlas data ${set.name} --fetch --out data/${set.name}`]
           : []),
       ].join("\n")}`,
@@ -66,7 +69,7 @@ type Schema = z.ZodObject<{
 type Options = z.infer<Schema>;
 type Common = ReturnType<typeof commonOptions>;
 
-function optionsOf({ generator, record, rows }: DataSet): z.ZodObject {
+function optionsOf({ generator, record, listing, rows }: DataSet): z.ZodObject {
   return z.object({
     ...(generator && {
       generate: z
@@ -88,7 +91,7 @@ function optionsOf({ generator, record, rows }: DataSet): z.ZodObject {
         .optional()
         .describe("Processes to make them in; as many as there are cores when left out"),
     }),
-    ...(record && {
+    ...((record ?? listing) && {
       fetch: z
         .boolean()
         .default(false)
@@ -132,40 +135,23 @@ async function make(set: DataSet, options: Options, { quiet, debug }: Common, pr
 }
 
 async function get(
-  { record }: DataSet,
+  { record, listing }: DataSet,
   { out, force, json }: Options,
   { quiet }: Common,
   progress: Progress,
 ) {
-  const { title, doi, licence, page, files } = record!;
-  const addresses = addressesOf(record!);
+  const published = record ?? listing!;
+  const { title, licence, citation } = published;
   if (out === undefined) {
-    const described = files.map(({ name, bytes, md5 }, i) => {
-      const [url, ...mirrors] = addresses[i]!;
-      return { name, bytes, md5, url: url!, mirrors };
-    });
-    if (json) {
-      const document = { title, doi, licence, url: page, files: described };
-      return void process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
-    }
-    const sum = files.reduce((total, { bytes }) => total + bytes, 0);
-    const width = Math.max(...files.map(({ name }) => name.length));
-    const lines = [
-      title,
-      [page, doi && `DOI ${doi}`, licence, formatBytes(sum)].filter(Boolean).join("  "),
-      ...described.map(
-        (f) => `${f.name.padEnd(width)}  ${String(f.bytes).padStart(10)} bytes  md5 ${f.md5}  ${f.url}`,
-      ),
-      ...described[0]!.mirrors.map((url) => `or from ${new URL(".", url)}`),
-      "to download them: --out DIR",
-    ];
-    return void process.stdout.write(`${lines.join("\n")}\n`);
+    const described = describe(published, json);
+    return void process.stdout.write(`${described}\n`);
   }
   const meter = new Meter(formatBytes, { quiet });
   const interrupt = onInterrupt(progress, "stopping; what has come is kept");
   const begun = performance.now();
   try {
-    const fetched = await fetchRecord(record!, out, {
+    if (citation) progress.info(`${title}, ${licence}; to be cited: ${citation}`);
+    const fetched = await fetchRecord(published, out, {
       force,
       signal: interrupt.signal,
       onProgress: (line) => {
@@ -177,10 +163,54 @@ async function get(
     meter.erase();
     const seconds = Math.round(performance.now() - begun) / 1000;
     if (json) return void process.stdout.write(`${JSON.stringify({ files: fetched, seconds }, null, 2)}\n`);
-    for (const { path, bytes } of fetched)
-      process.stdout.write(`${path}  ${formatBytes(bytes)}  ${basename(path)} is the published one\n`);
+    if (record)
+      for (const { path, bytes } of fetched)
+        process.stdout.write(`${path}  ${formatBytes(bytes)}  ${basename(path)} is the published one\n`);
+    else
+      for (const folder of new Set(fetched.map(({ path }) => dirname(path)))) {
+        const files = fetched.filter(({ path }) => dirname(path) === folder);
+        process.stdout.write(`${folder}  ${files.length} files  ${formatBytes(sum(files))}\n`);
+      }
   } finally {
     meter.erase();
     interrupt.dispose();
   }
+}
+
+/** What is to be had, without asking for it. */
+function describe(published: PublishedRecord | PublishedListing, json: boolean): string {
+  const { title, doi, licence, citation, page } = published;
+  const addresses = addressesOf(published);
+  const about = { title, doi, licence, citation, url: page };
+  const parts =
+    "files" in published
+      ? published.files.map(({ name, bytes, md5 }) => ({ name, bytes, md5 }))
+      : published.folders.map(({ name, count }) => ({ name, count }));
+  const described = parts.map((part, i) => {
+    const [url, ...mirrors] = addresses[i]!;
+    return { ...part, url: url!, mirrors };
+  });
+  if (json)
+    return JSON.stringify({ ...about, ["files" in published ? "files" : "folders"]: described }, null, 2);
+  const bytes =
+    "files" in published ? formatBytes(sum(published.files)) : `about ${formatBytes(published.bytes)}`;
+  const width = Math.max(...described.map(({ name }) => name.length));
+  return [
+    title,
+    [page, doi && `DOI ${doi}`, licence, bytes].filter(Boolean).join("  "),
+    ...(citation ? [`to be cited: ${citation}`] : []),
+    ...described.map((part) => {
+      const what =
+        "count" in part
+          ? `${String(part.count).padStart(5)} files`
+          : `${String(part.bytes).padStart(10)} bytes  md5 ${part.md5}`;
+      return `${part.name.padEnd(width)}  ${what}  ${part.url}`;
+    }),
+    ...described[0]!.mirrors.map((url) => `or from ${new URL(".", url)}`),
+    "to download them: --out DIR",
+  ].join("\n");
+}
+
+function sum(files: readonly { bytes: number }[]): number {
+  return files.reduce((total, { bytes }) => total + bytes, 0);
 }

@@ -2,12 +2,12 @@
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, open, rename, rm, stat, statfs } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { FileError, Interrupted, NetworkError, NoSpaceError, UsageError } from "../errors.js";
 import { errorCode, explainFileSystem, syncFolder, TEMPORARY_SUFFIX } from "../run/atomic.js";
 import { acquireLock } from "../run/lock.js";
-import { formatBytes, type PublishedFile, type PublishedRecord } from "./dataset.js";
+import { formatBytes, type PublishedFile, type PublishedListing, type PublishedRecord } from "./dataset.js";
 
 export interface FetchOptions {
   /** Overwrite files of these names that are others. */
@@ -28,38 +28,56 @@ export interface FetchOptions {
 export interface Fetched {
   path: string;
   bytes: number;
-  md5: string;
+  md5?: string;
 }
 
-/** Each file's addresses, in the order in which to try; only the one that ATLAS_DATA_HOST names, if it does. @throws UsageError */
-export function addressesOf({ mirrors, files }: PublishedRecord): string[][] {
+/** Questions that are asked at once of a server that lists its files. */
+const ASKED_AT_ONCE = 8;
+/** Bytes of the longest index page that is read. */
+const LONGEST_PAGE = 20e6;
+
+/**
+ * The addresses of each file or folder, in the order in which to try; only the one that ATLAS_DATA_HOST names, if it does.
+ *
+ * @throws UsageError
+ */
+export function addressesOf(published: PublishedRecord | PublishedListing): string[][] {
+  const bases = basesOf(published);
+  const parts = "files" in published ? published.files : published.folders;
+  return parts.map(({ path }) => bases.map((base) => base + path));
+}
+
+function basesOf({ mirrors }: Pick<PublishedRecord, "mirrors">): readonly string[] {
   const own = process.env.ATLAS_DATA_HOST;
   if (own && !(/^https?:\/\//.test(own) && URL.canParse(own)))
     throw new UsageError(
       `ATLAS_DATA_HOST is ${JSON.stringify(own)}`,
       'write it as a URL: "https://mirror.example"',
     );
-  const bases = own ? [own.replace(/\/+$/, "")] : mirrors;
-  return files.map(({ path }) => bases.map((base) => base + path));
+  return own ? [own.replace(/\/+$/, "")] : mirrors;
 }
 
 /**
- * Download all files of a record into a folder. Files that are there already and right are left alone.
+ * Download all files of a record into a folder. Files that are there already and right are left alone; right is what has the published length,
+ * and checksum or beginning.
  *
  * @throws NetworkError when none of its mirrors can be reached and sends the right file; what has come is kept
  * @throws FileError, NoSpaceError when the folder cannot be written to, is full, or has other files of these names
  * @throws Interrupted
  */
 export async function fetchRecord(
-  record: PublishedRecord,
+  published: PublishedRecord | PublishedListing,
   folder: string,
   options: FetchOptions = {},
 ): Promise<Fetched[]> {
-  const addresses = addressesOf(record);
+  basesOf(published); // refuses what cannot be one before anything is made
+  let record: PublishedRecord;
   try {
     await mkdir(folder, { recursive: true });
     const lock = await acquireLock(folder);
     try {
+      record = "files" in published ? published : await listFiles(published, folder, options);
+      const addresses = addressesOf(record);
       const missing: [PublishedFile, string[]][] = [];
       for (const [i, file] of record.files.entries())
         if (!(await isThere(join(folder, file.name), file, options))) missing.push([file, addresses[i]!]);
@@ -67,6 +85,8 @@ export async function fetchRecord(
         folder,
         missing.map(([file]) => file),
       );
+      for (const parent of new Set(missing.map(([file]) => dirname(join(folder, file.name)))))
+        await mkdir(parent, { recursive: true });
       let best = 0; // the mirror that had the last file is asked first for the next
       for (const [file, urls] of missing) {
         const inTurn = [...urls.slice(best), ...urls.slice(0, best)];
@@ -86,23 +106,119 @@ export async function fetchRecord(
   return record.files.map(({ name, bytes, md5 }) => ({ path: join(folder, name), bytes, md5 }));
 }
 
+/** What a listing's index pages list, with the lengths that the server tells. */
+async function listFiles(
+  { folders, names, format, ...about }: PublishedListing,
+  out: string,
+  options: FetchOptions,
+): Promise<PublishedRecord> {
+  const bases = basesOf(about);
+  const get = <T>(path: string, read: (url: string) => Promise<T>) =>
+    fromFirst(
+      bases.map((base) => base + path),
+      out,
+      about.page,
+      options,
+      (url) => persistently(url, options, () => read(url)),
+    );
+  const files: PublishedFile[] = [];
+  for (const { name: folder, path, count } of folders) {
+    const [found, url] = await get(path, (index) => readIndex(index, names, options));
+    const others = found.length === count ? "" : `, not the ${count} that were published`;
+    options.onProgress?.(`${url} has ${found.length} files${others}; asking how long they are`);
+    const askInTurn = async () => {
+      for (let name = found.shift(); name !== undefined; name = found.shift()) {
+        const [bytes] = await get(path + name, (file) => readLength(file, options));
+        files.push({ name: `${folder}/${name}`, path: path + name, bytes, format });
+      }
+    };
+    const several = Array.from({ length: ASKED_AT_ONCE }, () =>
+      askInTurn().catch((error: unknown) => {
+        found.length = 0; // the others need not go on
+        throw error;
+      }),
+    );
+    await Promise.all(several);
+  }
+  return { ...about, files: files.sort((a, b) => (a.name < b.name ? -1 : 1)) };
+}
+
+/** The names that an index page links to, of files beside it. @throws Cut when there are none */
+async function readIndex(url: string, names: RegExp, options: FetchOptions): Promise<string[]> {
+  const text = await ask(url, {}, options, async (response, alive) => {
+    refuseStatus(response);
+    const chunks: Uint8Array[] = [];
+    let length = 0;
+    for await (const chunk of response.body ?? []) {
+      alive();
+      length += chunk.byteLength;
+      if (length > LONGEST_PAGE) throw new Cut("its index page has no end", true);
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks).toString("utf8");
+  });
+  const found = new Set<string>();
+  for (const [, link = ""] of text.matchAll(/<a\s[^>]*?href\s*=\s*["']?([^"'\s>]+)/gi)) {
+    const target = URL.canParse(link, url) ? new URL(link, url).href : "";
+    const name = target.startsWith(url) ? target.slice(url.length) : "";
+    if (names.test(name)) found.add(name);
+  }
+  if (found.size === 0) throw new Cut("its index page lists no files of this data set", true);
+  return [...found].sort();
+}
+
+/** A file's length, by asking for its first byte: not all servers answer a question for nothing but the length. */
+function readLength(url: string, options: FetchOptions): Promise<number> {
+  return ask(url, { Range: "bytes=0-0" }, options, async (response) => {
+    refuseStatus(response);
+    refusePage(response);
+    const length = lengthIn(response, 0);
+    if (!length) throw new Cut("the server does not tell how long it is", true);
+    return length;
+  });
+}
+
 /** Whether a file is there, and the one that is wanted. */
 async function isThere(
   path: string,
-  { name, bytes, md5 }: PublishedFile,
+  file: PublishedFile,
   { force, onProgress, signal }: FetchOptions,
 ): Promise<boolean> {
   const size = await sizeOf(path);
   if (size === undefined) return false;
-  if (size === bytes) {
-    onProgress?.(`checking ${name}, which is there already`);
-    if ((await hashFile(path, signal)).digest("hex") === md5) return true;
+  let flaw: string | undefined = `has ${size} bytes, not ${file.bytes}`;
+  if (size === file.bytes) {
+    if (file.md5 !== undefined) onProgress?.(`checking ${file.name}, which is there already`);
+    flaw = await flawOf(path, file, { signal });
   }
+  if (flaw === undefined) return true;
   if (force) return false;
   throw new FileError(
-    `${path} is there already, but is not the published one (${size === bytes ? "its MD5 sum differs" : `it has ${size} bytes, not ${bytes}`})`,
+    `${path} is there already, but is not the published one (it ${flaw})`,
     "choose another folder with --out DIR, or overwrite it with --force",
   );
+}
+
+/**
+ * Why a file of the right length is not the published one; undefined when nothing speaks against it.
+ *
+ * @param options.md5 its checksum, when it is known already
+ */
+async function flawOf(
+  path: string,
+  { md5: published, format }: PublishedFile,
+  { signal, md5 }: { signal?: AbortSignal; md5?: string },
+): Promise<string | undefined> {
+  if (format) {
+    const { name, signature } = format;
+    const file = await open(path, "r");
+    const head = Buffer.alloc(signature.length);
+    await file.read(head, 0, head.length, 0).finally(() => file.close());
+    if (!head.equals(signature)) return `does not begin as a file of ${name} does`;
+  }
+  if (published === undefined) return undefined;
+  const own = md5 ?? (await hashFile(path, signal)).digest("hex");
+  return own === published ? undefined : `has the MD5 sum ${own}, not ${published}`;
 }
 
 async function checkSpace(folder: string, files: readonly PublishedFile[]): Promise<void> {
@@ -127,21 +243,38 @@ async function fetchFile(
 ): Promise<string> {
   const path = join(folder, file.name);
   const partial = path + TEMPORARY_SUFFIX;
+  const [, url] = await fromFirst(urls, folder, page, options, async (url) => {
+    await fetchFrom(url, file, partial, options);
+    await rename(partial, path);
+    await syncFolder(dirname(path));
+    options.onBytes?.(file.name, file.bytes, file.bytes);
+  });
+  return url;
+}
+
+/**
+ * Get something from the first of some addresses that has it.
+ *
+ * @returns it, and that address
+ * @throws NetworkError that says what was wrong with each
+ */
+async function fromFirst<T>(
+  urls: readonly string[],
+  folder: string,
+  page: string,
+  { onProgress }: FetchOptions,
+  get: (url: string) => Promise<T>,
+): Promise<[got: T, url: string]> {
   const reasons: string[] = [];
   let cause: unknown;
   for (const [i, url] of urls.entries())
     try {
-      await fetchFrom(url, file, partial, options);
-      await rename(partial, path);
-      await syncFolder(folder);
-      options.onBytes?.(file.name, file.bytes, file.bytes);
-      return url;
+      return [await get(url), url];
     } catch (error) {
       if (!(error instanceof Cut)) throw error;
       reasons.push(error.message);
       cause = error;
-      if (i + 1 < urls.length)
-        options.onProgress?.(`cannot fetch ${url}: ${error.message}; trying ${urls[i + 1]}`);
+      if (i + 1 < urls.length) onProgress?.(`cannot fetch ${url}: ${error.message}; trying ${urls[i + 1]}`);
     }
   const tried = reasons.every((reason) => reason === reasons[0])
     ? `${urls.join(" or ")}: ${reasons[0]}`
@@ -160,33 +293,49 @@ async function fetchFrom(
   partial: string,
   options: FetchOptions,
 ): Promise<void> {
-  const { signal, onProgress, attempts = 5, pauseMs = 1000 } = options;
+  const { signal, onProgress } = options;
+  const here = async () => (await sizeOf(partial)) ?? 0;
+  let damaged = false;
+  const bring = async (): Promise<void> => {
+    const before = await here();
+    const md5 = before === file.bytes ? undefined : await receive(file, url, partial, before, options);
+    const flaw = await flawOf(partial, file, { signal, md5 });
+    if (flaw === undefined) return;
+    await rm(partial, { force: true });
+    if (damaged)
+      throw new Cut(`what comes ${flaw}, and is thrown away (does something in between change it?)`, true);
+    damaged = true; // what was here from before may have been
+    onProgress?.(`${file.name} came damaged (it ${flaw}); fetching it again`);
+    await bring();
+  };
+  await persistently(file.name, options, bring, here);
+}
+
+/**
+ * Try again what was cut off, until it has brought nothing for some attempts, or is not to be had.
+ *
+ * @param brought how much of it is here; more than before is a reason to go on
+ * @throws Cut when it is to be given up
+ */
+async function persistently<T>(
+  what: string,
+  { signal, onProgress, attempts = 5, pauseMs = 1000 }: FetchOptions,
+  attempt: () => Promise<T>,
+  brought: () => Promise<number> = async () => 0,
+): Promise<T> {
   let fruitless = 0;
   let reached = false;
-  let damaged = false;
   for (;;) {
     signal?.throwIfAborted();
-    const before = (await sizeOf(partial)) ?? 0;
+    const before = await brought();
     try {
-      const md5 =
-        before === file.bytes
-          ? (await hashFile(partial, signal)).digest("hex")
-          : await receive(file, url, partial, before, options);
-      if (md5 === file.md5) return;
-      await rm(partial, { force: true });
-      if (damaged)
-        throw new Cut(
-          `what comes has the MD5 sum ${md5}, not ${file.md5}, and is thrown away (does something in between change it?)`,
-          true,
-        );
-      damaged = true; // what was here from before may have been
-      onProgress?.(`${file.name} came damaged (its MD5 sum differs); fetching it again`);
+      return await attempt();
     } catch (error) {
       if (!(error instanceof Cut)) throw error;
-      if (((await sizeOf(partial)) ?? 0) > before) fruitless = 0;
+      if ((await brought()) > before) fruitless = 0;
       reached ||= !error.unreachable;
       if (++fruitless >= attempts || error.final || !reached) throw error;
-      onProgress?.(`${file.name}: ${error.message}; trying again`);
+      onProgress?.(`${what}: ${error.message}; trying again`);
       await sleep(pauseMs * 2 ** (fruitless - 1), undefined, { signal });
     }
   }
@@ -207,27 +356,17 @@ class Cut extends Error {
 }
 
 /** Have the rest of a file sent and append it to what is here. @returns the MD5 sum of it all */
-async function receive(
+function receive(
   file: PublishedFile,
   url: string,
   partial: string,
   before: number,
-  { signal, onBytes, stallMs = 60_000 }: FetchOptions,
+  options: FetchOptions,
 ): Promise<string> {
-  const connection = new AbortController();
-  const abort = () => connection.abort();
-  signal?.addEventListener("abort", abort, { once: true });
-  let timer = setTimeout(abort, stallMs);
-  const alive = () => {
-    clearTimeout(timer);
-    timer = setTimeout(abort, stallMs);
-  };
+  const { signal, onBytes } = options;
   const start = before > file.bytes ? 0 : before;
-  try {
-    const response = await fetch(url, {
-      headers: { "Accept-Encoding": "identity", ...(start > 0 ? { Range: `bytes=${start}-` } : {}) },
-      signal: connection.signal,
-    });
+  const range: Record<string, string> = start > 0 ? { Range: `bytes=${start}-` } : {};
+  return ask(url, range, options, async (response, alive) => {
     const from = startOf(response, file, start);
     const hash = from > 0 ? await hashFile(partial, signal) : createHash("md5");
     const out = await open(partial, from > 0 ? "a" : "w");
@@ -247,6 +386,35 @@ async function receive(
       await out.close();
     }
     return hash.digest("hex");
+  });
+}
+
+/**
+ * Ask a server, and hang up when all is read, or nothing comes.
+ *
+ * @param read told what the server answers; calls `alive` whenever something has come
+ * @throws Cut, errors of the file system, and the reason of an aborted signal
+ */
+async function ask<T>(
+  url: string,
+  headers: Record<string, string>,
+  { signal, stallMs = 60_000 }: FetchOptions,
+  read: (response: Response, alive: () => void) => Promise<T>,
+): Promise<T> {
+  const connection = new AbortController();
+  const abort = () => connection.abort();
+  signal?.addEventListener("abort", abort, { once: true });
+  let timer = setTimeout(abort, stallMs);
+  const alive = () => {
+    clearTimeout(timer);
+    timer = setTimeout(abort, stallMs);
+  };
+  try {
+    const response = await fetch(url, {
+      headers: { "Accept-Encoding": "identity", ...headers },
+      signal: connection.signal,
+    });
+    return await read(response, alive);
   } catch (error) {
     if (signal?.aborted || error instanceof Cut || isFileSystem(error)) throw error;
     if (connection.signal.aborted) throw new Cut(`nothing came for ${stallMs / 1000} s`);
@@ -261,24 +429,40 @@ async function receive(
 
 /** The byte at which what a response brings begins. @throws Cut when it is not the file */
 function startOf(response: Response, file: PublishedFile, asked: number): number {
-  const { status, statusText, headers } = response;
-  const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers.get("content-range") ?? "");
-  const from = status === 206 ? Number(range?.[1] ?? -1) : 0;
+  refuseStatus(response);
+  refusePage(response);
+  const from = response.status === 206 ? Number(rangeIn(response)?.[1] ?? -1) : 0;
+  if (response.status === 206 && from !== asked)
+    throw new Cut("the server sends another part than the one asked for", true);
+  const whole = lengthIn(response, from);
+  if (whole !== undefined && whole !== file.bytes && !response.headers.get("content-encoding"))
+    throw new Cut(`the server has a file of ${whole} bytes, not the published one of ${file.bytes}`, true);
+  return from;
+}
+
+function refuseStatus({ status, statusText }: Response): void {
   if (status !== 200 && status !== 206)
     throw new Cut(
       `the server says ${status} ${statusText}`.trim(),
       status < 500 && status !== 429 && status !== 408,
     );
+}
+
+function refusePage({ headers }: Response): void {
   if (headers.get("content-type")?.startsWith("text/html"))
     throw new Cut("a web page came instead of the file (does this network want a login?)", true);
-  if (status === 206 && from !== asked)
-    throw new Cut("the server sends another part than the one asked for", true);
-  const length = headers.get("content-length");
-  const whole =
-    range?.[2] && range[2] !== "*" ? Number(range[2]) : length === null ? undefined : from + Number(length);
-  if (whole !== undefined && whole !== file.bytes && !headers.get("content-encoding"))
-    throw new Cut(`the server has a file of ${whole} bytes, not the published one of ${file.bytes}`, true);
-  return from;
+}
+
+function rangeIn({ headers }: Response): RegExpExecArray | null {
+  return /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers.get("content-range") ?? "");
+}
+
+/** The length of the whole file of which a response brings what begins at a byte; undefined when it does not tell. */
+function lengthIn(response: Response, from: number): number | undefined {
+  const whole = rangeIn(response)?.[2];
+  if (whole && whole !== "*") return Number(whole);
+  const length = response.headers.get("content-length");
+  return length === null || (response.status === 206 && whole === "*") ? undefined : from + Number(length);
 }
 
 async function hashFile(path: string, signal?: AbortSignal): Promise<Hash> {

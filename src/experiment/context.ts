@@ -34,6 +34,7 @@ export type StageSession = Pick<
   | "snapshot"
   | "restore"
   | "loadWeights"
+  | "list"
   | "getAlgebra"
   | "getCosets"
   | "compareComponents"
@@ -83,8 +84,10 @@ export class Context {
     return this.timed("dataset", async () => {
       const seed = this.seedFor("dataset");
       const object = await this.session.createDataset({ seed, ...options });
-      if (object.epoch < object.totalEpochs) await this.advanceObject("dataset", object, object.totalEpochs);
-      return object;
+      if (object.epoch === object.totalEpochs) return object;
+      await this.advanceObject("dataset", object, object.totalEpochs);
+      const now = await this.session.list(); // its facts, the shapes among them, are known only now
+      return now.find(({ handle }) => handle === object.handle) ?? object;
     });
   }
 

@@ -234,7 +234,9 @@ function missingFile(flag: string, path: string): UsageError {
 /** Those settings of a run that decide whose predictor it is: " (atlas 1, predictor wide)". */
 function summarise(config: Run["config"]["config"]): string {
   const told = Object.entries(config)
-    .filter(([key]) => ["task", "atlas", "predictor", "digits", "kernel"].includes(key))
+    .filter(([key]) =>
+      ["task", "atlas", "predictor", "digits", "kernel", "stride", "r_in", "resolution"].includes(key),
+    )
     .map(([key, value]) => `${key} ${String(value)}`);
   return told.length === 0 ? "" : ` (${told.join(", ")})`;
 }

@@ -1,11 +1,11 @@
 /** Stages that discovery goes through whatever the data: what experiments share. */
 import { z } from "zod";
 import { analyseAlgebra, analyseCosets, namedAlgebras } from "../algebra/index.js";
-import { UsageError } from "../errors.js";
+import { AtlasError, UsageError } from "../errors.js";
 import type { AlgebraResult, Findings } from "../result.js";
 import type { Component, RemoteObject } from "../worker/session.js";
 import type { Context } from "./context.js";
-import { type Identity, type Runs, readPredictor } from "./sources.js";
+import { Identity, type Runs, readPredictor } from "./sources.js";
 
 /** What a solver works on. */
 export interface SymmetryTask {
@@ -59,6 +59,40 @@ export async function lookUpIdentity(
 /** The basis that {@link lookUpIdentity} found: [k, n, n], empty when there is none. */
 export function givenBasis(identity: string | Identity | undefined): number[][][] {
   return typeof identity === "object" ? identity.basis : [];
+}
+
+/** Refuse an algebra that {@link lookUpIdentity} found where a network is to be built from its generators. @throws UsageError */
+export function demandGenerators(identity: string | Identity | undefined): void {
+  if (givenBasis(identity).length === 0)
+    throw new UsageError(
+      `the algebra ${typeof identity === "object" ? identity.source : ""} has no generators to build a network from`,
+      "give one that has, say so(2) or a run that found it",
+    );
+}
+
+/** Whether two configs' identities, looked up, have the same basis. */
+export function sameBasis(one: unknown, other: unknown): boolean {
+  const [a, b] = [one, other].map((given) => JSON.stringify(Identity.safeParse(given).data?.basis));
+  return a === b;
+}
+
+/**
+ * A dataset of files that the user may not have yet.
+ *
+ * @param remedy how to come by them; said when the worker finds no file or folder
+ */
+export async function readFiles(
+  ctx: Context,
+  options: Parameters<Context["dataset"]>[0],
+  remedy: string,
+): Promise<RemoteObject> {
+  try {
+    return await ctx.dataset(options);
+  } catch (error) {
+    if (error instanceof AtlasError && /there is no (file|folder)|has no files/.test(error.message))
+      error.remedy = remedy;
+    throw error;
+  }
 }
 
 /**

@@ -1,5 +1,6 @@
 /** What an experiment says about its data for the report to show: which fields, where the charts lie on them, and what is predicted of them. */
 import type { Context } from "../experiment/context.js";
+import type { Tensor } from "../tensor/index.js";
 import type { PlanarAtlasOptions, RemoteObject, SphereAtlasOptions } from "../worker/session.js";
 import type { Raster } from "./png.js";
 import {
@@ -26,6 +27,8 @@ export type Illustration = {
   /** Which sample (default 0) and channel (default 0). */
   sample?: number;
   channel?: number;
+  /** What the channels are called (default: by their numbers, where there are several). */
+  channels?: readonly string[];
 } & (
   | {
       /** The targets are class labels, one of each pixel. */
@@ -50,7 +53,7 @@ export interface SamplePicture {
 export interface PredictionPicture {
   kind: "prediction";
   sample: number;
-  input: Raster;
+  input: { name: string; raster: Raster };
   label: Raster;
   predicted: Raster;
   outcome: Outcome;
@@ -83,7 +86,7 @@ export async function drawPictures(context: Context): Promise<Picture[]> {
 }
 
 async function drawSample(context: Context, illustration: Illustration): Promise<SamplePicture> {
-  const { dataset, atlas: charts, sample = 0, channel = 0, classes } = illustration;
+  const { dataset, atlas: charts, sample = 0, channel = 0, channels, classes } = illustration;
   const { inputs, targets } = await context.session.readDataset(dataset, { start: sample, count: 1 });
   const fields: SamplePicture["fields"] = [];
   for (const [kind, tensor] of [
@@ -92,12 +95,11 @@ async function drawSample(context: Context, illustration: Illustration): Promise
   ] as const) {
     const labels = kind === "target" && classes ? labelsOf(tensor) : undefined;
     const field = fieldOf(tensor, channel);
-    const [, channels = 0] = tensor.shape;
     if (labels && classes)
       fields.push({ caption: `Sample ${sample}, label`, raster: classRaster(labels, classes), classes });
     else if (field)
       fields.push({
-        caption: `Sample ${sample}, ${kind}${channels > 1 ? `, channel ${channel}` : ""}`,
+        caption: `Sample ${sample}, ${kind === "input" ? inputName(tensor, channel, channels) : kind + channelNumber(tensor, channel)}`,
         raster: fieldRaster(field),
       });
   }
@@ -106,7 +108,7 @@ async function drawSample(context: Context, illustration: Illustration): Promise
 
 async function drawPredictions(
   { session }: Context,
-  { dataset, atlas: charts, sample: first = 0, channel = 0, classes, predictions }: Illustration,
+  { dataset, atlas: charts, sample: first = 0, channel = 0, channels, classes, predictions }: Illustration,
 ): Promise<PredictionPicture[]> {
   const pictures: PredictionPicture[] = [];
   if (!classes || !predictions) return pictures;
@@ -122,7 +124,7 @@ async function drawPredictions(
     pictures.push({
       kind: "prediction",
       sample,
-      input: fieldRaster(input),
+      input: { name: inputName(inputs, channel, channels), raster: fieldRaster(input) },
       label: classRaster(labels, classes),
       predicted: classRaster(guesses, classes),
       outcome: outcomeOf(labels, guesses, classes),
@@ -132,4 +134,15 @@ async function drawPredictions(
     });
   }
   return pictures;
+}
+
+/** "input, TMQ", "input, channel 2", or of a single channel without a name "input". */
+function inputName(tensor: Tensor, channel: number, names?: readonly string[]): string {
+  const name = names?.[channel];
+  return `input${name === undefined ? channelNumber(tensor, channel) : `, ${name}`}`;
+}
+
+/** ", channel 2", where there are several. */
+function channelNumber({ shape: [, channels = 0] }: Tensor, channel: number): string {
+  return channels > 1 ? `, channel ${channel}` : "";
 }

@@ -6,6 +6,7 @@ import { type Colour, type Raster, rasterToPng } from "./png.js";
 import {
   type Classes,
   classColour,
+  FALSE_ALARM_COLOUR,
   NO_PREDICTION_COLOUR,
   RIGHT_COLOUR,
   shrunk,
@@ -30,7 +31,13 @@ import {
 type SphereCharts = Pick<SphereAtlasOptions, "charts" | "rIn" | "rOut">;
 type Outline = readonly [radius: number, kind: string];
 
+/** Two large maps or three small fields fit beside each other. */
 const FIELD_WIDTH = 320;
+const LARGE_WIDTH = 432;
+/** A lattice of more columns is a large one. */
+const LARGE = 400;
+/** Pixels of an image's longer side: with many images, a page is to stay small. */
+const MOST_PIXELS = 640;
 /** A map of 2 by 1 and its globes are equally high, and three globes fit beside it. */
 const MAP_WIDTH = 336;
 const GLOBE_RADIUS = 83;
@@ -70,7 +77,7 @@ function sampleFigures({ fields, charts }: SamplePicture): Html {
     const map = fieldPlot(raster, {
       charts,
       name,
-      shown: sphere ? MAP_WIDTH : FIELD_WIDTH,
+      shown: sphere ? MAP_WIDTH : raster.width > LARGE ? LARGE_WIDTH : FIELD_WIDTH,
       labels: own !== undefined,
     });
     if (!sphere) return figure(map, caption);
@@ -90,12 +97,13 @@ function predictionSection(predictions: readonly PredictionPicture[]): Html {
   const kinds = [...new Set(predictions.map((p) => p.classes))];
   const background = kinds.some((c) => c.background !== undefined);
   const words = [
-    `Each pixel's most probable class beside its label, and where it is right${background ? ", of the pixels whose label is not background" : ""}.`,
+    `Each pixel's most probable class beside its label, and where it is right${background ? ". Shares are of the pixels whose label is not background; what is predicted where it is background is a false alarm" : ""}.`,
     predictions.some((p) => p.missing) && "Nothing is predicted where there is no chart.",
   ];
   const outcomes = legend([
     [RIGHT_COLOUR, "right"],
     [WRONG_COLOUR, "wrong"],
+    ...(background ? ([[FALSE_ALARM_COLOUR, "false alarm"]] as const) : []),
     [NO_PREDICTION_COLOUR, "no prediction"],
   ]);
   const groups = kinds.map(
@@ -105,14 +113,16 @@ function predictionSection(predictions: readonly PredictionPicture[]): Html {
   return html`<section><h2>Predictions</h2>${paragraph(words)}${groups}</section>`;
 }
 
-function predictionRow({ sample, input, label, predicted, outcome, charts }: PredictionPicture): Html {
-  const { judged, right, missing } = outcome;
+function predictionRow(picture: PredictionPicture): Html {
+  const { sample, input, label, predicted, outcome, classes, charts } = picture;
+  const { judged, right, missing, falseAlarms } = outcome;
+  const alarms = classes.background === undefined ? "" : `; ${falseAlarms} false alarms`;
   const score =
     judged === 0
-      ? "Nothing to judge"
-      : `Right: ${((100 * right) / judged).toFixed(1)} % of ${judged} pixels${missing > 0 ? `; ${missing} more without a prediction` : ""}`;
+      ? `Nothing to judge${alarms}`
+      : `Right: ${((100 * right) / judged).toFixed(1)} % of ${judged} pixels${missing > 0 ? `; ${missing} more without a prediction` : ""}${alarms}`;
   const panels: [caption: string, raster: Raster, charts: Charts | undefined, labels: boolean][] = [
-    [`Sample ${sample}, input`, input, charts, false],
+    [`Sample ${sample}, ${input.name}`, input.raster, charts, false],
     ["Label", label, undefined, true],
     ["Predicted", predicted, charts, true],
     [score, outcome.raster, undefined, true],
@@ -143,10 +153,12 @@ export function fieldPlot(
   { charts, name, labels, shown }: PlotOptions & { shown: number },
 ): Html {
   const { height, width } = raster;
+  const drawn = shrunk(raster, Math.min(2 * shown, MOST_PIXELS)); // two pixels for one, for fine screens
+  const kinds = ["field", ...(labels ? ["labels"] : []), ...(drawn.width > shown ? ["fine"] : [])];
   const overlay =
     charts && (isSpherical(charts) ? mapOutlines(charts, height, width) : squares(charts, width));
-  return html`<svg class="field${labels ? " labels" : ""}" viewBox="0 0 ${width} ${height}" width="${shown}" height="${(shown * height) / width}" role="img" aria-label="${name}"><title>${name}</title>
-<rect width="${width}" height="${height}" class="panel"/>${image(shrunk(raster), width, height)}
+  return html`<svg class="${kinds.join(" ")}" viewBox="0 0 ${width} ${height}" width="${shown}" height="${(shown * height) / width}" role="img" aria-label="${name}"><title>${name}</title>
+<rect width="${width}" height="${height}" class="panel"/>${image(drawn, width, height)}
 ${overlay}</svg>`;
 }
 

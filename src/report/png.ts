@@ -12,6 +12,8 @@ export interface Raster {
   pixels: Uint8Array;
   /** At most 256. */
   palette: readonly Colour[];
+  /** What the colours after the first are: equal steps of a scale, or kinds of which nothing is in between. */
+  colours: "steps" | "kinds";
 }
 
 export const TRANSPARENT: Colour = [0, 0, 0, 0];

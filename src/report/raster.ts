@@ -53,10 +53,11 @@ const NO_PREDICTION = 1 + CLASS_COLOURS.length;
 export const NO_PREDICTION_COLOUR: Colour = [128, 136, 150, 90];
 const CLASS_PALETTE = [TRANSPARENT, ...CLASS_COLOURS, NO_PREDICTION_COLOUR];
 
-/** Blue and orange, which all eyes tell apart. */
+/** Blue, orange and purple, which all eyes tell apart. */
 export const RIGHT_COLOUR: Colour = [58, 134, 214];
 export const WRONG_COLOUR: Colour = [235, 110, 40];
-const OUTCOME_PALETTE = [TRANSPARENT, RIGHT_COLOUR, WRONG_COLOUR, NO_PREDICTION_COLOUR];
+export const FALSE_ALARM_COLOUR: Colour = [190, 110, 165];
+const OUTCOME_PALETTE = [TRANSPARENT, RIGHT_COLOUR, WRONG_COLOUR, NO_PREDICTION_COLOUR, FALSE_ALARM_COLOUR];
 
 /** The colour of a class, whatever else is drawn; after ten they repeat. */
 export function classColour(label: number): Colour {
@@ -97,7 +98,7 @@ export function fieldRaster({ height, width, values }: Field): Raster {
   const scale = most > least ? 254 / (most - least) : 0;
   for (let i = 0; i < pixels.length; i++)
     if (Number.isFinite(values[i])) pixels[i] = 1 + Math.round((values[i]! - least) * scale);
-  return { height, width, pixels, palette: FIELD_PALETTE };
+  return { height, width, pixels, palette: FIELD_PALETTE, colours: "steps" };
 }
 
 /** Class labels in their colours; the background, and what is no class, is left out. NaN stands for no prediction. */
@@ -108,16 +109,18 @@ export function classRaster({ height, width, values }: Field, { count, backgroun
     const known = Number.isInteger(label) && label >= 0 && label < count && label !== background;
     return known ? 1 + (label % CLASS_COLOURS.length) : 0;
   });
-  return { height, width, pixels, palette: CLASS_PALETTE };
+  return { height, width, pixels, palette: CLASS_PALETTE, colours: "kinds" };
 }
 
-/** How predicted classes compare with the labels, over the pixels that are not background. */
+/** How predicted classes compare with the labels. */
 export interface Outcome {
   raster: Raster;
-  /** Pixels where there is a prediction, those of them where it is right, and pixels without one. */
+  /** Of the pixels that are not background: those where there is a prediction, those of them where it is right, and those without one. */
   judged: number;
   right: number;
   missing: number;
+  /** Background pixels for which another class is predicted. */
+  falseAlarms: number;
 }
 
 /** @param predicted NaN where there is no prediction */
@@ -125,29 +128,57 @@ export function outcomeOf(labels: Field, predicted: Field, { count, background }
   const { height, width } = labels;
   const pixels = Uint8Array.from({ length: height * width }, (_, i) => {
     const label = labels.values[i]!;
-    if (!(label >= 0 && label < count) || label === background) return 0;
+    if (!(label >= 0 && label < count)) return 0;
     const guess = predicted.values[i]!;
+    if (label === background) return Number.isNaN(guess) || guess === background ? 0 : 4;
     return Number.isNaN(guess) ? 3 : guess === label ? 1 : 2;
   });
-  const tally = [0, 0, 0, 0];
+  const tally = [0, 0, 0, 0, 0];
   for (const pixel of pixels) tally[pixel]!++;
-  const [, right = 0, wrong = 0, missing = 0] = tally;
-  const raster = { height, width, pixels, palette: OUTCOME_PALETTE };
-  return { raster, judged: right + wrong, right, missing };
+  const [, right = 0, wrong = 0, missing = 0, falseAlarms = 0] = tally;
+  const raster: Raster = { height, width, pixels, palette: OUTCOME_PALETTE, colours: "kinds" };
+  return { raster, judged: right + wrong, right, missing, falseAlarms };
 }
 
-/** The image with at most `limit` pixels on its longer side, by the nearest pixel: a page needs no more, and colours must not mix. */
-export function shrunk(raster: Raster, limit = 360): Raster {
-  const { height: h, width: w } = raster;
+/**
+ * The image with at most `limit` pixels on its longer side, more than which a page does not need. A pixel gets the mean of the pixels it stands
+ * for where colours are steps of a scale, else the colour that most of them have.
+ */
+export function shrunk(raster: Raster, limit: number): Raster {
+  const { height: h, width: w, palette, colours } = raster;
   const scale = limit / Math.max(h, w);
   if (scale >= 1) return raster;
   const [height, width] = [Math.max(1, Math.round(h * scale)), Math.max(1, Math.round(w * scale))];
   const pixels = new Uint8Array(height * width);
+  const tally = new Uint32Array(palette.length);
   for (let r = 0; r < height; r++)
-    for (let c = 0; c < width; c++)
-      pixels[r * width + c] =
-        raster.pixels[Math.floor(((r + 0.5) * h) / height) * w + Math.floor(((c + 0.5) * w) / width)]!;
+    for (let c = 0; c < width; c++) {
+      tally.fill(0);
+      const bottom = Math.floor(((r + 1) * h) / height);
+      const right = Math.floor(((c + 1) * w) / width);
+      for (let y = Math.floor((r * h) / height); y < bottom; y++)
+        for (let x = Math.floor((c * w) / width); x < right; x++) tally[raster.pixels[y * w + x]!]!++;
+      pixels[r * width + c] = colours === "steps" ? meanOf(tally) : mostOf(tally);
+    }
   return { ...raster, height, width, pixels };
+}
+
+/** The mean colour, where at least half of the pixels have one. */
+function meanOf(tally: Uint32Array): number {
+  let [count, sum] = [0, 0];
+  for (let colour = 1; colour < tally.length; colour++) {
+    count += tally[colour]!;
+    sum += colour * tally[colour]!;
+  }
+  return count > 0 && count >= tally[0]! ? Math.round(sum / count) : 0;
+}
+
+/** The commonest colour; of equals, the last, so that what is small stays rather than nothing. */
+function mostOf(tally: Uint32Array): number {
+  let most = 0;
+  for (let colour = 1; colour < tally.length; colour++)
+    if (tally[colour]! >= tally[most]! && tally[colour]! > 0) most = colour;
+  return most;
 }
 
 function viridis(share: number): Colour {

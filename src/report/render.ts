@@ -205,8 +205,13 @@ function searchPlot({ candidates, noiseFloor }: CosetSearch, cosets: readonly Co
 ${barPlot(bars, noiseFloor, "losses of the candidates", { x: "candidates", y: "loss" })}${legend(present, noiseFloor)}`;
 }
 
-function downstreamSection({ metrics, equivariance }: NonNullable<Result["downstream"]>): Html {
-  return html`<section><h2>Downstream</h2>${table(Object.entries(metrics).map(([name, value]) => [name, value === null ? "–" : String(Number.isInteger(value) ? value : Number(value.toPrecision(5)))]))}
+function downstreamSection({ metrics, gauge, equivariance }: NonNullable<Result["downstream"]>): Html {
+  const rows = Object.entries(metrics).map(([name, value]): [string, string] => [
+    name,
+    value === null ? "–" : String(Number.isInteger(value) ? value : Number(value.toPrecision(5))),
+  ]);
+  if (gauge !== undefined) rows.push(["gauge group", gauge]);
+  return html`<section><h2>Downstream</h2>${table(rows)}
 ${equivariance && equivarianceFigure(equivariance)}</section>`;
 }
 

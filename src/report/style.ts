@@ -31,7 +31,7 @@ svg text.tick { fill: var(--soft); font-size: 11.5px; } .middle { text-anchor: m
 .curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; } .dot { fill: var(--accent); }
 .kept, .symmetry { fill: var(--good); } .loss, .other { fill: var(--bad); } .rank, .unseen { fill: var(--warn); } .duplicate { fill: var(--dup); }
 .floor { stroke: var(--plus); stroke-width: 1.5; stroke-dasharray: 5 4; }
-.field { border-radius: 6px; image-rendering: pixelated; } .field :is(path, rect) { vector-effect: non-scaling-stroke; }
+.field { border-radius: 6px; image-rendering: pixelated; } .field.fine { image-rendering: auto; } .field :is(path, rect) { vector-effect: non-scaling-stroke; }
 .chart { fill: none; stroke: #fff; stroke-width: 1.6; stroke-linejoin: round; } .inner { fill: none; stroke: #fff; stroke-opacity: .55; stroke-dasharray: 3 3; } .centre { fill: #fff; }
 :is(.field, .globe) :is(.chart, .inner) { filter: drop-shadow(0 0 .4px #000); } .labels :is(.chart, .inner) { filter: none; stroke: var(--ink); stroke-opacity: .6; } .labels .chart { stroke-width: 1.2; } .labels .centre { fill: none; }
 .limb { fill: none; stroke: var(--soft); stroke-width: 1.2; } .graticule { fill: none; stroke: #fff; stroke-opacity: .2; stroke-width: .6; } .labels .graticule { stroke: var(--soft); stroke-opacity: .35; }

@@ -52,6 +52,8 @@ export interface PlanarAtlasOptions {
   rOut: number;
   /** True field beyond `rIn` that the resampler may read. */
   margin: number;
+  /** How outputs are resampled when a matrix moves them (default "bilinear"); inputs always are bilinearly. */
+  outputInterpolation?: "bilinear" | "nearest";
 }
 
 /** Square charts of one size on a sphere whose fields are on an equirectangular lattice; radii in pixels, of which the equator is one row. */
@@ -61,6 +63,7 @@ export interface SphereAtlasOptions {
   rIn: number;
   rOut: number;
   margin: number;
+  outputInterpolation?: PlanarAtlasOptions["outputInterpolation"];
 }
 
 /** All of R^n as one chart, for a global symmetry: a sample is a set of vectors, and a matrix acts on each. */
@@ -70,7 +73,17 @@ export interface VectorSpaceOptions {
   vectorOutput?: boolean;
 }
 
-export type AtlasOptions = PlanarAtlasOptions | SphereAtlasOptions | VectorSpaceOptions;
+/** The whole sphere as one chart: fields on an equirectangular lattice, sampled at the pixels of an icosahedral grid. */
+export interface IcosahedralGridOptions {
+  /** How often the icosahedron's edges are halved: 10 · 4^resolution + 2 pixels. */
+  resolution: number;
+}
+
+export type AtlasOptions =
+  | PlanarAtlasOptions
+  | SphereAtlasOptions
+  | VectorSpaceOptions
+  | IcosahedralGridOptions;
 
 export interface PredictorOptions {
   architecture: Component;
@@ -237,12 +250,16 @@ export class Session {
         atlas: { manifold: { $case: "vectors", vectors: { n, vectorOutput } } },
       });
     }
-    const { rIn, rOut, margin } = options;
+    if ("resolution" in options) {
+      const icosahedron = { resolution: options.resolution };
+      return this.create({ $case: "atlas", atlas: { manifold: { $case: "icosahedron", icosahedron } } });
+    }
+    const { rIn, rOut, margin, outputInterpolation = "" } = options;
     if (isSpherical(options)) {
-      const sphere = { charts: [...options.charts], rIn, rOut, margin };
+      const sphere = { charts: [...options.charts], rIn, rOut, margin, outputInterpolation };
       return this.create({ $case: "atlas", atlas: { manifold: { $case: "sphere", sphere } } });
     }
-    const planar = { charts: [...options.charts], rIn, rOut, margin };
+    const planar = { charts: [...options.charts], rIn, rOut, margin, outputInterpolation };
     return this.create({ $case: "atlas", atlas: { manifold: { $case: "planar", planar } } });
   }
 
@@ -434,9 +451,11 @@ export class Session {
   }
 
   /**
-   * How well a classifier of sets of vectors does on a dataset, its own or another.
+   * How well a classifier does on a dataset, its own or another.
    *
-   * @returns "accuracy", and for two classes "auc", "rejection_30", "rejection_50" (1/ε_B at ε_S 0.3 and 0.5); "<name>_error": standard uncertainties
+   * @returns "accuracy", and for two classes "auc", "rejection_30", "rejection_50" (1/ε_B at ε_S 0.3 and 0.5); "<name>_error": standard
+   * uncertainties. Of fields whose classes have names: "iou_<class>", "precision_<class>", "recall_<class>", "mean_iou", those of the experts
+   * among themselves ("experts_…"), and "trivial_mean_iou" of the best constant
    */
   async scorePredictor(predictor: RemoteObject, dataset: RemoteObject): Promise<Record<string, number>> {
     const request = { sessionId: this.id, handle: predictor.handle, dataset: dataset.handle };

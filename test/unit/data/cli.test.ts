@@ -29,7 +29,7 @@ describe("atlas data", () => {
       "nothing is said of how to come by mnist; it can be had with --fetch",
     );
     expect(await refusalOf("climate")).to.equal(
-      "nothing is said of how to come by climate; it can be had with --generate N",
+      "nothing is said of how to come by climate; choose one of --generate N and --fetch",
     );
   });
 
@@ -57,6 +57,8 @@ describe("atlas data", () => {
         expect(file.md5).to.match(/^[0-9a-f]{32}$/);
         expect(file.bytes).to.be.greaterThan(0);
       }
+    for (const { listing } of DATA_SETS)
+      for (const { path } of listing?.folders ?? []) expect(path).to.match(/^\/.*\/$/);
   });
 });
 

@@ -23,11 +23,12 @@ export function answer(
   contents: Buffer,
   { ranges = true, cutAfter = Infinity } = {},
 ): void {
-  const start = ranges ? Number(/^bytes=(\d+)-$/.exec(headers.range ?? "")?.[1] ?? 0) : 0;
-  const rest = contents.subarray(start);
-  response.writeHead(start > 0 ? 206 : 200, {
+  const range = ranges ? /^bytes=(\d+)-(\d*)$/.exec(headers.range ?? "") : null;
+  const [start, end] = [Number(range?.[1] ?? 0), Number(range?.[2] || contents.length - 1)];
+  const rest = contents.subarray(start, end + 1);
+  response.writeHead(range ? 206 : 200, {
     "Content-Length": rest.length,
-    ...(start > 0 && { "Content-Range": `bytes ${start}-${contents.length - 1}/${contents.length}` }),
+    ...(range && { "Content-Range": `bytes ${start}-${end}/${contents.length}` }),
   });
   if (cutAfter >= rest.length) response.end(rest);
   else response.write(rest.subarray(0, cutAfter), () => setTimeout(() => response.destroy(), 20));
@@ -44,13 +45,16 @@ export const status =
   (_, response) =>
     void response.writeHead(code, headers).end(body);
 
+/** @param files by name, or by path; a path that ends with a slash is a web page */
 export async function serve(files: Record<string, Buffer>): Promise<FileServer> {
   const ranges: FileServer["ranges"] = [];
   const faults: Fault[] = [];
   const server = createServer((request, response) => {
     ranges.push(request.headers.range);
-    const contents = files[new URL(request.url!, "http://x").pathname.split("/").at(-1)!];
+    const { pathname } = new URL(request.url!, "http://x");
+    const contents = files[pathname] ?? files[pathname.split("/").at(-1)!];
     const fault = faults.shift();
+    if (pathname.endsWith("/")) response.setHeader("Content-Type", "text/html; charset=utf-8");
     if (contents === undefined) response.writeHead(404).end("no such file");
     else if (fault) fault(request, response, contents);
     else answer(request, response, contents);

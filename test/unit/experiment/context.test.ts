@@ -143,6 +143,19 @@ describe("context", () => {
     expect(hashes[0]).to.equal(hashes[1]);
   });
 
+  it("knows the facts of a dataset that only its job makes known", async () => {
+    const run = await RunFolder.create(dir, SPEC);
+    const fake = new FakeSession();
+    fake.facts.dataset = { inputs: [10, 4, 96, 144] };
+    const options = { session: fake.session, run, seed: 5, signal: new AbortController().signal };
+    const context = new Context({ ...options, progress: new Progress({ quiet: true }) });
+    const datasets = [await context.dataset(component), await context.dataset(component)];
+    await run.close();
+    expect(datasets.map(({ handle }) => handle)).to.deep.equal(["dataset-0", "dataset-1"]);
+    for (const { epoch, facts } of datasets)
+      expect({ epoch, facts }).to.deep.equal({ epoch: 1, facts: fake.facts.dataset });
+  });
+
   it("gives every role its own seed, all from the run's", async () => {
     const run = await RunFolder.create(dir, SPEC);
     const make = (seed: number) =>

@@ -22,6 +22,10 @@ interface State {
 
 export class FakeSession {
   readonly states = new Map<string, State>();
+  /** What is known of objects, by role; of datasets once they are made. */
+  facts: Partial<Record<string, Record<string, unknown>>> = {};
+  /** Every object that was made, in order. */
+  readonly made: { role: string; options: Record<string, unknown> }[] = [];
   /** Every epoch done, in order: "predictor 1". */
   readonly log: string[] = [];
   /** Die (or be interrupted) when this many epochs have been done. */
@@ -34,15 +38,23 @@ export class FakeSession {
       typeof v === "object" && v !== null && "handle" in v ? [String(v.handle)] : [],
     );
     this.states.set(handle, { hash: hash(role, JSON.stringify(options.seed)), epoch: 0, dependencies });
-    return { handle, role, kind: "fake", epoch: 0, totalEpochs, facts: {} };
+    this.made.push({ role, options });
+    const facts = role === "dataset" ? {} : (this.facts[role] ?? {});
+    return { handle, role, kind: "fake", epoch: 0, totalEpochs, facts };
   }
 
-  readonly createDataset = async (o: Record<string, unknown>) => this.create("dataset", o, 1);
+  createDataset = async (o: Record<string, unknown>) => this.create("dataset", o, 1);
   readonly createAtlas = async (o: Record<string, unknown>) => this.create("atlas", o, 0);
   readonly createPredictor = async (o: Record<string, unknown>) =>
     this.create("predictor", o, Number(o.epochs));
   readonly createAlgebra = async (o: Record<string, unknown>) => this.create("algebra", o, Number(o.epochs));
   readonly createCosets = async (o: Record<string, unknown>) => this.create("cosets", o, Number(o.epochs));
+
+  readonly list = async (): Promise<FakeObject[]> =>
+    [...this.states].map(([handle, { epoch }]) => {
+      const role = handle.split("-")[0]!;
+      return { handle, role, kind: "fake", epoch, totalEpochs: epoch, facts: this.facts[role] ?? {} };
+    });
 
   state(object: FakeObject): State {
     return this.states.get(object.handle)!;

@@ -1,5 +1,6 @@
 import { inflateSync } from "node:zlib";
 import { expect } from "chai";
+import fc from "fast-check";
 import { rasterToPng } from "../../../src/report/png.js";
 import {
   classColour,
@@ -39,18 +40,43 @@ describe("PNG of a field", () => {
     expect([...fieldRaster(row(Number.NaN)).pixels]).to.deep.equal([0]);
   });
 
-  it("is made small by the nearest pixel when it is large, and only then", () => {
+  it("is made small by the mean of its pixels when it is large, and only then", () => {
     const large = fieldRaster({
       height: 768,
       width: 1152,
       values: Float32Array.from({ length: 768 * 1152 }, (_, i) => Math.floor(i / 1152 / 384)),
     });
-    const { height, width, pixels } = shrunk(large);
+    const { height, width, pixels } = shrunk(large, 360);
     expect([height, width, pixels.length]).to.deep.equal([240, 360, 240 * 360]);
     expect(new Set(pixels.subarray(0, 120 * 360))).to.deep.equal(new Set([1]));
     expect(new Set(pixels.subarray(120 * 360))).to.deep.equal(new Set([255]));
     const small = fieldRaster(row(1, 2));
-    expect(shrunk(small)).to.equal(small);
+    expect(shrunk(small, 2)).to.equal(small);
+    const [low, high] = small.pixels as unknown as [number, number];
+    const mixed = shrunk(fieldRaster(row(1, 2, 1, 1, 2, 2, Number.NaN, 2, Number.NaN, Number.NaN)), 5);
+    const mean = Math.round((low + high) / 2);
+    expect([...mixed.pixels]).to.deep.equal([mean, low, high, high, 0]);
+  });
+
+  it("keeps to its classes when it is made small, the commonest of each block, and rather any than none", () => {
+    const classes = { count: 4, background: 0 };
+    const [one, three] = [1, 3].map((k) => classRaster(row(k), classes).pixels[0]!);
+    const large = classRaster(row(1, 3, 3, 0, 0, 0, 0, 1, 1, 1, 0, 0), classes);
+    expect([...shrunk(large, 4).pixels]).to.deep.equal([three, 0, one, 0]);
+    expect([...shrunk(classRaster(row(0, 1), classes), 1).pixels]).to.deep.equal([one]);
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 40 }),
+        fc.integer({ min: 1, max: 40 }),
+        fc.integer({ min: 1, max: 20 }),
+        (height, width, limit) => {
+          const values = Float32Array.from({ length: height * width }, (_, i) => (i * i) % 3);
+          const made = shrunk(classRaster({ height, width, values }, { count: 3 }), limit);
+          expect(Math.max(made.height, made.width)).to.be.at.most(Math.max(limit, 1));
+          expect(made.pixels.every((pixel) => pixel > 0)).to.equal(true);
+        },
+      ),
+    );
   });
 });
 
@@ -102,14 +128,14 @@ describe("class colours", () => {
 });
 
 describe("outcome of a prediction", () => {
-  it("counts the pixels whose label is not background", () => {
-    const { raster, judged, right, missing } = outcomeOf(
+  it("counts the pixels whose label is not background, and apart from them those where something is seen that is not", () => {
+    const { raster, ...counts } = outcomeOf(
       row(10, 3, 3, 4, 10, 5),
       row(3, 3, 10, 4, Number.NaN, Number.NaN),
       DIGITS,
     );
-    expect({ judged, right, missing }).to.deep.equal({ judged: 3, right: 2, missing: 1 });
-    expect([...raster.pixels]).to.deep.equal([0, 1, 2, 1, 0, 3]);
+    expect(counts).to.deep.equal({ judged: 3, right: 2, missing: 1, falseAlarms: 1 });
+    expect([...raster.pixels]).to.deep.equal([4, 1, 2, 1, 0, 3]);
   });
 
   it("counts every pixel where no class is background", () => {

@@ -283,6 +283,40 @@ describe("writing the report", () => {
     expect(page).to.contain("Sample 0, input, channel 0").and.contain("Sample 0, label");
   });
 
+  it("shows large maps of several channels by name, with charts and false alarms, on a page that stays small", async () => {
+    const [height, width] = [768, 1152];
+    const storm = (i: number) => Math.hypot(Math.floor(i / width) - 300, (i % width) - 500) < 60;
+    const values = Float32Array.from({ length: 2 * height * width }, (_, i) => ((i * 7919) % 1009) / 1009);
+    const labels = Uint8Array.from({ length: height * width }, (_, i) => (storm(i) ? 1 : 0));
+    const guesses = BigInt64Array.from({ length: height * width }, (_, i) => (storm(i - 20) ? 1n : 0n));
+    const context = contextWith(
+      async () => ({
+        inputs: new Tensor("float32", [1, 2, height, width], values),
+        targets: new Tensor("uint8", [1, 1, height, width], labels),
+      }),
+      async () => new Tensor("int64", [1, height, width], guesses),
+    );
+    const charts = { charts: [{ row: 269, col: 576 }], rIn: 200, rOut: 150 };
+    illustrate(context, {
+      dataset,
+      atlas: charts,
+      channels: ["TMQ", "U850"],
+      classes: { count: 3, background: 0, names: ["background", "tropical cyclone", "atmospheric river"] },
+      predictions: { predictor: dataset, samples: 3 },
+    });
+    await writeReport(run, planar(), context, progress);
+    const page = readFileSync(run.reportPath, "utf8");
+    expectWellFormed(page);
+    expect(page.length).to.be.below(3e6);
+    expect(page).to.contain("Sample 0, input, TMQ").and.not.contain("channel 0");
+    expect(page).to.contain("false alarm</li>").and.contain("tropical cyclone");
+    expect(page).to.contain('viewBox="0 0 1152 768"');
+    expect(page).to.contain('<rect x="376" y="69" width="401" height="401" class="chart"/>');
+    const [, share, alarms] = page.match(/Right: ([\d.]+) % of \d+ pixels; (\d+) false alarms/)!.map(Number);
+    expect(share).to.be.within(70, 90);
+    expect(alarms).to.be.within(2000, 3000); // 20 columns of 120 rows
+  });
+
   it("leaves out samples that are not fields", async () => {
     const context = contextWith(async () => ({
       inputs: Tensor.zeros("float32", [1, 30, 4]),

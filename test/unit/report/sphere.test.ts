@@ -131,7 +131,7 @@ describe("sphere on paper", () => {
       if (row === 30 && col === 20) return 5;
       return 1 + (col < 20 ? 0 : 1) + (row < 30 ? 0 : 2);
     });
-    const field: Raster = { height: 61, width: WIDTH, pixels, palette };
+    const field: Raster = { height: 61, width: WIDTH, pixels, palette, colours: "kinds" };
     const size = 101;
     const globe = globeRaster(field, { latitude: 0, longitude: 60 }, size);
     const at = (east: number, north: number) => globe.pixels[(50 - north) * size + 50 + east];

@@ -52,6 +52,23 @@ describe("session", () => {
   const text = (bytes: Uint8Array | undefined) =>
     bytes && Buffer.from(bytes).toString("utf8").replaceAll("\0", "");
 
+  it("says what manifold an atlas is of, and how outputs are resampled only where it matters", async () => {
+    const facts = async (options: Parameters<Session["createAtlas"]>[0]) =>
+      (await session.createAtlas(options)).facts;
+    const icosahedron = { atlas: { manifold: { $case: "icosahedron", icosahedron: { resolution: 5 } } } };
+    expect(await facts({ resolution: 5 })).to.deep.include(icosahedron);
+    const planar = { charts: [{ row: 5, col: 6 }], rIn: 4, rOut: 3, margin: 1 };
+    for (const outputInterpolation of ["nearest", undefined] as const)
+      expect(await facts({ ...planar, outputInterpolation })).to.deep.include({
+        atlas: {
+          manifold: {
+            $case: "planar",
+            planar: { ...planar, outputInterpolation: outputInterpolation ?? "" },
+          },
+        },
+      });
+  });
+
   it("is known by its worker", () => {
     expect(worker.address).to.equal(`grpc://${fake.address}`);
     expect(worker.info).to.include({ threads: 2, workerVersion: "0.0.1", pid: process.pid });
