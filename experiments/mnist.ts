@@ -8,6 +8,7 @@ import {
   demandGenerators,
   discoverAlgebra,
   type Equivariance,
+  equivarianceUnder,
   type Findings,
   type GlobalRotations,
   givenBasis,
@@ -17,6 +18,7 @@ import {
   makePredictor,
   NetworkError,
   paperFields,
+  planeRotation,
   type RemoteObject,
   type Runs,
   reuseField,
@@ -334,8 +336,8 @@ async function segment(
     predictor: { ...about, loss: ctx.metrics("predictor").loss ?? null },
     downstream: {
       metrics: { ...scores, accuracy_as_trained, parameters: Number(predictor.facts.parameters) },
-      equivariance: await turn(ctx, predictor, test),
     },
+    equivariance: await turn(ctx, predictor, test),
     notes: [
       "accuracy is over the pixels of digits, turned by any angle; accuracy_as_trained is over those of digits turned by at most 60° more or less than 90°, as in training",
       ...(identity ? [`its kernels have the symmetry of ${identity.source} (${c.kernel})`] : []),
@@ -347,21 +349,6 @@ async function segment(
 async function turn(ctx: Context, predictor: RemoteObject, dataset: RemoteObject): Promise<Equivariance> {
   const inner = await ctx.atlas({ ...CHARTS, rOut: 10, margin: MARGIN });
   const angles = [15, 30, 45, 60, 90, 180];
-  const matrices = angles.map((degrees) => {
-    const [c, s] = [Math.cos((degrees * Math.PI) / 180), Math.sin((degrees * Math.PI) / 180)];
-    return [
-      [c, -s],
-      [s, c],
-    ];
-  });
-  const measured = await ctx.timed("scores", () =>
-    ctx.session.measureEquivariance(predictor, matrices, { atlas: inner, dataset, samples: 32 }),
-  );
-  return measured.map(({ distance, relativeError, resampling }, i) => ({
-    name: `rotation by ${angles[i]}°`,
-    matrix: matrices[i]!,
-    distance,
-    relativeError,
-    interpolation: distance > 0 ? (relativeError * resampling) / distance : 0,
-  }));
+  const turns = angles.map((degrees) => [`rotation by ${degrees}°`, planeRotation(degrees)] as const);
+  return equivarianceUnder(ctx, predictor, Object.fromEntries(turns), { atlas: inner, dataset, samples: 32 });
 }

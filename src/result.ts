@@ -133,7 +133,7 @@ export const Equivariance = z.array(
     matrix: Square,
     /** Mean absolute difference of f(gx) and g f(x); of class probabilities, for a classifier. */
     distance: z.number(),
-    /** Dimensionless: the distance against those of both from f(x). */
+    /** Dimensionless: the distance against those of both from f(x). 0.5 where the three have nothing to do with one another; 1 at most. */
     relativeError: z.number(),
     /** The part of the relative error that interpolation alone may cause, from a comparison with a finer one. */
     interpolation: z.number(),
@@ -155,9 +155,10 @@ export const Result = z.object({
       metrics: z.record(z.string(), Measured),
       /** The group of frames that the network's kernels respect, "SO(2)" say. */
       gauge: z.string().optional(),
-      equivariance: Equivariance.optional(),
     })
     .optional(),
+  /** Of the predictor or the network, by what is done. */
+  equivariance: Equivariance.optional(),
   predictor: z.object({
     /** Of the last epoch; null for one that was not trained in this run. */
     loss: z.number().nullable(),

@@ -4,7 +4,7 @@ import type { SquareMatrix } from "./linalg.js";
 
 /** Lines without colours, each beginning with what it is about. */
 export function describeResult(result: Result): string[] {
-  const { algebra, cosets, globalRotations, downstream, notes } = result;
+  const { algebra, cosets, globalRotations, downstream, equivariance, notes } = result;
   const lines: string[] = [];
   if (algebra) lines.push(...describeAlgebra(algebra, cosets?.length ?? 0));
   if (cosets) {
@@ -38,12 +38,12 @@ export function describeResult(result: Result): string[] {
     );
     lines.push(label("metrics", metrics.join(", ")));
     if (downstream.gauge !== undefined) lines.push(label("gauge", downstream.gauge));
-    const errors = downstream.equivariance?.map(
-      (e) => `${e.name} ${e.relativeError.toPrecision(2)} (${e.interpolation.toPrecision(2)})`,
-    );
-    if (errors)
-      lines.push(label("errors", `of equivariance, relative (interpolation alone): ${errors.join(", ")}`));
   }
+  const errors = equivariance?.map(
+    (e) => `${e.name} ${e.relativeError.toPrecision(2)} (${e.interpolation.toPrecision(2)})`,
+  );
+  if (errors)
+    lines.push(label("errors", `of equivariance, relative (interpolation alone): ${errors.join(", ")}`));
   lines.push(...(notes ?? []).map((note) => label("note", note)));
   return lines;
 }

@@ -2,8 +2,8 @@
 import { z } from "zod";
 import { analyseAlgebra, analyseCosets, namedAlgebras } from "../algebra/index.js";
 import { AtlasError, UsageError } from "../errors.js";
-import type { AlgebraResult, Findings } from "../result.js";
-import type { Component, RemoteObject } from "../worker/session.js";
+import type { AlgebraResult, Equivariance, Findings } from "../result.js";
+import type { Component, EquivarianceOptions, RemoteObject } from "../worker/session.js";
 import type { Context } from "./context.js";
 import { Identity, type Runs, readPredictor } from "./sources.js";
 
@@ -154,6 +154,36 @@ export async function score(
 ): Promise<Record<string, number>> {
   const scores = await ctx.timed("scores", () => ctx.session.scorePredictor(predictor, dataset));
   return Object.fromEntries(Object.entries(scores).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** How far a predictor is from equivariance under each of some matrices, which have names. */
+export async function equivarianceUnder(
+  ctx: Context,
+  predictor: RemoteObject,
+  moves: Readonly<Record<string, number[][]>>,
+  options: EquivarianceOptions = {},
+): Promise<Equivariance> {
+  const named = Object.entries(moves);
+  const matrices = named.map(([, matrix]) => matrix);
+  const measured = await ctx.timed("scores", () =>
+    ctx.session.measureEquivariance(predictor, matrices, options),
+  );
+  return measured.map(({ distance, relativeError, resampling }, i) => ({
+    name: named[i]![0],
+    matrix: named[i]![1],
+    distance,
+    relativeError,
+    interpolation: distance > 0 ? (relativeError * resampling) / distance : 0,
+  }));
+}
+
+/** The matrix that rotates the plane by an angle in degrees. */
+export function planeRotation(degrees: number): number[][] {
+  const [c, s] = [Math.cos((degrees * Math.PI) / 180), Math.sin((degrees * Math.PI) / 180)];
+  return [
+    [c, -s],
+    [s, c],
+  ];
 }
 
 /** The generators that are symmetries. */

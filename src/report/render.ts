@@ -24,7 +24,7 @@ export interface ReportParts {
 
 /** The whole page. */
 export function renderReport({ result, config, events = [], pictures = [] }: ReportParts): string {
-  const { algebra, cosets, cosetSearch, globalRotations, downstream } = result;
+  const { algebra, cosets, cosetSearch, globalRotations, downstream, equivariance } = result;
   const [title, lead] = headline(result);
   return html`<!doctype html>
 <html lang="en">
@@ -36,6 +36,7 @@ ${algebra && algebraSection(algebra)}
 ${cosets && cosetSection(cosets, cosetSearch)}
 ${globalRotations && rotationsSection(globalRotations)}
 ${downstream && downstreamSection(downstream)}
+${equivariance && equivarianceSection(equivariance)}
 ${pictureSections(pictures)}
 ${trainingSection(result, events)}
 ${settingsSection(result, config)}
@@ -205,22 +206,21 @@ function searchPlot({ candidates, noiseFloor }: CosetSearch, cosets: readonly Co
 ${barPlot(bars, noiseFloor, "losses of the candidates", { x: "candidates", y: "loss" })}${legend(present, noiseFloor)}`;
 }
 
-function downstreamSection({ metrics, gauge, equivariance }: NonNullable<Result["downstream"]>): Html {
+function downstreamSection({ metrics, gauge }: NonNullable<Result["downstream"]>): Html {
   const rows = Object.entries(metrics).map(([name, value]): [string, string] => [
     name,
     value === null ? "–" : String(Number.isInteger(value) ? value : Number(value.toPrecision(5))),
   ]);
   if (gauge !== undefined) rows.push(["gauge group", gauge]);
-  return html`<section><h2>Downstream</h2>${table(rows)}
-${equivariance && equivarianceFigure(equivariance)}</section>`;
+  return html`<section><h2>Downstream</h2>${table(rows)}</section>`;
 }
 
-function equivarianceFigure(equivariance: Equivariance): Html {
-  return html`<h3>Equivariance</h3><p>How far the output of what was moved is from the moved output, on average and against how far both are from the output as it was: 0 for an equivariant model, near 1 for one that knows nothing of it. Moving by less than a quarter turn interpolates: that part of the error is no fault of the model's.</p>
+function equivarianceSection(equivariance: Equivariance): Html {
+  return html`<section><h2>Equivariance</h2><p>How far the output of what was moved is from the moved output, on average and against how far both are from the output as it was: 0 for an equivariant model, 0.5 where the three have nothing to do with one another, 1 at most. Moving by anything but quarter turns interpolates: that part of the error is no fault of the model's.</p>
 <div class="scroll"><table><thead><tr><th></th><th>relative error</th><th>of it interpolation</th><th>distance</th></tr></thead><tbody>${equivariance.map(
     ({ name, relativeError, interpolation, distance }) =>
       html`<tr><th scope="row">${name}</th><td>${short(relativeError)}</td><td>${short(interpolation)}</td><td>${short(distance)}</td></tr>`,
-  )}</tbody></table></div>`;
+  )}</tbody></table></div></section>`;
 }
 
 function trainingSection(result: Result, events: readonly RunEvent[]): Html {

@@ -92,7 +92,8 @@ describe("atlas mnist", function () {
     const turned = await run([...discovered, "--kernel=c4"]);
     const smooth = await run(discovered);
     const of = ({ result }: Finished) => {
-      const { metrics, equivariance } = result.downstream!;
+      const { equivariance } = result;
+      const { metrics } = result.downstream!;
       expect(metrics).to.have.all.keys("accuracy", "accuracy_error", "accuracy_as_trained", "parameters");
       const at = (degrees: number) =>
         equivariance!.find(({ name }) => name === `rotation by ${degrees}°`)!.relativeError;

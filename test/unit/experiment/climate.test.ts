@@ -33,6 +33,8 @@ describe("the climate experiment", () => {
     Object.assign(fake, {
       getAlgebra: async () => found(GL2, { found: 4 }),
       scorePredictor: async () => SCORES,
+      measureEquivariance: async (_: object, matrices: number[][][]) =>
+        matrices.map((_, i) => ({ loss: 1, distance: 0.2, relativeError: i / 10, resampling: 0.1 })),
     });
   });
   const prepared = (given: Given, preset?: string) =>
@@ -56,7 +58,12 @@ describe("the climate experiment", () => {
   const made = (role: string) => fake.made.filter((m) => m.role === role).map(({ options }) => options);
 
   it("places its charts on the lattice that the files have at its stride", async () => {
-    const { algebra, predictor } = await live({ stride: 8 });
+    const { algebra, equivariance, predictor } = await live({ stride: 8 });
+    expect(equivariance![1]).to.deep.include({
+      name: "rotation by 180°",
+      relativeError: 0.1,
+      interpolation: 0.05,
+    });
     expect(algebra!.identified.name).to.equal("gl(2)");
     expect(predictor.scores).to.deep.equal(SCORES);
     const [atlas] = made("atlas");

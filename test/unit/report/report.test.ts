@@ -110,13 +110,13 @@ describe("report", () => {
 
   it("says how equivariant a model is, matrix by matrix", () => {
     const page = render({ result: equivariant() });
-    expect(page).to.contain("<h1>Downstream gcnn</h1>").and.contain("<h3>Equivariance</h3>");
+    expect(page).to.contain("<h1>Downstream gcnn</h1>").and.contain("<h2>Equivariance</h2>");
     expect(page).to.contain("<td>1234567</td>"); // what is counted is not rounded
     expect(page).to.match(/rotation by 90°<\/t[hd]><td>0<\/td><td>0<\/td><td>0<\/td>/);
     expect(page).to.match(
       /shear &amp; &lt;stretch&gt;<\/t[hd]><td>0\.543<\/td><td>0\.123<\/td><td>0\.0123<\/td>/,
     );
-    expect(render({ result: lorentz() })).to.not.contain("<h3>Equivariance</h3>");
+    expect(render({ result: lorentz() })).to.not.contain("<h2>Equivariance</h2>");
   });
 
   it("draws an epoch that was done twice once", () => {

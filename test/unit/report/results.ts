@@ -119,17 +119,15 @@ export const rotations = () =>
 export const equivariant = () =>
   result({
     task: "downstream_gcnn",
-    downstream: {
-      metrics: { accuracy: 0.97, parameters: 1234567 },
-      equivariance: [
-        { name: "rotation by 90°", matrix: rotation, distance: 0, relativeError: 0, interpolation: 0 },
-        {
-          name: "shear & <stretch>",
-          matrix: diagonal(2, 0.5),
-          distance: 0.0123,
-          relativeError: 0.5432,
-          interpolation: 0.1234,
-        },
-      ],
-    },
+    downstream: { metrics: { accuracy: 0.97, parameters: 1234567 } },
+    equivariance: [
+      { name: "rotation by 90°", matrix: rotation, distance: 0, relativeError: 0, interpolation: 0 },
+      {
+        name: "shear & <stretch>",
+        matrix: diagonal(2, 0.5),
+        distance: 0.0123,
+        relativeError: 0.5432,
+        interpolation: 0.1234,
+      },
+    ],
   });
