@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ..errors import InvalidInput
 
-LossKind = Literal["l1", "cross_entropy"]
+LossKind = Literal["l1", "cross_entropy", "jaccard"]
 
 Predictor = Callable[[Tensor, Tensor | None], Tensor]
 """A frozen predictor in evaluation mode: ``f(x [B, C, ...], charts) -> y [B, C, out, ...]``. ``charts`` are the C chart indices
@@ -58,6 +58,10 @@ class Action(Protocol):
         """The same action with a better interpolation, to tell how much of a loss is the resampler's; may be ``self``."""
         ...
 
+    def smooth(self) -> Action:
+        """The same action with an interpolation that has derivatives; may be ``self``."""
+        ...
+
 
 class Inputs(Protocol):
     """Samples on the device, drawn by batches of indices."""
@@ -75,7 +79,14 @@ class Inputs(Protocol):
         ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where drawn inputs are."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it keeps there of drawn inputs, once all are drawn."""
+        ...
 
     def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
         """Inputs ``[B, C, ...]`` of samples ``indices [B]`` on ``charts [C]`` (None: all)."""
@@ -164,8 +175,9 @@ class SymmetryTask:
 
     ``freeze`` returns the predictor with its present weights, in evaluation mode and without weight gradients; it is called by
     ``refresh``. ``freeze_inner`` may return the same predictor computing only what ``Action.still_out`` keeps, ``freeze_double`` the
-    same in float64 (None: ``freeze``'s takes either). Losses (METHOD 2.1): ``l1`` is the mean absolute difference; ``cross_entropy`` is for logit predictors, with the target ``softmax(f(x))`` moved
-    by g and channels on the first axis after ``[B, C]``.
+    same in float64 (None: ``freeze``'s takes either). Losses (METHOD 2.1): ``l1`` is the mean absolute difference; the others are for
+    logit predictors, however they were trained: cross-entropy, with the target ``softmax(f(x))`` moved by g and channels on the first axis
+    after ``[B, C]``.
     """
 
     def __init__(
@@ -177,8 +189,8 @@ class SymmetryTask:
         freeze_inner: Callable[[], Predictor] | None = None,
         freeze_double: Callable[[], Predictor] | None = None,
     ) -> None:
-        if loss not in ("l1", "cross_entropy"):
-            raise InvalidInput(f"unknown loss {loss!r}", "loss", "l1 or cross_entropy")
+        if loss not in get_args(LossKind):
+            raise InvalidInput(f"unknown loss {loss!r}", "loss", ", ".join(get_args(LossKind)))
         self._inputs, self._action, self._freeze, self._kind = inputs, action, freeze, loss
         self._freeze_inner, self._freeze_double = freeze_inner, freeze_double
         self.refresh()
@@ -207,16 +219,14 @@ class SymmetryTask:
 
     @torch.no_grad()
     def response(self, indices: Tensor, directions: Tensor, step: float) -> Tensor:
-        x = self._inputs.draw(indices, None).double()
+        x, action = self._inputs.draw(indices, None).double(), self._action.smooth()
         f = self._freeze() if self._freeze_double is None else self._freeze_double()
-        reference = self._comparable(f(self._action.still_in(x), None), channels=2)
+        reference = self._comparable(f(action.still_in(x), None), channels=2)
 
         def residual(g: Tensor) -> Tensor:
             g = g.expand(*x.shape[:2], -1, -1)
-            moved = self._comparable(f(self._action.act_in(g, x), None), channels=2)
-            return (
-                (self._action.still_out(moved) - self._action.act_out(g, reference)).flatten(2).flatten(0, 1)
-            )
+            moved = self._comparable(f(action.act_in(g, x), None), channels=2)
+            return (action.still_out(moved) - action.act_out(g, reference)).flatten(2).flatten(0, 1)
 
         return torch.stack(
             [

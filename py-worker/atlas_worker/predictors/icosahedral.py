@@ -27,6 +27,7 @@ from ..errors import InvalidInput
 from ..fields.icosahedron import DIRECTIONS, icosahedron, pixel_count
 
 Orientations = Literal[1, 6]
+Stride = Literal[1, 2]
 CENTRE, NOWHERE = 6, 7
 
 
@@ -108,7 +109,7 @@ class HexConv(nn.Module):
         seed: torch.Generator,
         *,
         orientations: Orientations = 6,
-        stride: Literal[1, 2] = 1,
+        stride: Stride = 1,
         kernels: Literal["each", "own"] = "each",
     ) -> None:
         super().__init__()
@@ -176,7 +177,7 @@ class ConstantConv(nn.Module):
         width_out: int,
         seed: torch.Generator,
         *,
-        stride: Literal[1, 2] = 1,
+        stride: Stride = 1,
     ) -> None:
         super().__init__()
         self.charts = Charts(resolution, 1)

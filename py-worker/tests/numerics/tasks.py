@@ -43,6 +43,9 @@ class PointAction:
     def refined(self) -> PointAction:
         return self
 
+    def smooth(self) -> PointAction:
+        return self
+
 
 @dataclass(frozen=True)
 class Points:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from atlas_worker import lie
-from atlas_worker.actions import FieldInputs, PlanarAction, SymmetryTask
+from atlas_worker.actions import FieldInputs, PlanarAction, SymmetryTask, action_on
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.fields.resample import crop, transform
@@ -300,7 +300,37 @@ def test_vectors_turn_with_the_points_they_are_on() -> None:
     assert PlanarAction(6, 6).rho_in is None
 
 
-def test_refining_changes_bilinear_only() -> None:
-    action = PlanarAction(6, 4, interpolation="bilinear", interpolation_out="nearest").refined()
-    assert (action.interpolation, action.interpolation_out) == ("bicubic", "nearest")
-    assert (action.r_field, action.r_out) == (6, 4)
+def test_refining_takes_the_next_better_interpolation_and_smoothing_one_with_derivatives() -> None:
+    def modes(action: PlanarAction) -> tuple[str, str]:
+        return action.interpolation, action.interpolation_out
+
+    action = PlanarAction(6, 4, interpolation="bilinear", interpolation_out="nearest")
+    assert modes(action.refined()) == ("bicubic", "bilinear")
+    assert modes(action.refined().refined()) == ("bicubic", "bicubic")
+    assert modes(action.smooth()) == ("bilinear", "bilinear")
+    assert (action.refined().r_field, action.smooth().r_out) == (6, 4)
+
+
+def test_outputs_moved_by_the_nearest_pixel_pose_the_same_task() -> None:
+    """Their values are those of the field, the rest of what is measured is nearly that of bilinear ones."""
+    fields = smooth_fields(8, 45)
+    both = [PlanarAtlas((Chart(20, 20),), 10, 7, 6, mode) for mode in ("bilinear", "nearest")]  # type: ignore[arg-type]
+    smooth, rough = (
+        SymmetryTask(
+            FieldInputs(fields, atlas, reach=1), action_on(atlas, 1), lambda: lambda x, _: laplacian(x)
+        )
+        for atlas in both
+    )
+    batch = rough.batch(torch.arange(8))
+    g = same(lie.expm(0.3 * J), batch.shape).clone().requires_grad_(True)
+    moved = action_on(both[1], 1).act_out(g, batch.reference)
+    assert torch.isin(moved, batch.reference).all()
+    loss = rough.loss(batch, g)
+    loss.sum().backward()
+    assert g.grad is not None
+    assert bool(g.grad.isfinite().all() & (g.grad != 0).any())  # by the inputs
+    a, b = (t.errors(t.batch(torch.arange(8)), g.detach()) for t in (smooth, rough))
+    assert bool((b.floor > a.floor).all())  # what the nearest pixel may do is known
+    assert bool((b.loss - b.floor < a.loss + a.floor).all())
+    # A pixel does not move by less than half of one, but the response to a generator is that of a smooth action.
+    assert torch.equal(*(t.response(torch.arange(4), J[None], 1e-3) for t in (smooth, rough)))
