@@ -13,13 +13,27 @@ from ..solvers.state import check_kind
 from ..trainable import StepCallback
 
 
-class GivenDataset:
+class Described:
+    """What a dataset may tell of its samples; None where there is nothing to tell."""
+
+    background: int | None = None
+    """The class of pixels where there is nothing, which scores leave out."""
+    classes: tuple[str, ...] | None = None
+    """Names of the target's classes, where scores are wanted class by class."""
+    scenes: Tensor | None = None
+    """``[N]`` int64, on the CPU: the scene that each sample shows, numbered from 0 as they appear. Samples of one scene have the same
+    inputs, labelled by different experts."""
+    coordinates: tuple[Tensor, Tensor] | None = None
+    """Latitudes ``[H]`` of the lattice's rows and longitudes ``[W]`` of its columns, in degrees, float64 on the CPU. There before
+    the samples are."""
+
+
+class GivenDataset(Described):
     """Samples that are there from the start; sets ``inputs`` and ``targets``."""
 
     kind: ClassVar[str]
     epoch = 0
     total_epochs = 0
-    background: int | None = None
     inputs: Tensor
     targets: Tensor
 
@@ -38,12 +52,11 @@ class GivenDataset:
         check_kind(metadata, self.kind)
 
 
-class MadeDataset(ABC):
+class MadeDataset(Described, ABC):
     """Samples that one epoch makes or reads, from nothing but the spec."""
 
     kind: ClassVar[str]
     total_epochs = 1
-    background: int | None = None
 
     def __init__(self) -> None:
         self._data: tuple[Tensor, Tensor] | None = None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -14,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InvalidInput
+from ..generators.common import in_order
 from ..registry import param, register
 from ..solvers.state import check_kind
 from ..trainable import StepCallback
 from .base import MadeDataset, no_tensors
+from .cache import Cache, user_folder
 from .hdf5 import FIELD, first_line, open_hdf5
 
 NORMAL = {
@@ -43,6 +49,9 @@ CLASSES = ("background", "tropical cyclone", "atmospheric river")
 LABELS = "LABELS"
 NAME = re.compile(r"(data-\d{4}-\d{2}-\d{2}-\d+-\d+)_(\d+)\.nc")
 KIND = "a NetCDF-4 file"
+READERS = 2
+"""Threads: HDF5 reads one file at a time, and meanwhile another is normalised. Processes would read compressed files twice as fast on two
+cores, but take 2 s each to start; those of ClimateNet are not compressed, and wait for the disk."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,13 @@ class ClimateNetParams:
     path: str = param("", "Folder with files data-YYYY-MM-DD-….nc", file=True)
     variables: str = param("TMQ,U850,V850,PSL", "Variables that are the channels, in this order")
     files: int = param(0, "Files that are read, the first by name; 0 for all", minimum=0)
-    stride: int = param(1, "Take every n-th row and column", minimum=1, maximum=384)
+    stride: int = param(
+        1, "Take every n-th row and column, from the north and the west", minimum=1, maximum=384
+    )
+    keep: Literal["disk", "memory"] = param(
+        "disk", "Where the data are, once read: in a cache on the disk, for later runs too, or in memory"
+    )
+    cache: str = param("", "Folder of the cache; empty for the worker's own", file=True)
 
 
 @register(
@@ -63,15 +78,27 @@ class ClimateNet(MadeDataset):
     """Inputs ``[N, channels, H, W]`` float32, less their mean and over their standard deviation as ``NORMAL`` has them; targets
     ``[N, 1, H, W]`` uint8: 0 background, 1 tropical cyclone, 2 atmospheric river. One sample a file, in the order of their names.
 
-    Where several experts labelled one time, each has a file of their own, with the same fields (see :func:`time_of`).
-    Takes the memory of the result, ``N H W (4 channels + 1)`` bytes with H and W over the stride, and of one variable of one
-    file, unpacked, besides: some 20 MB at 768 × 1152. All 461 files with 4 channels are 7 GB. Opening checks that every file is
-    whole, and what it has; reading checks the values that are used.
+    Rows run south and columns east, as on every lattice here: where a file's ``lat`` ascends, rows are flipped, and then
+    every ``stride``-th is taken, the northernmost first. Where several experts labelled one time, each has a file of their own, with the
+    same fields (see :func:`time_of`, ``scenes``). Opening checks that every file is whole, and what it has; reading checks
+    the values that are used.
+
+    The data are ``N H W (4 channels + 1)`` bytes with H and W over the stride: of all 461 files 7 GB with 4 channels, 26 GB with 16.
+    With ``keep`` "memory" they are on the device. With "disk" they are written into a cache as the files are read (see
+    ``cache.Cache``; its name is a hash of the files' folder, names, sizes and times of change, of variables and stride), and read by
+    memory mapping from then on, also by later runs: the system has in memory what is looked at, as far as there is room. Such tensors are on the CPU,
+    whatever the device; on CUDA they are copied to it where twice their size is free when the dataset is opened. Besides, reading takes
+    the fields of ``READERS + 1`` files.
+
+    The cache is in ``$XDG_CACHE_HOME/atlas-symmetry/climatenet`` of the worker's user (``~/.cache`` by default), or in the folder
+    ``cache``, which is a client's to choose only within the worker's data root, like any file that a client names. Nothing but files of the
+    cache's own names is written there, or removed. Old ones stay until they are deleted, which is safe at any time.
     """
 
     kind = "climatenet"
     outputs = len(CLASSES)
     background = 0
+    classes = CLASSES
 
     def __init__(
         self, params: ClimateNetParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
@@ -91,6 +118,12 @@ class ClimateNet(MadeDataset):
         self._grid = grid_of(self._files[0])
         for path in self._files:
             check_file(path, self._names, self._grid)
+        self.coordinates = self._grid.coordinates(params.stride)
+        numbers: dict[str, int] = {}
+        self.scenes = torch.tensor([numbers.setdefault(time_of(p), len(numbers)) for p in self._files])
+        self._on_device = params.keep == "memory" or (
+            device.type == "cuda" and torch.cuda.mem_get_info(device)[0] >= 2 * self._bytes
+        )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -99,20 +132,61 @@ class ClimateNet(MadeDataset):
         return len(self._files), len(self._names), height, width
 
     @property
-    def memory_bytes(self) -> int:
+    def _bytes(self) -> int:
         samples, channels, height, width = self.shape
         return samples * height * width * (4 * channels + 1)
 
+    @property
+    def memory_bytes(self) -> int:
+        """0 where the data stay on the disk: pages that are mapped are not kept."""
+        return self._bytes if self._on_device else 0
+
     def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
-        """Read the files, one by one."""
+        """Read the files, one by one, or the cache."""
         samples, _, height, width = self.shape
-        x = torch.empty(self.shape, device=self._device)
-        y = torch.empty(samples, 1, height, width, dtype=torch.uint8, device=self._device)
-        for i, path in enumerate(self._files):
-            fields, labels = read_file(path, self._names, self._grid, self._p.stride)
-            x[i], y[i, 0] = torch.from_numpy(fields), torch.from_numpy(labels)
-            on_step(i + 1, samples, {})
-        return x, y
+        arrays = [(self.shape, torch.float32), ((samples, 1, height, width), torch.uint8)]
+        held = tuple(
+            torch.empty(shape, dtype=dtype, device=self._device)
+            for shape, dtype in (arrays if self._on_device else ())
+        )
+        cache = self._cache(arrays) if self._p.keep == "disk" else None
+        mapped = cache.load() if cache else None
+        making = cache.writing() if cache and mapped is None else nullcontext()
+        with ThreadPoolExecutor(READERS, "climatenet") as pool, making as writer:
+            source: Iterable[tuple[Tensor, ...]] = (
+                in_order(pool, self._read, self._files, READERS, lambda: None)
+                if mapped is None
+                else zip(*mapped, strict=True)
+            )
+            for i, sample in enumerate(source):
+                if writer:
+                    writer.put(i, sample)
+                for array, part in zip(held, sample, strict=False):
+                    array[i] = part
+                on_step(i + 1, samples, {})
+            if cache and cache != self._cache(arrays):
+                raise InvalidInput(
+                    f"files in {self._p.path} were changed while they were read",
+                    FIELD,
+                    "files that stay as they are",
+                    "do it again once they are all there",
+                )
+        inputs, targets = held or mapped or (writer.arrays if writer else ())
+        return inputs, targets
+
+    def _read(self, path: Path) -> tuple[Tensor, Tensor]:
+        fields, labels = read_file(path, self._names, self._grid, self._p.stride)
+        return torch.from_numpy(fields), torch.from_numpy(labels)[None]
+
+    def _cache(self, arrays: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> Cache:
+        about = {"folder": os.path.abspath(self._p.path), "variables": self._names, "stride": self._p.stride}
+        facts = {
+            **about,
+            "normal": [NORMAL[name] for name in self._names],
+            "files": [stamp(path) for path in self._files],
+        }
+        folder = Path(self._p.cache) if self._p.cache else user_folder(self.kind)
+        return Cache(folder, facts, {"dataset": self.kind, "files": len(self._files), **about}, arrays)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The position and how many files there were: they have the data."""
@@ -138,6 +212,32 @@ class Grid:
     shape: tuple[int, int]
     lat: NDArray[np.float64] | None
     lon: NDArray[np.float64] | None
+
+    def taken(self, stride: int) -> tuple[slice, slice]:
+        """The file's rows and columns that are taken: every ``stride``-th, from the north (the first row, where ``lat`` is not told)."""
+        south_first = self.lat is not None and self.lat[0] < self.lat[-1]
+        return slice(None, None, -stride if south_first else stride), slice(None, None, stride)
+
+    def coordinates(self, stride: int) -> tuple[Tensor, Tensor] | None:
+        """Latitudes and longitudes of what is taken, in degrees; None where the file does not tell both."""
+        if self.lat is None or self.lon is None:
+            return None
+        rows, columns = self.taken(stride)
+        return torch.from_numpy(self.lat[rows].copy()), torch.from_numpy(self.lon[columns].copy())
+
+    def check(self) -> None:
+        """Raise ``InvalidInput`` for coordinates that are not those of rows and columns."""
+        for name, values, count in zip(("lat", "lon"), (self.lat, self.lon), self.shape, strict=True):
+            if values is None:
+                continue
+            steps = np.diff(values)
+            if len(values) != count or not np.isfinite(values).all():
+                told = f"{len(values)} values of {name}, not all finite, or not one for each of {count}"
+            elif name == "lat" and not ((steps > 0).all() or (steps < 0).all()):
+                told = "values of lat that neither ascend nor descend"
+            else:
+                continue
+            raise InvalidInput(f"{self.path} has {told}", FIELD, "a grid of lat and lon", "repair the file")
 
     def difference(self, other: Grid) -> str | None:
         """How ``other`` differs, in words."""
@@ -200,9 +300,20 @@ def time_of(path: Path) -> str:
 
 
 def grid_of(path: Path) -> Grid:
-    """The grid of a file's labels."""
+    """The grid of a file's labels. Raises ``InvalidInput`` where it is none."""
     with open_hdf5(path, KIND) as file:
-        return _grid(path, file)
+        grid = _grid(path, file)
+    grid.check()
+    return grid
+
+
+def stamp(path: Path) -> tuple[str, int, int]:
+    """A file's name, size in bytes, and time of change in nanoseconds."""
+    try:
+        told = path.stat()
+    except OSError:
+        raise InvalidInput(f"there is no file {path} any more", FIELD, KIND, "put it back") from None
+    return path.name, told.st_size, told.st_mtime_ns
 
 
 def check_file(path: Path, names: Sequence[str], grid: Grid) -> None:
@@ -214,24 +325,39 @@ def check_file(path: Path, names: Sequence[str], grid: Grid) -> None:
 def read_file(
     path: Path, names: Sequence[str], grid: Grid, stride: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Normalised fields ``[names, H, W]`` and labels ``[H, W]`` of a file; every ``stride``-th row and column.
+    """Normalised fields ``[names, H, W]`` and labels ``[H, W]`` of a file; every ``stride``-th row and column, rows from the north.
 
     Raises ``InvalidInput`` that names the file.
     """
     with open_hdf5(path, KIND) as file:
         _check(path, file, names, grid)
+        taken = grid.taken(stride)
         height, width = (-(-n // stride) for n in grid.shape)
         fields = np.empty((len(names), height, width), np.float32)
         for field, name in zip(fields, names, strict=True):
             mean, std = NORMAL[name]
-            values = _read(path, file, name, stride)
-            _demand(np.isfinite(values), values, path, name, stride, "finite numbers")
+            values = _read(path, file, name, taken)
+            good = np.isfinite(values)
+            for fill in _fills(file[name]):
+                good &= values != fill
+            _demand(good, values, path, name, grid, stride, "finite numbers that are not the fill value")
             # Before it is float32: PSL has more digits above its deviations than the others.
             field[:] = (values.astype(np.float64) - mean) / std
-        values = _read(path, file, LABELS, stride)
-        known = np.isin(values, range(len(CLASSES)))
-        _demand(known, values, path, LABELS, stride, "0 background, 1 tropical cyclone, 2 atmospheric river")
-        return fields, values.astype(np.uint8)
+        values = _read(path, file, LABELS, taken)
+        with np.errstate(invalid="ignore"):  # NaN is no class
+            labels = values.astype(np.uint8)
+        known = (labels == values) & (labels < len(CLASSES))
+        _demand(
+            known, values, path, LABELS, grid, stride, "0 background, 1 tropical cyclone, 2 atmospheric river"
+        )
+        return fields, labels
+
+
+def _fills(variable: h5py.Dataset) -> list[np.generic]:
+    """The numbers that stand for a value that is missing, as the variable's attributes tell them."""
+    found = (variable.attrs.get(name) for name in ("_FillValue", "missing_value"))
+    values = [np.asarray(fill).reshape(-1) for fill in found if fill is not None]
+    return [fill.astype(variable.dtype)[0] for fill in values if fill.dtype.kind in "iuf" and len(fill)]
 
 
 def _variable(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
@@ -288,20 +414,29 @@ def _values(path: Path, file: h5py.File, name: str) -> NDArray[np.generic]:
     return values
 
 
-def _read(path: Path, file: h5py.File, name: str, stride: int) -> NDArray[np.generic]:
+def _read(path: Path, file: h5py.File, name: str, taken: tuple[slice, slice]) -> NDArray[np.generic]:
     # The whole plane, as it is compressed: HDF5 takes longer to pick rows and columns.
     values = _values(path, file, name)
-    return values.reshape(values.shape[-2:])[::stride, ::stride]
+    return values.reshape(values.shape[-2:])[taken]
 
 
 def _demand(
-    good: NDArray[np.bool_], values: NDArray[np.generic], path: Path, name: str, stride: int, expected: str
+    good: NDArray[np.bool_],
+    values: NDArray[np.generic],
+    path: Path,
+    name: str,
+    grid: Grid,
+    stride: int,
+    expected: str,
 ) -> None:
     if good.all():
         return
-    row, column = np.argwhere(~good)[0].tolist()
+    place = tuple(np.argwhere(~good)[0].tolist())
+    row, column = (
+        range(n)[part][i] for n, part, i in zip(grid.shape, grid.taken(stride), place, strict=True)
+    )
     raise InvalidInput(
-        f"{path}: {name} is {values[row, column]} in row {row * stride}, column {column * stride}",
+        f"{path}: {name} is {values[place]} in row {row}, column {column}",
         FIELD,
         expected,
         "repair or remove the file",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,21 @@ import pytest
 import torch
 
 from atlas_worker.datasets.climatenet import NORMAL, ClimateNet, ClimateNetParams, time_of
-from atlas_worker.errors import InvalidInput, NotReady
+from atlas_worker.errors import Cancelled, InvalidInput, NotReady
 from atlas_worker.generators import climatenet
+from atlas_worker.registry import describe_params
 
 CPU = torch.device("cpu")
 PATH = "dataset.source.params.path"
 H, W = 8, 12
 FIRST, SECOND = "data-2010-06-10-01-1_0.nc", "data-2010-06-10-01-1_5.nc"
+
+
+@pytest.fixture(autouse=True)
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own folder of caches."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    return tmp_path / "caches" / "atlas-symmetry" / "climatenet"
 
 
 def planes(seed: int) -> dict[str, np.ndarray]:
@@ -80,9 +91,9 @@ def test_fields_and_labels(folder: Path) -> None:
     assert dataset.inputs.shape == dataset.shape == (2, 4, H, W)
     assert (dataset.inputs.dtype, dataset.targets.dtype) == (torch.float32, torch.uint8)
     assert dataset.targets.shape == (2, 1, H, W)
-    assert dataset.memory_bytes == 4 * dataset.inputs.numel() + dataset.targets.numel()
+    assert dataset.memory_bytes == 0  # on the disk
     for i in range(2):
-        expected = planes(i)
+        expected = {name: values[..., ::-1, :] for name, values in planes(i).items() if values.ndim > 1}
         assert np.array_equal(dataset.targets[i, 0].numpy(), expected["LABELS"])
         for channel, name in enumerate(("TMQ", "U850", "V850", "PSL")):
             mean, std = NORMAL[name]
@@ -95,7 +106,7 @@ def test_other_variables_fewer_files_and_a_stride(folder: Path) -> None:
     assert whole.inputs.shape == (2, 16, H, W)
     assert float(whole.inputs.mean()) == pytest.approx(0, abs=0.1)
     assert float(whole.inputs.std()) == pytest.approx(1, abs=0.1)
-    some = read(folder, variables="PSL, T500", files=1, stride=5)
+    some = read(folder, variables="PSL, T500", files=1, stride=5, keep="memory")
     names = list(NORMAL)
     expected = whole.inputs[:1, [names.index("PSL"), names.index("T500")], ::5, ::5]
     assert some.shape == (1, 2, 2, 3)
@@ -109,6 +120,117 @@ def test_variables_without_time_and_labels_with_it(folder: Path) -> None:
     flat = {name: planes(0)[name][0] for name in NORMAL}
     write(folder / FIRST, 0, **flat, LABELS=planes(0)["LABELS"][None].astype(np.float32))
     assert torch.equal(read(folder).inputs, expected)
+
+
+def test_rows_run_south_whatever_the_files_say(folder: Path) -> None:
+    """The variable is the latitude itself: rows are where the coordinates say."""
+    lat, lon = np.linspace(-90, 90, H), np.arange(W) * 30.0
+    for stride in (1, 3):
+        north_first = []
+        for turn in (1, -1):
+            for name in (FIRST, SECOND):
+                rows = np.repeat(lat[::turn, None], W, 1).astype(np.float32)
+                labels = (np.arange(H)[::turn, None] + np.arange(W)) % 3
+                write(folder / name, TMQ=rows[None], LABELS=labels, lat=lat[::turn])
+            dataset = make(folder, variables="TMQ", stride=stride)
+            assert dataset.coordinates is not None
+            latitudes, longitudes = dataset.coordinates
+            assert torch.equal(latitudes, torch.from_numpy(lat[::-1][::stride].copy()))
+            assert torch.equal(longitudes, torch.from_numpy(lon[::stride].copy()))
+            dataset.run_epoch(lambda *_: None)
+            mean, std = NORMAL["TMQ"]
+            own = dataset.inputs[0, 0].double() * std + mean
+            torch.testing.assert_close(own, latitudes[:, None].expand_as(own), rtol=0, atol=1e-4)
+            north_first.append(dataset.targets)
+        assert torch.equal(*north_first)
+
+
+def test_without_coordinates_rows_stay(folder: Path) -> None:
+    for name in (FIRST, SECOND):
+        write(folder / name, lat=None)
+    dataset = read(folder)
+    assert dataset.coordinates is None
+    assert np.array_equal(dataset.targets[0, 0].numpy(), planes(0)["LABELS"])
+
+
+def test_coordinates_that_are_none(folder: Path) -> None:
+    path, lat = folder / FIRST, planes(0)["lat"]
+    assert "has 7 values of lat" in refused(folder, write(path, lat=lat[:-1]))
+    assert "not all finite" in refused(folder, write(path, lon=np.full(W, np.nan)))
+    assert "neither ascend nor descend" in refused(folder, write(path, lat=np.roll(lat, 1)))
+
+
+def test_scenes_and_classes(folder: Path) -> None:
+    for name in ("data-2009-01-01-01-1_3.nc", "data-2010-06-11-01-1_0.nc"):
+        write(folder / name)
+    dataset = make(folder)
+    assert dataset.scenes is not None
+    assert dataset.scenes.tolist() == [0, 1, 1, 2]
+    assert dataset.classes == ("background", "tropical cyclone", "atmospheric river")
+    assert len(dataset.classes) == dataset.outputs
+
+
+def test_a_later_run_reads_the_cache(folder: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(folder)
+    (path,) = cached.iterdir()
+    monkeypatch.setattr("atlas_worker.datasets.climatenet.read_file", None)
+    told: list[tuple[int, int]] = []
+    later = make(folder)
+    later.run_epoch(lambda i, n, _: told.append((i, n)))
+    assert told == [(1, 2), (2, 2)]
+    assert torch.equal(later.inputs, whole.inputs)
+    assert torch.equal(later.targets, whole.targets)
+    for other in ({"stride": 2}, {"files": 1}, {"variables": "TMQ"}, {"keep": "memory"}):
+        with pytest.raises(TypeError):
+            read(folder, **other)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cached.parents[1]))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert torch.equal(read(folder).inputs, whole.inputs)
+    os.utime(folder / FIRST, (0, 0))
+    assert torch.equal(read(folder).inputs, whole.inputs)
+    assert len(list(cached.iterdir())) == 2
+
+
+def test_a_cache_of_ones_own_or_none(folder: Path, cached: Path, tmp_path: Path) -> None:
+    disk, memory = read(folder, cache=str(tmp_path / "mine")), read(folder, keep="memory")
+    assert torch.equal(disk.inputs, memory.inputs)
+    assert torch.equal(disk.targets, memory.targets)
+    assert memory.memory_bytes == 4 * memory.inputs.numel() + memory.targets.numel()
+    assert len(list((tmp_path / "mine").iterdir())) == 1
+    assert not cached.exists()
+    # What a client names must lie in the worker's data root.
+    assert describe_params(ClimateNetParams)["cache"]["type"] == "file"
+
+
+def test_on_a_gpu_with_room_the_data_are_held_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need = 2 * H * W * (4 * 4 + 1)
+    for free, expected in ((2 * need, need), (2 * need - 1, 0)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10 * need))
+        params = ClimateNetParams(str(folder))
+        dataset = ClimateNet(params, seed=0, device=torch.device("cuda"), tensors={})
+        assert dataset.memory_bytes == expected
+
+
+@pytest.mark.parametrize("keep", ["disk", "memory"])
+def test_a_run_that_is_stopped_leaves_nothing(folder: Path, cached: Path, keep: str) -> None:
+    def stop(i: int, n: int, metrics: Mapping[str, float]) -> None:
+        raise Cancelled
+
+    before = threading.active_count()
+    dataset = make(folder, keep=keep)
+    with pytest.raises(Cancelled):
+        dataset.run_epoch(stop)
+    assert threading.active_count() == before
+    assert dataset.epoch == 0
+    assert not cached.exists() or not list(cached.iterdir())
+
+
+def test_files_that_change_while_they_are_read(folder: Path, cached: Path) -> None:
+    dataset = make(folder)
+    with pytest.raises(InvalidInput, match="were changed while they were read"):
+        dataset.run_epoch(lambda *_: os.utime(folder / SECOND, (0, 0)))
+    assert list(cached.iterdir()) == []
 
 
 def test_experts_share_a_time() -> None:
@@ -173,12 +295,25 @@ def test_values_that_are_none(folder: Path) -> None:
         assert len(read(folder, files=1).inputs) == 1
 
 
+def test_values_that_are_missing(folder: Path) -> None:
+    expected = read(folder).inputs
+    for attribute in ("_FillValue", "missing_value"):
+        path = write(folder / SECOND, 1)
+        with h5py.File(path, "r+") as file:
+            for name in (*NORMAL, "LABELS"):
+                file[name].attrs[attribute] = np.array([1e20], np.float32)
+        assert torch.equal(read(folder).inputs, expected)
+        with h5py.File(path, "r+") as file:
+            file["U850"][0, 1, 2] = 1e20
+        assert "U850 is 1.0000000200408773e+20 in row 1, column 2" in refused(folder, path)
+
+
 def test_labels_that_are_no_class(folder: Path) -> None:
-    for bad in (3, -1, 0.5):
+    for bad in (3, -1, 0.5, 256, np.nan):
         values = planes(1)["LABELS"].astype(np.float64)
-        values[2, 4] = bad
+        values[3, 4] = bad
         path = write(folder / SECOND, 1, LABELS=values)
-        assert "in row 2, column 4" in refused(folder, path, stride=2)
+        assert "in row 3, column 4" in refused(folder, path, stride=2)
 
 
 def test_parameters_that_cannot_be(folder: Path) -> None:
@@ -335,9 +470,9 @@ def test_the_loader_reads_what_is_generated(made: tuple[Path, dict[str, Any]]) -
     world = climatenet.make_world(3, number, (48, 72))
     assert len(paths) == len(world.labels)
     for i, labels in enumerate(world.labels):
-        assert np.array_equal(dataset.targets[i, 0].numpy(), labels)
+        assert np.array_equal(dataset.targets[i, 0].numpy(), labels[::-1])
     for channel, (name, (mean, std)) in enumerate(NORMAL.items()):
-        own = dataset.inputs[0, channel].double().numpy() * std + mean
+        own = dataset.inputs[0, channel].double().numpy()[::-1] * std + mean
         np.testing.assert_allclose(own, world.fields[name], rtol=2**-12, atol=1e-6 * std)
 
 
