@@ -1,6 +1,6 @@
 """Group actions on what a predictor reads and writes, and the task a solver sees."""
 
-from .base import Action, Batch, Inputs, LossKind, Predictor, SymmetryTask, Task
+from .base import Action, Batch, Inputs, LossKind, Predictor, SymmetryTask, Task, at_once
 from .icosahedron import IcosahedralGrid, IcosahedralInputs
 from .manifold import (
     Atlas,
@@ -31,6 +31,7 @@ __all__ = [
     "VectorInputs",
     "VectorSpace",
     "action_on",
+    "at_once",
     "compared_radius",
     "inputs_on",
     "lattice_of",

@@ -6,6 +6,7 @@ directions) are carried through everything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
@@ -17,6 +18,8 @@ from torch.nn import functional
 from ..errors import InvalidInput
 
 LossKind = Literal["l1", "cross_entropy", "jaccard"]
+
+_ENTRIES_AT_ONCE = 2**23
 
 Predictor = Callable[[Tensor, Tensor | None], Tensor]
 """A frozen predictor in evaluation mode: ``f(x [B, C, ...], charts) -> y [B, C, out, ...]``. ``charts`` are the C chart indices
@@ -121,6 +124,11 @@ class Task(Protocol):
     @property
     def charts(self) -> int: ...
 
+    @property
+    def at_once(self) -> int:
+        """Samples on all charts that there is room for at a time, for their size."""
+        ...
+
     def refresh(self) -> None:
         """Read the predictor's weights as they are now (they change when predictor and basis are trained by turns)."""
         ...
@@ -207,6 +215,10 @@ class SymmetryTask:
     def charts(self) -> int:
         return self._inputs.charts
 
+    @property
+    def at_once(self) -> int:
+        return at_once(self._inputs.shape)
+
     def refresh(self) -> None:
         self._f = self._freeze()
         self._inner = self._f if self._freeze_inner is None else self._freeze_inner()
@@ -291,6 +303,11 @@ class SymmetryTask:
         # Soft-label cross-entropy per pixel (or per output, for a global task), then the mean over pixels.
         entropy = -(target * functional.log_softmax(predicted, lead)).sum(lead, keepdim=True)
         return entropy.flatten(lead).mean(-1)
+
+
+def at_once(shape: tuple[int, ...]) -> int:
+    """Samples of this ``shape`` on all charts that networks are given at a time: their layers hold some ten times as many numbers."""
+    return max(_ENTRIES_AT_ONCE // math.prod(shape), 1)
 
 
 def _mean_abs(a: Tensor, lead: int) -> Tensor:

@@ -14,7 +14,8 @@ from ..errors import InvalidInput
 from ..kernels import GaugeGroup, gauge_group
 from ..registry import param, register
 from ..roles import Signature, refuse_tensors
-from .icosahedral import ConstantConv, HexConv, OrientationNorm, Orientations, Stride, Upsample
+from .icosahedral import ConstantConv, HexConv, OrientationNorm, Upsample
+from .icosahedral_charts import Orientations, Stride
 
 
 class IcosahedralUNet(nn.Module):

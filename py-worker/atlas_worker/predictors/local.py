@@ -21,6 +21,7 @@ from ..actions import (
     SymmetryTask,
     VectorSpace,
     action_on,
+    at_once,
     compared_radius,
     inputs_on,
     lattice_of,
@@ -35,8 +36,7 @@ from ..solvers.state import check_finite, check_kind, random_stream, restore
 from ..trainable import StepCallback
 
 MOST_AT_ONCE = 128
-ENTRIES_AT_ONCE = 2**23
-"""Samples that are predicted at a time, and the numbers in their inputs: networks hold some ten times as many between their layers."""
+"""Samples that are predicted at a time, where they are small."""
 SAMPLE = 2048
 """Inputs from which an architecture may take the scale of the data."""
 
@@ -136,7 +136,7 @@ class FittedPredictor:
 
     @property
     def at_once(self) -> int:
-        return min(max(ENTRIES_AT_ONCE // math.prod(self._x.shape), 1), MOST_AT_ONCE)
+        return min(at_once(self._x.shape), MOST_AT_ONCE)
 
     @property
     def memory_bytes(self) -> int:

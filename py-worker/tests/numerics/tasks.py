@@ -60,6 +60,10 @@ class Points:
     def charts(self) -> int:
         return self.x.shape[1]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.x.shape[1:])
+
     def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
         picked = self.x[indices]
         return picked if charts is None else picked[:, charts]

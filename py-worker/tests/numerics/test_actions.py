@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from atlas_worker import lie
-from atlas_worker.actions import FieldInputs, PlanarAction, SymmetryTask, action_on
+from atlas_worker.actions import FieldInputs, PlanarAction, SymmetryTask, action_on, at_once
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.fields.resample import crop, transform
@@ -309,6 +309,17 @@ def test_refining_takes_the_next_better_interpolation_and_smoothing_one_with_der
     assert modes(action.refined().refined()) == ("bicubic", "bicubic")
     assert modes(action.smooth()) == ("bilinear", "bilinear")
     assert (action.refined().r_field, action.smooth().r_out) == (6, 4)
+
+
+def test_samples_are_drawn_where_they_are_wanted_and_few_at_a_time_if_large() -> None:
+    there = torch.device("meta")
+    fields = smooth_fields(4, 30)
+    inputs = FieldInputs(fields, ATLAS, device=there)
+    drawn = inputs.draw(torch.tensor([1, 0, 2]), torch.tensor([1]))
+    assert (inputs.device, drawn.device, tuple(drawn.shape)) == (there, there, (3, 1, 1, 15, 15))
+    assert at_once((4, 4, 401, 401)) == 3
+    assert at_once((1, 16, 401, 401, 401)) == 1
+    assert field_task(laplacian).at_once > 1000
 
 
 def test_outputs_moved_by_the_nearest_pixel_pose_the_same_task() -> None:

@@ -155,6 +155,16 @@ def test_what_is_kept_is_read_once() -> None:
     assert x.draw(torch.tensor([0, 1]), None).isfinite().all()
 
 
+def test_samples_are_drawn_where_they_are_wanted() -> None:
+    there = torch.device("meta")
+    for keep in (False, True):
+        x = IcosahedralInputs(
+            torch.zeros(2, 3, 12, 24), IcosahedralGrid(1), Lattice(12, 24), keep=keep, device=there
+        )
+        drawn = x.draw(torch.tensor([1, 0]), None)
+        assert (x.device, drawn.device, tuple(drawn.shape)) == (there, there, (2, 1, 3, 42))
+
+
 def test_no_matrix_acts_on_the_whole_grid() -> None:
     with pytest.raises(InvalidInput) as caught:
         action_on(IcosahedralGrid(2))
