@@ -33,7 +33,7 @@ class Lattice:
                 f"has {list(self.latitudes.shape)} latitudes and {list(self.longitudes.shape)} longitudes",
                 f"[{height}] and [{width}], as the fields",
             )
-        rows, columns = self._rows(), self._columns()
+        rows, columns = self._sign() * self.latitudes, self._columns()
         steps = torch.cat([columns, columns.new_tensor([360.0])]).diff()
         if not (rows.isfinite().all() and columns.isfinite().all()):
             raise _no_lattice("has coordinates that are not finite", "degrees")
@@ -87,9 +87,9 @@ class Lattice:
         """The pixel of the icosahedral grid nearest to each pixel of the lattice: ``[H, W]`` int64. Kept, as it takes a second."""
         return _nearest_grid_pixels(resolution, self)
 
-    def _rows(self) -> Tensor:
-        """Latitudes in ascending order, but for their sign."""
-        return self.latitudes if self.latitudes[0] <= self.latitudes[-1] else -self.latitudes
+    def _sign(self) -> float:
+        """Of the latitudes with which they ascend."""
+        return 1.0 if self.latitudes[0] <= self.latitudes[-1] else -1.0
 
     def _columns(self) -> Tensor:
         """Longitudes from the first column on, in ``[0, 360)``."""
@@ -98,9 +98,8 @@ class Lattice:
     def _cells(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The rows before and after each point, how far it is from the one to the other, and the same of columns."""
         x, y, z = points.double().unbind(-1)
-        rows, columns = self._rows(), self._columns()
-        latitude = z.clamp(-1, 1).asin().rad2deg() * (1.0 if rows is self.latitudes else -1.0)
-        latitude = latitude.clamp(rows[0], rows[-1])
+        rows, columns = self._sign() * self.latitudes, self._columns()
+        latitude = (self._sign() * z.clamp(-1, 1).asin().rad2deg()).clamp(rows[0], rows[-1])
         row = (torch.searchsorted(rows, latitude, right=True) - 1).clamp(min=0)
         next_row = (row + 1).clamp(max=len(rows) - 1)
         down = (latitude - rows[row]) / (rows[next_row] - rows[row]).clamp(min=1e-12)

@@ -326,7 +326,6 @@ def jaccard_loss(logits: Tensor, labels: Tensor) -> Tensor:
     what is predicted of it counts where it takes from others. Each chart has its own; the loss is the charts' mean.
     """
     p = logits.softmax(2)
-    # Not by one_hot, which has no order of memory but its own.
     classes = torch.arange(p.shape[2], device=p.device).view(-1, *[1] * (p.dim() - 3))
     t = (labels[:, :, None] == classes).to(p)
     over = [0, *range(3, p.dim())]

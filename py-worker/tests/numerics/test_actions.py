@@ -158,6 +158,19 @@ def test_the_distance_is_differentiable_in_the_matrix() -> None:
     assert abs(towards["turn"]) < 1e-3
 
 
+def test_what_was_trained_by_the_jaccard_index_is_compared_as_any_classifier() -> None:
+    def logits(x: Tensor) -> Tensor:
+        return torch.cat([norm_in(torch.eye(2))(x), x[..., :1]], -1)
+
+    one, other = (point_task(logits, loss=kind) for kind in ("cross_entropy", "jaccard"))  # type: ignore[arg-type]
+    g = lie.expm(torch.linspace(-1, 1, 8)[:, None, None, None] * J)
+    a, b = (t.errors(t.batch(torch.arange(8)), g) for t in (one, other))
+    assert torch.equal(a.loss, b.loss)
+    assert torch.equal(a.distance, b.distance)
+    with pytest.raises(InvalidInput):
+        point_task(logits, loss="hinge")  # type: ignore[arg-type]
+
+
 def test_cross_entropy_of_fields_takes_channels_as_classes() -> None:
     def logits(x: Tensor, charts: Tensor | None) -> Tensor:
         return torch.cat([2 * x, -x, 0 * x], 2)
