@@ -51,7 +51,7 @@ class IcosahedralUNet(nn.Module):
                 f"at most the grid's resolution, {resolution}",
                 "lower levels, or use a finer grid",
             )
-        self.facts = {"gauge_group": group}
+        self.facts = {"gauge": group}
         orientations: Orientations = 6 if group == "SO(2)" else 1
 
         def block(at: int, width_in: int, width_out: int, read: Orientations, stride: Stride) -> Block:

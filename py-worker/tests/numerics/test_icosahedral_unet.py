@@ -104,7 +104,7 @@ def test_the_published_networks_have_the_published_numbers_of_parameters() -> No
     for group, expected in (("SO(2)", 765_945), ("GL+(2)", 111_321)):
         net = unet(group, resolution=5, levels=5, width=16, width_in=16)
         assert sum(p.numel() for p in net.parameters()) == expected
-        assert net.facts == {"gauge_group": group}
+        assert net.facts == {"gauge": group}
 
 
 @pytest.mark.parametrize("group", ALGEBRAS)
@@ -124,7 +124,7 @@ def test_every_weight_counts_and_every_pixel_sees_the_whole_sphere(group: str) -
 def test_the_algebra_decides_and_the_object_says_so() -> None:
     for group in ALGEBRAS:
         p = predictor(group)
-        assert p.facts == {"parameters": p.parameters, "gauge_group": group}
+        assert p.facts == {"parameters": p.parameters, "gauge": group}
     assert predictor("SO(2)").parameters > 4 * predictor("GL+(2)").parameters
 
 

@@ -724,7 +724,7 @@ def test_a_network_on_the_icosahedral_grid(client: Client, objects: Objects) -> 
     }
     net = client.create(predictor=objects_pb2.PredictorSpec(**spec))
     info = objects.info(net)
-    assert info.facts["gauge_group"] == "SO(2)"
+    assert info.facts["gauge"] == "SO(2)"
     assert info.memory_bytes == 16 * info.facts["parameters"] + 4 * 162 * 5
     client.run(net)
     samples = objects_pb2.SampleRange(start=1, count=3)
