@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from . import lie
+from .errors import InvalidInput
 from .solvers.components import same_component
 
 TOLERANCE = 0.25
@@ -19,6 +22,44 @@ TOLERANCE = 0.25
 proportion, as what a discovered generator is off by is felt so."""
 MOST = 0.9
 """The same, whatever the degree: along an exact rotation the next polynomial's change is at least 1."""
+
+
+GaugeGroup = Literal["SO(2)", "GL+(2)"]
+
+
+def gauge_group(algebra: Tensor) -> GaugeGroup:
+    """The gauge group of a network on the sphere whose local symmetry is ``algebra [k, 2, 2]``: the largest with the same kernels.
+
+    Frames cannot be chosen alike all over a sphere (no vector field there is without zeros), so a network must not depend on their
+    directions: the algebra has to have the rotations, to within ``TOLERANCE`` of their length, and is refused otherwise. Rotations alone are SO(2).
+    Whatever else there is, rotations turn into every direction: a group with more of them than that leaves no kernel alone but constants,
+    as GL⁺(2) does. (A function of the radius that is invariant under scaling is constant as well.) Generators count as one where they
+    differ by less than ``TOLERANCE``.
+
+    Raises ``InvalidInput`` for another shape, for numbers that are not finite and for an algebra without rotations.
+
+    >>> turn, grow = torch.tensor([[0.0, -1.0], [1.0, 0.0]]), torch.eye(2)
+    >>> gauge_group(turn[None]), gauge_group(torch.stack([turn, grow]))
+    ('SO(2)', 'GL+(2)')
+    """
+    if algebra.dim() != 3 or algebra.shape[1:] != (2, 2) or not bool(algebra.isfinite().all()):
+        raise InvalidInput(
+            f"the algebra has shape {list(algebra.shape)}, or entries that are not finite",
+            "predictor.tensors.algebra",
+            "[k, 2, 2]",
+        )
+    span = lie.frame(lie.sparse_basis(algebra.double().cpu(), TOLERANCE))
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64) / math.sqrt(2)
+    within = lie.project(span, turn).norm() if len(span) else torch.zeros(())
+    distance = float((1 - within.square()).clamp(min=0).sqrt())
+    if distance > TOLERANCE:
+        raise InvalidInput(
+            f"the algebra has no rotations: the nearest generator is {distance:.2f} of its length off",
+            "predictor.tensors.algebra",
+            f"rotations to within {TOLERANCE}, as frames on a sphere have no common direction",
+            "look for more generators, or use a network on charts",
+        )
+    return "SO(2)" if len(span) == 1 else "GL+(2)"
 
 
 def grid_symmetries(algebra: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .errors import InvalidInput
 from .trainable import Trainable
 
-Manifold = Literal["planar", "vectors"]
+Manifold = Literal["planar", "vectors", "icosahedron"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,12 @@ class Signature:
     """Channels or numbers that come out; classes, for a classifier."""
     radius: int = 0
     """Of the charts, in pixels (planar)."""
+    resolution: int = 0
+    """Of the grid (icosahedron)."""
     scale: float = 1.0
-    """Root mean square of the inputs' entries."""
+    """Root mean square of the inputs' entries (vectors)."""
     sample: Tensor | None = None
-    """Some inputs, ``[some, *inputs]``, for an architecture that adapts to them."""
+    """Some inputs, ``[some, *inputs]``, for an architecture that adapts to them (vectors)."""
 
     def require(self, manifold: Manifold, kind: str) -> None:
         """Raise ``InvalidInput`` unless the task is on this ``manifold``."""
@@ -42,7 +44,11 @@ class Signature:
             )
 
 
-_TASKS: dict[Manifold, str] = {"planar": "fields on planar charts", "vectors": "sets of vectors"}
+_TASKS: dict[Manifold, str] = {
+    "planar": "fields on planar charts",
+    "vectors": "sets of vectors",
+    "icosahedron": "fields on an icosahedral grid",
+}
 
 
 def refuse_tensors(tensors: Mapping[str, Tensor], *known: str) -> None:
@@ -59,7 +65,9 @@ def refuse_tensors(tensors: Mapping[str, Tensor], *known: str) -> None:
 
 @runtime_checkable
 class Dataset(Trainable, Protocol):
-    """Fields or sets of vectors, and what a predictor should make of them, on the device. Empty until its epochs (chunks) are done.
+    """Fields or sets of vectors, and what a predictor should make of them. Empty until its epochs (chunks) are done.
+
+    On the device, or on the CPU when there are too many for it: what is drawn of them is moved.
 
     Made by ``make(params, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor])``.
     """
@@ -84,14 +92,34 @@ class Dataset(Trainable, Protocol):
         """The class of pixels where there is nothing, which scores leave out; None where there is none."""
         ...
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes, where each is to have scores of its own (``scores.overlap_scores``)."""
+        ...
+
+    @property
+    def scenes(self) -> Tensor | None:
+        """``[N]`` int64: samples of one scene have the same inputs, labelled by different experts. None: each is its own."""
+        ...
+
+    @property
+    def coordinates(self) -> tuple[Tensor, Tensor] | None:
+        """Latitudes ``[H]`` and longitudes ``[W]`` of fields on a sphere, in degrees (``fields.lattice``); None: as ``fields.sphere`` has them."""
+        ...
+
 
 @runtime_checkable
 class LocalPredictor(Trainable, Protocol):
     """One network a chart. Made by ``atlas_worker.predictors.make_predictor`` (see there)."""
 
     @property
-    def parameters(self) -> int:
-        """Number of trained parameters, all charts together."""
+    def facts(self) -> dict[str, int | str]:
+        """``parameters``, the number of trained ones of all charts together, and what the architecture has decided."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """Samples that it is best given at a time, for their size."""
         ...
 
     def predict(self, crops: Tensor) -> Tensor:

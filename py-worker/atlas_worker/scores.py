@@ -1,8 +1,11 @@
-"""How well a classifier does on a test set: accuracy (of samples, or of pixels), AUC and background rejection, with standard uncertainties."""
+"""How well a classifier does on a test set: accuracy (of samples, or of pixels), AUC and background rejection, with standard uncertainties;
+of classes of pixels, the intersection over union."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -55,7 +58,7 @@ def binary_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def pixel_scores(predicted: Tensor, labels: Tensor, background: int | None) -> dict[str, float]:
-    """``accuracy`` of the classes ``predicted [N, H, W]`` over the pixels whose ``labels [N, H, W]`` are not ``background``.
+    """``accuracy`` of the classes ``predicted [N, ...]`` over the pixels whose ``labels [N, ...]`` are not ``background``.
 
     Its uncertainty is that of a ratio of sums over independent samples, as the pixels of one are not independent; none from one sample. Raises
     ``InvalidInput`` for unequal shapes and where there is no such pixel.
@@ -63,11 +66,11 @@ def pixel_scores(predicted: Tensor, labels: Tensor, background: int | None) -> d
     >>> pixel_scores(torch.tensor([[[1, 2, 0]]]), torch.tensor([[[1, 1, 2]]]), 2)["accuracy"]
     0.5
     """
-    if predicted.shape != labels.shape or labels.dim() != 3:
+    if predicted.shape != labels.shape or labels.dim() < 2:
         raise InvalidInput(f"labels have shape {list(labels.shape)}", "labels", f"{list(predicted.shape)}")
     counted = torch.ones_like(labels, dtype=torch.bool) if background is None else labels != background
-    of = counted.sum((1, 2)).double()
-    right = (counted & (predicted == labels)).sum((1, 2)).double()
+    of = counted.flatten(1).sum(1).double()
+    right = (counted & (predicted == labels)).flatten(1).sum(1).double()
     if not of.sum():
         raise InvalidInput("all pixels are background", "labels", "at least one that is not")
     accuracy = right.sum() / of.sum()
@@ -77,6 +80,86 @@ def pixel_scores(predicted: Tensor, labels: Tensor, background: int | None) -> d
         spread = (right - accuracy * of).square().sum() * n / (n - 1)
         scores["accuracy_error"] = float(spread.sqrt() / of.sum())
     return scores
+
+
+Pixels = Callable[[Tensor], Tensor]
+"""Classes of the pixels of samples ``[B]``: ``[B, pixels]`` int64, on the CPU; −1 for a pixel that is left out."""
+
+
+def overlap_scores(
+    predict: Pixels, labels: Pixels, scenes: Tensor, classes: Sequence[str], at_once: int = 1
+) -> dict[str, float]:
+    """Intersection over union (IoU) of each class, and what experts and constants reach (METHOD 3.4).
+
+    ``scenes [N]``: samples of one scene have the same inputs, each with its expert's labels; it is predicted once, ``at_once`` scenes at a time.
+    Names are those of ``classes``, with ``_`` for spaces:
+
+    - ``iou_<class>``: of a prediction and one expert's labels, averaged over the scene's experts, then over scenes. Where neither has the class
+      there is none, and the pair is left out. ``mean_iou``: their mean over classes.
+    - ``precision_<class>``, ``recall_<class>``: over all pixels of all samples.
+    - ``experts_iou_<class>``, ``experts_mean_iou``: of the labels of two experts, averaged over a scene's pairs, then over scenes.
+    - ``trivial_mean_iou``: the ``mean_iou`` of predicting one class everywhere, the best one, which is number ``trivial_class``.
+
+    What the samples do not determine is left out: a class that is nowhere, experts' agreement where no scene has two.
+    """
+    count = len(classes)
+    scene = scenes.cpu().unique(return_inverse=True)[1]
+    members = [(scene == s).nonzero()[:, 0] for s in range(int(scene.max()) + 1)]
+    against = torch.zeros(len(scene), count, count, dtype=torch.float64)
+    pairs, pair_scenes = [against[:0]], list[int]()
+    for part in torch.arange(len(members)).split(at_once):
+        predicted = predict(torch.stack([members[s][0] for s in part.tolist()]))
+        for s, seen in zip(part.tolist(), predicted, strict=True):
+            own = labels(members[s]).where(seen >= 0, -1)
+            against[members[s]] = confusions(own, seen.expand_as(own), count)
+            for a, b in itertools.combinations(own, 2):
+                pairs.append(confusions(a[None], b[None], count))
+                pair_scenes.append(s)
+    scores = _named("iou", classes, _mean_iou(against, scene))
+    total = against.sum(0)
+    right = total.diagonal()
+    scores |= _named("precision", classes, right / total.sum(0), mean=False)
+    scores |= _named("recall", classes, right / total.sum(1), mean=False)
+    scores |= _named("experts_iou", classes, _mean_iou(torch.cat(pairs), torch.tensor(pair_scenes).long()))
+    constant = torch.zeros(count, *against.shape, dtype=torch.float64)
+    for c in range(count):
+        constant[c, :, :, c] = against.sum(2)
+    trivial = torch.stack([_mean_iou(a, scene).nanmean() for a in constant])
+    if not trivial.isnan().all():
+        best = int(trivial.nan_to_num(-1.0).argmax())
+        scores |= {"trivial_mean_iou": float(trivial[best]), "trivial_class": float(best)}
+    return scores
+
+
+def confusions(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Pixels of each class, predicted as each: ``labels [N, pixels]``, ``predicted [N, pixels]`` -> ``[N, classes, classes]`` float64; −1 is left out.
+
+    >>> confusions(torch.tensor([[0, 1, 1, -1]]), torch.tensor([[0, 0, 1, 1]]), 2).int().tolist()
+    [[[1, 0], [1, 1]]]
+    """
+    sample = torch.arange(len(labels))[:, None]
+    cell = ((sample * classes + labels) * classes + predicted)[(labels >= 0) & (predicted >= 0)]
+    return cell.bincount(minlength=len(labels) * classes**2).view(-1, classes, classes).double()
+
+
+def _mean_iou(counts: Tensor, scenes: Tensor) -> Tensor:
+    """``[classes]`` from ``counts [N, classes, classes]``: the IoU's mean over each of ``scenes [N]``, then over scenes; NaN for none."""
+    both = counts.diagonal(dim1=1, dim2=2)
+    iou = both / (counts.sum(1) + counts.sum(2) - both)  # 0 / 0 where there is none
+    means = [iou[scenes == s].nanmean(0) for s in scenes.unique()]
+    return torch.stack(means).nanmean(0) if means else counts.new_full((counts.shape[1],), math.nan)
+
+
+def _named(score: str, classes: Sequence[str], values: Tensor, mean: bool = True) -> dict[str, float]:
+    """``<score>_<class>`` for those that are not NaN, and the mean of these under ``mean_iou`` or ``<prefix>_mean_iou``."""
+    named = {
+        f"{score}_{name.replace(' ', '_')}": float(value)
+        for name, value in zip(classes, values, strict=True)
+        if not value.isnan()
+    }
+    if mean and named:
+        named[score.replace("iou", "mean_iou")] = float(values.nanmean())
+    return named
 
 
 def auc(positive: Tensor, negative: Tensor) -> tuple[float, float | None]:

@@ -1,7 +1,16 @@
 """Group actions on what a predictor reads and writes, and the task a solver sees."""
 
-from .base import Action, Batch, Inputs, LossKind, Predictor, SymmetryTask, Task
-from .manifold import Atlas, action_on, compared_radius, inputs_on, manifold_of
+from .base import Action, Batch, Inputs, LossKind, Predictor, SymmetryTask, Task, at_once
+from .icosahedron import IcosahedralGrid, IcosahedralInputs
+from .manifold import (
+    Atlas,
+    action_on,
+    compared_radius,
+    inputs_on,
+    lattice_of,
+    manifold_of,
+    targets_on,
+)
 from .planar import FieldInputs, PlanarAction
 from .vectors import VectorAction, VectorInputs, VectorSpace
 
@@ -10,6 +19,8 @@ __all__ = [
     "Atlas",
     "Batch",
     "FieldInputs",
+    "IcosahedralGrid",
+    "IcosahedralInputs",
     "Inputs",
     "LossKind",
     "PlanarAction",
@@ -20,7 +31,10 @@ __all__ = [
     "VectorInputs",
     "VectorSpace",
     "action_on",
+    "at_once",
     "compared_radius",
     "inputs_on",
+    "lattice_of",
     "manifold_of",
+    "targets_on",
 ]

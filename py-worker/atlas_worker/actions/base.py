@@ -6,9 +6,10 @@ directions) are carried through everything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +17,9 @@ from torch.nn import functional
 
 from ..errors import InvalidInput
 
-LossKind = Literal["l1", "cross_entropy"]
+LossKind = Literal["l1", "cross_entropy", "jaccard"]
+
+_ENTRIES_AT_ONCE = 2**23
 
 Predictor = Callable[[Tensor, Tensor | None], Tensor]
 """A frozen predictor in evaluation mode: ``f(x [B, C, ...], charts) -> y [B, C, out, ...]``. ``charts`` are the C chart indices
@@ -58,6 +61,10 @@ class Action(Protocol):
         """The same action with a better interpolation, to tell how much of a loss is the resampler's; may be ``self``."""
         ...
 
+    def smooth(self) -> Action:
+        """The same action with an interpolation that has derivatives; may be ``self``."""
+        ...
+
 
 class Inputs(Protocol):
     """Samples on the device, drawn by batches of indices."""
@@ -75,7 +82,14 @@ class Inputs(Protocol):
         ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where drawn inputs are."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it keeps there of drawn inputs, once all are drawn."""
+        ...
 
     def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
         """Inputs ``[B, C, ...]`` of samples ``indices [B]`` on ``charts [C]`` (None: all)."""
@@ -109,6 +123,11 @@ class Task(Protocol):
 
     @property
     def charts(self) -> int: ...
+
+    @property
+    def at_once(self) -> int:
+        """Samples on all charts that there is room for at a time, for their size."""
+        ...
 
     def refresh(self) -> None:
         """Read the predictor's weights as they are now (they change when predictor and basis are trained by turns)."""
@@ -164,8 +183,9 @@ class SymmetryTask:
 
     ``freeze`` returns the predictor with its present weights, in evaluation mode and without weight gradients; it is called by
     ``refresh``. ``freeze_inner`` may return the same predictor computing only what ``Action.still_out`` keeps, ``freeze_double`` the
-    same in float64 (None: ``freeze``'s takes either). Losses (METHOD 2.1): ``l1`` is the mean absolute difference; ``cross_entropy`` is for logit predictors, with the target ``softmax(f(x))`` moved
-    by g and channels on the first axis after ``[B, C]``.
+    same in float64 (None: ``freeze``'s takes either). Losses (METHOD 2.1): ``l1`` is the mean absolute difference; the others are for
+    logit predictors, however they were trained: cross-entropy, with the target ``softmax(f(x))`` moved by g and channels on the first axis
+    after ``[B, C]``.
     """
 
     def __init__(
@@ -177,8 +197,8 @@ class SymmetryTask:
         freeze_inner: Callable[[], Predictor] | None = None,
         freeze_double: Callable[[], Predictor] | None = None,
     ) -> None:
-        if loss not in ("l1", "cross_entropy"):
-            raise InvalidInput(f"unknown loss {loss!r}", "loss", "l1 or cross_entropy")
+        if loss not in get_args(LossKind):
+            raise InvalidInput(f"unknown loss {loss!r}", "loss", ", ".join(get_args(LossKind)))
         self._inputs, self._action, self._freeze, self._kind = inputs, action, freeze, loss
         self._freeze_inner, self._freeze_double = freeze_inner, freeze_double
         self.refresh()
@@ -195,6 +215,10 @@ class SymmetryTask:
     def charts(self) -> int:
         return self._inputs.charts
 
+    @property
+    def at_once(self) -> int:
+        return at_once(self._inputs.shape)
+
     def refresh(self) -> None:
         self._f = self._freeze()
         self._inner = self._f if self._freeze_inner is None else self._freeze_inner()
@@ -207,16 +231,14 @@ class SymmetryTask:
 
     @torch.no_grad()
     def response(self, indices: Tensor, directions: Tensor, step: float) -> Tensor:
-        x = self._inputs.draw(indices, None).double()
+        x, action = self._inputs.draw(indices, None).double(), self._action.smooth()
         f = self._freeze() if self._freeze_double is None else self._freeze_double()
-        reference = self._comparable(f(self._action.still_in(x), None), channels=2)
+        reference = self._comparable(f(action.still_in(x), None), channels=2)
 
         def residual(g: Tensor) -> Tensor:
             g = g.expand(*x.shape[:2], -1, -1)
-            moved = self._comparable(f(self._action.act_in(g, x), None), channels=2)
-            return (
-                (self._action.still_out(moved) - self._action.act_out(g, reference)).flatten(2).flatten(0, 1)
-            )
+            moved = self._comparable(f(action.act_in(g, x), None), channels=2)
+            return (action.still_out(moved) - action.act_out(g, reference)).flatten(2).flatten(0, 1)
 
         return torch.stack(
             [
@@ -281,6 +303,11 @@ class SymmetryTask:
         # Soft-label cross-entropy per pixel (or per output, for a global task), then the mean over pixels.
         entropy = -(target * functional.log_softmax(predicted, lead)).sum(lead, keepdim=True)
         return entropy.flatten(lead).mean(-1)
+
+
+def at_once(shape: tuple[int, ...]) -> int:
+    """Samples of this ``shape`` on all charts that networks are given at a time: their layers hold some ten times as many numbers."""
+    return max(_ENTRIES_AT_ONCE // math.prod(shape), 1)
 
 
 def _mean_abs(a: Tensor, lead: int) -> Tensor:

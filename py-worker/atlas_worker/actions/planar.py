@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,12 +52,20 @@ class PlanarAction:
         return torch.ones(len(g), dtype=torch.bool)
 
     def refined(self) -> PlanarAction:
-        def finer(mode: Interpolation) -> Interpolation:
-            return "bicubic" if mode == "bilinear" else mode
+        return self._with(_FINER)
 
+    def smooth(self) -> PlanarAction:
+        return self._with({"nearest": "bilinear"})
+
+    def _with(self, other: Mapping[Interpolation, Interpolation]) -> PlanarAction:
         return replace(
-            self, interpolation=finer(self.interpolation), interpolation_out=finer(self.interpolation_out)
+            self,
+            interpolation=other.get(self.interpolation, self.interpolation),
+            interpolation_out=other.get(self.interpolation_out, self.interpolation_out),
         )
+
+
+_FINER: Mapping[Interpolation, Interpolation] = {"nearest": "bilinear", "bilinear": "bicubic"}
 
 
 def _mix(rho: Representation | None, g: Tensor, field: Tensor) -> Tensor:
@@ -65,17 +73,27 @@ def _mix(rho: Representation | None, g: Tensor, field: Tensor) -> Tensor:
 
 
 class FieldInputs:
-    """``Inputs`` cut from ``fields [N, ch, H, W]`` on the device, one crop of radius ``r_in + reach + margin`` per sample and chart.
+    """``Inputs`` cut from ``fields [N, ch, H, W]``, one crop of radius ``r_in + reach + margin`` per sample and chart.
 
     ``reach``: pixels beyond ``r_in`` that the predictor reads; ``margin``: those that the resampler may read further out (default:
-    the atlas's). Raises ``InvalidInput`` when the atlas does not fit the lattice.
+    the atlas's). Crops are cut where the fields are, and moved to ``device`` (None: they stay there). Raises ``InvalidInput`` when the
+    atlas does not fit the lattice.
     """
 
-    def __init__(self, fields: Tensor, atlas: FieldAtlas, reach: int = 0, margin: int | None = None) -> None:
+    memory_bytes = 0
+
+    def __init__(
+        self,
+        fields: Tensor,
+        atlas: FieldAtlas,
+        reach: int = 0,
+        margin: int | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         if fields.dim() != 4:
             raise InvalidInput(f"fields have shape {list(fields.shape)}", "fields", "[N, channels, H, W]")
         atlas.check(fields.shape)
-        self._fields = fields
+        self._fields, self._device = fields, device or fields.device
         radius = atlas.r_in + reach + (atlas.margin if margin is None else margin)
         self._pixels = atlas.pixels(fields.shape, radius).to(fields.device)
 
@@ -92,10 +110,10 @@ class FieldInputs:
 
     @property
     def device(self) -> torch.device:
-        return self._fields.device
+        return self._device
 
     def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
         """``[B, C, ch, s, s]`` with ``s = 2 (r_in + reach + margin) + 1``; one gather, whatever B and C."""
         device = self._fields.device
         pixels = self._pixels if charts is None else self._pixels[charts.to(device)]
-        return self._fields[indices.to(device)].flatten(2)[:, :, pixels].transpose(1, 2)
+        return self._fields[indices.to(device)].flatten(2)[:, :, pixels].transpose(1, 2).to(self._device)

@@ -71,14 +71,18 @@ class VectorAction:
     def refined(self) -> VectorAction:
         return self
 
+    def smooth(self) -> VectorAction:
+        return self
+
 
 class VectorInputs:
-    """``Inputs`` from samples ``[N, ...]`` on the device, one chart."""
+    """``Inputs`` from samples ``[N, ...]``, one chart; drawn ones are moved to ``device`` (None: where the samples are)."""
 
     charts = 1
+    memory_bytes = 0
 
-    def __init__(self, samples: Tensor) -> None:
-        self._samples = samples
+    def __init__(self, samples: Tensor, device: torch.device | None = None) -> None:
+        self._samples, self._device = samples, device or samples.device
 
     def __len__(self) -> int:
         return self._samples.shape[0]
@@ -89,7 +93,7 @@ class VectorInputs:
 
     @property
     def device(self) -> torch.device:
-        return self._samples.device
+        return self._device
 
     def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
-        return self._samples[indices.to(self._samples.device)][:, None]
+        return self._samples[indices.to(self._samples.device)][:, None].to(self._device)

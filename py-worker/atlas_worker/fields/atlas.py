@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from .resample import Interpolation
 
 
 class FieldAtlas(Protocol):
@@ -16,7 +17,7 @@ class FieldAtlas(Protocol):
 
     ``r_in``: radius of the predictor's input and output crop (``2 r_in + 1`` pixels wide). ``r_out``: radius of the inner
     crop on which transformed fields are compared. ``margin``: extra pixels of true field around what the
-    predictor reads that the resampler may read when it moves the input.
+    predictor reads that the resampler may read when it moves the input. ``output_interpolation``: how it moves outputs.
     """
 
     @property
@@ -27,6 +28,9 @@ class FieldAtlas(Protocol):
 
     @property
     def margin(self) -> int: ...
+
+    @property
+    def output_interpolation(self) -> Interpolation: ...
 
     def __len__(self) -> int:
         """Number of charts."""
@@ -87,6 +91,7 @@ class PlanarAtlas:
     r_in: int
     r_out: int
     margin: int = 0
+    output_interpolation: Interpolation = "bilinear"
 
     def __len__(self) -> int:
         return len(self.charts)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ..errors import InvalidInput
 from .atlas import check_fields, check_radii, nearest_chart
+from .resample import Interpolation
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class SphereAtlas:
     r_in: int
     r_out: int
     margin: int = 0
+    output_interpolation: Interpolation = "bilinear"
 
     def __len__(self) -> int:
         return len(self.charts)

@@ -23,66 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import InvalidInput
-from ..fields.icosahedron import DIRECTIONS, icosahedron, pixel_count
+from ..fields.icosahedron import DIRECTIONS, icosahedron
+from .icosahedral_charts import Charts, Halfway, HexSum, Orientations, Stride, Written
 
-Orientations = Literal[1, 6]
 CENTRE, NOWHERE = 6, 7
-
-
-class Charts(nn.Module):
-    """What layers read: charts with a border of one pixel, and the surroundings of vertices."""
-
-    vertices: Tensor
-    border: Tensor
-    spokes: Tensor
-
-    def __init__(self, resolution: int, orientations: Orientations) -> None:
-        super().__init__()
-        grid = icosahedron(resolution)
-        self.resolution, self.orientations, self.rows = resolution, orientations, grid.rows
-        self.register_buffer("vertices", grid.vertices, persistent=False)
-        self.register_buffer("border", self._sources(*grid.border()), persistent=False)
-        self.register_buffer("spokes", self._sources(*grid.spokes()), persistent=False)
-
-    def _sources(self, pixels: Tensor, turns: Tensor) -> Tensor:
-        """``[O, *pixels.shape]``: index into O·P of each orientation of what is seen there."""
-        k = torch.arange(self.orientations).view(-1, *[1] * pixels.dim())
-        return (k + turns) % self.orientations * pixel_count(self.resolution) + pixels
-
-    def evened(self, x: Tensor) -> Tensor:
-        """``x [B, C, O, P]`` with the mean over orientations at vertices. Raises ``InvalidInput`` for another shape."""
-        expected = (self.orientations, pixel_count(self.resolution))
-        if x.dim() != 4 or x.shape[2:] != expected:
-            raise InvalidInput(
-                f"a layer of resolution {self.resolution} cannot read features {list(x.shape)}",
-                "features",
-                f"[B, C, {expected[0]}, {expected[1]}]",
-            )
-        if self.orientations == 1:
-            return x
-        mean = x[..., self.vertices].mean(2, keepdim=True)
-        return x.index_copy(3, self.vertices, mean.expand(-1, -1, self.orientations, -1))
-
-    def padded(self, x: Tensor) -> Tensor:
-        """``[B, C, O, P] -> [B, C, O, 5, n + 2, 2n + 2]``, evened ones."""
-        n = self.rows
-        rim = x.flatten(2)[:, :, self.border]
-        low, high, left, right = rim.split([2 * n + 2, 2 * n + 2, n, n], -1)
-        inner = x[..., :-2].unflatten(-1, (5, n, 2 * n))
-        middle = torch.cat([left[..., None], inner, right[..., None]], -1)
-        return torch.cat([low[..., None, :], middle, high[..., None, :]], -2)
-
-    def surroundings(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of evened features, at vertices: values ``[B, C, 12]``, and the neighbours' mean in the direction of each ``[B, C, O, 12]``."""
-        return x[:, :, 0, self.vertices], x.flatten(2)[:, :, self.spokes].mean(-1)
-
-
-def flattened(charts: Tensor, vertices: Tensor, at_vertices: Tensor) -> Tensor:
-    """``[B, C, O, 5, n, 2n]`` and ``[B, C, 12]`` at the pixels ``vertices [12]`` as features ``[B, C, O, 10 n² + 2]``."""
-    values = at_vertices[:, :, None].expand(-1, -1, charts.shape[2], -1)
-    # The poles are the last two vertices.
-    return torch.cat([charts.flatten(3), values[..., -2:]], -1).index_copy(3, vertices, values)
 
 
 class HexConv(nn.Module):
@@ -108,7 +52,7 @@ class HexConv(nn.Module):
         seed: torch.Generator,
         *,
         orientations: Orientations = 6,
-        stride: Literal[1, 2] = 1,
+        stride: Stride = 1,
         kernels: Literal["each", "own"] = "each",
     ) -> None:
         super().__init__()
@@ -123,17 +67,16 @@ class HexConv(nn.Module):
         self.register_buffer("target", _target(resolution, stride), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.charts.evened(x)
-        planes = self.charts.padded(x).permute(0, 3, 2, 1, 4, 5)  # [B, 5, O, in, n + 2, 2n + 2]
+        planes, centre, around = self.charts(x)
         y = functional.conv2d(
-            planes.flatten(2, 3).flatten(0, 1),
-            self.kernel(),
+            planes.flatten(0, 1).flatten(-2).permute(0, 3, 1, 2),  # orientations, then channels
+            self.kernel().contiguous(memory_format=torch.channels_last),
             self.bias.repeat(6),
             self.stride,
             groups=6 if self.apart else 1,
         )
-        charts = y.unflatten(0, (len(x), 5)).unflatten(2, (6, -1)).permute(0, 3, 2, 1, 4, 5)
-        return flattened(charts, self.target, self._at_vertices(x))
+        charts = y.permute(0, 2, 3, 1).reshape(len(x), -1, 6, len(self.bias))
+        return written(charts, self._at_vertices(centre, around), self.target)
 
     def kernel(self) -> Tensor:
         """Kernels of the planes: ``[6 out, O in, 3, 3]``, or ``[6 out, in, 3, 3]`` of one group for each orientation."""
@@ -145,9 +88,8 @@ class HexConv(nn.Module):
             turned = turned.flatten(2, 3)
         return turned.flatten(0, 1).view(-1, turned.shape[2], 3, 3)
 
-    def _at_vertices(self, x: Tensor) -> Tensor:
-        """``[B, out, 12]``: the same sum, for the patch that is the same from all directions."""
-        centre, around = self.charts.surroundings(x)
+    def _at_vertices(self, centre: Tensor, around: Tensor) -> Tensor:
+        """``[B, 12, out]``: the same sum, for the patch that is the same from all directions."""
         weight, inner = self.weight[..., :6], self.weight[..., 6].sum(2)
         # In direction d orientation o is what is seen along the edge as orientation e = o - d.
         if self.apart:
@@ -156,8 +98,7 @@ class HexConv(nn.Module):
             outer = weight.sum(3)
         else:
             outer = torch.stack([weight[:, :, :, d].roll(-d, 2) for d in range(6)]).sum(0)
-        y = torch.einsum("oie,biev->bov", outer, around) + torch.einsum("oi,biv->bov", inner, centre)
-        return y + self.bias[:, None]
+        return torch.einsum("oie,bvei->bvo", outer, around) + functional.linear(centre, inner, self.bias)
 
 
 class ConstantConv(nn.Module):
@@ -176,7 +117,7 @@ class ConstantConv(nn.Module):
         width_out: int,
         seed: torch.Generator,
         *,
-        stride: Literal[1, 2] = 1,
+        stride: Stride = 1,
     ) -> None:
         super().__init__()
         self.charts = Charts(resolution, 1)
@@ -185,15 +126,15 @@ class ConstantConv(nn.Module):
         self.register_buffer("target", _target(resolution, stride), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.charts.evened(x)
-        planes, n = self.charts.padded(x), self.charts.rows
-        total = planes[..., 1 : 1 + n : self.stride, 1 : 1 + 2 * n : self.stride]
-        for i, j in DIRECTIONS:
-            total = total + planes[..., 1 + i : 1 + i + n : self.stride, 1 + j : 1 + j + 2 * n : self.stride]
-        centre, around = self.charts.surroundings(x)
-        sums = flattened(total, self.target, centre + 6 * around[:, :, 0])
-        y = functional.conv1d(sums[:, :, 0], self.weight[..., None], self.bias)
-        return y[:, :, None]
+        # Sum and weights may be in either order: the one of the narrower features first.
+        narrowing = self.stride == 1 and self.weight.shape[0] < self.weight.shape[1]
+        if narrowing:
+            x = functional.linear(x.permute(0, 3, 2, 1), self.weight).permute(0, 3, 2, 1)
+        planes, centre, around = self.charts(x)
+        total: Tensor = HexSum.apply(planes, self.stride)  # type: ignore[no-untyped-call]
+        y = written(total.flatten(1, 3), centre + 6 * around[:, :, 0], self.target).permute(0, 3, 2, 1)
+        y = y + self.bias if narrowing else functional.linear(y, self.weight, self.bias)
+        return y.permute(0, 3, 2, 1)
 
 
 class Upsample(nn.Module):
@@ -207,14 +148,9 @@ class Upsample(nn.Module):
         self.register_buffer("target", icosahedron(resolution + 1).vertices, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.charts.evened(x)
-        planes = self.charts.padded(x)[..., 1:, 1:]
-        here = planes[..., :-1, :-1]
-        right, up, across = planes[..., :-1, 1:], planes[..., 1:, :-1], planes[..., 1:, 1:]
-        even = torch.stack([here, (here + right) / 2], -1).flatten(-2)
-        odd = torch.stack([(here + up) / 2, (here + across) / 2], -1).flatten(-2)
-        charts = torch.stack([even, odd], -2).flatten(-3, -2)
-        return flattened(charts, self.target, x[:, :, 0, self.charts.vertices])
+        planes, centre, _ = self.charts(x)
+        fine: Tensor = Halfway.apply(planes)  # type: ignore[no-untyped-call]
+        return written(fine.flatten(1, 3), centre, self.target)
 
 
 class OrientationNorm(nn.BatchNorm1d):
@@ -224,15 +160,34 @@ class OrientationNorm(nn.BatchNorm1d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(2)
-        normed = super().forward(mean)
         if self.training:
-            variance = mean.var((0, 2), correction=0)
+            over = x.mean(2, dtype=torch.promote_types(x.dtype, torch.float32))
+            variance, mean = torch.var_mean(over, (0, 2), correction=0)
+            self._remember(mean.detach(), variance.detach(), over.numel() // len(mean))
         else:
+            assert self.running_mean is not None
             assert self.running_var is not None
-            variance = self.running_var
+            mean, variance = self.running_mean, self.running_var
         scale = self.weight / (variance + self.eps).sqrt()
-        return normed[:, :, None] + scale[:, None, None] * (x - mean[:, :, None])
+        shift = self.bias - mean * scale
+        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Running statistics as PyTorch's: the unbiased variance of ``count`` numbers."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
+
+
+def written(charts: Tensor, at_vertices: Tensor, vertices: Tensor) -> Tensor:
+    """Values of the charts ``[B, 10 n², O, C]`` and at ``vertices [12]`` of the grid ``[B, 12, C]`` as features ``[B, C, O, 10 n² + 2]``."""
+    features: Tensor = Written.apply(charts, at_vertices, vertices)  # type: ignore[no-untyped-call]
+    return features
 
 
 def _parameters(

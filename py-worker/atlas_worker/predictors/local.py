@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -14,30 +14,35 @@ from torch.nn import functional
 
 from ..actions import (
     Atlas,
+    IcosahedralGrid,
     Inputs,
     LossKind,
     Predictor,
     SymmetryTask,
     VectorSpace,
     action_on,
+    at_once,
     compared_radius,
     inputs_on,
+    lattice_of,
     manifold_of,
+    targets_on,
 )
 from ..errors import InvalidInput
 from ..registry import find, param, parse_params, register
 from ..roles import Dataset, Signature
-from ..scores import classifier_scores, pixel_scores
+from ..scores import classifier_scores, overlap_scores, pixel_scores
 from ..solvers.state import check_finite, check_kind, random_stream, restore
 from ..trainable import StepCallback
 
-SCORED_AT_ONCE = 128
+MOST_AT_ONCE = 128
+"""Samples that are predicted at a time, where they are small."""
 SAMPLE = 2048
 """Inputs from which an architecture may take the scale of the data."""
 
 
 class ChartwiseModule(Protocol):
-    """What an architecture must be: an ``nn.Module`` for all charts at once."""
+    """What an architecture must be: an ``nn.Module`` for all charts at once. It may have ``facts``, a ``dict[str, str]`` of what it decided."""
 
     reach: int
     """Pixels beyond the chart's radius that it reads."""
@@ -45,7 +50,7 @@ class ChartwiseModule(Protocol):
     def __call__(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         """``[B, C, in, s + 2 reach, s + 2 reach] -> [B, C, out, s, s]``, s = 2 r_in + 1; or just the inner part of ``radius``.
 
-        For sets of vectors ``[B, 1, m, n] -> [B, 1, out]``; ``radius`` is None then.
+        For sets of vectors ``[B, 1, m, n] -> [B, 1, out]``, on an icosahedral grid ``[B, 1, in, P] -> [B, 1, out, P]``; ``radius`` is None then.
         """
         ...
 
@@ -59,7 +64,9 @@ class SupervisedParams:
     )
     epsilon: float = param(1e-8, "Adam's: gradients far below it move a weight little", minimum=1e-12)
     weight_decay: float = param(0.0, "Decoupled (AdamW), of weights, not of biases or norms", minimum=0)
-    loss: Literal["l1", "cross_entropy"] = param("l1", "L1 distance, or cross-entropy of logits")
+    loss: Literal["l1", "cross_entropy", "jaccard"] = param(
+        "l1", "L1 distance, or of logits: cross-entropy, or the classes' Jaccard index"
+    )
     background_weight: float = param(
         1.0, "Cross-entropy: weight of the pixels where there is nothing, of others 1", minimum=0
     )
@@ -87,15 +94,16 @@ class FittedPredictor:
         self._p, self._kind, self._total, self._seed = params, kind, epochs, seed
         self._module = module.to(device)
         self.atlas, self.reach = atlas, cast(ChartwiseModule, module).reach
-        self._x = inputs_on(atlas, dataset.inputs, self.reach, margin=0)
-        self._y = inputs_on(atlas, dataset.targets, 0, margin=0)
+        keep = epochs > 0  # else nothing is drawn again
+        self._x = inputs_on(atlas, dataset, self.reach, margin=0, keep=keep, device=device)
+        self._y = targets_on(atlas, dataset, labels=params.loss != "l1", keep=keep, device=device)
         self._epoch = 0
         self._class_weights: Tensor | None = None
         if dataset.background is not None and params.background_weight != 1:
             self._class_weights = torch.ones(dataset.outputs, device=device)
             self._class_weights[dataset.background] = params.background_weight
         weights = list(self._module.parameters())
-        vector = 1 if manifold_of(atlas) == "vectors" else 2  # [C, width] of a chart's biases and norms
+        vector = 2 if manifold_of(atlas) == "planar" else 1  # [C, width] of a chart's biases and norms
         self._optimiser = torch.optim.AdamW(
             [
                 {"params": [w for w in weights if w.dim() > vector], "weight_decay": params.weight_decay},
@@ -119,8 +127,21 @@ class FittedPredictor:
         return sum(p.numel() for p in self._module.parameters())
 
     @property
+    def facts(self) -> dict[str, int | str]:
+        return {"parameters": self.parameters, **getattr(self._module, "facts", {})}
+
+    @property
+    def device(self) -> torch.device:
+        return self._x.device
+
+    @property
+    def at_once(self) -> int:
+        return min(at_once(self._x.shape), MOST_AT_ONCE)
+
+    @property
     def memory_bytes(self) -> int:
-        return 4 * 4 * self.parameters  # weights, gradients, two moments; float32
+        """Weights, gradients and two moments in float32, and samples that are kept."""
+        return 4 * 4 * self.parameters + self._x.memory_bytes + self._y.memory_bytes
 
     @property
     def loss(self) -> LossKind:
@@ -156,9 +177,10 @@ class FittedPredictor:
         predicted = predicted.float()
         if self._p.loss == "l1":
             return functional.l1_loss(predicted, target)
-        return functional.cross_entropy(
-            predicted.flatten(0, 1), target.flatten(0, 1)[:, 0].long(), self._class_weights
-        )
+        labels = target[:, :, 0].long()
+        if self._p.loss == "jaccard":
+            return jaccard_loss(predicted, labels)
+        return functional.cross_entropy(predicted.flatten(0, 1), labels.flatten(0, 1), self._class_weights)
 
     def predict(self, crops: Tensor) -> Tensor:
         expected = self._x.shape
@@ -174,47 +196,81 @@ class FittedPredictor:
         return self._inputs(dataset).draw(indices, None)
 
     def likeliest(self, outputs: Tensor, dataset: Dataset) -> Tensor:
-        """A classifier's ``[B, C, classes, s, s] -> [B, H, W]`` int64: every pixel as its nearest chart has it, −1 where there is none."""
+        """A classifier's ``[B, C, classes, ...] -> [B, H, W]`` int64: each pixel as the nearest chart, or pixel of the grid, has it, −1 where there is none."""
         atlas = self.atlas
         self._check_classifier()
         if isinstance(atlas, VectorSpace):
             raise InvalidInput("only fields have a class for each pixel", "classes", "false", "leave it out")
-        places = atlas.places(dataset.inputs.shape).to(outputs.device)
+        if isinstance(atlas, IcosahedralGrid):
+            places = lattice_of(dataset).nearest_grid_pixels(atlas.resolution)
+        else:
+            places = atlas.places(dataset.inputs.shape)
+        places = places.to(outputs.device)
         classes = outputs.argmax(2).flatten(1)[:, places.clamp(min=0)]
         return classes.masked_fill(places < 0, -1)
 
     def _inputs(self, dataset: Dataset) -> Inputs:
         """The samples of any dataset of the same kind, by charts."""
         self.atlas.check(dataset.inputs.shape)
-        return inputs_on(self.atlas, dataset.inputs, self.reach, margin=0)
+        return inputs_on(self.atlas, dataset, self.reach, margin=0, device=self.device)
 
     def scores(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """How well a classifier does on any dataset of the same kind (see ``scores``); ``check`` may raise between batches."""
-        labels = dataset.targets[:, 0].long().cpu()
+        """How well a classifier does on any dataset of the same kind (see ``scores``); ``check`` may raise between batches.
+
+        Of fields on charts at the pixels of the lattice, on an icosahedral grid at the grid's.
+        """
+        samples = torch.arange(len(dataset.inputs))
         if manifold_of(self.atlas) == "vectors":
-            return classifier_scores(self.logits(dataset, check).cpu(), labels)
-        return pixel_scores(self.classes(dataset, check).cpu(), labels, dataset.background)
+            return classifier_scores(self.logits(dataset, check).cpu(), dataset.targets[:, 0].long().cpu())
+        self._check_classifier()
+        predict, labels = self._compared(dataset, check)
+        if dataset.classes is not None:
+            scenes = samples if dataset.scenes is None else dataset.scenes
+            return overlap_scores(predict, labels, scenes, dataset.classes, self.at_once)
+        batches = samples.split(self.at_once)
+        return pixel_scores(
+            torch.cat([predict(b) for b in batches]),
+            torch.cat([labels(b) for b in batches]),
+            dataset.background,
+        )
 
     def logits(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> Tensor:
         """A classifier's outputs ``[N, classes]`` for sets of vectors."""
         if manifold_of(self.atlas) != "vectors":
             raise InvalidInput("only sets of vectors have one output each", "handle", "sets of vectors")
-        return torch.cat([outputs[:, 0] for outputs in self._classified(dataset, check)])
-
-    def classes(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> Tensor:
-        """:meth:`likeliest` of all samples, ``[N, H, W]``."""
-        return torch.cat([self.likeliest(outputs, dataset) for outputs in self._classified(dataset, check)])
-
-    def _classified(self, dataset: Dataset, check: Callable[[], None]) -> Iterator[Tensor]:
         self._check_classifier()
-        x = self._inputs(dataset)
-        for indices in torch.arange(len(x)).split(SCORED_AT_ONCE):
+        x, outputs = self._inputs(dataset), []
+        for indices in torch.arange(len(x)).split(self.at_once):
             check()
-            yield self.predict(x.draw(indices, None))
+            outputs.append(self.predict(x.draw(indices, None))[:, 0])
+        return torch.cat(outputs)
+
+    def _compared(
+        self, dataset: Dataset, check: Callable[[], None]
+    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """Predicted classes and labels of samples ``[B]`` of fields where they are compared, both ``[B, pixels]`` int64 on the CPU."""
+        x = self._inputs(dataset)
+        grid = isinstance(self.atlas, IcosahedralGrid)
+        y = targets_on(self.atlas, dataset, labels=True) if grid else None
+
+        def predict(indices: Tensor) -> Tensor:
+            check()
+            outputs = self.predict(x.draw(indices, None))
+            return (outputs.argmax(2) if grid else self.likeliest(outputs, dataset)).flatten(1).cpu()
+
+        def labels(indices: Tensor) -> Tensor:
+            drawn = (
+                dataset.targets[indices.to(dataset.targets.device)] if y is None else y.draw(indices, None)
+            )
+            return drawn.flatten(1).long().cpu()
+
+        return predict, labels
 
     def _check_classifier(self) -> None:
-        if self._p.loss != "cross_entropy":
-            raise InvalidInput("only a classifier has scores", "handle", "training with loss cross_entropy")
+        if self._p.loss == "l1":
+            raise InvalidInput(
+                "only a classifier has scores", "handle", "training with loss cross_entropy or jaccard"
+            )
 
     def freeze(self, radius: int | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
         """The predictor as it is now, in evaluation mode and without weight gradients; with ``radius``, the inner part of its output."""
@@ -261,6 +317,24 @@ class FittedPredictor:
         self._epoch = epoch
 
 
+def jaccard_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """One minus the mean soft Jaccard index of the classes: ``logits [B, C, classes, ...]``, ``labels [B, C, ...]`` int64.
+
+    The index of a class is ``Σ p t / Σ (p + t − p t)``, of its probability p and its label t, 0 or 1, summed over batch and pixels: the loss of
+    CGNet on ClimateNet (Kapp-Schwoerer et al. 2020, "Spatio-temporal segmentation and tracking of weather patterns with light-weight
+    neural networks"). A class that no label of the batch has would have the index 0 whatever is predicted: it is left out of the mean, and
+    what is predicted of it counts where it takes from others. Each chart has its own; the loss is the charts' mean.
+    """
+    p = logits.softmax(2)
+    classes = torch.arange(p.shape[2], device=p.device).view(-1, *[1] * (p.dim() - 3))
+    t = (labels[:, :, None] == classes).to(p)
+    over = [0, *range(3, p.dim())]
+    both, present = (p * t).sum(over), t.sum(over)
+    index = both / (p.sum(over) + present - both).clamp(min=1e-7)
+    counted = present > 0
+    return (1 - (index * counted).sum(1) / counted.sum(1)).mean()
+
+
 def make_predictor(
     architecture: tuple[str, Mapping[str, Any]],
     training: tuple[str, Mapping[str, Any]],
@@ -277,16 +351,20 @@ def make_predictor(
     is made.
     """
     block = find("predictor", architecture[0], "predictor.architecture")
+    manifold, sample = manifold_of(atlas), None
+    if manifold == "vectors":
+        sample = dataset.inputs[:SAMPLE]
     module = block.make(
         parse_params(block.params, architecture[1], "predictor.architecture"),
         signature=Signature(
-            manifold_of(atlas),
+            manifold,
             len(atlas),
             tuple(dataset.inputs.shape[1:]),
             dataset.outputs,
-            getattr(atlas, "r_in", 0),
-            float(dataset.inputs[:SAMPLE].double().square().mean().sqrt()) or 1.0,
-            dataset.inputs[:SAMPLE],
+            radius=getattr(atlas, "r_in", 0),
+            resolution=getattr(atlas, "resolution", 0),
+            scale=1.0 if sample is None else float(sample.double().square().mean().sqrt()) or 1.0,
+            sample=sample,
         ),
         tensors=dict(tensors or {}),
         seed=random_stream(seed, 0),
@@ -309,9 +387,10 @@ def make_predictor(
 
 def make_task(predictor: FittedPredictor, dataset: Dataset, atlas: Atlas) -> SymmetryTask:
     """The equivariance of a predictor on a dataset's inputs: what a solver works on."""
+    action = action_on(atlas, predictor.reach)
     return SymmetryTask(
-        inputs_on(atlas, dataset.inputs, predictor.reach),
-        action_on(atlas, predictor.reach),
+        inputs_on(atlas, dataset, predictor.reach, device=predictor.device),
+        action,
         predictor.freeze,
         predictor.loss,
         lambda: predictor.freeze(compared_radius(atlas)),

@@ -34,7 +34,7 @@ _STATUS: dict[type[WorkerError], tuple[grpc.StatusCode, str]] = {
 }
 LOWER = {
     "dataset": "lower the number of samples or the chunk size",
-    "predictor": "lower the batch size or the width of the network",
+    "predictor": "lower the batch size, the width of the network or the resolution of the grid",
     "algebra": "lower the batch size or the number of starts",
     "cosets": "lower the batch size or the number of candidates",
     "": "lower the batch size or ask for less at a time",

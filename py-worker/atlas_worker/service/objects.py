@@ -15,9 +15,10 @@ from google.protobuf import struct_pb2
 from torch import Tensor
 
 from atlas_worker import registry
-from atlas_worker.actions import Atlas, VectorSpace, action_on
+from atlas_worker.actions import Atlas, IcosahedralGrid, VectorSpace, action_on
 from atlas_worker.errors import Cancelled, InvalidInput, NotReady
 from atlas_worker.fields.atlas import Chart, PlanarAtlas, check_radii
+from atlas_worker.fields.resample import Interpolation
 from atlas_worker.fields.sphere import SphereAtlas, SphereChart
 from atlas_worker.gen.atlas.v1 import objects_pb2
 from atlas_worker.roles import AlgebraReport, CosetReport
@@ -32,7 +33,6 @@ from .sessions import Entry, Session, Sessions
 from .snapshots import Origin
 from .wire import Wire, plain, raw_bytes
 
-_PREDICT_BATCH = 64
 _LARGEST_N = 64
 """Of R^n: matrices have n² entries, and spectra n⁴."""
 _MEASURED_BYTES = 38
@@ -193,8 +193,8 @@ class ObjectService:
             else:
                 every = slice(0, len(crops))
             count, outputs = every.stop - every.start, list[Tensor]()
-            for start in range(every.start, every.stop, _PREDICT_BATCH):
-                stop = min(start + _PREDICT_BATCH, every.stop)
+            for start in range(every.start, every.stop, entry.value.at_once):
+                stop = min(start + entry.value.at_once, every.stop)
                 x = (
                     entry.value.crops(torch.arange(start, stop), dataset)
                     if crops is None
@@ -363,8 +363,12 @@ def _atlas(session: Session, wire: Wire, spec: objects_pb2.AtlasSpec) -> _Plan:
             if not 1 <= space.n <= _LARGEST_N:
                 raise InvalidInput(f"n is {space.n}", "atlas.vectors.n", f"from 1 to {_LARGEST_N}")
             return _Plan("atlas", "vectors", [dataclasses.asdict(space)], lambda: space)
+        case "icosahedron":
+            grid = IcosahedralGrid(spec.icosahedron.resolution)
+            grid.check_resolution()
+            return _Plan("atlas", "icosahedron", [dataclasses.asdict(grid)], lambda: grid)
         case _:
-            raise InvalidInput("no manifold is set", "atlas", "planar, sphere or vectors")
+            raise InvalidInput("no manifold is set", "atlas", "planar, sphere, vectors or icosahedron")
 
 
 def _planar_atlas(planar: objects_pb2.PlanarAtlas) -> PlanarAtlas:
@@ -373,6 +377,7 @@ def _planar_atlas(planar: objects_pb2.PlanarAtlas) -> PlanarAtlas:
         planar.r_in,
         planar.r_out,
         planar.margin,
+        _interpolation(planar.output_interpolation, "atlas.planar.output_interpolation"),
     )
     # The lattice comes with the dataset; what can be wrong without one is told now.
     check_radii(atlas, "planar")
@@ -383,10 +388,21 @@ def _planar_atlas(planar: objects_pb2.PlanarAtlas) -> PlanarAtlas:
 
 def _sphere_atlas(sphere: objects_pb2.SphereAtlas) -> SphereAtlas:
     charts = tuple(SphereChart(chart.latitude, chart.longitude) for chart in sphere.charts)
-    atlas = SphereAtlas(charts, sphere.r_in, sphere.r_out, sphere.margin)
+    interpolation = _interpolation(sphere.output_interpolation, "atlas.sphere.output_interpolation")
+    atlas = SphereAtlas(charts, sphere.r_in, sphere.r_out, sphere.margin, interpolation)
     check_radii(atlas, "sphere")
     atlas.check_centres()
     return atlas
+
+
+def _interpolation(name: str, field: str) -> Interpolation:
+    match name:
+        case "" | "bilinear":
+            return "bilinear"
+        case "nearest":
+            return "nearest"
+        case _:
+            raise InvalidInput(f"unknown interpolation {name!r}", field, "bilinear or nearest")
 
 
 def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) -> _Plan:
@@ -574,6 +590,8 @@ def _charts(atlas: Atlas) -> str:
     if isinstance(atlas, VectorSpace):
         moved = "vectors" if atlas.vector_output else "invariants"
         return f"all of R^{atlas.n}, with {moved} for outputs"
+    if isinstance(atlas, IcosahedralGrid):
+        return f"a grid of resolution {atlas.resolution}"
     return f"{len(atlas)} charts of radius {atlas.r_in}"
 
 
@@ -622,7 +640,7 @@ def _info(entry: Entry) -> objects_pb2.ObjectInfo:
         case "atlas":
             facts = {"charts": len(value), **_plain_facts(value)}
         case "predictor":
-            facts = {"parameters": value.parameters}
+            facts = dict(value.facts)
     if entry.metrics:
         facts["metrics"] = dict(entry.metrics)
     struct = struct_pb2.Struct()

@@ -22,7 +22,7 @@ from ..actions.base import EquivarianceErrors
 from .state import random_stream
 
 AT_ONCE = 512
-"""Samples times charts that are moved at a time."""
+"""Samples times charts that are moved at a time, where they are small."""
 
 WORST = (1.0, 1.0, 1.0, 0.0, 0.0)
 """What counts for loss, distance, motion, floor and resampling error where nothing is finite."""
@@ -96,7 +96,7 @@ def measure_at(
     totals, counts = torch.zeros(len(matrices), len(WORST)).double(), torch.zeros(len(matrices), 1).double()
     size = 0.0
     # One matrix and a few samples at a time: how many there are of either must not decide the memory.
-    for indices in order.split(max(1, AT_ONCE // task.charts)):
+    for indices in order.split(max(1, min(AT_ONCE // task.charts, task.at_once))):
         batch = task.batch(indices)
         size += float(batch.reference.nan_to_num(0.0, 0.0, 0.0).abs().mean()) * len(indices) / len(order)
         for i, g in enumerate(matrices):

@@ -43,6 +43,9 @@ class PointAction:
     def refined(self) -> PointAction:
         return self
 
+    def smooth(self) -> PointAction:
+        return self
+
 
 @dataclass(frozen=True)
 class Points:
@@ -56,6 +59,10 @@ class Points:
     @property
     def charts(self) -> int:
         return self.x.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.x.shape[1:])
 
     def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
         picked = self.x[indices]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from atlas_worker import lie
-from atlas_worker.actions import FieldInputs, PlanarAction, SymmetryTask
+from atlas_worker.actions import FieldInputs, PlanarAction, SymmetryTask, action_on, at_once
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.fields.resample import crop, transform
@@ -158,6 +158,19 @@ def test_the_distance_is_differentiable_in_the_matrix() -> None:
     assert abs(towards["turn"]) < 1e-3
 
 
+def test_what_was_trained_by_the_jaccard_index_is_compared_as_any_classifier() -> None:
+    def logits(x: Tensor) -> Tensor:
+        return torch.cat([norm_in(torch.eye(2))(x), x[..., :1]], -1)
+
+    one, other = (point_task(logits, loss=kind) for kind in ("cross_entropy", "jaccard"))  # type: ignore[arg-type]
+    g = lie.expm(torch.linspace(-1, 1, 8)[:, None, None, None] * J)
+    a, b = (t.errors(t.batch(torch.arange(8)), g) for t in (one, other))
+    assert torch.equal(a.loss, b.loss)
+    assert torch.equal(a.distance, b.distance)
+    with pytest.raises(InvalidInput):
+        point_task(logits, loss="hinge")  # type: ignore[arg-type]
+
+
 def test_cross_entropy_of_fields_takes_channels_as_classes() -> None:
     def logits(x: Tensor, charts: Tensor | None) -> Tensor:
         return torch.cat([2 * x, -x, 0 * x], 2)
@@ -300,7 +313,48 @@ def test_vectors_turn_with_the_points_they_are_on() -> None:
     assert PlanarAction(6, 6).rho_in is None
 
 
-def test_refining_changes_bilinear_only() -> None:
-    action = PlanarAction(6, 4, interpolation="bilinear", interpolation_out="nearest").refined()
-    assert (action.interpolation, action.interpolation_out) == ("bicubic", "nearest")
-    assert (action.r_field, action.r_out) == (6, 4)
+def test_refining_takes_the_next_better_interpolation_and_smoothing_one_with_derivatives() -> None:
+    def modes(action: PlanarAction) -> tuple[str, str]:
+        return action.interpolation, action.interpolation_out
+
+    action = PlanarAction(6, 4, interpolation="bilinear", interpolation_out="nearest")
+    assert modes(action.refined()) == ("bicubic", "bilinear")
+    assert modes(action.refined().refined()) == ("bicubic", "bicubic")
+    assert modes(action.smooth()) == ("bilinear", "bilinear")
+    assert (action.refined().r_field, action.smooth().r_out) == (6, 4)
+
+
+def test_samples_are_drawn_where_they_are_wanted_and_few_at_a_time_if_large() -> None:
+    there = torch.device("meta")
+    fields = smooth_fields(4, 30)
+    inputs = FieldInputs(fields, ATLAS, device=there)
+    drawn = inputs.draw(torch.tensor([1, 0, 2]), torch.tensor([1]))
+    assert (inputs.device, drawn.device, tuple(drawn.shape)) == (there, there, (3, 1, 1, 15, 15))
+    assert at_once((4, 4, 401, 401)) == 3
+    assert at_once((1, 16, 401, 401, 401)) == 1
+    assert field_task(laplacian).at_once > 1000
+
+
+def test_outputs_moved_by_the_nearest_pixel_pose_the_same_task() -> None:
+    """Their values are those of the field, the rest of what is measured is nearly that of bilinear ones."""
+    fields = smooth_fields(8, 45)
+    both = [PlanarAtlas((Chart(20, 20),), 10, 7, 6, mode) for mode in ("bilinear", "nearest")]  # type: ignore[arg-type]
+    smooth, rough = (
+        SymmetryTask(
+            FieldInputs(fields, atlas, reach=1), action_on(atlas, 1), lambda: lambda x, _: laplacian(x)
+        )
+        for atlas in both
+    )
+    batch = rough.batch(torch.arange(8))
+    g = same(lie.expm(0.3 * J), batch.shape).clone().requires_grad_(True)
+    moved = action_on(both[1], 1).act_out(g, batch.reference)
+    assert torch.isin(moved, batch.reference).all()
+    loss = rough.loss(batch, g)
+    loss.sum().backward()
+    assert g.grad is not None
+    assert bool(g.grad.isfinite().all() & (g.grad != 0).any())  # by the inputs
+    a, b = (t.errors(t.batch(torch.arange(8)), g.detach()) for t in (smooth, rough))
+    assert bool((b.floor > a.floor).all())  # what the nearest pixel may do is known
+    assert bool((b.loss - b.floor < a.loss + a.floor).all())
+    # A pixel does not move by less than half of one, but the response to a generator is that of a smooth action.
+    assert torch.equal(*(t.response(torch.arange(4), J[None], 1e-3) for t in (smooth, rough)))

@@ -13,6 +13,7 @@ from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.resample import transform
 from atlas_worker.kernels import (
     averaged_kernels,
+    gauge_group,
     grid_symmetries,
     invariant_form,
     invariant_polynomials,
@@ -178,3 +179,54 @@ def test_weights_of_kernels_with_another_symmetry_are_refused() -> None:
     ours["convs.3.basis"] = ours["convs.3.basis"].flip(0)
     with pytest.raises(InvalidInput, match="another symmetry"):
         own.load_state_dict(ours)
+
+
+SL = torch.cat([SHEAR, SHEAR.mT, torch.tensor([[[1.0, 0.0], [0.0, -1.0]]])])
+GROUPS = {
+    "so(2)": (J[None], "SO(2)"),
+    "so(2), the other way": (-3 * J[None], "SO(2)"),
+    "so(2), as it is discovered": (NEARLY, "SO(2)"),
+    "so(2), twice": (torch.stack([J, 2 * J]), "SO(2)"),
+    "so(2) and scaling": (torch.stack([J, torch.eye(2)]), "GL+(2)"),
+    "the same, mixed": (torch.stack([J + torch.eye(2), J - torch.eye(2)]), "GL+(2)"),
+    "sl(2)": (SL, "GL+(2)"),
+    "gl(2)": (GL, "GL+(2)"),
+}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_gauge_group_is_that_of_the_kernels_left(name: str, noise: float) -> None:
+    algebra, expected = GROUPS[name]
+    for seed in range(10):
+        off = noise * torch.randn(algebra.shape, generator=torch.Generator().manual_seed(seed))
+        assert gauge_group(algebra * (1 + off) + off) == expected
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.7, 2.0])
+def test_the_gauge_group_does_not_depend_on_the_basis(angle: float) -> None:
+    c, s = math.cos(angle), math.sin(angle)
+    mix = torch.tensor([[c, -s], [s, c]]) @ torch.diag(torch.tensor([1.0, 0.6]))
+    for pair, expected in ((torch.stack([J, torch.eye(2)]), "GL+(2)"), (torch.stack([J, SL[0]]), "GL+(2)")):
+        assert gauge_group(torch.einsum("ij,jab->iab", mix, pair)) == expected
+
+
+@pytest.mark.parametrize(
+    "algebra",
+    [
+        NONE,
+        torch.zeros(1, 2, 2),
+        SHEAR,
+        SCALING,
+        torch.stack([torch.eye(2), SL[2]]),
+        torch.stack([SL[0], SL[2], torch.eye(2)]),
+        J[None] * math.nan,
+        torch.zeros(1, 3, 3),
+        J,
+    ],
+)
+def test_an_algebra_without_rotations_is_no_gauge_group(algebra: Tensor) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        gauge_group(algebra)
+    assert caught.value.field == "predictor.tensors.algebra"
+    assert "\n" not in caught.value.message

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from atlas_worker.datasets.arrays import ArraysDataset, ArraysParams
+from atlas_worker.datasets.base import GivenDataset
 from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.fields.resample import crop
 from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
 from atlas_worker.predictors.chartwise import PublishedNet, WideNet, WideParams, cubic_interpolation
+from atlas_worker.scores import overlap_scores
 
 from .resuming import check_resuming
 from .tasks import smooth_fields
@@ -372,3 +374,40 @@ def test_the_inner_part_alone_is_the_inner_part(kind: str, radius: int) -> None:
         (a,) = torch.autograd.grad((whole * weights).sum(), x)
         (b,) = torch.autograd.grad((part * weights).sum(), x)
         assert torch.allclose(a, b, atol=1e-4)
+
+
+class Named(GivenDataset):
+    """Smooth fields with named classes; every second sample is another expert's view of the one before."""
+
+    kind = "named"
+    outputs, background, classes = 3, 0, ("nothing", "deep blue", "high")
+
+    def __init__(self) -> None:
+        self.scenes = torch.arange(8) // 2
+        self.inputs = smooth_fields(4, 33)[self.scenes]
+        self.targets = ((self.inputs > 0.8).byte() * 2 + (self.inputs < -0.8).byte()).contiguous()
+        self.targets[1::2, :, 16:] = 0
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "jaccard"])
+def test_named_classes_are_scored_where_there_are_charts(loss: str) -> None:
+    data = Named()
+    p = make_predictor(
+        ("published", {"width": 4}), ("supervised", {"loss": loss, "batch_size": 4}), data, ATLAS, 2, 0, CPU
+    )
+    losses = run(p, 2)
+    assert losses[1] < losses[0]
+    scores = p.scores(data)
+    seen = p.likeliest(p.predict(p.crops(torch.arange(8), data)), data)
+    assert bool((seen == -1).any())
+    labels = data.targets[:, 0].long()
+    assert scores == overlap_scores(
+        lambda i: seen[i].flatten(1), lambda i: labels[i].flatten(1), data.scenes, Named.classes
+    )
+    charted = seen >= 0
+    high = (seen == 2) & (labels == 2)
+    assert scores["recall_high"] == pytest.approx(float(high.sum() / ((labels == 2) & charted).sum()))
+    assert {"iou_deep_blue", "experts_iou_nothing", "trivial_mean_iou"} <= set(scores)
+    calls: list[int] = []
+    p.scores(data, lambda: calls.append(1))
+    assert calls, "it can be stopped between batches"

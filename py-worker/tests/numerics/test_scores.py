@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atlas_worker.errors import InvalidInput
-from atlas_worker.scores import auc, binary_scores, classifier_scores, midranks, rejection
+from atlas_worker.scores import auc, binary_scores, classifier_scores, midranks, overlap_scores, rejection
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -170,3 +170,73 @@ def test_bad_input_is_refused(probabilities: list[float], labels: list[float], f
         binary_scores(torch.tensor(probabilities), torch.tensor(labels))
     assert caught.value.field == field
     assert caught.value.message
+
+
+# Classes of pixels, by hand: two scenes of four pixels, three experts' labels
+
+SEEN = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]])
+LABELS = torch.tensor([[0, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 2]])
+SCENES = torch.tensor([7, 7, 3])
+NAMES = ("background", "tropical cyclone", "river", "nowhere")
+
+
+def overlap(seen: Tensor = SEEN, at_once: int = 1) -> dict[str, float]:
+    """``seen`` of scene 7, then of scene 3."""
+    of = {0: seen[0], 1: seen[0], 2: seen[1]}
+    asked: list[int] = []
+
+    def predict(indices: Tensor) -> Tensor:
+        asked.extend(indices.tolist())
+        return torch.stack([of[i] for i in indices.tolist()])
+
+    scores = overlap_scores(predict, lambda indices: LABELS[indices], SCENES, NAMES, at_once)
+    assert sorted(asked) == [0, 2]  # once a scene
+    return scores
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_overlaps_by_hand(at_once: int) -> None:
+    scores = overlap(at_once=at_once)
+    # Background: scene 7 has 2/3 of the first expert's, 1/2 of the second's; scene 3 has 3/4.
+    background = ((2 / 3 + 1 / 2) / 2 + 3 / 4) / 2
+    # Cyclones: 1/2 and 2/3 in scene 7, and none in scene 3, which is left out. Rivers: missed.
+    cyclone = (1 / 2 + 2 / 3) / 2
+    assert scores["iou_background"] == pytest.approx(background)
+    assert scores["iou_tropical_cyclone"] == pytest.approx(cyclone)
+    assert scores["iou_river"] == 0
+    assert scores["mean_iou"] == pytest.approx((background + cyclone + 0) / 3)
+    # Over all twelve pixels, four of which are said to be cyclones, and four are.
+    assert scores["precision_tropical_cyclone"] == pytest.approx(3 / 4)
+    assert scores["recall_tropical_cyclone"] == pytest.approx(3 / 4)
+    assert scores["recall_river"] == 0
+    # Experts agree on one background pixel of three, and on one cyclone of three.
+    assert scores["experts_iou_background"] == pytest.approx(1 / 3)
+    assert scores["experts_iou_tropical_cyclone"] == pytest.approx(1 / 3)
+    assert scores["experts_mean_iou"] == pytest.approx(1 / 3)
+    # Background everywhere: 3/4 and 1/4 of scene 7, 3/4 of scene 3.
+    assert scores["trivial_mean_iou"] == pytest.approx(((3 / 4 + 1 / 4) / 2 + 3 / 4) / 2 / 3)
+    assert scores["trivial_class"] == 0
+    absent = {"iou_nowhere", "precision_nowhere", "recall_nowhere", "precision_river", "experts_iou_river"}
+    assert not absent & set(scores)
+
+
+def test_a_constant_prediction_has_the_trivial_score() -> None:
+    scores = overlap(torch.zeros_like(SEEN))
+    assert scores["mean_iou"] == pytest.approx(scores["trivial_mean_iou"])
+
+
+def test_pixels_without_a_chart_are_left_out() -> None:
+    seen = SEEN.clone()
+    seen[:, 2:] = -1
+    scores = overlap(seen)
+    assert scores["iou_tropical_cyclone"] == pytest.approx((1 + 1 / 2) / 2)
+    assert scores["experts_iou_tropical_cyclone"] == pytest.approx(1 / 2)
+    assert "iou_river" not in scores
+    assert "precision_tropical_cyclone" in scores
+    assert overlap(torch.full_like(SEEN, -1)) == {}
+
+
+def test_without_second_experts_there_is_no_agreement() -> None:
+    scores = overlap_scores(lambda i: LABELS[i], lambda i: LABELS[i], torch.arange(3), NAMES)
+    assert scores["mean_iou"] == 1
+    assert not any(name.startswith("experts") for name in scores)

@@ -91,9 +91,9 @@ def test_the_manifolds_have_their_actions() -> None:
     assert (manifold_of(planar), manifold_of(space)) == ("planar", "vectors")
     assert action_on(space) == VectorAction(3, True)
     assert (compared_radius(planar), compared_radius(space)) == (1, None)
-    x = randn(7, 2, 3)
-    inputs = inputs_on(space, x)
-    assert (len(inputs), inputs.charts, tuple(inputs.shape)) == (7, 1, (1, 2, 3))
+    data = PointsDataset(PointsParams(samples=7, n=3), seed=0, device=CPU, tensors={})
+    inputs, x = inputs_on(space, data), data.inputs
+    assert (len(inputs), inputs.charts, tuple(inputs.shape)) == (7, 1, (1, 1, 3))
     assert torch.equal(inputs.draw(torch.tensor([4, 0]), None), x[[4, 0]][:, None])
     assert len(space) == 1
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ class Chain:
     """``Trainable`` and whatever else any role needs."""
 
     memory_bytes = 1000
-    parameters = 42
+    facts: ClassVar = {"parameters": 42}
+    at_once = 64
 
     def __init__(self, params: ChainParams, epochs: int, seed: int) -> None:
         self.params, self.total_epochs, self.epoch = params, epochs, 0

@@ -17,6 +17,7 @@ from google.protobuf.json_format import MessageToDict
 
 from atlas_worker import predictors
 from atlas_worker.client import Client
+from atlas_worker.datasets.base import GivenDataset
 from atlas_worker.gen.atlas.v1 import objects_pb2, tensor_pb2
 from atlas_worker.predictors import local
 from atlas_worker.registry import register
@@ -695,6 +696,77 @@ def test_equivariance_of_what_does_not_fit_is_refused(client: Client) -> None:
     three = random_points(client, n=3, samples=8)
     with Refused("invalid_input", "dataset", "[1, 3]"):
         client.call("MeasureEquivariance", **{**good, "dataset": three})
+
+
+@register("dataset", "test_classes", "fields with classes on a lattice of a sphere", fakes.ChainParams)
+class Classes(GivenDataset):
+    kind = "test_classes"
+    outputs, background, classes = 2, 0, ("low", "high")
+
+    def __init__(self, params: fakes.ChainParams, **_: Any) -> None:
+        self.inputs = torch.rand(params.samples, 1, 6, 12, generator=torch.Generator().manual_seed(0))
+        self.targets = (self.inputs > 0.5).byte()
+        self.coordinates = (torch.linspace(-90, 90, 6), torch.arange(12) * 30.0)
+
+
+@pytest.mark.usefixtures("real")
+def test_a_network_on_the_icosahedral_grid(client: Client, objects: Objects) -> None:
+    dataset = client.create(dataset=objects_pb2.DatasetSpec(source=component("test_classes", samples=4)))
+    grid = client.create(atlas=objects_pb2.AtlasSpec(icosahedron=objects_pb2.IcosahedralGrid(resolution=2)))
+    assert dict(objects.info(grid).facts) == {"charts": 1, "resolution": 2}
+    spec = {
+        "architecture": component("icosahedral_unet", levels=2, width=2),
+        "training": component("supervised", loss="jaccard", batch_size=2),
+        "dataset": dataset,
+        "atlas": grid,
+        "epochs": 1,
+        "tensors": {"algebra": client.send(QUARTER[None])},
+    }
+    net = client.create(predictor=objects_pb2.PredictorSpec(**spec))
+    info = objects.info(net)
+    assert info.facts["gauge"] == "SO(2)"
+    assert info.memory_bytes == 16 * info.facts["parameters"] + 4 * 162 * 5
+    client.run(net)
+    samples = objects_pb2.SampleRange(start=1, count=3)
+    outputs = client.receive(client.call("Predict", handle=net, samples=samples).outputs)
+    assert outputs.shape == (3, 1, 2, 162)
+    classes = client.receive(client.call("Predict", handle=net, samples=samples, classes=True).outputs)
+    assert classes.shape == (3, 6, 12)
+    assert set(classes.unique().tolist()) <= {0, 1}
+    scores = client.call("ScorePredictor", handle=net, dataset=dataset).scores
+    assert 0 < scores["mean_iou"] <= 1
+    assert "trivial_mean_iou" in scores
+    with Refused("invalid_input", "atlas"):
+        client.call("MeasureEquivariance", handle=net, matrices=client.send(QUARTER[None]), samples=1)
+    with Refused("invalid_input", "atlas"):
+        client.create(
+            algebra=objects_pb2.AlgebraSpec(
+                solver=component("grassmann"), predictor=net, dataset=dataset, atlas=grid, k=1, epochs=1
+            )
+        )
+    with Refused("invalid_input", "atlas"):
+        client.create(
+            cosets=objects_pb2.CosetSpec(
+                solver=component("descent"), predictor=net, dataset=dataset, atlas=grid, epochs=1
+            )
+        )
+    with Refused("invalid_input", "predictor.tensors.algebra", "no rotations"):
+        shear = {"algebra": client.send(SHEAR[None])}
+        client.create(predictor=objects_pb2.PredictorSpec(**{**spec, "tensors": shear}))
+    with Refused("invalid_input", "atlas.icosahedron.resolution"):
+        client.create(atlas=objects_pb2.AtlasSpec(icosahedron=objects_pb2.IcosahedralGrid(resolution=11)))
+
+
+def test_how_outputs_are_resampled(client: Client) -> None:
+    chart = {"charts": [objects_pb2.Chart(row=4, col=4)], "r_in": 2, "r_out": 1}
+    for name in ("", "bilinear", "nearest"):
+        client.create(
+            atlas=objects_pb2.AtlasSpec(planar=objects_pb2.PlanarAtlas(output_interpolation=name, **chart))
+        )
+    with Refused("invalid_input", "atlas.planar.output_interpolation", "cubic"):
+        client.create(
+            atlas=objects_pb2.AtlasSpec(planar=objects_pb2.PlanarAtlas(output_interpolation="cubic", **chart))
+        )
 
 
 def test_files_outside_the_data_root(limited: Callable[..., Client], tmp_path: Path) -> None:
