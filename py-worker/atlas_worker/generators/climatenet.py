@@ -4,7 +4,9 @@ Sea-level pressure has zonal belts, Rossby-like waves in the middle latitudes, e
 winds follow by geostrophy (damped near the equator) and, around a low, by gradient balance. Moisture falls with latitude and lies in
 filaments along jets that lead polewards out of the subtropics. Whatever is at the surface or at a height follows from pressure, temperature
 and a fixed orography. Labels follow from the fields alone, by thresholds: of pressure, vorticity and warm core for cyclones; of moisture,
-its flux, length and width for rivers. One to three experts a time differ in their thresholds.
+its flux, length and width for rivers; what is beyond them is outlined as by hand, smoothly and with some of what is around. One to three
+experts a time differ in their thresholds, so that they agree with one another no more than people do. On average 0.55 % of the pixels
+are cyclones and 5.7 % rivers; of ClimateNet 0.5 % and 5.8 % (Prabhat et al. 2021).
 
 A time depends on the seed and its number alone, not on the number of processes. The folders train and test appear when they are whole.
 
@@ -85,12 +87,16 @@ class Expert(NamedTuple):
     """K at 500 mbar above the surroundings."""
     reach: float = 400e3
     """m from its centre that may belong to a cyclone."""
-    moisture: float = 9.0
+    moisture: float = 4.5
     """kg/m² above the surroundings, for a river."""
-    flux: float = 180.0
+    flux: float = 80.0
     """kg/m² m/s."""
     length: float = 1500e3
     """m, and twice the width."""
+    hand: float = 300e3
+    """m, the size of what is smoothed away in an outline drawn by hand."""
+    margin: float = 0.12
+    """Part of the surroundings within ``hand`` that must be seen to be storm for a place to be taken in; the less, the wider the outline."""
 
 
 class Sphere:
@@ -126,6 +132,21 @@ class Sphere:
         wrapped = np.concatenate([field[:, -n - 1 :], field, field[:, :n]], 1)
         sums = np.cumsum(wrapped, 1, dtype=np.float64)
         return ((sums[:, 2 * n + 1 :] - sums[:, : -2 * n - 1]) / (2 * n + 1)).astype(np.float32)
+
+    def smoothed(self, field: Field, size: float) -> Field:
+        """Twice the running mean over ``size`` m to either side, along the parallels and the meridians."""
+        height, width = self.shape
+        n = np.clip(size / self.dx, 1, width // 2 - 1).astype(np.int64)
+        m = max(1, round(size / self.dy))
+        columns, rows = np.arange(width), np.arange(height)
+        south, north = np.maximum(rows - m, 0), np.minimum(rows + m + 1, height)
+        for _ in range(2):
+            around = np.concatenate([field, field, field], 1).cumsum(1, dtype=np.float64)
+            ends = (np.take_along_axis(around, columns + width + side, 1) for side in (n, -n - 1))
+            field = (np.subtract(*ends) / (2 * n + 1)).astype(np.float32)
+            sums = np.concatenate([np.zeros_like(field[:1]), field]).cumsum(0, dtype=np.float64)
+            field = ((sums[north] - sums[south]) / (north - south)[:, None]).astype(np.float32)
+        return field
 
     def offsets(
         self, lat: float, lon: float, reach: float
@@ -309,8 +330,8 @@ def _vortex(sphere: Sphere, rng: np.random.Generator, fields: tuple[Field, ...],
 
 
 def vary(expert: Expert, rng: np.random.Generator) -> Expert:
-    """Another with thresholds up to a quarter higher or lower."""
-    return Expert(*(value * rng.uniform(0.8, 1.25) for value in expert))
+    """Another with thresholds higher or lower by up to half."""
+    return Expert(*(value * rng.uniform(0.65, 1.55) for value in expert))
 
 
 def label(sphere: Sphere, fields: dict[str, Field], experts: list[Expert]) -> list[NDArray[np.uint8]]:
@@ -331,8 +352,9 @@ def label(sphere: Sphere, fields: dict[str, Field], experts: list[Expert]) -> li
         core = (depth > e.depth) & (spin > e.vorticity) & (warmth > e.warmth)
         core[: tropics[0]] = core[tropics[-1] + 1 :] = False
         cyclones = _cyclones(sphere, psl, core, depth > e.depth / 4, e.reach)
-        found[_long(sphere, wet & ~cyclones, e.length)] = 2
-        found[cyclones] = 1
+        rivers = _long(sphere, wet & ~cyclones, e.length)
+        for number, storm in ((2, rivers), (1, cyclones)):
+            found[sphere.smoothed(storm.astype(np.float32), e.hand) > e.margin] = number
         seen.append(found)
     return seen
 

@@ -387,34 +387,36 @@ def test_cyclones_turn_as_lows_do_and_have_warm_cores(worlds: list[climatenet.Wo
                 if not inside.any():
                     continue
                 seen[side] += 1
-                assert (spin[inside] * side).mean() > 2e-5
-                assert warmth[inside].mean() > 1
-                assert depth[inside].mean() > 300
+                core = inside & (depth > np.quantile(depth[inside], 0.9))
+                assert (spin[core] * side).mean() > 2e-5
+                assert warmth[core].mean() > 1
+                assert depth[core].mean() > 300
             where = np.abs(sphere.lat)[(labels == 1).any(1)]
-            assert where.size == 0 or (where.min() > 5 and where.max() < 40)
+            assert where.size == 0 or (where.min() > 2 and where.max() < 45)
     assert min(seen.values()) >= 4
 
 
 def test_rivers_are_moister_than_their_surroundings_and_flow_polewards(
     worlds: list[climatenet.World],
 ) -> None:
-    rows_seen = 0
+    moister = polewards = seen = 0
     for world in worlds:
         sphere, fields = world.sphere, world.fields
         for labels in world.labels:
             river = labels == 2
             for i in np.flatnonzero(river.any(1)):
                 row, moist = river[i], fields["TMQ"][i]
-                assert moist[row].mean() > moist[~river[i]].mean()
-                assert (fields["V850"][i, row] * sphere.lat[i] > 0).all()
-                rows_seen += 1
-    assert rows_seen > 100
+                moister += moist[row].mean() > moist[~row].mean()
+                polewards += (fields["V850"][i, row] * sphere.lat[i]).mean() > 0
+                seen += 1
+    assert seen > 100
+    assert min(moister, polewards) > 0.95 * seen
 
 
 def test_both_classes_are_there_and_rare(worlds: list[climatenet.World]) -> None:
     labels = np.stack([labels for world in worlds for labels in world.labels])
-    assert 5e-4 < (labels == 1).mean() < 0.02
-    assert 5e-3 < (labels == 2).mean() < 0.1
+    assert 2e-3 < (labels == 1).mean() < 0.02
+    assert 2e-2 < (labels == 2).mean() < 0.1
     assert set(np.unique(labels)) == {0, 1, 2}
 
 
@@ -427,7 +429,7 @@ def test_experts_differ_but_overlap(worlds: list[climatenet.World]) -> None:
     for kind in (1, 2):
         both = sum(((a == kind) & (b == kind)).sum() for a, b in pairs)
         either = sum(((a == kind) | (b == kind)).sum() for a, b in pairs)
-        assert 0.3 < both / either < 0.99
+        assert 0.3 < both / either < 0.85
 
 
 def test_labels_follow_from_the_fields(worlds: list[climatenet.World]) -> None:
