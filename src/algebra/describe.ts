@@ -65,7 +65,9 @@ function describeAlgebra(algebra: AlgebraResult, components: number): string[] {
   // One generator is shown as learnt; of several, a basis of the same span that can be read.
   const shown = found === 1 ? generators.slice(0, 1) : readableBasis;
   lines.push(...shown.map((m) => label("", formatMatrix(m))));
-  if (found < generators.length) lines.push(label("", algebra.verdict));
+  // Of all of gl(n) it is the errors that say something.
+  if (found < generators.length || found === generators[0]!.length ** 2)
+    lines.push(label("", algebra.verdict));
   if (found > 1)
     lines.push(
       label(

@@ -1,0 +1,115 @@
+/** `atlas climate …` on small weather: see weather.py. */
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect } from "chai";
+import { execa } from "execa";
+import { ensureVenv } from "../../src/setup/venv.js";
+import { atlas, complaint, type Finished, finish } from "./atlas.js";
+
+const SCRIPT = fileURLToPath(new URL("weather.py", import.meta.url));
+const CLIMATE = ["climate", "--data=whole", "--stride=1", "--device=cpu", "--threads=1", "--fixed_seed"];
+const DISCOVER = [
+  ...CLIMATE,
+  "--r_in=25",
+  "--r_out=16",
+  "--margin=6",
+  "--cgnet_m=1",
+  "--cgnet_n=1",
+  "--cgnet_width=4",
+  "--epochs=2",
+  "--threshold=1",
+];
+const SEGMENT = [...CLIMATE, "--resolution=3", "--levels=3", "--epochs=6"];
+
+describe("atlas climate", function () {
+  this.timeout(120_000);
+  let dir: string;
+  let where: { cwd: string; env: NodeJS.ProcessEnv };
+  let here: string[];
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-climate-"));
+    where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state"), XDG_CACHE_HOME: join(dir, "cache") } };
+    const { python, workerDir } = await ensureVenv();
+    const [{ stdout, stderr }] = await Promise.all([
+      atlas(["worker", "start", "--device=cpu", "--threads=1"], where),
+      execa(python, [SCRIPT, dir], { env: { PYTHONPATH: workerDir } }),
+    ]);
+    here = ["--worker", /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr)];
+  });
+  after(async () => {
+    await atlas(["worker", "stop"], where);
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  let count = 0;
+  const newRuns = () => join(dir, `runs-${++count}`);
+  const run = (args: string[]) => finish([...args, ...here], newRuns(), where);
+
+  it("measures all of gl(2), and builds networks on the sphere from it and from so(2)", async () => {
+    const found = await run([...DISCOVER, "--task=discover"]);
+    const { algebra, equivariance, predictor } = found.result;
+    expect(algebra).to.include({ found: 4 });
+    expect(algebra!.identified.name).to.equal("gl(2)");
+    expect(algebra!.spectrum).to.have.length(4);
+    expect(equivariance!.map(({ name }) => name)).to.include.members(["rotation by 90°", "scaling by 1.5"]);
+    // Nothing is between the pixels where the grid is mapped to itself.
+    for (const { name, interpolation } of equivariance!)
+      if (/rotation|reflection/.test(name)) expect(interpolation, name).to.be.below(1e-5);
+    expect(predictor.scores).to.include.keys("mean_iou", "iou_tropical_cyclone", "experts_mean_iou");
+    expect(readdirSync(join(dir, "cache/atlas-symmetry/climatenet"))).to.have.length(2);
+    const page = readFileSync(join(found.path, "report.html"), "utf8");
+    expect(page).to.contain("<h1>gl(2)</h1>").and.contain("TMQ").and.contain("atmospheric river");
+
+    const discovered = await run([...SEGMENT, "--task=downstream_discovered", "--identity", found.path]);
+    const baseline = await run([...SEGMENT, "--task=downstream_baseline"]);
+    const of = ({ result }: Finished) => ({ ...result.downstream!, loss: result.predictor.loss! });
+    const [a, b] = [of(baseline), of(discovered)];
+    expect([a.gauge, b.gauge]).to.deep.equal(["SO(2)", "GL+(2)"]);
+    expect(a.metrics.parameters! / b.metrics.parameters!).to.be.within(6, 7);
+    for (const { metrics, loss } of [a, b]) {
+      expect(loss).to.be.below(0.9);
+      for (const name of ["mean_iou", "precision_background", "recall_atmospheric_river", "trivial_mean_iou"])
+        expect(metrics[name], name).to.be.within(0, 1);
+      expect(metrics.experts_mean_iou).to.equal(a.metrics.experts_mean_iou);
+    }
+    expect(discovered.result.notes!.join()).to.contain(`from the algebra ${basename(found.path)}`);
+    const again = await run([...SEGMENT, "--task=downstream_discovered", "--identity=gl(2)"]);
+    expect(again.result.downstream!.metrics).to.deep.equal(b.metrics);
+    const shown = await atlas(["show", discovered.path], where);
+    expect(shown.stdout).to.match(/^gauge +GL\+\(2\)$/m);
+    expect(readFileSync(join(discovered.path, "report.html"), "utf8")).to.match(/class="row predictions/);
+  });
+
+  it("refuses bad input in one line that names the file, and leaves no run of it", async () => {
+    const damaged = (folder: string) => String.raw`\S+/${folder}/train/data-2000-01-0\d-01-1_\d\.nc`;
+    const given = (folder: string, ...more: string[]) => [...DISCOVER, `--data=${folder}`, ...more];
+    const cases: [args: string[], line: RegExp][] = [
+      [given("lacks"), new RegExp(`^error: ${damaged("lacks")} lacks the variable PSL `)],
+      [given("unlabelled"), new RegExp(`^error: ${damaged("unlabelled")} has no LABELS `)],
+      [given("coarse"), new RegExp(`^error: ${damaged("coarse")} has a grid of 48 × 72, `)],
+      [given("nan"), new RegExp(`^error: ${damaged("nan")}: TMQ is nan in row 5, column 7 `)],
+      [given("cut"), new RegExp(`^error: ${damaged("cut")} is truncated `)],
+      [given("empty"), /^error: \S+\/empty\/train has no files of ClimateNet.*atlas data climate --generate/],
+      [given("halved"), /^error: there is no folder \S+\/halved\/test.*atlas data climate --generate/],
+      [given("nowhere"), /^error: there is no folder \S+\/nowhere\/train.*--fetch/],
+      [given("whole", "--N=1000"), /^error: \S+\/whole\/train has \d+ files, 1000 were asked for/],
+      [given("whole", "--r_in=90"), /^error: chart 0 at .* leaves the 96x144 lattice/],
+      [given("whole", "--task=downstream_discovered"), /^error: --task downstream_discovered needs an alg/],
+      [
+        [...SEGMENT, "--task=downstream_discovered", "--identity=none"],
+        /^error: the algebra none has no gen/,
+      ],
+      [[...SEGMENT, "--task=downstream_baseline", "--levels=4"], /^error: a grid of resolution 3 has no 4 /],
+    ];
+    const work = async () => {
+      for (let next = cases.shift(); next; next = cases.shift()) {
+        const [args, line] = next;
+        expect(complaint(await atlas([...args, ...here], where), 2), args.join(" ")).to.match(line);
+      }
+    };
+    await Promise.all([work(), work()]);
+    expect(existsSync(join(dir, "runs")) ? readdirSync(join(dir, "runs")) : []).to.deep.equal([]);
+  });
+});

@@ -1,0 +1,64 @@
+"""Small weather in ClimateNet's layout, for tests: ``python weather.py OUT``, and copies of it whose last training file is damaged each in its own way.
+
+``OUT/whole``, and ``OUT/lacks``, ``unlabelled``, ``coarse``, ``nan``, ``cut``, ``empty``, ``halved`` (no folder test).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from atlas_worker.generators.climatenet import generate
+
+GRID = (96, 144)
+
+
+def edited(change: Callable[[h5py.File], None]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            change(file)
+
+    return edit
+
+
+def without(name: str) -> Callable[[Path], None]:
+    def remove(file: h5py.File) -> None:
+        del file[name]
+
+    return edited(remove)
+
+
+def spoil(file: h5py.File) -> None:
+    file["TMQ"][0, 5, 7] = np.nan
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    whole, other = out / "whole", out / "other"
+    generate(6, 3, whole, 1, shape=GRID)
+    generate(2, 3, other, 1, shape=(48, 72))
+    damages: dict[str, Callable[[Path], object]] = {
+        "lacks": without("PSL"),
+        "unlabelled": without("LABELS"),
+        "coarse": lambda path: shutil.copy(next(other.glob("train/*.nc")), path),
+        "nan": edited(spoil),
+        "cut": cut,
+        "empty": lambda path: [file.unlink() for file in path.parent.iterdir()],
+        "halved": lambda path: shutil.rmtree(path.parents[1] / "test"),
+    }
+    for name, damage in damages.items():
+        shutil.copytree(whole, out / name)
+        damage(max((out / name / "train").iterdir()))
+
+
+if __name__ == "__main__":
+    main()
