@@ -43,7 +43,7 @@ export function catalogue(n: number): NamedAlgebra[] {
     );
   add("R scaling", [scaling], "R", "scaling");
   add(`sl(${n})`, [...offDiagonal, ...traceless], ...(n === 2 ? ["sp(2)"] : []));
-  add(`gl(${n})`, [...offDiagonal, ...every]);
+  add(`gl(${n})`, [...offDiagonal, ...every], "linear");
   if (n % 2 === 0 && n > 2) withScaling(`sp(${n})`, symplectic(n));
   add("diagonal", every);
   add("traceless diagonal", traceless, ...(n === 2 ? ["squeeze"] : []));

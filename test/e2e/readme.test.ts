@@ -18,6 +18,10 @@ const FAST: Record<string, string[]> = {
   pde: ["--N", "32", "--epochs", "1", "--algebra-epochs", "1", "--candidates", "4", "--keep", "4"],
   "own-data": ["--epochs", "1"],
   data: ["--generate", "60"],
+  "data climate": ["--generate", "2"],
+  climate: "--N 2 --test 1 --stride 8 --epochs 1 --cgnet-n 1 --cgnet-width 4 --resolution 3 --levels 3".split(
+    " ",
+  ),
   mnist: "--digits sklearn --N 8 --epochs 1 --batch-size 8 --algebra-epochs 1 --seeds 1 --test 4".split(" "),
   toptagging: ["--N", "30", "--constituents", "4", "--epochs", "1", "--candidates", "4"],
 };
@@ -33,7 +37,7 @@ describe("README", function () {
   let port: number;
   let shared: string;
   const env = () => ({ XDG_STATE_HOME: join(dir, "state"), ATLAS_WORKER: shared }); // a worker in the background that is ours alone
-  const apart = () => ({ XDG_STATE_HOME: join(dir, "shared") });
+  const apart = () => ({ XDG_STATE_HOME: join(dir, "shared"), XDG_CACHE_HOME: join(dir, "cache") });
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-readme-"));
     const waves = (phase: number) =>
@@ -77,7 +81,9 @@ describe("README", function () {
       const [, line, file] = /^npm run -s atlas -- ([^>]*?)(?: > (\S+))?$/.exec(command) ?? [];
       expect(line, `a command that this test knows: ${command}`).to.be.a("string");
       const words = line!.replaceAll("50051", String(port)).split(" ");
-      const fast = words.includes("--help") ? [] : (FAST[words[0]!] ?? []);
+      const fast = words.includes("--help")
+        ? []
+        : (FAST[words.slice(0, 2).join(" ")] ?? FAST[words[0]!] ?? []);
       const { code, stdout, stderr } = await atlas([...words, ...fast], { cwd: dir, env: env() });
       expect(code, stderr).to.equal(0);
       expect(stdout).not.to.equal("");

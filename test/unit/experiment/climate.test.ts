@@ -59,11 +59,8 @@ describe("the climate experiment", () => {
 
   it("places its charts on the lattice that the files have at its stride", async () => {
     const { algebra, equivariance, predictor } = await live({ stride: 8 });
-    expect(equivariance![1]).to.deep.include({
-      name: "rotation by 180°",
-      relativeError: 0.1,
-      interpolation: 0.05,
-    });
+    expect(equivariance![1]).to.include({ name: "rotation by 180°", relativeError: 0.1 });
+    expect(equivariance![1]!.interpolation).to.be.closeTo(0.05, 1e-12);
     expect(algebra!.identified.name).to.equal("gl(2)");
     expect(predictor.scores).to.deep.equal(SCORES);
     const [atlas] = made("atlas");
