@@ -55,6 +55,53 @@ export function atlas(args: readonly string[], where: Where = {}): Promise<Done>
   return start(args, where).done;
 }
 
+/**
+ * Commands that must fail, each with its own line, and leave no run in the folder. They are run one after the other in this process: to start
+ * Node takes longer than they do.
+ */
+export async function refuses(
+  cases: readonly [args: string[], line: RegExp][],
+  where: { cwd: string; env?: NodeJS.ProcessEnv },
+  code = 2,
+): Promise<void> {
+  const folder = join(where.cwd, "runs");
+  const runs = () => (existsSync(folder) ? readdirSync(folder) : []);
+  const before = runs();
+  for (const [args, line] of cases)
+    expect(complaint(await inProcess(args, where), code), args.join(" ")).to.match(line);
+  expect(runs()).to.deep.equal(before);
+}
+
+/** Run `atlas …` in this process, which must do nothing else meanwhile. */
+export async function inProcess(
+  args: readonly string[],
+  { cwd = ROOT, env = {} }: Where = {},
+): Promise<Done> {
+  const { main } = await import("../../src/cli/program.js");
+  const done = { code: 0, stdout: "", stderr: "" };
+  const before = { cwd: process.cwd(), env: { ...process.env }, exitCode: process.exitCode };
+  const writes = [process.stdout.write, process.stderr.write] as const;
+  const keep = (stream: "stdout" | "stderr") => (text: string | Uint8Array) => {
+    done[stream] += String(text);
+    return true;
+  };
+  try {
+    process.chdir(cwd);
+    Object.assign(process.env, { NO_COLOR: "1", ...env });
+    process.exitCode = undefined;
+    process.stdout.write = keep("stdout");
+    process.stderr.write = keep("stderr");
+    done.code = await main(args);
+  } finally {
+    [process.stdout.write, process.stderr.write] = writes;
+    process.exitCode = before.exitCode;
+    for (const name of Object.keys(process.env)) if (!(name in before.env)) delete process.env[name];
+    Object.assign(process.env, before.env);
+    process.chdir(before.cwd);
+  }
+  return done;
+}
+
 /** A finished run. */
 export interface Finished {
   result: Result;

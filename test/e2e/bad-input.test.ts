@@ -18,7 +18,7 @@ import { execaSync } from "execa";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { Tensor, writeNpy, writeSafetensors } from "../../src/tensor/index.js";
 import { FakeWorker } from "../unit/worker/fake-worker.js";
-import { atlas, complaint, type Done } from "./atlas.js";
+import { atlas, complaint, type Done, refuses } from "./atlas.js";
 
 const TINY = ["pde", "--atlas=2", "--N=4", "--epochs=1", "--device=cpu", "--threads=1", "--solver=paper"];
 const COSETS = ["pde", "--task", "discover_cosets", "--identity"];
@@ -39,18 +39,7 @@ describe("bad input", function () {
     rmSync(dir, { recursive: true, force: true });
   });
 
-  /** Commands that must fail, two at a time, each with its own line; they leave no run behind. */
-  async function refused(cases: [args: string[], line: RegExp][], code = 2): Promise<void> {
-    const left = [...cases];
-    const work = async () => {
-      for (let next = left.shift(); next; next = left.shift()) {
-        const [args, line] = next;
-        expect(complaint(await atlas(args, where), code), args.join(" ")).to.match(line);
-      }
-    };
-    await Promise.all([work(), work()]);
-    expect(existsSync(join(dir, "runs")) ? readdirSync(join(dir, "runs")) : []).to.deep.equal([]);
-  }
+  const refused = (cases: [args: string[], line: RegExp][], code?: number) => refuses(cases, where, code);
   const file = (name: string, contents: string | Uint8Array) => {
     writeFileSync(join(dir, name), contents);
     return name;

@@ -1,12 +1,12 @@
 /** `atlas climate …` on small weather: see weather.py. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { execa } from "execa";
 import { ensureVenv } from "../../src/setup/venv.js";
-import { atlas, complaint, type Finished, finish } from "./atlas.js";
+import { atlas, type Finished, finish, refuses } from "./atlas.js";
 
 const SCRIPT = fileURLToPath(new URL("weather.py", import.meta.url));
 const CLIMATE = ["climate", "--data=whole", "--stride=1", "--device=cpu", "--threads=1", "--fixed_seed"];
@@ -103,13 +103,9 @@ describe("atlas climate", function () {
       ],
       [[...SEGMENT, "--task=downstream_baseline", "--levels=4"], /^error: a grid of resolution 3 has no 4 /],
     ];
-    const work = async () => {
-      for (let next = cases.shift(); next; next = cases.shift()) {
-        const [args, line] = next;
-        expect(complaint(await atlas([...args, ...here], where), 2), args.join(" ")).to.match(line);
-      }
-    };
-    await Promise.all([work(), work()]);
-    expect(existsSync(join(dir, "runs")) ? readdirSync(join(dir, "runs")) : []).to.deep.equal([]);
+    await refuses(
+      cases.map(([args, line]) => [[...args, ...here], line]),
+      where,
+    );
   });
 });

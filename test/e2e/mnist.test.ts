@@ -14,7 +14,7 @@ import { basename, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { expect } from "chai";
 import { Tensor, writeNpy } from "../../src/tensor/index.js";
-import { atlas, complaint, type Finished, finish } from "./atlas.js";
+import { atlas, type Finished, finish, refuses } from "./atlas.js";
 
 const MNIST = ["mnist", "--device=cpu", "--threads=1", "--fixed_seed"];
 const SKLEARN = [...MNIST, "--digits=sklearn"];
@@ -190,13 +190,10 @@ describe("atlas mnist", function () {
       ],
       [given("--reuse-predictor"), /^error: no finished run in \S+ has a predictor for these settings; /],
     ];
-    const work = async () => {
-      for (let next = cases.shift(); next; next = cases.shift()) {
-        const [args, line] = next;
-        expect(complaint(await atlas([...args, ...here], where), 2), args.join(" ")).to.match(line);
-      }
-    };
-    await Promise.all([work(), work()]);
+    await refuses(
+      cases.map(([args, line]) => [[...args, ...here], line]),
+      where,
+    );
     // A worker of its own, whose files we see to; nothing answers where they are looked for.
     const env = { ...where.env, ATLAS_DATA_HOST: "http://127.0.0.1:9" };
     const offline = await atlas([...MNIST, "--data=none"], { cwd: dir, env });

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import { Result } from "../../src/result.js";
-import { atlas, complaint } from "./atlas.js";
+import { atlas, refuses } from "./atlas.js";
 
 describe("atlas probe", function () {
   this.timeout(120_000);
@@ -109,8 +109,6 @@ describe("atlas probe", function () {
   });
 
   it("refuses names and functions that it does not know, in one line, and leaves no run of them", async () => {
-    const runs = () => readdirSync(join(dir, "runs")).length;
-    const before = runs();
     const cases: [args: string[], line: RegExp][] = [
       [
         ["nonsense"],
@@ -129,12 +127,10 @@ describe("atlas probe", function () {
         /^error: 3 coordinates .*; expected: 3 different names/,
       ],
     ];
-    const work = async () => {
-      for (let next = cases.shift(); next; next = cases.shift())
-        expect(complaint(await atlas(["probe", ...next[0], ...here], where), 2)).to.match(next[1]);
-    };
-    await Promise.all([work(), work()]);
-    expect(runs()).to.equal(before);
+    await refuses(
+      cases.map(([args, line]) => [["probe", ...args, ...here], line]),
+      where,
+    );
     expect(readdirSync(dir)).not.to.include("executed");
   });
 
