@@ -195,7 +195,7 @@ describe("atlas mnist", function () {
       where,
     );
     // A worker of its own, whose files we see to; nothing answers where they are looked for.
-    const env = { ...where.env, ATLAS_DATA_HOST: "http://127.0.0.1:9" };
+    const env = { ...where.env, ATLAS_DATA_HOST: "http://127.0.0.1:65534" };
     const offline = await atlas([...MNIST, "--data=none"], { cwd: dir, env });
     expect(offline.code).to.equal(1);
     expect(offline.stderr.trim().split("\n").at(-1)).to.match(
