@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from . import lie
 from .errors import InvalidInput
@@ -22,6 +23,8 @@ TOLERANCE = 0.25
 proportion, as what a discovered generator is off by is felt so."""
 MOST = 0.9
 """The same, whatever the degree: along an exact rotation the next polynomial's change is at least 1."""
+SAME = 0.1
+"""Sine of the angle up to which generators are one and the same, found twice."""
 
 
 GaugeGroup = Literal["SO(2)", "GL+(2)"]
@@ -33,8 +36,8 @@ def gauge_group(algebra: Tensor) -> GaugeGroup:
     Frames cannot be chosen alike all over a sphere (no vector field there is without zeros), so a network must not depend on their
     directions: the algebra has to have the rotations, to within ``TOLERANCE`` of their length, and is refused otherwise. Rotations alone are SO(2).
     Whatever else there is, rotations turn into every direction: a group with more of them than that leaves no kernel alone but constants,
-    as GL⁺(2) does. (A function of the radius that is invariant under scaling is constant as well.) Generators count as one where they
-    differ by less than ``TOLERANCE``.
+    as GL⁺(2) does. (A function of the radius that is invariant under scaling is constant as well.) Generators count as one where all are
+    within ``SAME`` of one direction.
 
     Raises ``InvalidInput`` for another shape, for numbers that are not finite and for an algebra without rotations.
 
@@ -48,7 +51,13 @@ def gauge_group(algebra: Tensor) -> GaugeGroup:
             "predictor.tensors.algebra",
             "[k, 2, 2]",
         )
-    span = lie.frame(lie.sparse_basis(algebra.double().cpu(), TOLERANCE))
+    span = lie.frame(lie.sparse_basis(algebra.double().cpu()))
+    if len(span):
+        unit = functional.normalize(algebra.double().cpu().flatten(1))
+        common = torch.linalg.svd(unit).Vh[0]
+        off = 1 - (unit @ common).square()[unit.norm(dim=1) > 0]
+        if bool((off <= SAME**2).all()):
+            span = common.view(1, 2, 2)
     turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64) / math.sqrt(2)
     within = lie.project(span, turn).norm() if len(span) else torch.zeros(())
     distance = float((1 - within.square()).clamp(min=0).sqrt())

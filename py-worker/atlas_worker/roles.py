@@ -93,6 +93,11 @@ class Dataset(Trainable, Protocol):
         ...
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What else a user may want to know, once it is made."""
+        ...
+
+    @property
     def classes(self) -> tuple[str, ...] | None:
         """Names of the classes, where each is to have scores of its own (``scores.overlap_scores``)."""
         ...

@@ -76,6 +76,9 @@ export function sameBasis(one: unknown, other: unknown): boolean {
   return a === b;
 }
 
+/** What the worker says of a dataset's path where there is nothing. */
+const MISSING = /(there is no (file|folder) \S+|has no files of \S+) \(dataset\.source\.params\.path\)/;
+
 /**
  * A dataset of files that the user may not have yet.
  *
@@ -89,8 +92,7 @@ export async function readFiles(
   try {
     return await ctx.dataset(options);
   } catch (error) {
-    if (error instanceof AtlasError && /there is no (file|folder)|has no files/.test(error.message))
-      error.remedy = remedy;
+    if (error instanceof AtlasError && MISSING.test(error.message)) error.remedy = remedy;
     throw error;
   }
 }

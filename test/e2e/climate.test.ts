@@ -19,12 +19,11 @@ const DISCOVER = [
   "--cgnet_n=1",
   "--cgnet_width=4",
   "--epochs=2",
-  "--threshold=1",
 ];
-const SEGMENT = [...CLIMATE, "--resolution=3", "--levels=3", "--epochs=6"];
+const SEGMENT = [...CLIMATE, "--resolution=3", "--levels=3", "--epochs=40"];
 
 describe("atlas climate", function () {
-  this.timeout(120_000);
+  this.timeout(300_000);
   let dir: string;
   let where: { cwd: string; env: NodeJS.ProcessEnv };
   let here: string[];
@@ -32,10 +31,8 @@ describe("atlas climate", function () {
     dir = mkdtempSync(join(tmpdir(), "atlas-climate-"));
     where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state"), XDG_CACHE_HOME: join(dir, "cache") } };
     const { python, workerDir } = await ensureVenv();
-    const [{ stdout, stderr }] = await Promise.all([
-      atlas(["worker", "start", "--device=cpu", "--threads=1"], where),
-      execa(python, [SCRIPT, dir], { env: { PYTHONPATH: workerDir } }),
-    ]);
+    await execa(python, [SCRIPT, dir], { env: { PYTHONPATH: workerDir } });
+    const { stdout, stderr } = await atlas(["worker", "start", "--device=cpu", "--threads=1"], where);
     here = ["--worker", /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr)];
   });
   after(async () => {
@@ -47,8 +44,11 @@ describe("atlas climate", function () {
   const newRuns = () => join(dir, `runs-${++count}`);
   const run = (args: string[]) => finish([...args, ...here], newRuns(), where);
 
-  it("measures all of gl(2), and builds networks on the sphere from it and from so(2)", async () => {
-    const found = await run([...DISCOVER, "--task=discover"]);
+  /** A run that, as its predictor is hardly trained, lets anything pass. */
+  const discover = (...more: string[]) => run([...DISCOVER, "--task=discover", "--threshold=1", ...more]);
+
+  it("measures all of gl(2), and keeps the fields on the disk", async () => {
+    const found = await discover();
     const { algebra, equivariance, predictor } = found.result;
     expect(algebra).to.include({ found: 4 });
     expect(algebra!.identified.name).to.equal("gl(2)");
@@ -61,7 +61,15 @@ describe("atlas climate", function () {
     expect(readdirSync(join(dir, "cache/atlas-symmetry/climatenet"))).to.have.length(2);
     const page = readFileSync(join(found.path, "report.html"), "utf8");
     expect(page).to.contain("<h1>gl(2)</h1>").and.contain("TMQ").and.contain("atmospheric river");
+    expect(found.result.notes!.join()).to.contain(join(dir, "cache/atlas-symmetry/climatenet"));
+    const none = await discover("--threshold=1e-3", "--reuse-predictor", found.path, "--keep=memory");
+    expect(none.result.algebra!.found).to.equal(0);
+    expect(none.result.algebra!.relativeErrors).to.deep.equal(algebra!.relativeErrors);
+    expect(none.result.notes!.join()).to.not.contain("kept");
+  });
 
+  it("builds networks on the sphere from what is found, and from so(2)", async () => {
+    const found = await discover();
     const discovered = await run([...SEGMENT, "--task=downstream_discovered", "--identity", found.path]);
     const baseline = await run([...SEGMENT, "--task=downstream_baseline"]);
     const of = ({ result }: Finished) => ({ ...result.downstream!, loss: result.predictor.loss! });
@@ -70,8 +78,8 @@ describe("atlas climate", function () {
     expect(a.metrics.parameters! / b.metrics.parameters!).to.be.within(6, 7);
     for (const { metrics, loss } of [a, b]) {
       expect(loss).to.be.below(0.9);
-      for (const name of ["mean_iou", "precision_background", "recall_atmospheric_river", "trivial_mean_iou"])
-        expect(metrics[name], name).to.be.within(0, 1);
+      expect(metrics.iou_atmospheric_river).to.be.above(0.1); // that of one class everywhere is 0
+      expect(metrics).to.include.keys("precision_background", "recall_atmospheric_river");
       expect(metrics.experts_mean_iou).to.equal(a.metrics.experts_mean_iou);
     }
     expect(discovered.result.notes!.join()).to.contain(`from the algebra ${basename(found.path)}`);

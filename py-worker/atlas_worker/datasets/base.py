@@ -27,6 +27,11 @@ class Described:
     """Latitudes ``[H]`` of the lattice's rows and longitudes ``[W]`` of its columns, in degrees, float64 on the CPU. There before
     the samples are."""
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What else a user may want to know, once it is made."""
+        return {}
+
 
 class GivenDataset(Described):
     """Samples that are there from the start; sets ``inputs`` and ``targets``."""

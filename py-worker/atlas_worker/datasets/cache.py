@@ -27,7 +27,7 @@ from ..errors import InvalidInput
 FORMAT = 1
 """To be raised when what is written changes."""
 FIELD = "dataset.source.params.cache"
-REMEDY = "choose another folder with cache, or do without: keep memory"
+REMEDY = "choose another folder with --cache, or do without: --keep memory"
 PAGE = 4096
 """Arrays start at multiples of it."""
 PARTIAL = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.partial")

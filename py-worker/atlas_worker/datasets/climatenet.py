@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -121,6 +123,7 @@ class ClimateNet(MadeDataset):
         self.coordinates = self._grid.coordinates(params.stride)
         numbers: dict[str, int] = {}
         self.scenes = torch.tensor([numbers.setdefault(time_of(p), len(numbers)) for p in self._files])
+        self._place: Path | None = None
         self._on_device = params.keep == "memory" or (
             device.type == "cuda" and torch.cuda.mem_get_info(device)[0] >= 2 * self._bytes
         )
@@ -171,6 +174,7 @@ class ClimateNet(MadeDataset):
                     "files that stay as they are",
                     "do it again once they are all there",
                 )
+        self._place = cache.path if cache else None
         inputs, targets = held or mapped or (writer.arrays if writer else ())
         return inputs, targets
 
@@ -188,18 +192,29 @@ class ClimateNet(MadeDataset):
         folder = Path(self._p.cache) if self._p.cache else user_folder(self.kind)
         return Cache(folder, facts, {"dataset": self.kind, "files": len(self._files), **about}, arrays)
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where the cache is, once there is one."""
+        return {"cache": str(self._place)} if self._place else {}
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """The position and how many files there were: they have the data."""
+        """The position and what the files were: they have the data."""
         tensors, metadata = super().state()
-        return tensors, {**metadata, "files": str(len(self._files))}
+        return tensors, {**metadata, "files": self._stamps()}
+
+    def _stamps(self) -> str:
+        """A hash of the files' names, sizes and times of change."""
+        stamps = json.dumps([stamp(path) for path in self._files])
+        return hashlib.sha256(stamps.encode()).hexdigest()[:32]
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         check_kind(metadata, self.kind)
-        if metadata.get("files") != str(len(self._files)):
+        if metadata.get("files") != self._stamps():
             raise InvalidInput(
-                f"{self._p.path} has another number of files than before",
+                f"the files in {self._p.path} are not those that were read before",
                 FIELD,
-                f"{metadata.get('files')} files",
+                "the same files",
+                "put them back, or begin anew",
             )
         super().load_state(tensors, metadata)
 

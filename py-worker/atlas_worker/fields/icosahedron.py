@@ -81,7 +81,7 @@ class Icosahedron:
             there = (slice(None), slice(1 + i, 1 + i + n), slice(1 + j, 1 + j + 2 * n))
             pixels[there] = torch.where(six, self.neighbours[inside, d], pixels[there])
             turns[there] = torch.where(six, self.turns[inside, d], turns[there])
-        return _frame(pixels), _frame(turns)
+        return rim_of(pixels), rim_of(turns)
 
     def spokes(self) -> tuple[Tensor, Tensor]:
         """The neighbours of the vertices, and their turns as seen from a frame whose first direction is the one to them: two ``[12, 5]``."""
@@ -270,7 +270,7 @@ def _turns(neighbours: Tensor, ends: Tensor) -> Tensor:
     return torch.where((neighbours < 0) | ends[neighbours], 0, turns)
 
 
-def _frame(padded: Tensor) -> Tensor:
+def rim_of(padded: Tensor) -> Tensor:
     """Rim of ``[5, n + 2, 2n + 2]``, in the order of :meth:`Icosahedron.border`."""
     return torch.cat([padded[:, 0], padded[:, -1], padded[:, 1:-1, 0], padded[:, 1:-1, -1]], -1)
 

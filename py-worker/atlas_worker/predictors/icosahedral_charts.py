@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import InvalidInput
-from ..fields.icosahedron import DIRECTIONS, icosahedron, pixel_count
+from ..fields.icosahedron import DIRECTIONS, icosahedron, pixel_count, rim_of
 
 Orientations = Literal[1, 6]
 Stride = Literal[1, 2]
@@ -39,7 +39,7 @@ class Charts(nn.Module):
         self.resolution, self.orientations, self.rows = resolution, orientations, grid.rows
         n = self.rows
         places = torch.arange(5 * (n + 2) * (2 * n + 2)).view(5, n + 2, 2 * n + 2)
-        rim = torch.cat([places[:, 0], places[:, -1], places[:, 1:-1, 0], places[:, 1:-1, -1]], -1)
+        rim = rim_of(places)
         pixels, turns = grid.border()
         ends = torch.isin(pixels, grid.vertices)
         # A vertex is read as the mean over its orientations, wherever it is.

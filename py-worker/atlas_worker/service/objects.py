@@ -634,7 +634,8 @@ def _info(entry: Entry) -> objects_pb2.ObjectInfo:
     match entry.role:
         case "dataset":
             try:
-                facts = {"inputs": list(value.inputs.shape), "targets": list(value.targets.shape)}
+                shapes = {"inputs": list(value.inputs.shape), "targets": list(value.targets.shape)}
+                facts = {**shapes, **value.facts}
             except NotReady:
                 pass  # not generated yet
         case "atlas":

@@ -24,7 +24,7 @@ FLOOR = 1e-3
 """Part of the typical error below which all errors count as one: the rounding of an exact symmetry must not make gaps."""
 
 AT_ONCE = 256
-"""Samples at a time."""
+"""Samples at a time, at most."""
 
 LOST = 0.1
 """Part of the samples that may be without a finite prediction."""
@@ -64,7 +64,7 @@ def linearised_spectrum(task: Task, samples: int, seed: int, *, weighted: bool =
     order = torch.randperm(task.samples, generator=random_stream(seed, 92))[:samples]
     form, size, used = torch.zeros(n * n, n * n, dtype=torch.float64), 0.0, 0
     lost = 0
-    for indices in order.split(AT_ONCE):
+    for indices in order.split(max(1, min(AT_ONCE, task.at_once))):
         r = task.response(indices, basis, STEP).cpu()
         squares = r.square().sum((0, 2))
         finite = torch.isfinite(squares)

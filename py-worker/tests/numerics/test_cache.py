@@ -48,7 +48,7 @@ def refused(cache: Cache, between: Callable[[], object] = lambda: None) -> str:
     with pytest.raises(InvalidInput) as caught:
         make(cache, between)
     assert caught.value.field == "dataset.source.params.cache"
-    assert "keep memory" in caught.value.remedy
+    assert "--keep memory" in caught.value.remedy
     assert str(cache.folder) in caught.value.message
     return caught.value.message
 

@@ -123,9 +123,10 @@ describe("the climate experiment", () => {
 
   it("says how to come by files that are not there, and nothing of others", async () => {
     for (const [message, remedied] of [
-      ["there is no folder x/test", true],
-      ["x/train has no files of ClimateNet", true],
-      ["x/train/data-2000-01-01-01-1_0.nc has no LABELS", false],
+      ["there is no folder x/test (dataset.source.params.path)", true],
+      ["x/train has no files of ClimateNet (dataset.source.params.path)", true],
+      ["x/train/data-2000-01-01-01-1_0.nc has no LABELS (dataset.source.params.path)", false],
+      ["there is no folder for caches (dataset.source.params.cache)", false],
     ] as const) {
       fake.createDataset = async () => {
         throw new FileError(message, "look at it");
