@@ -3,7 +3,7 @@ import { basename, dirname } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
 import { type DataSet, formatBytes, type PublishedListing, type PublishedRecord } from "../data/dataset.js";
-import { addressesOf, fetchRecord } from "../data/fetch.js";
+import { addressesOf, fetchRecord, UNSURE } from "../data/fetch.js";
 import { generate } from "../data/generate.js";
 import { DATA_SETS } from "../data/index.js";
 import { Meter } from "../data/meter.js";
@@ -169,7 +169,7 @@ async function get(
     else
       for (const folder of new Set(fetched.map(({ path }) => dirname(path)))) {
         const files = fetched.filter(({ path }) => dirname(path) === folder);
-        process.stdout.write(`${folder}  ${files.length} files  ${formatBytes(sum(files))}\n`);
+        process.stdout.write(`${folder}  ${files.length} files  ${formatBytes(sum(files))}  ${UNSURE}\n`);
       }
   } finally {
     meter.erase();

@@ -1,7 +1,7 @@
 /** Download published files: resumed where it was cut off, checked, and there under their names only when they are right. */
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, open, rename, rm, stat, statfs } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { FileError, Interrupted, NetworkError, NoSpaceError, UsageError } from "../errors.js";
@@ -10,7 +10,7 @@ import { acquireLock } from "../run/lock.js";
 import { formatBytes, type PublishedFile, type PublishedListing, type PublishedRecord } from "./dataset.js";
 
 export interface FetchOptions {
-  /** Overwrite files of these names that are others. */
+  /** Overwrite files of these names that are others, or that have no published checksum by which to tell. */
   force?: boolean;
   onProgress?: (line: string) => void;
   /** Bytes of a file that are here. */
@@ -31,6 +31,8 @@ export interface Fetched {
   md5?: string;
 }
 
+/** How files without a published checksum are checked. */
+export const UNSURE = "checked by length and header only";
 /** Questions that are asked at once of a server that lists its files. */
 const ASKED_AT_ONCE = 8;
 /** Bytes of the longest index page that is read. */
@@ -59,7 +61,7 @@ function basesOf({ mirrors }: Pick<PublishedRecord, "mirrors">): readonly string
 
 /**
  * Download all files of a record into a folder. Files that are there already and right are left alone; right is what has the published length,
- * and checksum or beginning.
+ * and checksum or beginning. Files that a listing does not have, but whose names are like those it has, must not be in its folders.
  *
  * @throws NetworkError when none of its mirrors can be reached and sends the right file; what has come is kept
  * @throws FileError, NoSpaceError when the folder cannot be written to, is full, or has other files of these names
@@ -79,8 +81,12 @@ export async function fetchRecord(
       record = "files" in published ? published : await listFiles(published, folder, options);
       const addresses = addressesOf(record);
       const missing: [PublishedFile, string[]][] = [];
+      let unsure = 0;
       for (const [i, file] of record.files.entries())
         if (!(await isThere(join(folder, file.name), file, options))) missing.push([file, addresses[i]!]);
+        else if (file.md5 === undefined) unsure++;
+      if (unsure > 0)
+        options.onProgress?.(`${unsure} files are there already (${UNSURE}; --force fetches them again)`);
       await checkSpace(
         folder,
         missing.map(([file]) => file),
@@ -97,7 +103,11 @@ export async function fetchRecord(
     }
   } catch (error) {
     if (options.signal?.aborted)
-      throw new Interrupted("stopped; what has come is kept, and the same command goes on from there");
+      throw new Interrupted(
+        options.force && "folders" in published
+          ? "stopped; what has come is kept, but --force fetches it again"
+          : "stopped; what has come is kept, and the same command goes on from there",
+      );
     const explained = explainFileSystem(error, "write", folder);
     if (explained instanceof FileError)
       explained.remedy = explained.remedy?.replace("--runs DIR", "--out DIR");
@@ -113,34 +123,63 @@ async function listFiles(
   options: FetchOptions,
 ): Promise<PublishedRecord> {
   const bases = basesOf(about);
-  const get = <T>(path: string, read: (url: string) => Promise<T>) =>
-    fromFirst(
-      bases.map((base) => base + path),
-      out,
-      about.page,
-      options,
-      (url) => persistently(url, options, () => read(url)),
-    );
+  const get = <T>(
+    path: string,
+    read: (url: string, options: FetchOptions) => Promise<T>,
+    asking = options,
+  ) => {
+    const urls = bases.map((base) => base + path);
+    const readFrom = (url: string) => persistently(url, asking, () => read(url, asking));
+    return fromFirst(urls, out, about.page, asking, readFrom);
+  };
   const files: PublishedFile[] = [];
   for (const { name: folder, path, count } of folders) {
     const [found, url] = await get(path, (index) => readIndex(index, names, options));
+    await refuseOthers(join(out, folder), names, found, about.title);
     const others = found.length === count ? "" : `, not the ${count} that were published`;
     options.onProgress?.(`${url} has ${found.length} files${others}; asking how long they are`);
-    const askInTurn = async () => {
+    await together(ASKED_AT_ONCE, options.signal, async (signal) => {
       for (let name = found.shift(); name !== undefined; name = found.shift()) {
-        const [bytes] = await get(path + name, (file) => readLength(file, options));
+        const [bytes] = await get(path + name, readLength, { ...options, signal });
         files.push({ name: `${folder}/${name}`, path: path + name, bytes, format });
       }
-    };
-    const several = Array.from({ length: ASKED_AT_ONCE }, () =>
-      askInTurn().catch((error: unknown) => {
-        found.length = 0; // the others need not go on
-        throw error;
-      }),
-    );
-    await Promise.all(several);
+    });
   }
   return { ...about, files: files.sort((a, b) => (a.name < b.name ? -1 : 1)) };
+}
+
+/** Do some work several times at once. When one fails, the others are stopped; its error is thrown when they have. */
+async function together(
+  count: number,
+  signal: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const failure = new AbortController();
+  const either = AbortSignal.any([failure.signal, ...(signal ? [signal] : [])]);
+  await Promise.allSettled(
+    Array.from({ length: count }, () => work(either).catch((error: unknown) => failure.abort(error))),
+  );
+  failure.signal.throwIfAborted();
+}
+
+/** @throws FileError when a folder has files that look like those of a listing, but are not among them: who reads it would mix the two */
+async function refuseOthers(
+  folder: string,
+  names: RegExp,
+  listed: readonly string[],
+  title: string,
+): Promise<void> {
+  const known = new Set(listed);
+  const here = await readdir(folder).catch((error: unknown) => {
+    if (errorCode(error) === "ENOENT") return [];
+    throw error;
+  });
+  const other = here.sort().find((name) => names.test(name) && !known.has(name));
+  if (other !== undefined)
+    throw new FileError(
+      `${join(folder, other)} is not one of the files of ${title}, which would be mixed with it`,
+      "choose another folder with --out DIR",
+    );
 }
 
 /** The names that an index page links to, of files beside it. @throws Cut when there are none */
@@ -185,7 +224,7 @@ async function isThere(
   { force, onProgress, signal }: FetchOptions,
 ): Promise<boolean> {
   const size = await sizeOf(path);
-  if (size === undefined) return false;
+  if (size === undefined || (force && file.md5 === undefined)) return false;
   let flaw: string | undefined = `has ${size} bytes, not ${file.bytes}`;
   if (size === file.bytes) {
     if (file.md5 !== undefined) onProgress?.(`checking ${file.name}, which is there already`);
@@ -221,14 +260,20 @@ async function flawOf(
   return own === published ? undefined : `has the MD5 sum ${own}, not ${published}`;
 }
 
+/** @throws NoSpaceError when there is no room for files that come one after the other, each beside the one that it replaces */
 async function checkSpace(folder: string, files: readonly PublishedFile[]): Promise<void> {
   let need = 0;
-  for (const { name, bytes } of files)
-    need += bytes - Math.min(bytes, (await sizeOf(join(folder, name + TEMPORARY_SUFFIX))) ?? 0);
+  let grown = 0;
+  for (const { name, bytes } of files) {
+    const path = join(folder, name);
+    const rest = bytes - Math.min(bytes, (await sizeOf(path + TEMPORARY_SUFFIX)) ?? 0);
+    need = Math.max(need, grown + rest);
+    grown += rest - ((await sizeOf(path)) ?? 0);
+  }
   const { bavail, bsize } = await statfs(folder);
   if (need > bavail * bsize)
     throw new NoSpaceError(
-      `${formatBytes(need)} are still to come, but only ${formatBytes(bavail * bsize)} are free on the disk of ${folder}`,
+      `${formatBytes(need)} are needed, but only ${formatBytes(bavail * bsize)} are free on the disk of ${folder}`,
       "free some space, or choose a folder on another disk with --out DIR",
     );
 }

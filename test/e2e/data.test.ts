@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import { execa } from "execa";
+import { HDF5 } from "../../src/data/dataset.js";
 import { toptagging } from "../../src/data/toptagging.js";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { serve } from "../unit/data/server.js";
@@ -92,6 +93,29 @@ describe("atlas data --fetch", function () {
       .and.match(/^or from https:\/\/storage\.googleapis\.com\/cvdf-datasets\/mnist\/$/m);
     const help = await atlas(["data", "mnist", "--help"]);
     expect(help.stdout).to.contain("atlas data mnist --fetch --out data/mnist").and.not.contain("--generate");
+  });
+
+  it("says how files were checked that have no checksum", async () => {
+    const file = "data-1996-06-09-01-1_0.nc";
+    const index = Buffer.from(`<a href="${file}">`);
+    const path = "/project/ClimateNet/climatenet_new";
+    const server = await serve({
+      [`${path}/train/`]: index,
+      [`${path}/test/`]: index,
+      [file]: Buffer.from(HDF5.signature),
+    });
+    const dir = mkdtempSync(join(tmpdir(), "atlas-data-"));
+    try {
+      const done = await atlas(["data", "climate", "--fetch", "--out", dir], {
+        env: { ATLAS_DATA_HOST: server.host },
+      });
+      expect(done.stdout.split("\n")[0]).to.equal(
+        `${join(dir, "test")}  1 files  8 bytes  checked by length and header only`,
+      );
+    } finally {
+      await server.close();
+      rmSync(dir, { recursive: true, force: true });
+    }
   });
 
   it("says in one line that the server does not have them", async () => {

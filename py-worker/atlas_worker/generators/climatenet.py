@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.climatenet import NAME, NORMAL
-from .common import Refusal, in_order, only_one, report, run, writing
+from .common import Refusal, in_order, only_one, put_in_place, report, run, writing
 from .common import processes as pool_of
 
 Field = NDArray[np.floating[Any]]
@@ -46,6 +46,8 @@ BYTES_A_TIME = 36_000_000
 DIGITS = 12
 """Bits of a float32 that are kept: 1 in 8000 is finer than what is made here, and what is left compresses."""
 FIRST_DAY = datetime.date(2000, 1, 1)
+SOURCE = b"made by rules of thumb: atlas_worker.generators.climatenet"
+"""Attribute ``source`` of every file, by which those that may be overwritten are told from ClimateNet's own."""
 
 EARTH = 6.371e6
 """Radius, m."""
@@ -442,6 +444,7 @@ def write_file(path: Path, world: World, number: int) -> None:
     """NetCDF-4: HDF5 whose dimensions are scales."""
     sphere = world.sphere
     with h5py.File(path, "w", track_order=True) as file:
+        file.attrs["source"] = np.bytes_(SOURCE)
         scales = {
             "time": (np.array([float(number)]), f"days since {FIRST_DAY} 00:00:00"),
             "lat": (sphere.lat, "degrees_north"),
@@ -496,7 +499,8 @@ def generate(
 ) -> dict[str, Any]:
     """Write the folders train and test into ``out``; what was written, as it is printed last. Rows are times.
 
-    Raises Refusal; nothing is left of the files then.
+    With ``force`` in place of such folders, if all in them is marked as made here (``SOURCE``). Raises Refusal; nothing is left of the files
+    then, and nothing lost.
     """
     if not FEWEST <= times <= MOST:
         raise Refusal(
@@ -543,10 +547,7 @@ def generate(
                         sizes[name] = sum(
                             progress.count(in_order(pool, write_time, tasks, 2 * processes, progress.tell))
                         )
-                for name in parts:
-                    if (out / name).exists():
-                        shutil.rmtree(out / name)
-                    partial[name].rename(out / name)
+                put_in_place({out / name: new for name, new in partial.items()})
             finally:
                 for folder in partial.values():
                     shutil.rmtree(folder, ignore_errors=True)
@@ -574,12 +575,24 @@ class _Progress:
 
 
 def _only_ours(folder: Path) -> None:
-    """Refuse to overwrite a folder that has something else than such files."""
-    other = (
-        next((p for p in folder.iterdir() if not NAME.fullmatch(p.name)), None) if folder.is_dir() else folder
-    )
+    """Refuse to overwrite a folder that has something else than files that were made here."""
+    held = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    other = next((path for path in held if not (NAME.fullmatch(path.name) and _is_ours(path))), None)
     if other is not None:
-        raise Refusal(f"{other} is no file of ClimateNet", "move it away, or choose another folder", "file")
+        raise Refusal(
+            f"{other} was not made by --generate, and is not overwritten",
+            "move it away, or choose another folder",
+            "file",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            source = file.attrs.get("source")
+    except OSError:
+        return False
+    return isinstance(source, bytes) and source == SOURCE
 
 
 def main() -> int:

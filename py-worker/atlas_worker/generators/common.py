@@ -12,11 +12,13 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager
@@ -156,6 +158,32 @@ def only_one(folder: Path, rows: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def put_in_place(made: Mapping[Path, Path]) -> None:
+    """Rename new files or folders, by what they are to be called, in one folder. What has those names is deleted when all are there.
+
+    Raises OSError; where that, or a signal, stops the renaming, all have the names they had.
+    """
+    for path, new in made.items():
+        if path.is_dir() and not new.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    aside = Path(tempfile.mkdtemp(prefix="replaced-", dir=next(iter(made)).parent))
+    try:
+        for path in made:
+            if path.exists():
+                path.rename(aside / path.name)
+        for path, new in made.items():
+            new.rename(path)
+    except BaseException:
+        for path, new in made.items():
+            if not new.exists():
+                path.rename(new)
+            if (aside / path.name).exists():
+                (aside / path.name).rename(path)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def run(

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .common import Refusal, in_order, only_one, report, run, writing
+from .common import Refusal, in_order, only_one, put_in_place, report, run, writing
 from .common import processes as pool_of
 
 CONSTITUENTS = 200
@@ -292,10 +292,10 @@ def generate(jets: int, seed: int, out: Path, processes: int, force: bool = Fals
                 )
             try:
                 _write_all(partial, plan(jets, seed), seed, processes, start)
+                put_in_place({out / f"{name}.h5": new for name, new in partial.items()})
                 files = []
                 for name, blocks in plan(jets, seed).items():
                     path = out / f"{name}.h5"
-                    partial[name].replace(path)
                     rows = sum(block.jets for block in blocks)
                     files.append({"path": str(path), "rows": rows, "bytes": path.stat().st_size})
             finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ import torch
 from atlas_worker.datasets.climatenet import NORMAL, ClimateNet, ClimateNetParams, time_of
 from atlas_worker.errors import Cancelled, InvalidInput, NotReady
 from atlas_worker.generators import climatenet
+from atlas_worker.generators.common import put_in_place
 from atlas_worker.registry import describe_params
 
 CPU = torch.device("cpu")
@@ -498,9 +501,88 @@ def test_existing_folders_are_kept(made: tuple[Path, dict[str, Any]], tmp_path: 
         climatenet.generate(2, 0, made[0], 1)
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mine.txt").touch()
-    with pytest.raises(climatenet.Refusal, match=r"mine.txt is no file of ClimateNet"):
+    with pytest.raises(climatenet.Refusal, match=r"mine.txt was not made by --generate"):
         climatenet.generate(2, 0, tmp_path, 1, force=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["train", "mine.txt"]
+
+
+def test_a_downloaded_climatenet_is_not_overwritten(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """One file that is not marked is enough, of the right name and layout or not HDF5 at all."""
+    shutil.copytree(made[0], tmp_path / "data")
+    published = write(tmp_path / "data" / "test" / SECOND)
+    for _ in range(2):
+        before = contents(tmp_path / "data")
+        with pytest.raises(climatenet.Refusal, match=f"test/{SECOND} was not made by --generate"):
+            climatenet.generate(2, 0, tmp_path / "data", 1, force=True, shape=(48, 72))
+        assert contents(tmp_path / "data") == before
+        published.write_bytes(b"cut off")
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    paths = folder.rglob("*")
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in paths}
+
+
+def test_generated_weather_is_overwritten_when_the_new_is_whole(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "data"
+    shutil.copytree(made[0], out)
+    before = contents(out)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "test.partial":
+            raise OSError(errno.EIO, "broken", str(self))
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(climatenet.Refusal, match=r"cannot write .*test\.partial: broken"):
+            climatenet.generate(2, 0, out, 1, force=True, shape=(48, 72))
+    assert contents(out) == before
+    told = climatenet.generate(2, 0, out, 1, force=True, shape=(48, 72))
+    assert sorted(path.name for path in out.iterdir()) == ["test", "train"]
+    assert [len({time_of(path) for path in Path(f["path"]).iterdir()}) for f in told["files"]] == [1, 1]
+
+
+@pytest.mark.parametrize("last", range(1, 6))
+def test_whenever_it_is_stopped_all_have_the_names_they_had(
+    last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a rename, by a signal: two things are moved aside, and three new ones moved in."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    (tmp_path / "b").write_text("old")
+    (tmp_path / "new a").mkdir()
+    for name in "bc":
+        (tmp_path / f"new {name}").write_text("new")
+    before = contents(tmp_path)
+    rename, renamed = Path.rename, itertools.count(1)
+
+    def stop(self: Path, target: Path) -> None:
+        rename(self, target)
+        if next(renamed) == last:
+            raise SystemExit(143)
+
+    made = {tmp_path / name: tmp_path / f"new {name}" for name in "abc"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stop)
+        with pytest.raises(SystemExit):
+            put_in_place(made)
+    assert contents(tmp_path) == before
+    put_in_place(made)
+    assert contents(tmp_path) == {"a": None, "b": b"new", "c": b"new"}
+
+
+def test_a_folder_is_not_taken_for_a_file_that_may_be_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "new").touch()
+    with pytest.raises(IsADirectoryError):
+        put_in_place({tmp_path / "a": tmp_path / "new"})
+    assert contents(tmp_path) == {"a": None, "new": b""}
 
 
 def test_what_the_generator_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,26 @@ def test_existing_files_are_kept(files: tuple[Path, list[dict[str, Any]]]) -> No
     assert (files[0] / "val.h5").read_bytes() == before
 
 
+def test_files_are_overwritten_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(paths: dict[str, Path], *_: object) -> None:
+        for path in paths.values():
+            path.write_text("new")
+
+    monkeypatch.setattr(jets, "_write_all", write)
+    (tmp_path / "train.h5").write_text("old")
+    (tmp_path / "val.h5").mkdir()  # cannot be overwritten
+    with pytest.raises(jets.Refusal, match=r"cannot write .*/val\.h5: is a directory"):
+        jets.generate(10, 0, tmp_path, 1, force=True)
+    assert (tmp_path / "train.h5").read_text() == "old"
+    (tmp_path / "val.h5").rmdir()
+    jets.generate(10, 0, tmp_path, 1, force=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("train.h5", "val.h5", "test.h5"), "new"
+    )
+
+
 @pytest.mark.parametrize("count", ["9", "-1", "100000001"])
 def test_an_impossible_number_is_refused(count: str, tmp_path: Path) -> None:
     code, lines, _ = run("--jets", count, "--out", str(tmp_path))

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import {
   mkdirSync,
   mkdtempSync,
@@ -9,6 +10,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { climate } from "../../../src/data/climate.js";
 import { HDF5, type PublishedListing } from "../../../src/data/dataset.js";
@@ -124,6 +126,52 @@ describe("fetching files that only index pages list", () => {
     }
     await fetchAll({ force: true });
     expectAll();
+  });
+
+  it("refuses a folder whose other files would be mixed with them, even if forced", async () => {
+    const others = ["data-2000-01-04-01-1_0.nc", "data-2000-01-05-01-1_0.nc"].map((name) =>
+      join(dir, "test", name),
+    );
+    mkdirSync(join(dir, "test"));
+    for (const path of others) writeFileSync(path, hdf5(1000, 4));
+    writeFileSync(join(dir, "test", "notes.txt"), "");
+    for (const force of [false, true]) {
+      const error = await rejection(fetchAll({ force }));
+      expect(error).to.be.instanceOf(FileError);
+      expect(error.message).to.equal(
+        `${others[0]} is not one of the files of ClimateNet (Prabhat et al. 2021), which would be mixed with it`,
+      );
+      expect((error as FileError).remedy).to.equal("choose another folder with --out DIR");
+    }
+    for (const path of others) rmSync(path);
+    await fetchAll(); // a file of another name is nobody's weather
+  });
+
+  it("fetches again, if forced, what only its length and header speak for, and says so if not", async () => {
+    await fetchAll();
+    const damaged = hdf5(3000, 9);
+    writeFileSync(join(dir, NAMES[0]!), damaged);
+    lines.length = 0;
+    await fetchAll();
+    expect(readFileSync(join(dir, NAMES[0]!)).equals(damaged)).to.equal(true);
+    expect(lines.at(-1)).to.equal(
+      "3 files are there already (checked by length and header only; --force fetches them again)",
+    );
+    await fetchAll({ force: true });
+    expectAll();
+  });
+
+  it("hangs up on all other questions when one is not answered", async () => {
+    let hungUp: Promise<unknown> | undefined;
+    server.faults.push(
+      (_, response) => void response.end(files[`${PATH}/train/`]),
+      (_, response) => {
+        hungUp = once(response, "close"); // without an answer
+      },
+      status(404),
+    );
+    expect((await rejection(fetchAll())).message).to.match(/the server says 404 Not Found$/);
+    expect(await Promise.race([hungUp, sleep(2000, "still asking")])).not.to.equal("still asking");
   });
 
   it("stops when told to, and goes on from there", async () => {
