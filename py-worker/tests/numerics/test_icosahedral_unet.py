@@ -62,6 +62,7 @@ def predictor(
     atlas: Any = None,
     tensors: Mapping[str, Tensor] | None = None,
     architecture: Mapping[str, Any] | None = None,
+    device: torch.device = CPU,
     **training: Any,
 ) -> FittedPredictor:
     return make_predictor(
@@ -71,7 +72,7 @@ def predictor(
         atlas or IcosahedralGrid(2),
         epochs,
         seed,
-        CPU,
+        device,
         {"algebra": ALGEBRAS[group]} if tensors is None else tensors,
     )
 
@@ -172,6 +173,19 @@ def test_it_learns_and_its_classes_come_back_on_the_lattice(group: str) -> None:
     # Samples of one scene have one prediction, near enough to the first expert's.
     assert torch.equal(classes[0], classes[1])
     assert float((classes[::2] == data.targets[::2, 0]).double().mean()) > 0.6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("group", ALGEBRAS)
+def test_a_gpu_does_as_the_cpu_does_with_data_that_stay_on_the_cpu(group: str) -> None:
+    data = Weather()
+    here, there = (predictor(group, device=device) for device in (CPU, torch.device("cuda")))
+    for _ in range(2):
+        losses = [p.run_epoch(lambda *_: None)["loss"] for p in (here, there)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert there.scores(data)["mean_iou"] == pytest.approx(here.scores(data)["mean_iou"], abs=0.02)
+    classes = [p.likeliest(p.predict(p.crops(torch.arange(9), data)), data).cpu() for p in (here, there)]
+    assert float((classes[0] == classes[1]).double().mean()) > 0.99
 
 
 def test_it_trains_in_bfloat16_and_with_cross_entropy_as_well() -> None:
