@@ -37,7 +37,7 @@ export function serveArguments({
   dataRoot?: string;
 }): string[] {
   return [
-    ...["-m", "atlas_worker", "serve", "--host", "127.0.0.1", "--port", String(port)],
+    ...["-m", "atlas_worker", "serve", "--listen", `127.0.0.1:${port}`],
     ...(device === undefined ? [] : ["--device", device]),
     ...(threads === undefined ? [] : ["--threads", String(threads)]),
     ...(dataRoot === undefined ? [] : ["--data-root", dataRoot]),
