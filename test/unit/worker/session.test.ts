@@ -318,12 +318,15 @@ describe("connecting", () => {
     "grpc://a:0",
     "grpc://a:70000",
     "grpc://a:b",
-    "grpcs://a:1",
+    "grpcs://a",
     "docker",
   ])
     it(`refuses --worker ${JSON.stringify(address)}, saying what is accepted`, async () => {
       const error = await rejection(connectWorker({ worker: address }));
-      expect(error).to.include({ name: "UsageError", remedy: "give local, or grpc://HOST:PORT" });
+      expect(error).to.include({
+        name: "UsageError",
+        remedy: "give local, grpc://HOST:PORT, or grpcs://HOST:PORT",
+      });
       expect(error.message).to.contain(address);
     });
 });
