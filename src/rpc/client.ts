@@ -1,6 +1,7 @@
 /** Calls to a worker: promises with a deadline and an AbortSignal over the generated service definitions, and a watch that survives disconnection. */
+import { isIP } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { SecureContext } from "node:tls";
+import { checkServerIdentity, type SecureContext } from "node:tls";
 import { Client, type ClientReadableStream, credentials, Metadata } from "@grpc/grpc-js";
 import { WorkerUnavailable } from "../errors.js";
 import {
@@ -63,8 +64,15 @@ export class Rpc {
     this.patienceMs = options.patienceMs ?? 60_000;
     const { tls, token } = options;
     if (token !== undefined) this.metadata.set("authorization", `Bearer ${token}`);
-    const channel = tls ? credentials.createFromSecureContext(tls) : credentials.createInsecure();
+    const host = address.slice(0, address.lastIndexOf(":")).replace(/^\[(.*)\]$/, "$1");
+    const channel = tls
+      ? credentials.createFromSecureContext(tls, {
+          checkServerIdentity: (_, cert) => checkServerIdentity(host, cert),
+        })
+      : credentials.createInsecure();
     this.client = new Client(address, channel, {
+      // An address may not be sent as the server's name (RFC 6066). The certificate is checked for the address all the same.
+      ...(isIP(host) ? { "grpc.ssl_target_name_override": "localhost" } : {}),
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
       "grpc.initial_reconnect_backoff_ms": 200,
@@ -204,7 +212,7 @@ export class Rpc {
   ): Promise<unknown> {
     if (this.gone?.aborted) return this.gone.reason;
     if (signal?.aborted) return signal.reason;
-    const explained = explainRpc(error, this.address, method, timeoutMs);
+    const explained = explainRpc(error, this, method, timeoutMs);
     return this.options.explain?.(explained) ?? explained;
   }
 }

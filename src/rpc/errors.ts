@@ -3,6 +3,14 @@ import { type Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { AtlasError, RpcError, RpcUsageError, WorkerUnavailable } from "../errors.js";
 import { ErrorDetail } from "../gen/atlas/v1/error.js";
 
+/** Where a worker is. */
+export interface Address {
+  /** host:port of its gRPC server. */
+  address: string;
+  /** Whether it speaks TLS. */
+  secure: boolean;
+}
+
 /** Key of the trailing metadata that holds a serialized ErrorDetail. */
 export const DETAIL_KEY = "atlas-error-bin";
 
@@ -37,14 +45,19 @@ export function isConnectionLoss(error: unknown): boolean {
 }
 
 /** Turn what a call was rejected with into one of our errors. */
-export function explainRpc(error: unknown, address: string, method: string, timeoutMs?: number): unknown {
+export function explainRpc(
+  error: unknown,
+  { address, secure }: Address,
+  method: string,
+  timeoutMs?: number,
+): unknown {
   if (!isServiceError(error)) return error;
   const detail = detailOf(error.metadata);
   const cause = { cause: error };
   if (detail !== undefined) return errorFromDetail(detail, cause);
   const { code, details } = error;
   if (isConnectionLoss(error)) {
-    const [reason, remedy] = plain(details);
+    const [reason, remedy] = plain(details, secure);
     return new WorkerUnavailable(`cannot reach the worker at ${address}: ${reason}`, remedy, cause);
   }
   switch (code) {
@@ -121,15 +134,19 @@ const REASONS: readonly [says: RegExp, reason: string, remedy: string][] = [
     "it does not speak TLS",
     "write grpc:// in place of grpcs://",
   ],
-  [
-    /alert (certificate required|unknown ca|bad certificate|certificate expired|handshake failure)/,
-    "it asks for a certificate of ours that it accepts",
-    "give one that it knows with --cert and --key",
-  ],
 ];
 
 /** "No connection established. Last error: connect ECONNREFUSED 127.0.0.1:1 …" in few words, and what to do. */
-function plain(details: string): [reason: string, remedy: string] {
+function plain(details: string, secure: boolean): [reason: string, remedy: string] {
   const [, reason, remedy] = REASONS.find(([says]) => says.test(details)) ?? [];
-  return [reason ?? details.replace(/\s*Resolution note:.*$/s, ""), remedy ?? CHECK];
+  if (reason !== undefined && remedy !== undefined) return [reason, remedy];
+  // TLS 1.3 tells a client what its server has against it only after the handshake, when gRPC no longer listens.
+  if (/Failed to connect|Connection dropped/.test(details))
+    return secure
+      ? [
+          "it ends the connection",
+          "if it asks for a certificate, give one that it knows with --cert and --key",
+        ]
+      : ["it ends the connection", "if it uses TLS, write grpcs:// in place of grpc://"];
+  return [details.replace(/\s*Resolution note:.*$/s, ""), CHECK];
 }

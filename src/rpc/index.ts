@@ -8,4 +8,4 @@ export {
   Rpc,
   type RpcOptions,
 } from "./client.js";
-export { DETAIL_KEY, errorFromDetail, explainRpc, isConnectionLoss } from "./errors.js";
+export { type Address, DETAIL_KEY, errorFromDetail, explainRpc, isConnectionLoss } from "./errors.js";

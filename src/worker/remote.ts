@@ -3,7 +3,7 @@ import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { FileError, UsageError } from "../errors.js";
-import { type Access, isLoopback } from "../rpc/index.js";
+import { type Access, type Address, isLoopback } from "../rpc/index.js";
 import { errorCode, explainFileSystem } from "../run/atomic.js";
 
 const REMEDY = "give local, grpc://HOST:PORT, or grpcs://HOST:PORT";
@@ -16,14 +16,6 @@ const SYSTEM_AUTHORITIES = [
   "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
   "/etc/ssl/cert.pem",
 ];
-
-/** Where a worker is. */
-export interface Address {
-  /** host:port of its gRPC server. */
-  address: string;
-  /** Whether it speaks TLS. */
-  secure: boolean;
-}
 
 /** Files (in PEM, but for the token) with what a worker that listens beyond its own machine asks for. */
 export interface Credentials {

@@ -1,11 +1,11 @@
 /** A worker that is connected to. */
 import { WorkerUnavailable } from "../errors.js";
 import { type DescribeResponse, WorkerServiceService } from "../gen/atlas/v1/worker.js";
-import { type Access, Rpc, type RpcOptions } from "../rpc/index.js";
+import { type Access, type Address, Rpc, type RpcOptions } from "../rpc/index.js";
 import { MetricsFeed } from "../tensor/metrics.js";
 import { TensorPlane } from "../tensor/plane.js";
 import type { LocalProcess } from "./local.js";
-import { type Address, reachableEndpoint } from "./remote.js";
+import { reachableEndpoint } from "./remote.js";
 import { Session } from "./session.js";
 
 /** The protocol version that this client speaks; a worker must speak the same. */
@@ -38,7 +38,8 @@ export class Worker {
   ): Promise<Worker> {
     const process = "pid" in target ? target : undefined;
     const { address } = target;
-    const known: RpcOptions = { ...options, gone: process?.gone, explain: process?.explain };
+    const token = process?.token ?? options.token;
+    const known: RpcOptions = { ...options, token, gone: process?.gone, explain: process?.explain };
     const rpc = new Rpc(address, known);
     try {
       const { dataPlane, ...described } = await rpc.call(

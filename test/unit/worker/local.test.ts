@@ -77,7 +77,7 @@ describe("local worker", () => {
     const body = 'echo "$@" >&2; echo "$PYTHONPATH $(pwd)" >&2; exit 3';
     await rejection(script("arguments", body));
     expect(logs).to.deep.equal([
-      "-m atlas_worker serve --host 127.0.0.1 --port 0 --data-root / --parent-stdin",
+      "-m atlas_worker serve --listen 127.0.0.1:0 --data-root / --parent-stdin",
       `${dir} ${dir}`,
     ]);
   });
