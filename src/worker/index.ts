@@ -1,4 +1,5 @@
 /** Workers: starting one or finding it, and the sessions opened on it. */
+import { UsageError } from "../errors.js";
 import { startLocalWorker } from "./local.js";
 import { type Credentials, parseAddress, readAccess } from "./remote.js";
 import { Worker } from "./worker.js";
@@ -40,6 +41,12 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
     const address = parseAddress(worker);
     return Worker.connect(address, { ...(await readAccess(address, options)), signal });
   }
+  for (const name of ["ca", "cert", "key", "tokenFile"] as const)
+    if (options[name] !== undefined)
+      throw new UsageError(
+        `--${name === "tokenFile" ? "token-file" : name} is for a worker that runs already`,
+        "name it with --worker grpcs://HOST:PORT",
+      );
   const { ensureVenv } = await import("../setup/venv.js");
   const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
   return Worker.connect(await startLocalWorker({ python, workerDir, device, threads, onLog, signal }), {

@@ -136,6 +136,7 @@ describe("a worker on the network", function () {
       ["another's", here, { ...shown, cert: other("client"), key: other("clientKey") }, 1, CERTIFICATE],
       ["another authority", here, { ...shown, ca: other("ca") }, 1, AUTHORITY],
       ["the system's authorities", here, { ...shown, ca: undefined }, 1, AUTHORITY],
+      ["a local worker", "local", shown, 2, /^--ca is for a worker that runs already; /],
       [
         "half a certificate",
         here,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -92,14 +94,14 @@ def test_an_encrypted_plane_answers_those_with_its_keys(plane: DataPlane, keys: 
     public, secret = curve.client_public.encode(), curve.client_secret.encode()
     others_public, others_secret = zmq.curve_keypair()
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer, context.socket(zmq.SUB) as feed:
-        for socket in (dealer, feed):
-            socket.linger = 0
-            socket.rcvtimeo = 5000 if keys == "right" else 300
+        for end in (dealer, feed):
+            end.linger = 0
+            end.rcvtimeo = 5000 if keys == "right" else 300
             if keys == "none":
                 continue
-            socket.curve_serverkey = others_public if keys == "other server" else curve.server_public.encode()
-            socket.curve_publickey = others_public if keys == "other pair" else public
-            socket.curve_secretkey = secret if keys in ("right", "other server") else others_secret
+            end.curve_serverkey = others_public if keys == "other server" else curve.server_public.encode()
+            end.curve_publickey = others_public if keys == "other pair" else public
+            end.curve_secretkey = secret if keys in ("right", "other server") else others_secret
         feed.subscribe(b"")
         feed.connect(plane.metrics)
         dealer.connect(plane.tensors)
@@ -116,6 +118,21 @@ def test_an_encrypted_plane_answers_those_with_its_keys(plane: DataPlane, keys: 
             assert feed.recv_multipart()[0] == b"job-1"
         else:
             assert not feed.poll(200)
+
+
+def test_who_shows_no_key_in_time_is_dropped() -> None:
+    limits = Limits(max_handshake_seconds=0.2)
+    plane = DataPlane("127.0.0.1", Tickets(limits), limits, encrypted=True)
+    plane.start()
+    signature, version, mechanism = b"\xff" + bytes(8) + b"\x7f", b"\x03\x00", b"CURVE".ljust(20, b"\0")
+    long_command = b"\x06" + (2**30).to_bytes(8, "big")  # of ZMTP 3.0 (ZeroMQ RFC 23)
+    port = int(plane.tensors.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
+        peer.sendall(signature + version + mechanism + bytes(32) + long_command + bytes(1000))
+        with suppress(ConnectionResetError):
+            while peer.recv(100):
+                pass
+    plane.stop()
 
 
 def test_ports_of_the_planes() -> None:

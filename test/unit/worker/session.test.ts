@@ -349,7 +349,7 @@ describe("rpc", () => {
     ["limit_exceeded", RpcError],
     ["diverged", RpcError],
     ["out_of_memory", RpcError],
-    ["unauthenticated", RpcError],
+    ["unauthenticated", RpcUsageError],
     ["internal", RpcError],
   ] as const)
     it(`keeps a detail of code ${code} whatever the status`, async () => {
@@ -380,7 +380,7 @@ describe("rpc", () => {
     [status.NOT_FOUND, "RpcError", "not_found"],
     [status.FAILED_PRECONDITION, "RpcError", "not_ready"],
     [status.RESOURCE_EXHAUSTED, "RpcError", "limit_exceeded"],
-    [status.UNAUTHENTICATED, "RpcError", "unauthenticated"],
+    [status.UNAUTHENTICATED, "RpcUsageError", "unauthenticated"],
     [status.INTERNAL, "RpcError", "internal"],
     [status.UNKNOWN, "RpcError", "internal"],
   ] as const)
