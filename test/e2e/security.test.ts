@@ -31,6 +31,7 @@ describe("a worker on the network", function () {
     for (const [key, text] of Object.entries(what)) writeFileSync(path(key as keyof Keys), text);
     return path;
   }
+
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-security-"));
     keys = join(dir, "keys");
