@@ -19,10 +19,27 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m atlas_worker", description=__doc__)
     serve = parser.add_subparsers(dest="command", required=True).add_parser("serve", help="run a worker")
     serve.add_argument(
-        "--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)"
+        "--listen",
+        type=_address,
+        default=("127.0.0.1", 0),
+        metavar="HOST:PORT",
+        help="address of the gRPC server, port 0 for a free one (default 127.0.0.1:0); "
+        "beyond the loopback interface TLS and a token are needed",
+    )
+    for plane in ("tensor", "metrics"):
+        serve.add_argument(
+            f"--{plane}-port", type=_port, default=0, help=f"port of the {plane} plane (default: a free one)"
+        )
+    serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate in PEM")
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key in PEM")
+    serve.add_argument(
+        "--tls-client-ca", type=Path, metavar="FILE", help="who must have signed the clients' certificates"
     )
     serve.add_argument(
-        "--port", type=_port, default=0, help="port of the gRPC server; 0 takes a free one (default)"
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="the bearer token that clients must have (default: what ATLAS_TOKEN says, or none)",
     )
     serve.add_argument(
         "--threads", type=_positive, help="CPU threads (default: the physical cores it may use)"
@@ -64,18 +81,29 @@ def main(argv: list[str] | None = None) -> int:
         level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
 
-    if not _is_loopback(arguments.host):
+    host, port = arguments.listen
+    token = os.environ.pop("ATLAS_TOKEN", None)  # what it starts need not know it
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        return _refuse("--tls-cert and --tls-key are only good together: give both")
+    if arguments.tls_client_ca is not None and arguments.tls_cert is None:
+        return _refuse("--tls-client-ca is for TLS: give --tls-cert and --tls-key")
+    missing = []
+    if arguments.tls_cert is None:
+        missing += ["--tls-cert", "--tls-key"]
+    if arguments.token_file is None and not token:
+        missing += ["--token-file"]
+    if missing and not _is_loopback(host):
         return _refuse(
-            f"--host {arguments.host} is reachable from other machines, which needs TLS and a token; this worker has "
-            "neither yet: use 127.0.0.1 and an SSH tunnel"
+            f"--listen {_written(host)}:{port} is reachable from other machines, which needs TLS and a token: give "
+            f"{', '.join(missing)} (atlas worker keygen makes the files), or listen on 127.0.0.1"
         )
     if not arguments.data_root.is_dir():
         return _refuse(f"--data-root {arguments.data_root} is not a folder")
     # Imported only now: torch takes seconds, and the watch on the parent is already up.
-    from atlas_worker.errors import InvalidInput
-    from atlas_worker.service import machine
+    from atlas_worker.errors import AddressInUse, InvalidInput
+    from atlas_worker.service import access, machine
     from atlas_worker.service.limits import Limits
-    from atlas_worker.service.server import PROTOCOL_VERSION, AddressInUse, Worker
+    from atlas_worker.service.server import PROTOCOL_VERSION, Worker
 
     threads = arguments.threads or machine.available_cores()
     machine.make_reproducible(threads)
@@ -83,14 +111,27 @@ def main(argv: list[str] | None = None) -> int:
     import atlas_worker.blocks  # noqa: F401  registers every building block
 
     try:
-        devices = machine.Devices(arguments.device)
-        limits = Limits(data_root=arguments.data_root.resolve())
-        worker = Worker(arguments.host, arguments.port, devices=devices, threads=threads, limits=limits)
+        tls = None
+        if arguments.tls_cert is not None:
+            tls = access.server_tls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca)
+        if arguments.token_file is not None:
+            token = access.read_token(arguments.token_file)
+        elif token:
+            token = access.check_token(token, "ATLAS_TOKEN")
+        worker = Worker(
+            host,
+            port,
+            devices=machine.Devices(arguments.device),
+            threads=threads,
+            limits=Limits(data_root=arguments.data_root.resolve()),
+            access=access.Access(tls, token or None),
+            plane_ports=(arguments.tensor_port, arguments.metrics_port),
+        )
     except InvalidInput as error:
-        return _refuse(f"{error.message}: --device takes {error.expected}")
+        return _refuse(f"{error.message}: {error.field} takes {error.expected}")
     except AddressInUse as error:
         return _refuse(
-            f"{error}: port {arguments.port} is in use or not allowed; choose another with --port, or 0 for a free one"
+            f"{error}; choose others with --listen, --tensor-port, --metrics-port; 0 is a free one"
         )
     worker.start()
     ready = {
@@ -119,6 +160,28 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not (host == "localhost" or _is_address(host)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an address to listen on, such as 127.0.0.1:0, 0.0.0.0:50051, [::]:50051"
+        )
+    return host, _port(port)
+
+
+def _written(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) <= 4096:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads (1 to 4096)")
@@ -126,10 +189,7 @@ def _positive(text: str) -> int:
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
 
 
 def _exit_with_parent() -> None:

@@ -31,10 +31,13 @@ class RemoteError(WorkerError):
 
 
 class Client:
-    """One session with the worker at ``address``. RPCs are methods by name: ``client.call("GetJob", job_id=…)`` fills in
-    the session. Raises ``RemoteError``."""
+    """One session with the worker at ``address``, without TLS. RPCs are methods by name: ``client.call("GetJob", job_id=…)``
+    fills in the session. Raises ``RemoteError``."""
 
-    def __init__(self, address: str, device: str = "cpu", label: str = "python") -> None:
+    def __init__(
+        self, address: str, device: str = "cpu", label: str = "python", token: str | None = None
+    ) -> None:
+        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self.channel = grpc.insecure_channel(
             address, [("grpc.max_receive_message_length", _LIMITS.max_message_bytes)]
         )
@@ -76,7 +79,7 @@ class Client:
         read = message_factory.GetMessageClass(rpc.output_type).FromString
         method: Any = stub(f"/{service}/{rpc.name}", type(request).SerializeToString, read)
         try:
-            return method(request)
+            return method(request, metadata=self._metadata)
         except grpc.RpcError as error:
             raise remote_error(error) from None
 

@@ -11,19 +11,24 @@ answers  ``[request_id, b"OK"]``, ``[request_id, b"OK", TensorHeader, raw buffer
 A ticket is ``<session id>.<32 lower-case hex digits>``: made up by the client for a PUT, by the worker for what it hands
 out; a GET that was answered ends it. Buffers are row-major and little-endian and are not copied beyond the sockets'
 own copies. Metrics plane: ``[job_id, StepMetrics]``; messages to a slow subscriber are dropped.
+
+Encrypted, both sockets are CURVE servers (CurveZMQ, ZeroMQ RFC 26) that admit the holders of one client key pair, which
+``describe`` gives to whoever may call it; everyone else's handshake is refused (ZAP, RFC 27).
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import threading
 from collections.abc import Sequence
 
 import zmq
 from google.protobuf.message import DecodeError
+from zmq.utils import z85
 
-from atlas_worker.errors import InvalidInput
-from atlas_worker.gen.atlas.v1 import tensor_pb2
+from atlas_worker.errors import AddressInUse, InvalidInput
+from atlas_worker.gen.atlas.v1 import tensor_pb2, worker_pb2
 from atlas_worker.service import wire
 from atlas_worker.service.failures import explain
 from atlas_worker.service.limits import KIB, Limits
@@ -34,14 +39,27 @@ log = logging.getLogger("atlas_worker")
 _METRICS_HWM = 1000
 _POLL_MS = 200
 _REQUEST_ID_BYTES = 8
+_ZAP = "inproc://zeromq.zap.01"
 
 
 class DataPlane:
-    """Both sockets, bound to free ports of ``host`` (a loopback address). ``start`` serves until ``stop``."""
+    """Both sockets, bound to ``ports`` of ``host`` (an address; 0: a free port). ``start`` serves until ``stop``.
 
-    def __init__(self, host: str, tickets: Tickets, limits: Limits) -> None:
+    Raises ``AddressInUse``.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        tickets: Tickets,
+        limits: Limits,
+        *,
+        ports: tuple[int, int] = (0, 0),
+        encrypted: bool = False,
+    ) -> None:
         self._tickets, self._limits = tickets, limits
         self._stopping = threading.Event()
+        self._refused = 0
         self._publishing = threading.Lock()  # a socket is for one thread at a time
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
@@ -49,6 +67,8 @@ class DataPlane:
         for socket in (self._router, self._publisher):
             socket.linger = 0
             socket.ipv6 = ":" in host
+            socket.handshake_ivl = round(1000 * limits.max_handshake_seconds)
+        self._curve = self._encrypt() if encrypted else None
         # A frame of more is not even received: ZeroMQ drops the connection.
         self._router.maxmsgsize = limits.max_tensor_bytes + 64 * KIB
         # Bounds what one client can have received but not yet looked at.
@@ -56,9 +76,14 @@ class DataPlane:
         # An answer that cannot be sent is an error here, so that its ticket stays.
         self._router.router_mandatory = True
         self._publisher.sndhwm = _METRICS_HWM
+        self._publisher.maxmsgsize = 64 * KIB  # what it receives are subscriptions
         at = f"[{host}]" if ":" in host else host
-        self.tensors = f"tcp://{at}:{self._router.bind_to_random_port(f'tcp://{at}')}"
-        self.metrics = f"tcp://{at}:{self._publisher.bind_to_random_port(f'tcp://{at}')}"
+        try:
+            self.tensors = _bind(self._router, at, ports[0])
+            self.metrics = _bind(self._publisher, at, ports[1])
+        except AddressInUse:
+            self._context.destroy(linger=0)
+            raise
         self._thread = threading.Thread(target=self._serve, name="tensor-plane", daemon=True)
 
     def start(self) -> None:
@@ -70,6 +95,27 @@ class DataPlane:
             self._thread.join()
         with self._publishing:
             self._context.destroy(linger=0)
+
+    def describe(self) -> worker_pb2.DataPlane:
+        """Where it is and, if it is encrypted, the keys: for the eyes of those who may use it."""
+        return worker_pb2.DataPlane(tensors=self.tensors, metrics=self.metrics, curve=self._curve)
+
+    def _encrypt(self) -> worker_pb2.CurveKeys:
+        # Bound before the sockets are, since a handshake that finds no handler is not refused.
+        self._handshakes = self._context.socket(zmq.REP)
+        self._handshakes.linger = 0
+        self._handshakes.bind(_ZAP)
+        server_public, server_secret = zmq.curve_keypair()
+        client_public, client_secret = zmq.curve_keypair()
+        for socket in (self._router, self._publisher):
+            socket.curve_server = True
+            socket.curve_publickey, socket.curve_secretkey = server_public, server_secret
+            socket.zap_domain = b"atlas"
+        return worker_pb2.CurveKeys(
+            server_public=server_public.decode(),
+            client_public=client_public.decode(),
+            client_secret=client_secret.decode(),
+        )
 
     def publish(self, metrics: tensor_pb2.StepMetrics) -> None:
         """Send to whoever listens, never wait; from any thread."""
@@ -85,13 +131,34 @@ class DataPlane:
     def _serve(self) -> None:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
+        if self._curve is not None:
+            poller.register(self._handshakes, zmq.POLLIN)
+            known = z85.decode(self._curve.client_public)
         while not self._stopping.is_set():
-            if poller.poll(_POLL_MS):
+            events = dict(poller.poll(_POLL_MS))
+            if self._curve is not None and self._handshakes in events:
+                self._admit(known)
+            if self._router in events:
                 frames = self._router.recv_multipart(copy=False)
                 try:
                     self._answer(frames)
                 except Exception:
                     log.exception("the tensor plane could not answer a message of %d frames", len(frames))
+
+    def _admit(self, known: bytes) -> None:
+        """Answer one ZAP request: [version, request id, domain, address, routing id, mechanism, credentials …]."""
+        version, request, _, address, _, mechanism, *credentials = self._handshakes.recv_multipart()
+        admitted = mechanism == b"CURVE" and hmac.compare_digest(b"".join(credentials), known)
+        if not admitted:
+            self._refused += 1
+            if str(self._refused).strip("0") == "1":  # a refused client tries again ten times a second
+                log.warning(
+                    "%d handshakes refused on the ZeroMQ planes, the last from %s",
+                    self._refused,
+                    address.decode(),
+                )
+        status = [b"200", b"OK"] if admitted else [b"400", b"unknown key"]
+        self._handshakes.send_multipart([version, request, *status, b"", b""])
 
     def _answer(self, frames: Sequence[zmq.Frame]) -> None:
         if len(frames) < 2 or len(frames[1].buffer) != _REQUEST_ID_BYTES:
@@ -141,6 +208,15 @@ class DataPlane:
         wire.check_length(layout, message.byte_length, "header.byte_length")
         wire.check_length(layout, len(body), "body")
         self._tickets.upload(ticket, Buffer(layout, body))
+
+
+def _bind(socket: zmq.Socket[bytes], host: str, port: int) -> str:
+    """The endpoint that the socket is bound to."""
+    try:
+        socket.bind(f"tcp://{host}:{port or '*'}")
+    except zmq.ZMQError:
+        raise AddressInUse(host, port) from None
+    return socket.get_string(zmq.LAST_ENDPOINT)
 
 
 def _text(frame: memoryview) -> str:

@@ -38,8 +38,19 @@ class LimitExceeded(WorkerError):
     """A limit would be passed; nothing was allocated (gRPC RESOURCE_EXHAUSTED)."""
 
 
+class Unauthenticated(WorkerError):
+    """The caller has not shown that it may use this worker (gRPC UNAUTHENTICATED)."""
+
+
 class Diverged(WorkerError):
     """A loss became NaN or infinite. The state of the last finished epoch is kept."""
+
+
+class AddressInUse(Exception):
+    """A port that the worker was told to listen on cannot be bound."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"cannot listen on {host}: port {port} is in use or not allowed")
 
 
 class Cancelled(Exception):

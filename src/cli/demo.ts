@@ -5,13 +5,13 @@ import { Progress } from "../experiment/progress.js";
 import { runExperiment } from "../experiment/runner.js";
 import { printOutcome } from "./experiment.js";
 import { onInterrupt } from "./interrupt.js";
-import { addCommonOptions, commonOptions } from "./options.js";
+import { addCommonOptions, commonOptions, WORKER_OPTIONS, workerChoice } from "./options.js";
 
 export function register(program: Command): void {
   const command = program
     .command("demo")
     .description("Discover the local symmetries of the heat equation from data alone");
-  addCommonOptions(command, ["worker", "device", "threads", "runs", "json", "quiet", "debug"])
+  addCommonOptions(command, [...WORKER_OPTIONS, "runs", "json", "quiet", "debug"])
     .addHelpText("after", "\nThe same as: atlas pde --task discover --fixed-seed")
     .action(async () => {
       const options = commonOptions(command);
@@ -28,7 +28,7 @@ export function register(program: Command): void {
           {
             runs: options.runs,
             seed: 0,
-            worker: { address: options.worker, device: options.device, threads: options.threads },
+            worker: workerChoice(options),
             progress,
             signal: interrupt.signal,
           },

@@ -5,7 +5,7 @@ import type { Experiment } from "../experiment/define.js";
 import { Progress } from "../experiment/progress.js";
 import { type Outcome, runExperiment } from "../experiment/runner.js";
 import { onInterrupt } from "./interrupt.js";
-import { addCommonOptions, commonOptions, givenValues } from "./options.js";
+import { addCommonOptions, commonOptions, givenValues, workerChoice } from "./options.js";
 
 /** Add an experiment's flags and action to its command. `file` is set for a user's own. */
 export function buildExperimentCommand(command: Command, experiment: Experiment, file?: string): Command {
@@ -28,7 +28,8 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
     `\nEvery flag may be written with _ in place of -.\n\nExamples:\n${examples.map((e) => `  ${e}`).join("\n")}`,
   );
   return command.action(async () => {
-    const { seed, fixed_seed, worker, device, threads, runs, json, quiet, debug } = commonOptions(command);
+    const options = commonOptions(command);
+    const { seed, fixed_seed, runs, json, quiet, debug } = options;
     const given = givenValues(command, experiment.flags);
     for (const [i, flag] of positional.entries())
       if (command.args[i] !== undefined) given[flag.field] = flag.parse(command.args[i]);
@@ -40,7 +41,7 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
         runs,
         seed: seed ?? (fixed_seed ? 0 : undefined),
         preset: typeof preset === "string" ? preset : undefined,
-        worker: { address: worker, device, threads },
+        worker: workerChoice(options),
         progress,
         signal: interrupt.signal,
         file,

@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { z } from "zod";
 import { type Flag, flagsOf } from "../experiment/flags.js";
+import type { WorkerChoice } from "../experiment/runner.js";
 
 const Common = z.object({
   seed: z
@@ -15,9 +16,26 @@ const Common = z.object({
     .string()
     .default(process.env.ATLAS_WORKER || "local")
     .meta({
-      description: "Where to compute: local, grpc://HOST:PORT, or, left out, what ATLAS_WORKER says",
+      description:
+        "Where to compute: local, grpc://HOST:PORT, grpcs://HOST:PORT, or, left out, what ATLAS_WORKER says",
       placeholder: "where",
     }),
+  ca: z.string().optional().meta({
+    description: "Authorities that sign the worker's certificate (default: ATLAS_CA, or the system's)",
+    placeholder: "file",
+  }),
+  cert: z.string().optional().meta({
+    description: "Our certificate, for a worker that asks for one (default: ATLAS_CERT)",
+    placeholder: "file",
+  }),
+  key: z.string().optional().meta({
+    description: "Its private key (default: ATLAS_KEY)",
+    placeholder: "file",
+  }),
+  token_file: z.string().optional().meta({
+    description: "The worker's token (default: the text in ATLAS_TOKEN)",
+    placeholder: "file",
+  }),
   device: z
     .string()
     .default("auto")
@@ -33,6 +51,17 @@ export type CommonOption = keyof CommonOptions;
 
 const COMMON_FLAGS = flagsOf(Common);
 
+/** The options that say which worker computes. */
+export const WORKER_OPTIONS = [
+  "worker",
+  "ca",
+  "cert",
+  "key",
+  "token_file",
+  "device",
+  "threads",
+] as const satisfies CommonOption[];
+
 /** Add some of the common options to a command. */
 export function addCommonOptions(
   command: Command,
@@ -46,6 +75,12 @@ export function addCommonOptions(
 /** The common options as given, checked, defaults filled in. @throws UsageError */
 export function commonOptions(command: Command): CommonOptions {
   return Common.parse(givenValues(command, COMMON_FLAGS));
+}
+
+/** Which worker is to compute. */
+export function workerChoice(options: CommonOptions): WorkerChoice {
+  const { worker: address, ca, cert, key, token_file: tokenFile, device, threads } = options;
+  return { address, ca, cert, key, tokenFile, device, threads };
 }
 
 /** The values of the flags that were given, by field. @throws UsageError for the first that is not accepted */

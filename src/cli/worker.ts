@@ -1,4 +1,4 @@
-/** `atlas worker start|info|stop`: a worker in the background, and what any worker can do. */
+/** `atlas worker start|info|keygen|stop`: a worker in the background, and what any worker can do. */
 import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { z } from "zod";
@@ -6,10 +6,31 @@ import { UsageError } from "../errors.js";
 import { flagsOf } from "../experiment/flags.js";
 import { Progress } from "../experiment/progress.js";
 import { connectWorker, type WorkerInfo } from "../worker/index.js";
+import { LOOPBACK } from "../worker/process.js";
+import * as keygen from "./keygen.js";
 import { addCommonOptions, commonOptions, givenValues } from "./options.js";
 
+const port = z.int().min(1).max(65535).optional();
+const file = z.string().optional();
 const Start = z.object({
-  port: z.int().min(1).max(65535).optional().describe("Port on the loopback interface (default: a free one)"),
+  host: z.string().default(LOOPBACK).meta({
+    description:
+      "Address to listen on; one beyond this machine (0.0.0.0, [::] for all) needs TLS and a token",
+    placeholder: "address",
+  }),
+  port: port.describe("Port to listen on (default: a free one)"),
+  tensor_port: port.describe("Port of the tensor plane (default: a free one)"),
+  metrics_port: port.describe("Port of the live metrics (default: a free one)"),
+  tls_cert: file.meta({ description: "Certificate in PEM: see atlas worker keygen", placeholder: "file" }),
+  tls_key: file.meta({ description: "Its private key", placeholder: "file" }),
+  tls_client_ca: file.meta({
+    description: "Who must have signed the clients' certificates (default: they need none)",
+    placeholder: "file",
+  }),
+  token_file: file.meta({
+    description: "The token that clients must have (default: the text in ATLAS_TOKEN)",
+    placeholder: "file",
+  }),
   data_root: z.string().optional().meta({
     description: "Folder that data files must lie in (default: the current one)",
     placeholder: "dir",
@@ -27,15 +48,23 @@ export function register(program: Command): void {
   addCommonOptions(start, ["device", "threads", "quiet", "debug"])
     .addHelpText("after", "\nExamples:\n  atlas worker start\n  atlas worker start --port 50051 --threads 2")
     .action(async () => {
-      const { port, data_root } = Start.parse(givenValues(start, START));
+      const given = Start.parse(givenValues(start, START));
+      const path = (name?: string) => (name === undefined ? undefined : resolve(name));
       const { device, threads, ...options } = commonOptions(start);
       const progress = new Progress(options);
       const { startDetachedWorker } = await import("../worker/detached.js");
       const { address, pid, log } = await startDetachedWorker({
-        port,
+        host: given.host.replace(/^\[(.*)\]$/, "$1"),
+        port: given.port,
+        tensorPort: given.tensor_port,
+        metricsPort: given.metrics_port,
+        tlsCert: path(given.tls_cert),
+        tlsKey: path(given.tls_key),
+        tlsClientCa: path(given.tls_client_ca),
+        tokenFile: path(given.token_file),
+        dataRoot: resolve(given.data_root ?? "."),
         device,
         threads,
-        dataRoot: resolve(data_root ?? "."),
         onLog: (line) => progress.info(line),
       });
       process.stdout.write(`${[`address  ${address}`, `process  ${pid}`, `log      ${log}`].join("\n")}\n`);
@@ -45,9 +74,9 @@ export function register(program: Command): void {
   const info = worker
     .command("info")
     .description("What a worker is and can do: versions, devices, limits, building blocks")
-    .addOption(new Option("--worker <where>", "grpc://HOST:PORT (default: the one in the background)"))
+    .addOption(new Option("--worker <where>", "grpc(s)://HOST:PORT (default: the one in the background)"))
     .addOption(new Option("--json", "Print it as JSON, and nothing else, on stdout"));
-  addCommonOptions(info, ["debug"])
+  addCommonOptions(info, ["ca", "cert", "key", "token_file", "debug"])
     .addHelpText(
       "after",
       "\nExamples:\n  atlas worker info\n  atlas worker info --worker grpc://127.0.0.1:50051 --json",
@@ -55,7 +84,8 @@ export function register(program: Command): void {
     .action(async () => {
       const given: unknown = info.getOptionValue("worker");
       const address = typeof given === "string" ? given : await backgroundAddress();
-      const connected = await connectWorker({ worker: address });
+      const { ca, cert, key, token_file: tokenFile } = commonOptions(info);
+      const connected = await connectWorker({ worker: address, ca, cert, key, tokenFile });
       try {
         if (info.getOptionValue("json") === true)
           process.stdout.write(
@@ -66,6 +96,8 @@ export function register(program: Command): void {
         await connected.close();
       }
     });
+
+  keygen.register(worker);
 
   const stop = worker.command("stop").description("Stop the worker in the background");
   addCommonOptions(stop, ["debug"])

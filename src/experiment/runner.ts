@@ -5,7 +5,7 @@ import { AtlasError, Interrupted, SetupError, WorkerUnavailable } from "../error
 import { RESULT_SCHEMA, Result } from "../result.js";
 import { RunConfig, RunFolder } from "../run/folder.js";
 import { VERSION } from "../version.js";
-import { checkAddress, connectWorker, type Session, type Worker } from "../worker/index.js";
+import { type Credentials, checkAddress, connectWorker, type Session, type Worker } from "../worker/index.js";
 import { Context } from "./context.js";
 import { completeConfig, type Experiment } from "./define.js";
 import { Progress } from "./progress.js";
@@ -14,8 +14,8 @@ import { Runs } from "./sources.js";
 
 export const DEFAULT_RUNS = "runs";
 
-export interface WorkerChoice {
-  /** "local" (default) or "grpc://host:port". */
+export interface WorkerChoice extends Credentials {
+  /** "local" (default), "grpc://host:port" or "grpcs://host:port". */
   address?: string;
   /** "auto" (default), "cpu", "cuda", "cuda:1". */
   device?: string;
@@ -65,7 +65,7 @@ export async function runExperiment<E extends Experiment>(
   const config =
     (await experiment.prepare?.(complete, new Runs(runsDir, experiment.name, isLocal, options))) ?? complete;
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
-  const { address = "local", device = "auto", threads } = options.worker ?? {};
+  const { address = "local", device = "auto", threads, ...credentials } = options.worker ?? {};
   const run = await RunFolder.create(runsDir, {
     experiment: experiment.name,
     file: options.file && resolve(options.file), // it may be resumed from elsewhere
@@ -75,7 +75,7 @@ export async function runExperiment<E extends Experiment>(
     worker: { address, device, threads },
     versions: { atlas: VERSION, node: process.version },
   });
-  return carryOut(experiment, run, { address, device, threads }, options, true);
+  return carryOut(experiment, run, { address, device, threads, ...credentials }, options, true);
 }
 
 /**
@@ -92,6 +92,7 @@ export async function resumeExperiment(
   // The same device and threads as before, since on another number of threads the last bits differ.
   const before = (await run.events()).find((e) => e.type === "worker");
   const worker: WorkerChoice = {
+    ...options.worker,
     address: options.worker?.address ?? run.config.worker.address,
     device: options.worker?.device ?? before?.device ?? run.config.worker.device,
     threads: options.worker?.threads ?? before?.threads ?? run.config.worker.threads,
@@ -110,10 +111,10 @@ async function carryOut(
   let session: Session | undefined;
   try {
     const { config } = completeConfig(experiment, run.config.config, run.config.preset);
+    const { address = "local", ...chosen } = choice;
     worker = await connectWorker({
-      worker: choice.address ?? "local",
-      device: choice.device,
-      threads: choice.threads,
+      ...chosen,
+      worker: address,
       onLog: (line) => progress.debug(line),
       onSetup: (line) => progress.info(line),
       signal,

@@ -1,5 +1,7 @@
 /** Calls to a worker: promises with a deadline and an AbortSignal over the generated service definitions, and a watch that survives disconnection. */
+import { isIP } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { checkServerIdentity, type SecureContext } from "node:tls";
 import { Client, type ClientReadableStream, credentials, Metadata } from "@grpc/grpc-js";
 import { WorkerUnavailable } from "../errors.js";
 import {
@@ -30,7 +32,15 @@ export interface CallOptions {
   idempotent?: boolean;
 }
 
-export interface RpcOptions {
+/** What we show to a worker, and what it must show to us. */
+export interface Access {
+  /** Speak TLS, trusting these authorities and, where it asks, showing this certificate. */
+  tls?: SecureContext;
+  /** Sent with every call. */
+  token?: string;
+}
+
+export interface RpcOptions extends Access {
   /** Aborted when the worker is known to be gone; every call is then rejected with its reason. */
   gone?: AbortSignal;
   /** A last look at an error, to say what is behind a lost connection. */
@@ -43,6 +53,7 @@ export class Rpc {
   private readonly client: Client;
   private readonly gone: AbortSignal | undefined;
   private readonly patienceMs: number;
+  private readonly metadata = new Metadata();
 
   /** @param address host:port; the connection is made with the first call */
   constructor(
@@ -51,7 +62,17 @@ export class Rpc {
   ) {
     this.gone = options.gone;
     this.patienceMs = options.patienceMs ?? 60_000;
-    this.client = new Client(address, credentials.createInsecure(), {
+    const { tls, token } = options;
+    if (token !== undefined) this.metadata.set("authorization", `Bearer ${token}`);
+    const host = address.slice(0, address.lastIndexOf(":")).replace(/^\[(.*)\]$/, "$1");
+    const channel = tls
+      ? credentials.createFromSecureContext(tls, {
+          checkServerIdentity: (_, cert) => checkServerIdentity(host, cert),
+        })
+      : credentials.createInsecure();
+    this.client = new Client(address, channel, {
+      // An address may not be sent as the server's name (RFC 6066). The certificate is checked for the address all the same.
+      ...(isIP(host) ? { "grpc.ssl_target_name_override": "localhost" } : {}),
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
       "grpc.initial_reconnect_backoff_ms": 200,
@@ -61,6 +82,11 @@ export class Rpc {
         : // A watch may be silent for as long as an epoch takes; without pings a vanished peer would never be noticed.
           { "grpc.keepalive_time_ms": 30_000, "grpc.keepalive_timeout_ms": 20_000 }),
     });
+  }
+
+  /** Whether it speaks TLS. */
+  get secure(): boolean {
+    return this.options.tls !== undefined;
   }
 
   /**
@@ -144,7 +170,7 @@ export class Rpc {
         requestSerialize,
         responseDeserialize,
         request,
-        new Metadata(),
+        this.metadata.clone(),
         { deadline },
         (error, response) => {
           dispose();
@@ -166,6 +192,7 @@ export class Rpc {
       requestSerialize,
       responseDeserialize,
       request,
+      this.metadata.clone(),
     );
     stream.on("error", () => {}); // the iteration reports it; what cancelling brings afterwards is of no interest
     const dispose = onAbort([signal, this.gone], () => stream.cancel());
@@ -185,7 +212,7 @@ export class Rpc {
   ): Promise<unknown> {
     if (this.gone?.aborted) return this.gone.reason;
     if (signal?.aborted) return signal.reason;
-    const explained = explainRpc(error, this.address, method, timeoutMs);
+    const explained = explainRpc(error, this, method, timeoutMs);
     return this.options.explain?.(explained) ?? explained;
   }
 }
@@ -232,6 +259,7 @@ function nameOf({ path }: { path: string }): string {
   return path.slice(path.lastIndexOf("/") + 1);
 }
 
-function isLoopback(address: string): boolean {
+/** Whether "host:port" is on this machine. */
+export function isLoopback(address: string): boolean {
   return /^(localhost|127\.\d+\.\d+\.\d+|\[::1\]):/.test(address);
 }

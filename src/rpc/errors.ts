@@ -3,17 +3,28 @@ import { type Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { AtlasError, RpcError, RpcUsageError, WorkerUnavailable } from "../errors.js";
 import { ErrorDetail } from "../gen/atlas/v1/error.js";
 
+/** Where a worker is. */
+export interface Address {
+  /** host:port of its gRPC server. */
+  address: string;
+  /** Whether it speaks TLS. */
+  secure: boolean;
+}
+
 /** Key of the trailing metadata that holds a serialized ErrorDetail. */
 export const DETAIL_KEY = "atlas-error-bin";
 
-/** The error that the worker describes. "invalid_input" is the user's mistake, and exits with 2. */
+/** Codes of what is the user's mistake, and exits with 2. */
+const MISTAKES = ["invalid_input", "unauthenticated"];
+
+/** The error that the worker describes. */
 export function errorFromDetail(detail: ErrorDetail, options?: ErrorOptions): RpcError {
   const { message, field, expected, remedy, code } = detail;
   const where = field === "" || message.includes(field) ? "" : ` (${field})`;
   // The remedy may refer to what was expected: "choose one of them".
   const advice =
     [expected === "" ? "" : `expected: ${expected}`, remedy].filter(Boolean).join("; ") || undefined;
-  const Kind = code === "invalid_input" ? RpcUsageError : RpcError;
+  const Kind = MISTAKES.includes(code) ? RpcUsageError : RpcError;
   return new Kind(
     `${message || "the worker gave no reason"}${where}`,
     code || "internal",
@@ -34,18 +45,21 @@ export function isConnectionLoss(error: unknown): boolean {
 }
 
 /** Turn what a call was rejected with into one of our errors. */
-export function explainRpc(error: unknown, address: string, method: string, timeoutMs?: number): unknown {
+export function explainRpc(
+  error: unknown,
+  { address, secure }: Address,
+  method: string,
+  timeoutMs?: number,
+): unknown {
   if (!isServiceError(error)) return error;
   const detail = detailOf(error.metadata);
   const cause = { cause: error };
   if (detail !== undefined) return errorFromDetail(detail, cause);
   const { code, details } = error;
-  if (isConnectionLoss(error))
-    return new WorkerUnavailable(
-      `cannot reach the worker at ${address}: ${plain(details)}`,
-      "check the address, and that the worker is running there",
-      cause,
-    );
+  if (isConnectionLoss(error)) {
+    const [reason, remedy] = plain(details, secure);
+    return new WorkerUnavailable(`cannot reach the worker at ${address}: ${reason}`, remedy, cause);
+  }
   switch (code) {
     case status.DEADLINE_EXCEEDED:
       return new WorkerUnavailable(
@@ -63,7 +77,7 @@ export function explainRpc(error: unknown, address: string, method: string, time
       return new RpcError(`${method}: ${details}`, "limit_exceeded", "", "", "ask for less at once", cause);
     case status.UNAUTHENTICATED:
     case status.PERMISSION_DENIED:
-      return new RpcError(
+      return new RpcUsageError(
         `the worker at ${address} refuses us: ${details}`,
         "unauthenticated",
         "",
@@ -97,9 +111,42 @@ function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && !(error instanceof AtlasError) && "code" in error && "details" in error;
 }
 
-/** "No connection established. Last error: connect ECONNREFUSED 127.0.0.1:1 …" in few words. */
-function plain(details: string): string {
-  if (details.includes("ECONNREFUSED")) return "nothing listens there (connection refused)";
-  if (/ENOTFOUND|Name resolution failed/.test(details)) return "there is no host of that name";
-  return details.replace(/\s*Resolution note:.*$/s, "");
+const CHECK = "check the address, and that the worker is running there";
+const RENEW = "give the worker one that is valid: atlas worker keygen";
+/** What Node and gRPC say, what it means, and what to do about it. */
+const REASONS: readonly [says: RegExp, reason: string, remedy: string][] = [
+  [/ECONNREFUSED/, "nothing listens there (connection refused)", CHECK],
+  [/ENOTFOUND|Name resolution failed/, "there is no host of that name", CHECK],
+  [/certificate has expired/, "its certificate has expired", RENEW],
+  [/certificate is not yet valid/, "its certificate is not valid yet", "check the clocks of both machines"],
+  [
+    /altnames|does not match certificate/,
+    "its certificate is for another host",
+    "use a name that is in the certificate, or make one with this name: atlas worker keygen",
+  ],
+  [
+    /self[- ]signed certificate|unable to (verify|get)/,
+    "its certificate is by no authority that we trust",
+    "give the one that signed it with --ca",
+  ],
+  [
+    /wrong version number|packet length too long/,
+    "it does not speak TLS",
+    "write grpc:// in place of grpcs://",
+  ],
+];
+
+/** "No connection established. Last error: connect ECONNREFUSED 127.0.0.1:1 …" in few words, and what to do. */
+function plain(details: string, secure: boolean): [reason: string, remedy: string] {
+  const [, reason, remedy] = REASONS.find(([says]) => says.test(details)) ?? [];
+  if (reason !== undefined && remedy !== undefined) return [reason, remedy];
+  // TLS 1.3 tells a client what its server has against it only after the handshake, when gRPC no longer listens.
+  if (/Failed to connect|Connection dropped/.test(details))
+    return secure
+      ? [
+          "it ends the connection",
+          "if it asks for a certificate, give one that it knows with --cert and --key",
+        ]
+      : ["it ends the connection", "if it uses TLS, write grpcs:// in place of grpc://"];
+  return [details.replace(/\s*Resolution note:.*$/s, ""), CHECK];
 }

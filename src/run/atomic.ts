@@ -9,7 +9,8 @@ export const TEMPORARY_SUFFIX = ".partial";
 
 /**
  * Write a file so that a reader, or a process killed or a machine stopped at any point, finds either the former contents or the new ones:
- * temporary file in the same folder, fsync, rename, fsync of the folder. `beforeRename` runs when the bytes are safe on disk.
+ * temporary file in the same folder, fsync, rename, fsync of the folder. `beforeRename` runs when the bytes are safe on disk;
+ * `mode` is who may read and write it, the umask's bits taken off.
  *
  * @throws FileError when the folder cannot be written to or is full; what was there before is untouched.
  */
@@ -17,13 +18,14 @@ export async function writeFileAtomic(
   path: string,
   contents: Uint8Array | string,
   beforeRename?: () => Promise<void>,
+  mode = 0o666,
 ): Promise<void> {
   const temporary = join(
     dirname(path),
     `.${basename(path)}.${randomBytes(4).toString("hex")}${TEMPORARY_SUFFIX}`,
   );
   try {
-    const file = await open(temporary, "wx");
+    const file = await open(temporary, "wx", mode);
     try {
       await file.writeFile(contents);
       await file.sync();

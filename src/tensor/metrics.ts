@@ -1,14 +1,24 @@
 /** The live-metrics plane: what each step of a job measured, as it happens. Some may be dropped; what must not be lost is on WatchJob. */
 import { Subscriber } from "zeromq";
 import { StepMetrics } from "../gen/atlas/v1/tensor.js";
+import type { CurveKeys } from "../gen/atlas/v1/worker.js";
+import { curveOptions } from "./plane.js";
 
 export class MetricsFeed {
   private readonly socket: Subscriber;
   private readonly listeners = new Map<string, (metrics: StepMetrics) => void>();
 
-  /** @param endpoint ZeroMQ endpoint of the worker's PUB socket, as Describe gives it */
-  constructor(endpoint: string) {
-    this.socket = new Subscriber({ linger: 0, receiveHighWaterMark: 100, ipv6: endpoint.includes("[") });
+  /**
+   * @param endpoint ZeroMQ endpoint of the worker's PUB socket, as Describe gives it
+   * @param curve keys of an encrypted plane, as Describe gives them
+   */
+  constructor(endpoint: string, curve?: CurveKeys) {
+    this.socket = new Subscriber({
+      linger: 0,
+      receiveHighWaterMark: 100,
+      ipv6: endpoint.includes("["),
+      ...curveOptions(curve),
+    });
     this.socket.connect(endpoint);
     void this.receive();
   }

@@ -11,6 +11,7 @@ import { Dealer } from "zeromq";
 import { AtlasError, WorkerUnavailable } from "../errors.js";
 import { ErrorDetail } from "../gen/atlas/v1/error.js";
 import { TensorHeader } from "../gen/atlas/v1/tensor.js";
+import type { CurveKeys } from "../gen/atlas/v1/worker.js";
 import { errorFromDetail, onAbort } from "../rpc/index.js";
 import { Tensor, typeFromWire, wireType } from "./tensor.js";
 
@@ -31,6 +32,17 @@ export function newTicket(sessionId: string): string {
   return `${sessionId}.${randomBytes(16).toString("hex")}`;
 }
 
+/** How a ZeroMQ socket is told to encrypt (CurveZMQ); nothing without keys. */
+export function curveOptions(keys: CurveKeys | undefined) {
+  return (
+    keys && {
+      curveServerKey: keys.serverPublic,
+      curvePublicKey: keys.clientPublic,
+      curveSecretKey: keys.clientSecret,
+    }
+  );
+}
+
 /** A connection to a worker's tensor plane. Any number of transfers may be under way at once. */
 export class TensorPlane {
   private readonly socket: Dealer;
@@ -41,12 +53,14 @@ export class TensorPlane {
   /**
    * @param endpoint ZeroMQ endpoint, as Describe gives it
    * @param gone aborted when the worker is known to be gone; every transfer is then rejected with its reason
+   * @param curve keys of an encrypted plane, as Describe gives them
    */
   constructor(
     readonly endpoint: string,
     private readonly gone?: AbortSignal,
+    curve?: CurveKeys,
   ) {
-    this.socket = new Dealer({ linger: 0, ipv6: endpoint.includes("[") });
+    this.socket = new Dealer({ linger: 0, ipv6: endpoint.includes("["), ...curveOptions(curve) });
     this.socket.connect(endpoint);
     void this.receive();
   }

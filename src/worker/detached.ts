@@ -10,7 +10,7 @@ import { promisify } from "node:util";
 import { z } from "zod";
 import { FileError, UsageError, WorkerUnavailable } from "../errors.js";
 import { errorCode, explainFileSystem, writeFileAtomic } from "../run/atomic.js";
-import { killGroup, parseReady, refusal, serveArguments } from "./process.js";
+import { killGroup, LOOPBACK, parseReady, refusal, type ServeOptions, serveArguments } from "./process.js";
 
 const START_TIMEOUT_MS = 120_000;
 const GRACE_MS = 10_000;
@@ -18,7 +18,7 @@ const GRACE_MS = 10_000;
 const KILLED_MS = 2_000;
 
 const Detached = z.object({
-  /** As `--worker` takes it: grpc://127.0.0.1:port. */
+  /** As `--worker` takes it on this machine: grpc://127.0.0.1:port, or with TLS grpcs://… */
   address: z.string(),
   pid: z.int().positive(),
   /** The file that it writes to. */
@@ -26,13 +26,7 @@ const Detached = z.object({
 });
 export type DetachedWorker = z.infer<typeof Detached>;
 
-export interface DetachedOptions {
-  /** Loopback port to listen on (default: a free one). */
-  port?: number;
-  device?: string;
-  threads?: number;
-  /** Folder that data files must lie in. */
-  dataRoot?: string;
+export interface DetachedOptions extends ServeOptions {
   /** Told what its set-up has to say. */
   onLog?: (line: string) => void;
 }
@@ -50,14 +44,14 @@ export async function startDetachedWorker(options: DetachedOptions = {}): Promis
       `a worker runs already at ${running.address} (process ${running.pid})`,
       "use it with --worker, or stop it with: atlas worker stop",
     );
-  if (options.port !== undefined) await checkPort(options.port);
+  if (options.port !== undefined) await checkPort(options.port, options.host);
   return launch(await ensureVenv({ onProgress: options.onLog }), options);
 }
 
 /** {@link startDetachedWorker} with a given interpreter. */
 export async function launch(
   { python, workerDir }: { python: string; workerDir: string },
-  { port = 0, device, threads, dataRoot }: DetachedOptions,
+  { onLog: _, ...options }: DetachedOptions,
 ): Promise<DetachedWorker> {
   const folder = stateFolder();
   const log = join(folder, "worker.log");
@@ -68,7 +62,7 @@ export async function launch(
     throw explainFileSystem(error, "write", log);
   });
   try {
-    const child = spawn(python, serveArguments({ port, device, threads, dataRoot }), {
+    const child = spawn(python, serveArguments(options), {
       cwd: workerDir,
       env: { ...process.env, PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
       stdio: ["ignore", output.fd, output.fd],
@@ -86,7 +80,9 @@ export async function launch(
       const lines = (await readFile(log, "utf8")).split("\n");
       const ready = lines.map(parseReady).find((r) => r !== undefined);
       if (ready && failure === undefined) {
-        const worker = { address: `grpc://${ready.address}`, pid: ready.pid, log };
+        const scheme = options.tlsCert === undefined ? "grpc" : "grpcs";
+        const address = ready.address.replace(/^(0\.0\.0\.0|\[::\]):/, "localhost:");
+        const worker = { address: `${scheme}://${address}`, pid: ready.pid, log };
         await writeFileAtomic(stateFile(), `${JSON.stringify(worker)}\n`);
         child.unref();
         return worker;
@@ -155,12 +151,12 @@ function stateFile(): string {
   return join(stateFolder(), "worker.json");
 }
 
-/** @throws UsageError when a port of the loopback interface cannot be listened on */
-async function checkPort(port: number): Promise<void> {
+/** @throws UsageError when a port cannot be listened on */
+async function checkPort(port: number, host = LOOPBACK): Promise<void> {
   const server = createServer();
   try {
     await new Promise<void>((resolve, reject) => {
-      server.once("error", reject).listen({ port, host: "127.0.0.1", exclusive: true }, resolve);
+      server.once("error", reject).listen({ port, host, exclusive: true }, resolve);
     });
   } catch (error) {
     const code = errorCode(error);

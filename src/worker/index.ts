@@ -1,13 +1,15 @@
 /** Workers: starting one or finding it, and the sessions opened on it. */
+import { UsageError } from "../errors.js";
 import { startLocalWorker } from "./local.js";
-import { parseAddress } from "./remote.js";
+import { type Credentials, parseAddress, readAccess } from "./remote.js";
 import { Worker } from "./worker.js";
 
+export type { Credentials } from "./remote.js";
 export * from "./session.js";
 export { PROTOCOL_VERSION, Worker, type WorkerInfo } from "./worker.js";
 
-export interface ConnectOptions {
-  /** "local" (default): start one that ends with us. "grpc://host:port": one that runs already. */
+export interface ConnectOptions extends Credentials {
+  /** "local" (default): start one that ends with us. "grpc://host:port" (with TLS: "grpcs://host:port"): one that runs already. */
   worker?: string;
   /** Default device of a local worker: "auto" (default), "cpu", "cuda", "cuda:1". */
   device?: string;
@@ -29,13 +31,22 @@ export function checkAddress(worker: string): void {
 /**
  * Connect to a worker, starting it first where it is local.
  *
- * @throws UsageError for an address of no known form; SetupError when what a local worker needs cannot be installed
+ * @throws UsageError for an address of no known form; FileError for credentials that cannot be read; SetupError when what a local worker needs cannot be installed
  * @throws WorkerUnavailable when it does not start or answer, or speaks another protocol version
  */
 export async function connectWorker(options: ConnectOptions = {}): Promise<Worker> {
   const { worker = "local", device = "auto", threads, onLog, onSetup, signal } = options;
   signal?.throwIfAborted();
-  if (worker !== "local") return Worker.connect(parseAddress(worker), { signal });
+  if (worker !== "local") {
+    const address = parseAddress(worker);
+    return Worker.connect(address, { ...(await readAccess(address, options)), signal });
+  }
+  for (const name of ["ca", "cert", "key", "tokenFile"] as const)
+    if (options[name] !== undefined)
+      throw new UsageError(
+        `--${name === "tokenFile" ? "token-file" : name} is for a worker that runs already`,
+        "name it with --worker grpcs://HOST:PORT",
+      );
   const { ensureVenv } = await import("../setup/venv.js");
   const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
   return Worker.connect(await startLocalWorker({ python, workerDir, device, threads, onLog, signal }), {

@@ -1,5 +1,6 @@
 /** A worker process of our own: started on a free loopback port, watched, and ended with us, however we end. */
 import type { ChildProcess } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { parse } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
@@ -38,6 +39,8 @@ export interface LocalProcess {
   /** host:port of its gRPC server. */
   readonly address: string;
   readonly pid: number;
+  /** Without which it answers nobody: it may read what its user may, and the machine may have others. */
+  readonly token: string;
   /** Aborted with a {@link WorkerDied} when it ends unasked. */
   readonly gone: AbortSignal;
   /** What is behind a lost connection: waits a moment for news of the process's end. */
@@ -63,6 +66,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
     graceMs = 5_000,
   } = options;
   signal?.throwIfAborted();
+  const token = randomBytes(32).toString("base64url");
   // Its own process group, so that Ctrl-C reaches it through us only, and its children end with it. It ends by itself when its stdin does.
   const child = execa(
     python,
@@ -73,7 +77,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
     ],
     {
       cwd: workerDir,
-      env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
+      env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1", ATLAS_TOKEN: token },
       stdin: "pipe",
       stdout: "pipe",
       stderr: "pipe",
@@ -152,6 +156,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
     return {
       address,
       pid,
+      token,
       gone: gone.signal,
       explain: async (error) => {
         if (error instanceof WorkerUnavailable)

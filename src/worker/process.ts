@@ -23,24 +23,50 @@ export function parseReady(line: string): Ready | undefined {
   }
 }
 
-/** Arguments with which a worker is started. It inherits nothing else of ours but the environment. */
-export function serveArguments({
-  port = 0,
-  device,
-  threads,
-  dataRoot,
-}: {
+export const LOOPBACK = "127.0.0.1";
+
+/** How a worker is to serve. Paths are absolute. */
+export interface ServeOptions {
+  /** Address to listen on (default: the loopback interface's; any other needs TLS and a token). */
+  host?: string;
+  /** Of the gRPC server (default: a free one). */
   port?: number;
   device?: string;
   threads?: number;
   /** Folder that data files must lie in (default: where the worker is started). */
   dataRoot?: string;
-}): string[] {
+  /** Of the tensor plane (default: a free one). */
+  tensorPort?: number;
+  /** Of the live metrics (default: a free one). */
+  metricsPort?: number;
+  /** Certificate and private key, in PEM. */
+  tlsCert?: string;
+  tlsKey?: string;
+  /** Who must have signed the clients' certificates. */
+  tlsClientCa?: string;
+  /** The token that clients must have (default: that in ATLAS_TOKEN). */
+  tokenFile?: string;
+}
+
+/** Arguments with which a worker is started. It inherits nothing else of ours but the environment. */
+export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeOptions): string[] {
+  const flags = {
+    listen: `${host.includes(":") ? `[${host}]` : host}:${port}`,
+    device: options.device,
+    threads: options.threads,
+    "data-root": options.dataRoot,
+    "tensor-port": options.tensorPort,
+    "metrics-port": options.metricsPort,
+    "tls-cert": options.tlsCert,
+    "tls-key": options.tlsKey,
+    "tls-client-ca": options.tlsClientCa,
+    "token-file": options.tokenFile,
+  };
   return [
-    ...["-m", "atlas_worker", "serve", "--host", "127.0.0.1", "--port", String(port)],
-    ...(device === undefined ? [] : ["--device", device]),
-    ...(threads === undefined ? [] : ["--threads", String(threads)]),
-    ...(dataRoot === undefined ? [] : ["--data-root", dataRoot]),
+    ...["-m", "atlas_worker", "serve"],
+    ...Object.entries(flags).flatMap(([name, value]) =>
+      value === undefined ? [] : [`--${name}`, `${value}`],
+    ),
   ];
 }
 

@@ -1,7 +1,7 @@
 /** A worker that is connected to. */
 import { WorkerUnavailable } from "../errors.js";
 import { type DescribeResponse, WorkerServiceService } from "../gen/atlas/v1/worker.js";
-import { Rpc, type RpcOptions } from "../rpc/index.js";
+import { type Access, type Address, Rpc, type RpcOptions } from "../rpc/index.js";
 import { MetricsFeed } from "../tensor/metrics.js";
 import { TensorPlane } from "../tensor/plane.js";
 import type { LocalProcess } from "./local.js";
@@ -11,7 +11,7 @@ import { Session } from "./session.js";
 /** The protocol version that this client speaks; a worker must speak the same. */
 export const PROTOCOL_VERSION = 1;
 
-/** What a worker is and can do: versions, devices, limits, registered building blocks. */
+/** What a worker is and can do: versions, devices, limits, registered building blocks. Holds no secret. */
 export type WorkerInfo = DescribeResponse;
 
 export class Worker {
@@ -29,40 +29,45 @@ export class Worker {
   /**
    * Use `connectWorker`.
    *
-   * @param target host:port of a running worker, or the process of a local one, which is ended when this fails
+   * @param target a running worker, or the process of a local one, which is ended when this fails
    * @throws WorkerUnavailable when it does not answer or speaks another protocol version; WorkerDied
    */
   static async connect(
-    target: string | LocalProcess,
-    { signal, ...options }: { signal?: AbortSignal; patienceMs?: number } = {},
+    target: Address | LocalProcess,
+    { signal, ...options }: Access & { signal?: AbortSignal; patienceMs?: number } = {},
   ): Promise<Worker> {
-    const process = typeof target === "string" ? undefined : target;
-    const address = process?.address ?? (target as string);
-    const known: RpcOptions = { ...options, gone: process?.gone, explain: process?.explain };
+    const process = "pid" in target ? target : undefined;
+    const { address } = target;
+    const token = process?.token ?? options.token;
+    const known: RpcOptions = { ...options, token, gone: process?.gone, explain: process?.explain };
     const rpc = new Rpc(address, known);
     try {
-      const info = await rpc.call(WorkerServiceService.describe, {}, { timeoutMs: 20_000, signal });
-      checkProtocol(info.protocolVersion, address, info.workerVersion);
+      const { dataPlane, ...described } = await rpc.call(
+        WorkerServiceService.describe,
+        {},
+        { timeoutMs: 20_000, signal },
+      );
+      checkProtocol(described.protocolVersion, address, described.workerVersion);
       if (!(await rpc.isHealthy({ timeoutMs: 20_000, signal })))
         throw new WorkerUnavailable(
           `the worker at ${address} is not serving`,
           "wait until it has started, or restart it",
         );
-      const { tensors = "", metrics = "" } = info.dataPlane ?? {};
+      const { tensors = "", metrics = "", curve } = dataPlane ?? {};
       if (tensors === "" || metrics === "")
         throw new WorkerUnavailable(
           `the worker at ${address} has no data plane`,
           "use a worker of this version",
         );
-      const plane = new TensorPlane(reachableEndpoint(tensors, address), process?.gone);
-      return new Worker(
-        rpc,
-        info,
-        plane,
-        new MetricsFeed(reachableEndpoint(metrics, address)),
-        process,
-        signal,
-      );
+      if (options.tls && !curve)
+        throw new WorkerUnavailable(
+          `the worker at ${address} would send tensors unencrypted: it does not use TLS itself`,
+          "give it its certificate, in place of a proxy's",
+        );
+      const info = { ...described, dataPlane: { tensors, metrics, curve: undefined } };
+      const plane = new TensorPlane(reachableEndpoint(tensors, address), process?.gone, curve);
+      const feed = new MetricsFeed(reachableEndpoint(metrics, address), curve);
+      return new Worker(rpc, info, plane, feed, process, signal);
     } catch (error) {
       rpc.close();
       await process?.close();
@@ -72,7 +77,7 @@ export class Worker {
 
   /** As `--worker` takes it. */
   get address(): string {
-    return `grpc://${this.rpc.address}`;
+    return `${this.rpc.secure ? "grpcs" : "grpc"}://${this.rpc.address}`;
   }
 
   /**

@@ -11,6 +11,7 @@ import { type JobEvent, JobServiceService } from "../../src/gen/atlas/v1/job.js"
 import { ObjectServiceService } from "../../src/gen/atlas/v1/objects.js";
 import { WorkerServiceService } from "../../src/gen/atlas/v1/worker.js";
 import { Rpc } from "../../src/rpc/index.js";
+import { ensureVenv } from "../../src/setup/venv.js";
 import { Tensor } from "../../src/tensor/index.js";
 import { newTicket, TensorPlane } from "../../src/tensor/plane.js";
 import {
@@ -19,8 +20,9 @@ import {
   type RemoteObject,
   type Session,
   type Step,
-  type Worker,
+  Worker,
 } from "../../src/worker/index.js";
+import { startLocalWorker } from "../../src/worker/local.js";
 import { rejection } from "../unit/worker/rejection.js";
 
 const MATRICES = {
@@ -37,9 +39,10 @@ describe("the worker", function () {
   let plane: TensorPlane;
 
   before(async () => {
-    worker = await connectWorker({ device: "cpu", threads: 1 });
+    const local = await startLocalWorker({ ...(await ensureVenv()), device: "cpu", threads: 1 });
+    worker = await Worker.connect(local);
     session = await worker.openSession({ label: "contract", device: "cpu" });
-    rpc = new Rpc(worker.address.replace("grpc://", ""));
+    rpc = new Rpc(local.address, { token: local.token });
     plane = new TensorPlane(worker.info.dataPlane?.tensors as string);
   });
   after(async () => {

@@ -18,6 +18,7 @@ from atlas_worker.errors import (
     LimitExceeded,
     NotFound,
     NotReady,
+    Unauthenticated,
     WorkerError,
 )
 from atlas_worker.gen.atlas.v1 import error_pb2
@@ -30,6 +31,7 @@ _STATUS: dict[type[WorkerError], tuple[grpc.StatusCode, str]] = {
     NotFound: (grpc.StatusCode.NOT_FOUND, "not_found"),
     NotReady: (grpc.StatusCode.FAILED_PRECONDITION, "not_ready"),
     LimitExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "limit_exceeded"),
+    Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, "unauthenticated"),
     Diverged: (grpc.StatusCode.ABORTED, "diverged"),
 }
 LOWER = {
@@ -97,12 +99,14 @@ def add_service(server: grpc.Server, service: descriptor.ServiceDescriptor, impl
         if rpc.server_streaming:
             handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(_stream(rpc.name, method), read, write)
         else:
-            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(_unary(rpc.name, method), read, write)
+            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(unary(rpc.name, method), read, write)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     server.add_registered_method_handlers(service.full_name, handlers)
 
 
-def _unary(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def unary(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """``method(request, context)``, whose exceptions leave as :func:`explain` has it."""
+
     def serve(request: Any, context: grpc.ServicerContext) -> Any:
         try:
             return method(request, context)

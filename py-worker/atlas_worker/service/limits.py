@@ -22,6 +22,9 @@ class Limits:
     """Finished jobs beyond this many are forgotten, oldest first."""
     max_watches: int = 64
     """Streams at once, over all sessions; each occupies a server thread."""
+    max_handshake_seconds: float = 5.0
+    """A peer on a ZeroMQ plane that has not shown its key by then is dropped, and with it what it has sent: until it has,
+    ZeroMQ keeps up to ``max_tensor_bytes`` of that."""
     max_rank: int = 16
     data_root: Path = Path("/")
     """Files that a client names must lie in it; relative paths start there."""

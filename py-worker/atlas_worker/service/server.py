@@ -13,10 +13,11 @@ from grpc_reflection.v1alpha import reflection
 
 from atlas_worker import __version__, registry
 from atlas_worker.dataplane import DataPlane
-from atlas_worker.errors import NotReady
+from atlas_worker.errors import AddressInUse, NotReady
 from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2, worker_pb2
 
 from . import machine
+from .access import Access, TokenRequired
 from .compute import Compute
 from .failures import add_service
 from .jobs import JobService
@@ -37,12 +38,11 @@ _SERVICES = (
 )
 
 
-class AddressInUse(Exception):
-    """The gRPC port cannot be bound."""
-
-
 class Worker:
-    """A worker on ``host`` (a loopback address) and ``port`` (0: a free one). Raises ``AddressInUse``."""
+    """A worker on ``host`` (an address, or localhost) and ``port`` (0: a free one), its planes on ``plane_ports``.
+
+    Where ``access`` has TLS, the planes use CURVE. Raises ``AddressInUse``.
+    """
 
     def __init__(
         self,
@@ -52,14 +52,17 @@ class Worker:
         devices: machine.Devices | None = None,
         threads: int = 1,
         limits: Limits | None = None,
+        access: Access | None = None,
+        plane_ports: tuple[int, int] = (0, 0),
     ) -> None:
-        limits = limits or Limits()
+        limits, access = limits or Limits(), access or Access()
         host = "127.0.0.1" if host == "localhost" else host  # ZeroMQ binds to addresses, not to names
         self._compute = Compute(threads)
         tickets = Tickets(limits)
         self._sessions = Sessions(limits, tickets)
         self._server = grpc.server(
             ThreadPoolExecutor(limits.max_watches + _SPARE_THREADS, "grpc"),
+            interceptors=[] if access.token is None else [TokenRequired(access.token)],
             options=[
                 # Two workers on one port would share its connections, sessions and all, at random.
                 ("grpc.so_reuseport", 0),
@@ -79,14 +82,13 @@ class Worker:
         self._names = ["", *names]
         at = f"[{host}]" if ":" in host else host
         try:
-            bound = self._server.add_insecure_port(f"{at}:{port}")
-        except RuntimeError:
-            bound = 0
-        if bound == 0:
+            self.address = f"{at}:{self._listen(at, port, access.tls)}"
+            self.dataplane = DataPlane(
+                host, tickets, limits, ports=plane_ports, encrypted=access.tls is not None
+            )
+        except AddressInUse:
             self._compute.close()
-            raise AddressInUse(f"cannot listen on {at}:{port}")
-        self.address = f"{at}:{bound}"
-        self.dataplane = DataPlane(host, tickets, limits)
+            raise
         implementations = (
             WorkerService(self._sessions, self.dataplane, devices or machine.Devices("cpu"), threads, limits),
             ObjectService(self._sessions, self._compute, limits),
@@ -94,6 +96,18 @@ class Worker:
         )
         for service, implementation in zip(_SERVICES, implementations, strict=True):
             add_service(self._server, service, implementation)
+
+    def _listen(self, at: str, port: int, tls: grpc.ServerCredentials | None) -> int:
+        try:
+            if tls is None:
+                bound: int = self._server.add_insecure_port(f"{at}:{port}")
+            else:
+                bound = self._server.add_secure_port(f"{at}:{port}", tls)
+        except RuntimeError:
+            bound = 0
+        if bound == 0:
+            raise AddressInUse(at, port)
+        return bound
 
     def start(self) -> None:
         self.dataplane.start()
@@ -129,7 +143,7 @@ class WorkerService:
             worker_version=__version__,
             versions=machine.versions(),
             devices=self._devices.describe(),
-            data_plane=worker_pb2.DataPlane(tensors=self._dataplane.tensors, metrics=self._dataplane.metrics),
+            data_plane=self._dataplane.describe(),
             limits=worker_pb2.Limits(
                 max_inline_bytes=limits.max_inline_bytes,
                 max_tensor_bytes=limits.max_tensor_bytes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 
 from atlas_worker.__main__ import main
 from atlas_worker.client import Client
+from atlas_worker.errors import InvalidInput
+from atlas_worker.service.access import read_token, server_tls
 
 from .support import Objects
 
@@ -93,11 +96,11 @@ def test_the_worker_dies_with_its_parent(two: list[subprocess.Popen[str]]) -> No
 
 def port_in_use(address: str) -> None:
     port = address.rpartition(":")[2]
-    code, _, out, err = ended(start("--port", port), 30)
+    code, _, out, err = ended(start("--listen", address), 30)
     assert (code, out) == (2, "")
     (line,) = [line for line in err.splitlines() if line.startswith("atlas_worker:")]
     assert f"port {port} is in use" in line
-    assert "--port" in line
+    assert "--listen" in line
 
 
 def test_sigterm_stops_in_the_middle_of_a_job(two: list[subprocess.Popen[str]]) -> None:
@@ -113,23 +116,68 @@ def test_sigterm_stops_in_the_middle_of_a_job(two: list[subprocess.Popen[str]]) 
     client.close()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "example.org", "::"])
-def test_only_loopback(host: str, capfd: pytest.CaptureFixture[str]) -> None:
-    code = subprocess.run(
-        [sys.executable, "-m", "atlas_worker", "serve", "--host", host],
+TLS = ("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+TOKEN = ("--token-file", "token")
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (("--listen", "0.0.0.0:50051"), "0.0.0.0:50051 .* give --tls-cert, --tls-key, --token-file "),
+        (("--listen", "[::]:0", *TLS), r"\[::\]:0 .* give --token-file "),
+        (("--listen", "192.168.1.7:0", *TOKEN), "192.168.1.7:0 .* give --tls-cert, --tls-key "),
+        (("--tls-cert", "cert.pem"), "--tls-cert and --tls-key"),
+        (("--tls-client-ca", "ca.pem"), "--tls-client-ca is for TLS"),
+    ],
+)
+def test_listening_beyond_loopback_needs_tls_and_a_token(flags: tuple[str, ...], wanted: str) -> None:
+    done = serve(*flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert re.search(wanted, line), line
+
+
+@pytest.mark.parametrize(
+    "token", ["", "short", "a token of several words", "gehe\u00efm-gehe\u00efm-gehe\u00efm"]
+)
+def test_no_token_that_is_none(token: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(token, encoding="utf-8")
+    with pytest.raises(InvalidInput, match="token holds no token") as error:
+        read_token(tmp_path / "token")
+    assert "at least 16" in error.value.expected
+
+
+def test_files_that_are_no_certificate(tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("no certificate")
+    with pytest.raises(InvalidInput, match=r"text\.pem .* are not a certificate and its private key"):
+        server_tls(tmp_path / "text.pem", tmp_path / "text.pem")
+    with pytest.raises(InvalidInput, match=r"cannot read .*none\.pem: No such file") as error:
+        server_tls(tmp_path / "none.pem", tmp_path / "text.pem")
+    assert error.value.field == "--tls-cert"
+
+
+def serve(*flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "atlas_worker", "serve", *flags],
         capture_output=True,
         text=True,
         cwd=HERE.parents[1],
         timeout=30,
     )
-    assert code.returncode == 2
-    assert code.stdout == ""
-    assert len(code.stderr.splitlines()) == 1
-    assert host in code.stderr
 
 
 @pytest.mark.parametrize(
-    "flags", [["--port", "70000"], ["--port", "-1"], ["--threads", "0"], ["--nonsense"], []]
+    "flags",
+    [
+        ["--listen", "127.0.0.1:70000"],
+        ["--listen", "127.0.0.1:-1"],
+        ["--listen", "127.0.0.1"],
+        ["--listen", "example.org:0"],
+        ["--tensor-port", "x"],
+        ["--threads", "0"],
+        ["--nonsense"],
+        [],
+    ],
 )
 def test_bad_flags(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:

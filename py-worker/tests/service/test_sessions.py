@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from atlas_worker.client import Client
-from atlas_worker.errors import InvalidInput
+from atlas_worker.errors import AddressInUse, InvalidInput
 from atlas_worker.service import machine
-from atlas_worker.service.server import AddressInUse, Worker
+from atlas_worker.service.server import Worker
 
 from . import fakes
 from .support import Objects, Refused

@@ -143,6 +143,7 @@ export class FakeWorker {
           dataPlane: {
             tensors: String(this.router.lastEndpoint),
             metrics: String(this.publisher.lastEndpoint),
+            curve: undefined,
           },
           limits: {
             maxInlineBytes: 64,

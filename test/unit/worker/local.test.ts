@@ -15,6 +15,7 @@ import {
   stopDetachedWorker,
 } from "../../../src/worker/detached.js";
 import { type LocalOptions, type LocalProcess, startLocalWorker } from "../../../src/worker/local.js";
+import { parseAddress } from "../../../src/worker/remote.js";
 import { Worker } from "../../../src/worker/worker.js";
 import { fakePython, type Mode } from "./fake-process.js";
 import { rejection } from "./rejection.js";
@@ -76,7 +77,7 @@ describe("local worker", () => {
     const body = 'echo "$@" >&2; echo "$PYTHONPATH $(pwd)" >&2; exit 3';
     await rejection(script("arguments", body));
     expect(logs).to.deep.equal([
-      "-m atlas_worker serve --host 127.0.0.1 --port 0 --data-root / --parent-stdin",
+      "-m atlas_worker serve --listen 127.0.0.1:0 --data-root / --parent-stdin",
       `${dir} ${dir}`,
     ]);
   });
@@ -214,7 +215,7 @@ describe("local worker", () => {
       expect(await detachedWorker()).to.deep.equal(worker);
       expect(worker.address).to.match(/^grpc:\/\/127\.0\.0\.1:\d+$/);
       const log = readFileSync(worker.log, "utf8");
-      const client = await Worker.connect(worker.address.replace("grpc://", ""));
+      const client = await Worker.connect(parseAddress(worker.address));
       await client.close();
       expect(runs(worker.pid)).to.equal(true);
       expect(await stopDetachedWorker()).to.equal(true);

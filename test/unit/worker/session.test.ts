@@ -318,12 +318,15 @@ describe("connecting", () => {
     "grpc://a:0",
     "grpc://a:70000",
     "grpc://a:b",
-    "grpcs://a:1",
+    "grpcs://a",
     "docker",
   ])
     it(`refuses --worker ${JSON.stringify(address)}, saying what is accepted`, async () => {
       const error = await rejection(connectWorker({ worker: address }));
-      expect(error).to.include({ name: "UsageError", remedy: "give local, or grpc://HOST:PORT" });
+      expect(error).to.include({
+        name: "UsageError",
+        remedy: "give local, grpc://HOST:PORT, or grpcs://HOST:PORT",
+      });
       expect(error.message).to.contain(address);
     });
 });
@@ -346,7 +349,7 @@ describe("rpc", () => {
     ["limit_exceeded", RpcError],
     ["diverged", RpcError],
     ["out_of_memory", RpcError],
-    ["unauthenticated", RpcError],
+    ["unauthenticated", RpcUsageError],
     ["internal", RpcError],
   ] as const)
     it(`keeps a detail of code ${code} whatever the status`, async () => {
@@ -377,7 +380,7 @@ describe("rpc", () => {
     [status.NOT_FOUND, "RpcError", "not_found"],
     [status.FAILED_PRECONDITION, "RpcError", "not_ready"],
     [status.RESOURCE_EXHAUSTED, "RpcError", "limit_exceeded"],
-    [status.UNAUTHENTICATED, "RpcError", "unauthenticated"],
+    [status.UNAUTHENTICATED, "RpcUsageError", "unauthenticated"],
     [status.INTERNAL, "RpcError", "internal"],
     [status.UNKNOWN, "RpcError", "internal"],
   ] as const)

@@ -1,0 +1,146 @@
+"""Who gets nothing: callers without the token, and ZeroMQ clients without the keys."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import pytest
+import torch
+import zmq
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from atlas_worker.client import Client, remote_error
+from atlas_worker.dataplane import DataPlane
+from atlas_worker.errors import AddressInUse
+from atlas_worker.gen.atlas.v1 import tensor_pb2, worker_pb2
+from atlas_worker.service.access import Access
+from atlas_worker.service.limits import Limits
+from atlas_worker.service.server import Worker
+from atlas_worker.service.tickets import Tickets
+
+from .support import Refused
+
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Worker]:
+    worker = Worker(access=Access(token=TOKEN))
+    worker.start()
+    yield worker
+    worker.stop()
+
+
+def test_the_token_opens_everything(guarded: Worker) -> None:
+    with Client(guarded.address, token=TOKEN) as client:
+        assert torch.equal(client.receive(client.send(torch.ones(3), inline=False)), torch.ones(3))
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper()])
+def test_any_other_token_opens_nothing(guarded: Worker, token: str | None) -> None:
+    with Refused("unauthenticated", text="a token, which is missing or wrong") as refused:
+        Client(guarded.address, token=token)
+    assert refused.error.status == grpc.StatusCode.UNAUTHENTICATED
+    assert TOKEN not in str(refused.error)
+
+
+def test_two_tokens_are_none(guarded: Worker) -> None:
+    bearer = ("authorization", f"Bearer {TOKEN}")
+    with grpc.insecure_channel(guarded.address) as channel:
+        describe = channel.unary_unary("/atlas.v1.WorkerService/Describe")
+        assert worker_pb2.DescribeResponse.FromString(describe(b"", metadata=[bearer])).protocol_version
+        with Refused("unauthenticated"):
+            raise error_of(lambda: describe(b"", metadata=[bearer, bearer]))
+
+
+def test_without_a_token_there_is_only_the_health_check(guarded: Worker) -> None:
+    with grpc.insecure_channel(guarded.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest()
+        assert health.Check(request).status == health_pb2.HealthCheckResponse.SERVING
+        question = reflection_pb2.ServerReflectionRequest(list_services="")
+        reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        for call in (
+            lambda: next(health.Watch(request)),
+            lambda: next(reflect(iter([question]))),
+            lambda: channel.unary_unary("/atlas.v1.WorkerService/NoSuchMethod")(b""),
+        ):
+            with Refused("unauthenticated"):
+                raise error_of(call)
+
+
+def error_of(call: Callable[[], Any]) -> Exception:
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    return remote_error(error.value)
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[DataPlane]:
+    plane = DataPlane("127.0.0.1", Tickets(Limits()), Limits(), encrypted=True)
+    plane.start()
+    yield plane
+    plane.stop()
+
+
+@pytest.mark.parametrize("keys", ["right", "none", "other pair", "other server", "public key of another"])
+def test_an_encrypted_plane_answers_those_with_its_keys(plane: DataPlane, keys: str) -> None:
+    curve = plane.describe().curve
+    public, secret = curve.client_public.encode(), curve.client_secret.encode()
+    others_public, others_secret = zmq.curve_keypair()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer, context.socket(zmq.SUB) as feed:
+        for end in (dealer, feed):
+            end.linger = 0
+            end.rcvtimeo = 5000 if keys == "right" else 300
+            if keys == "none":
+                continue
+            end.curve_serverkey = others_public if keys == "other server" else curve.server_public.encode()
+            end.curve_publickey = others_public if keys == "other pair" else public
+            end.curve_secretkey = secret if keys in ("right", "other server") else others_secret
+        feed.subscribe(b"")
+        feed.connect(plane.metrics)
+        dealer.connect(plane.tensors)
+        dealer.send_multipart([b"12345678", b"GET", b"ticket", b""])
+        if keys == "right":
+            assert dealer.recv_multipart()[:2] == [b"12345678", b"ERR"]
+        else:
+            with pytest.raises(zmq.Again):
+                dealer.recv_multipart()
+        plane.publish(tensor_pb2.StepMetrics(job_id="job-1"))
+        if keys == "right":
+            while not feed.poll(50):  # the subscription arrives in its own time
+                plane.publish(tensor_pb2.StepMetrics(job_id="job-1"))
+            assert feed.recv_multipart()[0] == b"job-1"
+        else:
+            assert not feed.poll(200)
+
+
+def test_who_shows_no_key_in_time_is_dropped() -> None:
+    limits = Limits(max_handshake_seconds=0.2)
+    plane = DataPlane("127.0.0.1", Tickets(limits), limits, encrypted=True)
+    plane.start()
+    signature, version, mechanism = b"\xff" + bytes(8) + b"\x7f", b"\x03\x00", b"CURVE".ljust(20, b"\0")
+    long_command = b"\x06" + (2**30).to_bytes(8, "big")  # of ZMTP 3.0 (ZeroMQ RFC 23)
+    port = int(plane.tensors.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
+        peer.sendall(signature + version + mechanism + bytes(32) + long_command + bytes(1000))
+        with suppress(ConnectionResetError):
+            while peer.recv(100):
+                pass
+    plane.stop()
+
+
+def test_ports_of_the_planes() -> None:
+    plane = DataPlane("127.0.0.1", Tickets(Limits()), Limits())
+    port = int(plane.tensors.rpartition(":")[2])
+    with pytest.raises(AddressInUse, match=f"port {port} is in use"):
+        DataPlane("127.0.0.1", Tickets(Limits()), Limits(), ports=(0, port))
+    plane.stop()
+    again = DataPlane("127.0.0.1", Tickets(Limits()), Limits(), ports=(port, 0))
+    assert again.tensors == f"tcp://127.0.0.1:{port}"
+    again.stop()

@@ -1,0 +1,109 @@
+/** What two machines need to trust each other: an authority, the certificates that it signs, and a token. */
+import "reflect-metadata"; // which @peculiar/x509 asks for
+import { KeyObject, randomBytes, webcrypto } from "node:crypto";
+import { isIP } from "node:net";
+import {
+  AuthorityKeyIdentifierExtension,
+  BasicConstraintsExtension,
+  ExtendedKeyUsage,
+  ExtendedKeyUsageExtension,
+  KeyUsageFlags,
+  KeyUsagesExtension,
+  SubjectAlternativeNameExtension,
+  SubjectKeyIdentifierExtension,
+  type X509Certificate,
+  X509CertificateGenerator,
+} from "@peculiar/x509";
+
+const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+const DAY_MS = 24 * 3600 * 1000;
+const HOUR_MS = 3600 * 1000;
+const TOKEN_BYTES = 32;
+/** Under which a worker is reached from its own machine. */
+const HERE = ["localhost", "127.0.0.1", "::1"];
+
+export interface KeyOptions {
+  /** Names and addresses under which the worker is reached from elsewhere. */
+  hosts: readonly string[];
+  /** For how long the certificates are valid (default 825). */
+  days?: number;
+  /** From when on they are (default: an hour ago, since clocks differ). */
+  notBefore?: Date;
+}
+
+/** PEM texts, and a token. */
+export interface Keys {
+  ca: string;
+  caKey: string;
+  server: string;
+  serverKey: string;
+  client: string;
+  clientKey: string;
+  token: string;
+}
+
+/** Make an authority, a server's and a client's certificate of it (X.509, ECDSA on P-256), and a token of 256 random bits. */
+export async function makeKeys({
+  hosts,
+  days = 825,
+  notBefore = new Date(Date.now() - HOUR_MS),
+}: KeyOptions): Promise<Keys> {
+  const validity = { notBefore, notAfter: new Date(notBefore.getTime() + days * DAY_MS) };
+  const [ca, server, client] = [await newPair(), await newPair(), await newPair()];
+  const authority = await X509CertificateGenerator.createSelfSigned({
+    ...validity,
+    name: `CN=atlas worker authority ${randomBytes(4).toString("hex")}`,
+    keys: ca,
+    signingAlgorithm: ALGORITHM,
+    extensions: [
+      new BasicConstraintsExtension(true, 0, true),
+      new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
+      await SubjectKeyIdentifierExtension.create(ca.publicKey),
+    ],
+  });
+  const sign = async (pair: CryptoKeyPair, name: string, usage: ExtendedKeyUsage, names: readonly string[]) =>
+    X509CertificateGenerator.create({
+      ...validity,
+      subject: `CN=${name}`,
+      issuer: authority.subject,
+      publicKey: pair.publicKey,
+      signingKey: ca.privateKey,
+      signingAlgorithm: ALGORITHM,
+      extensions: [
+        new BasicConstraintsExtension(false, undefined, true),
+        new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
+        new ExtendedKeyUsageExtension([usage]),
+        ...(names.length === 0 ? [] : [new SubjectAlternativeNameExtension(names.map(generalName))]),
+        await SubjectKeyIdentifierExtension.create(pair.publicKey),
+        await AuthorityKeyIdentifierExtension.create(authority),
+      ],
+    });
+  const all = [...new Set([...hosts, ...HERE])];
+  return {
+    ca: pemOf(authority),
+    caKey: keyPem(ca),
+    server: pemOf(await sign(server, "atlas worker", ExtendedKeyUsage.serverAuth, all)),
+    serverKey: keyPem(server),
+    client: pemOf(await sign(client, "atlas client", ExtendedKeyUsage.clientAuth, [])),
+    clientKey: keyPem(client),
+    token: randomBytes(TOKEN_BYTES).toString("base64url"),
+  };
+}
+
+type CryptoKeyPair = webcrypto.CryptoKeyPair;
+
+function newPair(): Promise<CryptoKeyPair> {
+  return webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]) as Promise<CryptoKeyPair>;
+}
+
+function generalName(host: string): { type: "ip" | "dns"; value: string } {
+  return { type: isIP(host) ? "ip" : "dns", value: host };
+}
+
+function pemOf(certificate: X509Certificate): string {
+  return `${certificate.toString("pem")}\n`;
+}
+
+function keyPem({ privateKey }: CryptoKeyPair): string {
+  return KeyObject.from(privateKey).export({ type: "pkcs8", format: "pem" }).toString();
+}

@@ -1,0 +1,219 @@
+/** A worker that listens beyond its machine: who gets in, who does not, and what they are told. Real processes throughout. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createServer } from "node:tls";
+import { expect } from "chai";
+import { Dealer, Subscriber } from "zeromq";
+import type { AtlasError } from "../../src/errors.js";
+import { type Credentials, connectWorker } from "../../src/worker/index.js";
+import { type Keys, makeKeys } from "../../src/worker/keys.js";
+import { rejection } from "../unit/worker/rejection.js";
+import { atlas, complaint, finish, json } from "./atlas.js";
+
+const TINY = [
+  ..."pde --atlas=2 --N=8 --predictor=wide --task=discover_algebra --solver=paper --epochs=1".split(" "),
+  ..."--predictor_lr=0.01 --device=cpu --threads=1 --fixed-seed".split(" "),
+];
+
+describe("a worker on the network", function () {
+  this.timeout(60_000);
+  let dir: string;
+  let keys: string;
+  let port: string;
+  let where: { cwd: string; env: NodeJS.ProcessEnv };
+  let shown: Required<Credentials>;
+  const file = (name: string) => join(keys, name);
+  /** The files of other keys. */
+  async function write(name: string, what: Partial<Keys>): Promise<(key: keyof Keys) => string> {
+    const path = (key: keyof Keys) => join(dir, `${name}-${key}`);
+    for (const [key, text] of Object.entries(what)) writeFileSync(path(key as keyof Keys), text);
+    return path;
+  }
+
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-security-"));
+    keys = join(dir, "keys");
+    where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
+    shown = {
+      ...{ ca: file("ca.pem"), cert: file("client.pem"), key: file("client-key.pem") },
+      tokenFile: file("token"),
+    };
+    const made = await atlas(["worker", "keygen", "--host", "gpu-box,192.0.2.7", "--out", "keys"], where);
+    expect(made.code, made.stderr).to.equal(0);
+    const { stdout, stderr } = await atlas(
+      [
+        ...["worker", "start", "--host", "0.0.0.0", "--device", "cpu", "--threads", "1", "--data-root", dir],
+        ...["--tls-cert", "keys/server.pem", "--tls-key", "keys/server-key.pem"],
+        ...["--tls-client-ca", "keys/ca.pem", "--token-file", "keys/token"],
+      ],
+      where,
+    );
+    port = /^address +grpcs:\/\/localhost:(\d+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr);
+  });
+  after(async () => {
+    await atlas(["worker", "stop"], where);
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  it("computes the same to the byte as a local one", async () => {
+    const env = {
+      ...{ ATLAS_WORKER: `grpcs://127.0.0.1:${port}`, ATLAS_TOKEN: readFileSync(file("token"), "utf8") },
+      ...{ ATLAS_CA: shown.ca, ATLAS_CERT: shown.cert, ATLAS_KEY: shown.key },
+    };
+    const [here, there] = await Promise.all([
+      finish([...TINY, "--worker=local"], join(dir, "here"), { ...where, env: { ...where.env, ...env } }),
+      finish(TINY, join(dir, "there"), { ...where, env: { ...where.env, ...env } }),
+    ]);
+    expect({ ...there.result, timings: {} }).to.deep.equal({ ...here.result, timings: {} });
+    const checkpoints = readdirSync(join(here.path, "checkpoints"));
+    expect(checkpoints).to.include.members(readdirSync(join(there.path, "checkpoints")));
+    const sizes = checkpoints.map((name) => {
+      const bytes = readFileSync(join(here.path, "checkpoints", name));
+      expect(bytes.equals(readFileSync(join(there.path, "checkpoints", name))), name).to.equal(true);
+      return bytes.byteLength;
+    });
+    expect(Math.max(...sizes)).to.be.above(64 * 1024, "which goes over the tensor plane");
+    for (const run of [here, there])
+      for (const name of ["config.json", "events.jsonl", "result.json"])
+        expect(readFileSync(join(run.path, name), "utf8")).not.to.contain(env.ATLAS_TOKEN);
+  });
+
+  it("says what it is, and nothing secret; and answers no ZeroMQ client without keys", async () => {
+    const { ca, cert, key, tokenFile } = shown;
+    const credentials = ["--ca", ca, "--cert", cert, "--key", key, "--token-file", tokenFile];
+    const info = await json<{ address: string; dataPlane: Record<"tensors" | "metrics", string> }>(
+      ["worker", "info", ...credentials], // of the one in the background
+      where,
+    );
+    expect(info.address).to.equal(`grpcs://localhost:${port}`);
+    expect(info.dataPlane).to.have.keys("tensors", "metrics");
+    const { tensors, metrics } = info.dataPlane;
+    const dealer = new Dealer({ linger: 0, receiveTimeout: 500 });
+    const feed = new Subscriber({ linger: 0, receiveTimeout: 500 });
+    try {
+      dealer.connect(tensors.replace("0.0.0.0", "127.0.0.1"));
+      feed.connect(metrics.replace("0.0.0.0", "127.0.0.1"));
+      feed.subscribe();
+      const sent = dealer.send([Buffer.alloc(8), "GET", "ticket", ""]).catch((error: Error) => error);
+      for (const answer of [dealer.receive(), feed.receive()])
+        expect(await answer.then(String, (error: { code: string }) => error.code)).to.equal("EAGAIN");
+      dealer.close();
+      await sent;
+    } finally {
+      dealer.close();
+      feed.close();
+    }
+  });
+
+  it("turns away, in one line, whoever lacks something that it asks for", async () => {
+    const other = await write("other", await makeKeys({ hosts: [] }));
+    const TOKEN =
+      /^this worker asks for a token, which is missing or wrong; give .*--token-file FILE, or ATLAS_TOKEN$/;
+    const CERTIFICATE =
+      /^cannot reach .*: it ends the connection; if it asks for a certificate, .* --cert and --key$/;
+    const AUTHORITY =
+      /^cannot reach .* by no authority that we trust; give the one that signed it with --ca$/;
+    const here = `grpcs://127.0.0.1:${port}`;
+    const cases: [what: string, worker: string, given: Credentials, code: number, says: RegExp][] = [
+      ["a wrong token", here, { ...shown, tokenFile: other("token") }, 2, TOKEN],
+      ["no token", here, { ...shown, tokenFile: undefined }, 2, TOKEN],
+      [
+        "a plaintext client",
+        here.replace("s:", ":"),
+        {},
+        1,
+        /ends the connection; if it uses TLS, write grpcs:/,
+      ],
+      [
+        "a token in the open",
+        "grpc://gpu-box:1",
+        { tokenFile: shown.tokenFile },
+        2,
+        /would go .* unencrypted/,
+      ],
+      ["no client certificate", here, { ...shown, cert: undefined, key: undefined }, 1, CERTIFICATE],
+      ["another's", here, { ...shown, cert: other("client"), key: other("clientKey") }, 1, CERTIFICATE],
+      ["another authority", here, { ...shown, ca: other("ca") }, 1, AUTHORITY],
+      ["the system's authorities", here, { ...shown, ca: undefined }, 1, AUTHORITY],
+      ["a local worker", "local", shown, 2, /^--ca is for a worker that runs already; /],
+      [
+        "half a certificate",
+        here,
+        { ...shown, key: undefined },
+        2,
+        /--cert and --key are only good together/,
+      ],
+      [
+        "a key of another",
+        here,
+        { ...shown, key: file("server-key.pem") },
+        2,
+        /is not the key of .*client\.pem/,
+      ],
+      ["a certificate that is none", here, { ...shown, ca: shown.tokenFile }, 2, /token is no certificate/],
+      [
+        "a missing file",
+        here,
+        { ...shown, ca: file("none.pem") },
+        2,
+        /cannot read .*none\.pem: it does not exist/,
+      ],
+    ];
+    // 127.0.0.2 is this machine too, on Linux only; the certificate does not say so.
+    if (process.platform === "linux")
+      cases.push([
+        "another host",
+        `grpcs://127.0.0.2:${port}`,
+        shown,
+        1,
+        /its certificate is for another host/,
+      ]);
+    for (const [what, worker, given, code, says] of cases) {
+      const began = Date.now();
+      const error = (await rejection(connectWorker({ worker, ...given }))) as AtlasError;
+      expect(`${error.message}; ${error.remedy}`, what).to.match(says);
+      expect(error.exitCode, what).to.equal(code);
+      expect(Date.now() - began, what).to.be.below(5_000);
+    }
+    const refused = ["worker", "info", "--worker", here, "--ca", file("ca.pem")];
+    expect(complaint(await atlas(refused, where), 1)).to.match(/--cert and --key$/);
+    await (await connectWorker({ worker: here, ...shown })).close(); // it has not suffered
+  });
+
+  it("is not believed when its certificate has expired", async () => {
+    const expired = await makeKeys({ hosts: [], days: 1, notBefore: new Date("2020-01-01") });
+    const path = await write("expired", expired);
+    const server = createServer({ cert: expired.server, key: expired.serverKey, ALPNProtocols: ["h2"] });
+    await new Promise<void>((resolve) =>
+      server.on("tlsClientError", () => {}).listen(0, "127.0.0.1", resolve),
+    );
+    const worker = `grpcs://localhost:${(server.address() as AddressInfo).port}`;
+    const error = (await rejection(connectWorker({ worker, ca: path("ca") }))) as AtlasError;
+    server.close();
+    expect(error.exitCode).to.equal(1);
+    expect(error.message).to.match(/^cannot reach .*: its certificate has expired$/);
+  });
+
+  it("has its keys made once, and for their owner's eyes", async () => {
+    const mode = (name: string) => statSync(join(keys, name)).mode & 0o777;
+    for (const name of ["ca-key.pem", "server-key.pem", "client-key.pem", "token"])
+      expect(mode(name)).to.equal(0o600);
+    const before = readFileSync(file("token"), "utf8");
+    const again = ["worker", "keygen", "--host", "gpu-box", "--out", "keys"];
+    expect(complaint(await atlas(again, where), 2)).to.match(/keys\/ca\.pem is there already; .*--force$/);
+    expect(readFileSync(file("token"), "utf8")).to.equal(before);
+    expect(complaint(await atlas(["worker", "keygen", "--host", "a b"], where), 2)).to.match(
+      /neither a host name nor/,
+    );
+  });
+
+  it("does not listen without TLS and a token", async () => {
+    const state = { ...where, env: { XDG_STATE_HOME: join(dir, "other") } };
+    const start = ["worker", "start", "--host", "0.0.0.0", "--token-file", file("token")];
+    expect(complaint(await atlas(start, state), 2)).to.match(
+      /needs TLS and a token: give --tls-cert, --tls-key \(/,
+    );
+  });
+});
