@@ -39,6 +39,12 @@ def main(argv: list[str] | None = None) -> int:
         default=Path("."),
         help="folder that data files must lie in (default: where it is started)",
     )
+    serve.add_argument(
+        "--trust-code",
+        action="store_true",
+        default=os.environ.get("ATLAS_TRUST_CODE") == "1",
+        help="execute code that clients send or name: programs and modules as predictors (also: ATLAS_TRUST_CODE=1)",
+    )
     serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     arguments = parser.parse_args(argv)
     # Before PyTorch loads OpenMP: threads that wait by spinning make a machine shared with others many times slower.
@@ -84,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         devices = machine.Devices(arguments.device)
-        limits = Limits(data_root=arguments.data_root.resolve())
+        limits = Limits(data_root=arguments.data_root.resolve(), trust_code=arguments.trust_code)
         worker = Worker(arguments.host, arguments.port, devices=devices, threads=threads, limits=limits)
     except InvalidInput as error:
         return _refuse(f"{error.message}: --device takes {error.expected}")

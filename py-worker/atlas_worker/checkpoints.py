@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from . import published
+
 Format = Literal["pytorch", "safetensors"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -64,6 +66,8 @@ class Summary:
     tensors: list[TensorInfo]
     left_out: list[str]
     metadata: dict[str, str]
+    published: str | None
+    """The experiment of the method's published code that has a predictor with such keys."""
 
     def to_json(self) -> dict[str, object]:
         """As JSON has it; the orchestrator's schema is in src/interop."""
@@ -97,7 +101,8 @@ def inspect(path: Path) -> Summary:
         TensorInfo(name, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel() * t.element_size())
         for name, t in checkpoint.tensors.items()
     ]
-    return Summary(checkpoint.format, tensors, checkpoint.left_out, checkpoint.metadata)
+    task = published.task_of(name.removeprefix("module.") for name in checkpoint.tensors)
+    return Summary(checkpoint.format, tensors, checkpoint.left_out, checkpoint.metadata, task)
 
 
 def convert(source: Path, target: Path, to: Format) -> Summary:
