@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -129,7 +130,9 @@ def _write_program(
             if to == "torchscript":
                 torch.jit.save(program, target)
             else:
-                torch.export.save(exported, target)
+                file = io.BytesIO()  # for a path it wants another extension than a temporary file has
+                torch.export.save(exported, file)
+                target.write_bytes(file.getvalue())
     except OSError:
         raise
     except Exception as error:  # tracing can raise anything

@@ -11,6 +11,7 @@ import importlib.util
 import io
 import re
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
+from ..checkpoints import archive_kind
 from ..errors import InvalidInput
 from ..fields.resample import crop
 from ..registry import param, register
@@ -102,16 +104,18 @@ def load_program(file: bytes, device: torch.device) -> Callable[[Tensor], Tensor
     """A program of either kind, told from what is in the archive, with constant weights. It is code: see above. Raises ``InvalidInput``."""
     try:
         with zipfile.ZipFile(io.BytesIO(file)) as archive:
-            names = [name.split("/", 1)[-1] for name in archive.namelist()]
-        script = "constants.pkl" in names
-        if script:
-            module = torch.jit.load(io.BytesIO(file), map_location=device).eval()
+            kind = archive_kind(archive)
+        if kind == "state dict":
+            raise ValueError("it holds weights alone: it is for an architecture of the worker's own")
+        if kind == "TorchScript program":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # there are such files still
+                module = torch.jit.load(io.BytesIO(file), map_location=device).eval()
         else:
             module = move_to_device_pass(torch.export.load(io.BytesIO(file)), device).module()
     except Exception as error:  # a damaged archive can raise anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InvalidInput(
-            f"the predictor is no program that can be loaded ({reason[:160]})",
+            f"the predictor is no program that can be loaded ({_reason(error)})",
             "predictor.tensors.program",
             "a file of torch.jit.save or torch.export.save",
             "save it anew with this version of PyTorch",
@@ -269,7 +273,10 @@ def _factory(path: Path, name: str) -> Callable[[], Any]:
 
 
 def _failed(what: str, error: Exception, field: str) -> InvalidInput:
-    # TorchScript's errors are tracebacks whose last line says what it was.
+    return InvalidInput(f"{what} failed: {_reason(error)}", field, "", "try it in Python first")
+
+
+def _reason(error: Exception) -> str:
+    """In one line: TorchScript's errors are tracebacks whose last line says what it was."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = (lines or [type(error).__name__])[-1]
-    return InvalidInput(f"{what} failed: {reason[:200]}", field, "", "try it in Python first")
+    return (lines or [type(error).__name__])[-1][:200]

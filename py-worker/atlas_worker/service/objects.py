@@ -414,7 +414,7 @@ def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) ->
             f"a predictor of kind {block.kind} is code, which this worker does not execute",
             "predictor.architecture.kind",
             "a worker that was started with --trust-code",
-            "if you trust its maker give --trust-code, or send its weights alone to an architecture of the worker's own",
+            "if you trust its maker give --trust-code, or start the worker with ATLAS_TRUST_CODE=1",
         )
     network = registry.resolve_files(network, wire.limits.data_root, "predictor.architecture")
     _, recipe = _component("predictor_training", spec.training, "predictor.training")
