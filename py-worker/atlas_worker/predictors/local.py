@@ -421,6 +421,8 @@ def build(kind: str, built: str, weights: Mapping[str, Tensor]) -> tuple[nn.Modu
     """
     said = json.loads(built)
     block = find("predictor", kind, "predictor.architecture")
+    if block.code:
+        raise InvalidInput(f"a predictor of kind {kind} is code elsewhere", "kind", "an architecture of ours")
     signature = Signature(**{**said["signature"], "inputs": tuple(said["signature"]["inputs"])})
     module = cast(
         nn.Module,

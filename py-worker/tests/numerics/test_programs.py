@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,16 @@ def test_a_checkpoint_without_a_predictor_is_refused(tmp_path: Path) -> None:
     save_file({"generators": torch.eye(2)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="holds no predictor"):
         export(tmp_path / "a.safetensors", tmp_path / "out", "pt")
+
+
+def test_a_checkpoint_cannot_have_code_executed(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n")
+    tensors, metadata = predictor("published", {"width": 3}).state()
+    said = json.loads(metadata["built"]) | {"params": {"file": str(tmp_path / "net.py"), "factory": "f"}}
+    save_file(tensors, tmp_path / "p.safetensors", {"kind": "module", "built": json.dumps(said)})
+    with pytest.raises(CheckpointError, match="is code elsewhere"):
+        export(tmp_path / "p.safetensors", tmp_path / "out", "pt")
+    assert not (tmp_path / "net.ran").exists()
 
 
 def test_one_program_for_all_charts_or_one_for_each(tmp_path: Path) -> None:
