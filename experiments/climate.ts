@@ -4,6 +4,7 @@ import { z } from "zod";
 import {
   AtlasError,
   amount,
+  architectureFor,
   type Context,
   defineExperiment,
   demandGenerators,
@@ -79,6 +80,12 @@ const config = z.object({
     .min(0)
     .default(48)
     .describe("discover: true field beyond a chart, for what is moved into it, in rows of the files"),
+  predictor: z
+    .enum(["cgnet", "published"])
+    .default("cgnet")
+    .describe(
+      "discover: CGNet, or as the published code has it (padded by the opposite side, another interpolation)",
+    ),
   cgnet_m: whole(3, "discover: blocks of CGNet's second stage"),
   cgnet_n: whole(21, "discover: blocks of its third stage"),
   cgnet_width: whole(32, "discover: channels of its first stage"),
@@ -163,14 +170,16 @@ export default defineExperiment({
     if (isDownstream(c.task)) demandGenerators(identity);
     const decisive = isDownstream(c.task)
       ? (["task", "resolution", "levels"] as const)
-      : (["task", "stride", "r_in", "cgnet_m", "cgnet_n", "cgnet_width"] as const);
+      : (["task", "stride", "r_in", "predictor", "cgnet_m", "cgnet_n", "cgnet_width"] as const);
     const sameKind = (other: Record<string, unknown>) =>
       decisive.every((field) => other[field] === c[field]) && sameBasis(other.identity, identity);
+    const reuse_predictor = c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind));
     return {
       ...c,
       data: runs.dataFolder(c.data),
       identity,
-      reuse_predictor: c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind)),
+      predictor: await architectureFor(reuse_predictor, c.predictor, "published"),
+      reuse_predictor,
     };
   },
 
@@ -238,7 +247,10 @@ async function discover(
   const paper = c.solver === "paper";
   const source = c.reuse_predictor;
   const options = {
-    architecture: { kind: "cgnet", params: { m: c.cgnet_m, n: c.cgnet_n, width: c.cgnet_width } },
+    architecture: {
+      kind: "cgnet",
+      params: { m: c.cgnet_m, n: c.cgnet_n, width: c.cgnet_width, published: c.predictor === "published" },
+    },
     training: fit(c, "cross_entropy"),
     dataset,
     atlas,

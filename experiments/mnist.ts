@@ -2,6 +2,7 @@
 import { z } from "zod";
 import {
   amount,
+  architectureFor,
   axisSpread,
   type Context,
   defineExperiment,
@@ -77,6 +78,10 @@ const config = z.object({
     .enum(["float32", "bfloat16"])
     .default("float32")
     .describe("Of the networks' products in training; bfloat16 is for GPUs"),
+  predictor: z
+    .enum(["encoder_decoder", "published"])
+    .default("encoder_decoder")
+    .describe("discover: architecture of the local predictors; published: exactly the published code's"),
   reuse_predictor: reuseField(),
   solver: z.enum(["grassmann", "paper"]).default("grassmann").describe("How the Lie algebra is found"),
   algebra_epochs: whole(3, "Epochs of the grassmann solver"),
@@ -155,6 +160,7 @@ export default defineExperiment({
     const sameKind = (other: Record<string, unknown>) =>
       other.task === c.task &&
       other.digits === c.digits &&
+      other.predictor === c.predictor &&
       (c.task !== "downstream_discovered" ||
         (other.kernel === c.kernel && sameBasis(other.identity, identity)));
     const reuse_predictor = c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind));
@@ -163,6 +169,7 @@ export default defineExperiment({
       ...c,
       data: runs.dataFolder(c.data),
       identity,
+      predictor: await architectureFor(reuse_predictor, c.predictor, "published"),
       reuse_predictor,
     };
   },
@@ -216,7 +223,7 @@ async function discover(
   const paper = c.solver === "paper";
   const source = c.reuse_predictor;
   const options = {
-    architecture: { kind: "encoder_decoder", params: {} },
+    architecture: { kind: "encoder_decoder", params: { published: c.predictor === "published" } },
     training: fit(c, 0.1),
     dataset,
     atlas,

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import {
   amount,
+  architectureFor,
   defineExperiment,
   discoverAlgebra,
   discoverCosets,
@@ -101,9 +102,11 @@ export default defineExperiment({
   async prepare(c, runs) {
     const sameKind = (other: Record<string, unknown>) =>
       other.atlas === c.atlas && other.predictor === c.predictor;
+    const reuse_predictor = c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind));
     return {
       ...c,
-      reuse_predictor: c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind)),
+      predictor: await architectureFor(reuse_predictor, c.predictor, "published"),
+      reuse_predictor,
       identity: await lookUpIdentity(
         runs,
         c.identity,

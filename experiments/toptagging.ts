@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import {
   amount,
+  architectureFor,
   type Context,
   defineExperiment,
   discoverAlgebra,
@@ -117,11 +118,13 @@ export default defineExperiment({
       other.predictor === c.predictor &&
       other.constituents === c.constituents &&
       !isDownstream(String(other.task));
+    const reuse_predictor = c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind));
     return {
       ...c,
       data: runs.dataFolder(c.data),
       identity,
-      reuse_predictor: c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind)),
+      predictor: await architectureFor(reuse_predictor, c.predictor, "mlp"),
+      reuse_predictor,
     };
   },
 

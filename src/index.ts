@@ -22,7 +22,7 @@ export {
   runExperiment,
   type WorkerChoice,
 } from "./experiment/runner.js";
-export { Identity, Runs, readPredictor } from "./experiment/sources.js";
+export { architectureFor, Identity, Runs, readBytes, readPredictor } from "./experiment/sources.js";
 export * from "./experiment/stages.js";
 export { type Classes, type Illustration, illustrate, renderReport } from "./report/index.js";
 export * from "./result.js";

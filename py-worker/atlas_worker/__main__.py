@@ -56,6 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         default=Path("."),
         help="folder that data files must lie in (default: where it is started)",
     )
+    serve.add_argument(
+        "--trust-code",
+        action="store_true",
+        default=os.environ.get("ATLAS_TRUST_CODE") == "1",
+        help="execute code that clients send or name: programs and modules as predictors (also: ATLAS_TRUST_CODE=1)",
+    )
     serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     arguments = parser.parse_args(argv)
     # Before PyTorch loads OpenMP: threads that wait by spinning make a machine shared with others many times slower.
@@ -123,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
             port,
             devices=machine.Devices(arguments.device),
             threads=threads,
-            limits=Limits(data_root=arguments.data_root.resolve()),
+            limits=Limits(data_root=arguments.data_root.resolve(), trust_code=arguments.trust_code),
             access=access.Access(tls, token or None),
             plane_ports=(arguments.tensor_port, arguments.metrics_port),
         )

@@ -10,9 +10,13 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atlas_worker import checkpoints
 from atlas_worker.checkpoints import CheckpointError, Format
+
+if TYPE_CHECKING:
+    from atlas_worker.exports import ExportFormat
 
 signal.signal(
     signal.SIGINT, signal.SIG_DFL
@@ -27,6 +31,13 @@ def inspect_checkpoint(path: str) -> str:
 def convert_checkpoint(source: str, target: str, to: Format) -> str:
     """Write ``source`` as ``target`` in the format ``to``; the ``Summary`` of what was written, or what is wrong."""
     return _answer(lambda: checkpoints.convert(Path(source), Path(target), to).to_json())
+
+
+def export_predictor(source: str, target: str, to: ExportFormat) -> str:
+    """Write the predictor of a checkpoint of ours as ``target`` in the format ``to``; what was ``Exported``, or what is wrong."""
+    from atlas_worker import exports  # only now: it loads all architectures
+
+    return _answer(lambda: exports.export(Path(source), Path(target), to).to_json())
 
 
 def _answer(compute: Callable[[], dict[str, object]]) -> str:

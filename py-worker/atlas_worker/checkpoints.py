@@ -17,10 +17,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from . import published
+
 Format = Literal["pytorch", "safetensors"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the weights, beside an optimiser's state, an epoch and the like."""
+
+LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors file's, as its library has it."""
 
 WEIGHTS_ALONE = "save its weights alone where it was made: torch.save(model.state_dict(), FILE)"
 
@@ -64,6 +69,8 @@ class Summary:
     tensors: list[TensorInfo]
     left_out: list[str]
     metadata: dict[str, str]
+    published: str | None
+    """The experiment of the method's published code that has a predictor with such keys."""
 
     def to_json(self) -> dict[str, object]:
         """As JSON has it; the orchestrator's schema is in src/interop."""
@@ -78,12 +85,13 @@ def load(path: Path) -> Checkpoint:
     """
     with path.open("rb") as file:
         head = file.read(9)
+    # First: it begins with its header's length, which may have any bytes. Those of other formats are no length that it may have.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER:
+        return _load_safetensors(path)
     if head.startswith(b"PK"):
         return _load_pytorch(path, zipped=True)
     if head.startswith(b"\x80"):  # a pickle: PyTorch before 1.6, or pickle.dump
         return _load_pytorch(path, zipped=False)
-    if head[8:9] == b"{":  # after the header's length
-        return _load_safetensors(path)
     what = "is empty" if not head else "is no PyTorch or safetensors checkpoint"
     raise CheckpointError(
         f"{path} {what}", "give a .pt or .pth file with a state dict, or a .safetensors file"
@@ -97,7 +105,8 @@ def inspect(path: Path) -> Summary:
         TensorInfo(name, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel() * t.element_size())
         for name, t in checkpoint.tensors.items()
     ]
-    return Summary(checkpoint.format, tensors, checkpoint.left_out, checkpoint.metadata)
+    task = published.task_of(name.removeprefix("module.") for name in checkpoint.tensors)
+    return Summary(checkpoint.format, tensors, checkpoint.left_out, checkpoint.metadata, task)
 
 
 def convert(source: Path, target: Path, to: Format) -> Summary:
@@ -171,29 +180,38 @@ def _code_in_pickle(path: Path) -> str | None:
     return None
 
 
+Archive = Literal["TorchScript program", "torch.export program", "state dict"]
+
+
+def archive_kind(archive: zipfile.ZipFile) -> Archive | None:
+    """What PyTorch wrote as a zip archive, told from the names in it; None for another's."""
+    names = [name.split("/", 1)[-1] for name in archive.namelist()]
+    if "constants.pkl" in names:
+        return "TorchScript program"
+    if any(
+        name == "archive_format" or name.startswith(("models/", "serialized_exported_program"))
+        for name in names
+    ):
+        return "torch.export program"
+    return "state dict" if "data.pkl" in names else None
+
+
 def _refuse_programs(path: Path) -> None:
     """Refuse an archive that is damaged, and one that holds a program beside its weights."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.split("/", 1)[-1] for name in archive.namelist()]
+            kind = archive_kind(archive)
     except zipfile.BadZipFile as error:
         raise _damaged(path, error) from error
-    if "constants.pkl" in names:
-        kind = "a TorchScript program"
-    elif any(
-        name == "archive_format" or name.startswith(("models/", "serialized_exported_program"))
-        for name in names
-    ):
-        kind = "a torch.export program"
-    elif "data.pkl" not in names:
+    if kind is None:
         raise CheckpointError(
             f"{path} is a zip file, but no PyTorch checkpoint", "give a file that torch.save wrote"
         )
-    else:
-        return
-    raise CheckpointError(
-        f"{path} is {kind}, which is code to be executed, and not a state dict", WEIGHTS_ALONE
-    )
+    if kind != "state dict":
+        raise CheckpointError(
+            f"{path} is a {kind}, which is code to be executed, and not a state dict",
+            f"{WEIGHTS_ALONE}; or use it as it is: atlas discover --predictor FILE --trust-code",
+        )
 
 
 def _load_safetensors(path: Path) -> Checkpoint:

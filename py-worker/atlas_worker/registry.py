@@ -47,18 +47,20 @@ class Block:
     summary: str
     params: type[Any]
     make: Callable[..., Any]
+    code: bool = False
+    """Executes code that the client names: refused unless the worker trusts it."""
 
 
 _BLOCKS: dict[tuple[str, str], Block] = {}
 
 
 def register(
-    role: Role, kind: str, summary: str, params: type[Any]
+    role: Role, kind: str, summary: str, params: type[Any], *, code: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a factory ``make(params, **context)`` (or a class) to register it."""
 
     def add(make: Callable[..., Any]) -> Callable[..., Any]:
-        _BLOCKS[role, kind] = Block(role, kind, summary, params, make)
+        _BLOCKS[role, kind] = Block(role, kind, summary, params, make, code)
         return make
 
     return add

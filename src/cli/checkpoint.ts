@@ -1,8 +1,17 @@
-/** `atlas checkpoint inspect|convert`: PyTorch and safetensors files, without a worker. */
+/** `atlas checkpoint inspect|convert|export`: PyTorch and safetensors files, and predictors for other programs, without a worker. */
 import { basename } from "node:path";
 import { type Command, Option } from "commander";
 import { Progress } from "../experiment/progress.js";
-import { type CheckpointSummary, convertCheckpointFile, inspectCheckpoint } from "../interop/index.js";
+import { readPredictor } from "../experiment/sources.js";
+import {
+  type CheckpointSummary,
+  convertCheckpointFile,
+  EXPORT_FORMATS,
+  type ExportFormat,
+  exportPredictor,
+  inspectCheckpoint,
+} from "../interop/index.js";
+import { findRun } from "../run/folder.js";
 import { addCommonOptions, commonOptions } from "./options.js";
 
 const JSON_OPTION = () => new Option("--json", "Print what is in it as JSON, and nothing else, on stdout");
@@ -10,7 +19,9 @@ const JSON_OPTION = () => new Option("--json", "Print what is in it as JSON, and
 export function register(program: Command): void {
   const checkpoint = program
     .command("checkpoint")
-    .description("Inspect and convert PyTorch (.pt, .pth; weights only) and safetensors checkpoints");
+    .description(
+      "Inspect and convert PyTorch (.pt, .pth; weights only) and safetensors checkpoints, and export predictors",
+    );
 
   const inspect = checkpoint
     .command("inspect")
@@ -43,6 +54,42 @@ export function register(program: Command): void {
       const force = convert.getOptionValue("force") === true;
       print(convert, to, await convertCheckpointFile(from, to, { force, onProgress: progressOf(convert) }));
     });
+
+  const exporting = checkpoint
+    .command("export")
+    .description("Write a run's predictor as a state dict, or as a program that takes a batch of all charts")
+    .argument("<run>", "a run's id or folder, or latest")
+    .requiredOption("--out <file>", "The file to write")
+    .addOption(
+      new Option("--format <format>", "What it becomes").choices(EXPORT_FORMATS).default(EXPORT_FORMATS[0]),
+    )
+    .option("--force", "Overwrite FILE if it exists")
+    .addOption(JSON_OPTION());
+  addCommonOptions(exporting, ["runs", "quiet", "debug"])
+    .addHelpText(
+      "after",
+      "\nExamples:\n  atlas checkpoint export latest --out predictor.pt\n  atlas checkpoint export latest --format torchscript --out predictor.ts.pt",
+    )
+    .action(async (given: string) => {
+      const { out, format, force = false } = exporting.opts<ExportFlags>();
+      const run = await findRun(commonOptions(exporting).runs, given);
+      const options = { force, onProgress: progressOf(exporting) };
+      const told = await exportPredictor(await readPredictor(run.path), out, format, options);
+      if (exporting.getOptionValue("json") === true)
+        return void process.stdout.write(`${JSON.stringify({ file: out, ...told }, null, 2)}\n`);
+      const { kind, parameters, takes, gives, reach } = told;
+      const lines = [`${basename(out)}: ${format} of predictor ${kind}, ${count(parameters, "parameter")}`];
+      if (takes.length > 0)
+        lines.push(`takes [batch, ${takes.join(", ")}], gives [batch, ${gives.join(", ")}], float32`);
+      if (reach > 0) lines.push(`reads ${reach} pixels beyond a chart's radius`);
+      process.stdout.write(`${lines.join("\n")}\n`);
+    });
+}
+
+interface ExportFlags {
+  out: string;
+  format: ExportFormat;
+  force?: boolean;
 }
 
 /** Where the set-up of the Python environment reports to, should it be needed. */
@@ -52,7 +99,7 @@ function progressOf(command: Command): (line: string) => void {
 }
 
 function print(command: Command, file: string, summary: CheckpointSummary): void {
-  const { format, tensors, leftOut, metadata } = summary;
+  const { format, tensors, leftOut, metadata, published } = summary;
   if (command.getOptionValue("json") === true)
     return void process.stdout.write(`${JSON.stringify({ file, ...summary }, null, 2)}\n`);
   const bytes = tensors.reduce((sum, t) => sum + t.bytes, 0);
@@ -67,6 +114,7 @@ function print(command: Command, file: string, summary: CheckpointSummary): void
   for (const t of tensors)
     lines.push(`  ${t.name.padEnd(nameWidth)}  ${t.dtype.padEnd(typeWidth)}  [${t.shape.join(", ")}]`);
   if (leftOut.length > 0) lines.push(`not weights, left out: ${abridge(leftOut)}`);
+  if (published !== null) lines.push(`layout: that of the published code's predictor for ${published}`);
   for (const [key, value] of Object.entries(metadata)) lines.push(`${key}: ${value}`);
   process.stdout.write(`${lines.join("\n")}\n`);
 }

@@ -42,7 +42,7 @@ const COMMANDS: Record<string, Subcommand> = {
   },
   checkpoint: {
     group: "Machinery",
-    summary: "Inspect and convert PyTorch and safetensors checkpoints",
+    summary: "Inspect, convert and export PyTorch and safetensors checkpoints",
     load: () => import("./checkpoint.js"),
   },
 };

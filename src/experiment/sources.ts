@@ -7,7 +7,7 @@ import { namedAlgebra, namedAlgebras } from "../algebra/index.js";
 import { ensureFiles } from "../data/ensure.js";
 import { DATA_SETS } from "../data/index.js";
 import { FileError, UsageError } from "../errors.js";
-import { convertCheckpoint } from "../interop/index.js";
+import { convertCheckpoint, inspectCheckpoint } from "../interop/index.js";
 import { explainFileSystem } from "../run/atomic.js";
 import { findRun, listRuns, Run } from "../run/folder.js";
 import { readNpy, readSafetensors } from "../tensor/index.js";
@@ -177,9 +177,24 @@ export async function readPredictor(source: string): Promise<Uint8Array> {
   }
   if ([".pt", ".pth", ".bin", ".ckpt"].includes(extname(source).toLowerCase()))
     return convertCheckpoint(source);
-  const bytes = await read(source);
+  const bytes = await readBytes(source);
   readSafetensors(bytes, source); // refuses a truncated one, naming it
   return bytes;
+}
+
+/**
+ * The architecture for a predictor that {@link Runs.predictor} found: `published` for a file in the layout of the method's published code, else the
+ * one that was asked for. So a checkpoint is never read into a network that computes something else.
+ *
+ * @throws as {@link readPredictor}
+ */
+export async function architectureFor<T extends string>(
+  source: string | false,
+  given: T,
+  published: T,
+): Promise<T> {
+  if (source === false || !(await isFile(source))) return given;
+  return (await inspectCheckpoint(source)).published === null ? given : published;
 }
 
 async function readBasis(path: string): Promise<number[][][]> {
@@ -192,7 +207,7 @@ async function readBasis(path: string): Promise<number[][][]> {
 }
 
 async function readBasisValue(path: string): Promise<unknown> {
-  const bytes = await read(path);
+  const bytes = await readBytes(path);
   if (path.endsWith(".npy")) return readNpy(bytes, path).toNested();
   if (path.endsWith(".safetensors")) {
     const { tensors } = readSafetensors(bytes, path);
@@ -208,7 +223,8 @@ async function readBasisValue(path: string): Promise<unknown> {
   }
 }
 
-async function read(path: string): Promise<Uint8Array> {
+/** A file's bytes. @throws FileError when it cannot be read */
+export async function readBytes(path: string): Promise<Uint8Array> {
   try {
     return await readFile(path);
   } catch (error) {

@@ -12,7 +12,7 @@ interface Pythonia {
 }
 
 /** The functions of py-worker/atlas_worker/bridge.py: texts in, a JSON text out. */
-export type BridgeFunction = "inspect_checkpoint" | "convert_checkpoint";
+export type BridgeFunction = "inspect_checkpoint" | "convert_checkpoint" | "export_predictor";
 
 const Answer = z.union([
   z.object({ ok: z.unknown() }),

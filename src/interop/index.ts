@@ -1,6 +1,6 @@
 /** What comes from, and goes to, other programs' files: PyTorch checkpoints (.pt, .pth) and safetensors. */
 import { randomBytes } from "node:crypto";
-import { mkdtemp, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { mkdtemp, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { z } from "zod";
@@ -15,7 +15,23 @@ const Summary = z.object({
   ),
   left_out: z.array(z.string()),
   metadata: z.record(z.string(), z.string()),
+  published: z.string().nullable(),
 });
+
+const Exported = z.object({
+  format: z.enum(["pt", "safetensors", "torchscript", "export"]),
+  kind: z.string(),
+  parameters: z.int(),
+  takes: z.array(z.int()),
+  gives: z.array(z.int()),
+  reach: z.int(),
+});
+/** A predictor that was written for other programs. Of a program, `takes` and `gives` are the shapes of one sample, float32. */
+export type ExportedPredictor = z.infer<typeof Exported>;
+
+/** What a predictor can be written as: its weights, or the function that it computes. */
+export const EXPORT_FORMATS = Exported.shape.format.options;
+export type ExportFormat = ExportedPredictor["format"];
 
 /** A checkpoint without its numbers. */
 export interface CheckpointSummary {
@@ -27,6 +43,8 @@ export interface CheckpointSummary {
   leftOut: string[];
   /** What a .safetensors file says about itself. */
   metadata: Record<string, string>;
+  /** The experiment of the method's published code that has a predictor with such keys. */
+  published: string | null;
 }
 
 export interface InteropOptions {
@@ -83,9 +101,38 @@ export async function convertCheckpointFile(
       "give it the extension .pt, .pth or .safetensors",
     );
   await refuseUnreadable(from);
+  return write(to, force, async (temporary) =>
+    summary(await call("convert_checkpoint", [resolve(from), temporary, format], from, options, temporary)),
+  );
+}
+
+/**
+ * Write a predictor, from the bytes of a run's checkpoint of it, for other programs; `to` appears whole or not at all.
+ *
+ * @throws UsageError when `to` exists (unless `force`); FileError when it cannot be written in this format; SetupError
+ */
+export async function exportPredictor(
+  checkpoint: Uint8Array,
+  to: string,
+  format: ExportFormat,
+  { force = false, ...options }: InteropOptions & { force?: boolean } = {},
+): Promise<ExportedPredictor> {
+  const folder = await mkdtemp(join(tmpdir(), "atlas-export-"));
+  const source = join(folder, "predictor.safetensors");
+  try {
+    await writeFile(source, checkpoint);
+    return await write(to, force, async (temporary) =>
+      Exported.parse(await call("export_predictor", [source, temporary, format], source, options, temporary)),
+    );
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Have Python write a file, as it may be larger than what Node can hold; then it is moved as src/run/atomic.ts does it. */
+async function write<T>(to: string, force: boolean, work: (temporary: string) => Promise<T>): Promise<T> {
   if (!force && (await exists(to)))
     throw new UsageError(`${to} exists already`, "choose another name, or overwrite it with --force");
-  // Python writes it, as it may be larger than what Node can hold; then it is moved as src/run/atomic.ts does it.
   const target = resolve(to);
   const temporary = join(
     dirname(target),
@@ -95,9 +142,7 @@ export async function convertCheckpointFile(
     // Now, so that a folder that cannot be written to is known before anything is read.
     const created = await open(temporary, "wx");
     const { mode } = await created.stat().finally(() => created.close());
-    const result = summary(
-      await call("convert_checkpoint", [resolve(from), temporary, format], from, options, temporary),
-    );
+    const result = await work(temporary);
     const file = await open(temporary, "r+");
     try {
       await file.chmod(mode); // safetensors makes files that only their owner can read

@@ -9,23 +9,28 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ..registry import register
+from ..registry import param, register
 from .base import GivenDataset
 
 
 @dataclass(frozen=True)
 class ArraysParams:
-    pass
+    outputs: int = param(
+        0, "What a predictor has to put out, where it is given and no targets are", minimum=0, maximum=65_536
+    )
 
 
 @register(
     "dataset",
     "arrays",
-    "Tensors `inputs` and `targets`, [N, channels, H, W], sent by the client",
+    "Tensors `inputs` and `targets`, [N, channels, H, W] (sets of vectors: [N, m, n] and [N, outputs]), sent by the client",
     ArraysParams,
 )
 class ArraysDataset(GivenDataset):
     """``inputs [N, channels, H, W]`` and ``targets [N, channels', H, W]`` as given, as float32 on the device.
+
+    Or sets of vectors, ``inputs [N, m, n]`` and ``targets [N, outputs]``. Targets that are left out are zeros, of ``outputs`` channels: for a
+    predictor that was trained elsewhere, which nothing here is fitted to.
 
     Raises ``InvalidInput`` when one is missing, of another shape, or has entries that are not finite.
     """
@@ -35,35 +40,42 @@ class ArraysDataset(GivenDataset):
     def __init__(
         self, params: ArraysParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
     ) -> None:
-        for name in ("inputs", "targets"):
+        names = ("inputs",) if params.outputs else ("inputs", "targets")
+        for name in names:
             if name not in tensors:
-                raise InvalidInput(f"the tensor {name} is missing", "dataset.tensors", "inputs and targets")
-            if tensors[name].dim() != 4:
-                raise InvalidInput(
-                    f"{name} have shape {list(tensors[name].shape)}",
-                    f"dataset.tensors.{name}",
-                    "[N, channels, H, W]",
-                )
-            if not tensors[name].numel():
-                raise InvalidInput(f"{name} are empty", f"dataset.tensors.{name}", "at least one sample")
+                raise InvalidInput(f"the tensor {name} is missing", "dataset.tensors", " and ".join(names))
         for name in tensors:
-            if name not in ("inputs", "targets"):
+            if name not in names:
                 raise InvalidInput(
                     f"unknown tensor {name!r}",
                     f"dataset.tensors.{name}",
-                    "inputs and targets",
+                    " and ".join(names),
                     "leave it out",
                 )
-        self.inputs, self.targets = (
-            tensors[n].to(device, torch.float32, copy=True) for n in ("inputs", "targets")
-        )
-        if self.inputs.shape[0] != self.targets.shape[0] or self.inputs.shape[2:] != self.targets.shape[2:]:
+        vectors = tensors["inputs"].dim() == 3
+        shapes = {"inputs": "[N, channels, H, W] or [N, m, n]", "targets": "[N, channels, H, W]"}
+        if vectors:
+            shapes["targets"] = "[N, outputs]"
+        for name in names:
+            rank = 4 if not vectors else 3 if name == "inputs" else 2
+            if tensors[name].dim() != rank:
+                raise InvalidInput(
+                    f"{name} have shape {list(tensors[name].shape)}", f"dataset.tensors.{name}", shapes[name]
+                )
+            if not tensors[name].numel():
+                raise InvalidInput(f"{name} are empty", f"dataset.tensors.{name}", "at least one sample")
+        moved = {name: tensors[name].to(device, torch.float32, copy=True) for name in names}
+        self.inputs = moved["inputs"]
+        lattice = () if vectors else self.inputs.shape[2:]
+        zeros = torch.zeros((), device=device).expand(len(self.inputs), params.outputs, *lattice)
+        self.targets = moved.get("targets", zeros)
+        if self.inputs.shape[0] != self.targets.shape[0] or lattice != self.targets.shape[2:]:
             raise InvalidInput(
                 f"inputs {list(self.inputs.shape)} and targets {list(self.targets.shape)} do not belong together",
                 "dataset.tensors.targets",
                 "the same number of samples, height and width",
             )
-        for name, t in (("inputs", self.inputs), ("targets", self.targets)):
+        for name, t in moved.items():
             if not bool(torch.isfinite(t).all()):
                 raise InvalidInput(
                     f"{name} have entries that are NaN or infinite", f"dataset.tensors.{name}", "finite"

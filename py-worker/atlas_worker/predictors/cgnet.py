@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..errors import InvalidInput
 from ..fields.resample import crop
+from ..published import Layout, layer_names, norm_names
 from ..registry import param, register
 from ..roles import Signature, refuse_tensors
 from .chartwise import ChartConv, ChartNorm, join_charts, pick, split_charts
@@ -20,6 +23,8 @@ DILATIONS = (2, 4)
 """Of the surrounding extractors of stages 2 and 3."""
 STRIDE = 8
 """Pixels between those that the classifier looks at."""
+SMALLEST = STRIDE * (max(DILATIONS) - 1) // 2
+"""Radius from which a chart has as many pixels of the coarsest lattice as are padded."""
 
 
 class NormPReLU(nn.Module):
@@ -173,6 +178,8 @@ class CGNet(nn.Module):
 
     The interpolation has each of the classifier's pixels where its kernels' centres are, at multiples of 8 from the first pixel, so
     that nothing is stretched, whatever the size; it is a product of matrices, whose gradient is the same in every run.
+    The published code's own network, ``params.published``, spreads them evenly over the chart instead, half a pixel off at its edges (PyTorch's
+    ``align_corners=False``), and pads by the opposite side, as ClimateNet's CGNet does for maps that go round the globe.
     A global context is of the whole chart: all is computed whatever ``radius`` is wanted.
     """
 
@@ -182,6 +189,7 @@ class CGNet(nn.Module):
         self, charts: int, width_in: int, width_out: int, params: CGNetParams, seed: torch.Generator
     ) -> None:
         super().__init__()
+        self.as_published = params.published
         width, widths = params.width, (params.width, 2 * params.width, 4 * params.width)
         self.stem = nn.ModuleList(
             ConvNormPReLU(charts, a, width, seed, stride=stride)
@@ -195,20 +203,72 @@ class CGNet(nn.Module):
             for i, blocks in enumerate((params.m, params.n))
         )
         self.classifier = ChartConv(charts, taken[2], width_out, seed, kernel=1, biased=False)
+        for module in self.modules():
+            if isinstance(module, ChartConv):
+                module.circular = params.published
+
+    @property
+    def published(self) -> Layout | None:
+        if not self.as_published:
+            return None
+        names = {"classifier.weight": "classifier.0.conv.weight"}
+        for i, activation in enumerate(("b1", "bn_prelu_2", "bn_prelu_3")):
+            names |= _layer(f"stem.{i}", f"level1_{i}") | _activation(f"activations.{i}", activation)
+        for i, stage in enumerate(self.stages):
+            ours, theirs = f"stages.{i}", f"level{i + 2}"
+            first = f"{ours}.first"
+            names |= _layer(f"{first}.down", f"{theirs}_0.conv1x1")
+            names |= _joint(first, f"{theirs}_0") | _activation(f"{first}.joint.activation", f"{theirs}_0")
+            names[f"{first}.reduce.weight"] = f"{theirs}_0.reduce.conv.weight"
+            for j in range(len(cast(Stage, stage).others)):
+                block, other = f"{ours}.others.{j}", f"{theirs}.{j}"
+                names |= _layer(f"{block}.reduce", f"{other}.conv1x1") | _joint(block, other)
+                names |= _activation(f"{block}.joint.activation", f"{other}.bn_prelu")
+        return Layout("climate", names, "network{}.", first=1, epsilon=1e-3)
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         count, size = x.shape[1], x.shape[-1]
         injected = h = join_charts(x)
         for layer in self.stem:
             h = layer(h, charts)
-        features = [h]
-        for activation, stage in zip(self.activations, self.stages, strict=False):
-            injected = functional.avg_pool2d(injected, 3, stride=2, padding=1)
+        features: tuple[Tensor, ...] = (h,)
+        for i, (activation, stage) in enumerate(zip(self.activations, self.stages, strict=False)):
+            injected = self._halved(injected)
             features = stage(activation(side_by_side(count, *features, injected), charts), charts)
+            if self.as_published and i == 0:
+                features = features[::-1]  # the published code has stage 2's last block before its first
         logits = self.classifier(self.activations[-1](side_by_side(count, *features), charts), charts)
-        refine = linear_interpolation(size, logits)
+        coarse = logits.shape[-1]
+        pixels = torch.arange(size, device=x.device)
+        at = (pixels + 0.5) * (coarse / size) - 0.5 if self.as_published else pixels / STRIDE
+        refine = linear_interpolation(at, coarse).to(logits.dtype)
         y = split_charts(refine @ logits @ refine.T, count)
         return y if radius is None else crop(y, radius)
+
+    def _halved(self, x: Tensor) -> Tensor:
+        """Means over 3×3 pixels at every second one, with the padding that the convolutions have."""
+        if self.as_published:
+            return functional.avg_pool2d(functional.pad(x, (1,) * 4, mode="circular"), 3, stride=2)
+        return functional.avg_pool2d(x, 3, stride=2, padding=1)
+
+
+def _activation(ours: str, theirs: str) -> dict[str, str]:
+    """A ``NormPReLU`` by our names and by the published code's."""
+    return {**dict(norm_names(f"{ours}.norm", f"{theirs}.bn")), f"{ours}.slope": f"{theirs}.act.weight"}
+
+
+def _layer(ours: str, theirs: str) -> dict[str, str]:
+    return {f"{ours}.conv.weight": f"{theirs}.conv.weight", **_activation(f"{ours}.activation", theirs)}
+
+
+def _joint(ours: str, theirs: str) -> dict[str, str]:
+    """Local, surrounding and global features of a block."""
+    return {
+        f"{ours}.joint.local.weight": f"{theirs}.F_loc.conv.weight",
+        f"{ours}.joint.surrounding.weight": f"{theirs}.F_sur.conv.weight",
+        **dict(layer_names(f"{ours}.context.squeeze", f"{theirs}.F_glo.fc.0")),
+        **dict(layer_names(f"{ours}.context.excite", f"{theirs}.F_glo.fc.2")),
+    }
 
 
 def side_by_side(charts: int, *parts: Tensor) -> Tensor:
@@ -217,11 +277,10 @@ def side_by_side(charts: int, *parts: Tensor) -> Tensor:
     return torch.cat(last, -1).flatten(-2).permute(0, 3, 1, 2)
 
 
-def linear_interpolation(size: int, coarse: Tensor) -> Tensor:
-    """From values at multiples of 8 to those at all of ``size`` pixels; beyond the last it stays: ``[size, coarse.shape[-1]]``."""
-    points = torch.arange(coarse.shape[-1], device=coarse.device)
-    pixels = torch.arange(size, device=coarse.device).clamp(max=STRIDE * (len(points) - 1))
-    return (1 - (pixels[:, None] / STRIDE - points).abs()).clamp(min=0).to(coarse.dtype)
+def linear_interpolation(at: Tensor, coarse: int) -> Tensor:
+    """From values at 0, 1, … ``coarse`` − 1 to those ``at [pixels]``; beyond the first and the last it stays: ``[pixels, coarse]``."""
+    at = at.clamp(0, coarse - 1)
+    return (1 - (at[:, None] - torch.arange(coarse, device=at.device)).abs()).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -230,6 +289,9 @@ class CGNetParams:
     n: int = param(21, "Blocks of stage 3, with the one that halves the lattice", minimum=1, maximum=64)
     width: int = param(
         32, "Channels of the stem; stages 2 and 3 have 2 and 4 times as many", minimum=1, maximum=512
+    )
+    published: bool = param(
+        False, "Padding and interpolation as in the published code, whose checkpoints it takes"
     )
 
 
@@ -244,4 +306,11 @@ def make_cgnet(
 ) -> CGNet:
     signature.require("planar", "cgnet")
     refuse_tensors(tensors)
+    if params.published and signature.radius < SMALLEST:
+        raise InvalidInput(
+            f"charts of radius {signature.radius} are too small to be padded by the opposite side",
+            "predictor.architecture.params.published",
+            f"r_in of at least {SMALLEST}",
+            "choose a larger r_in",
+        )
     return CGNet(signature.charts, signature.inputs[0], signature.outputs, params, seed)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..errors import InvalidInput
 from ..fields.resample import crop
+from ..published import Layout, layer_names, norm_names
 from ..registry import param, register
 from ..roles import Signature, refuse_tensors
 
@@ -22,6 +24,7 @@ class ChartConv(nn.Module):
     """A convolution with its own weights for each chart: ``[B, C·in, s, s] -> [B, C·out, s', s']``.
 
     ``weight [C, out, in / groups, kernel, kernel]``, ``bias [C, out]`` or none. ``groups``: within each chart, as PyTorch's.
+    Padding is by zeros, or with ``circular`` set to True by the opposite side.
     Initialised as PyTorch's own convolution, or with ``delta`` as a random orthogonal map of channels at the kernel's centre and
     zero elsewhere (delta-orthogonal, Xiao et al. 2018; for one group).
     """
@@ -43,6 +46,7 @@ class ChartConv(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.circular = False
         fan = width_in // groups
         shape = (charts, width_out, fan, kernel, kernel)
         if delta:
@@ -77,28 +81,39 @@ class ChartConv(nn.Module):
             added = torch.einsum("coikl,ci->co", weight, shift)
             bias = added if bias is None else bias + added
             weight = weight * scale[:, None, :, None, None]
+        padding = self.padding if padded else 0
+        if self.circular:
+            x, padding = functional.pad(x, (padding,) * 4, mode="circular"), 0
         return functional.conv2d(
             x,
             weight.flatten(0, 1).contiguous(memory_format=torch.channels_last),
             None if bias is None else bias.flatten(),
             stride=self.stride,
-            padding=self.padding if padded else 0,
+            padding=padding,
             dilation=self.dilation,
             groups=weight.shape[0] * self.groups,
         )
 
 
 class ChartDeconv(nn.Module):
-    """A transposed 3×3 convolution with its own weights for each chart: ``[B, C·in, s, s] -> [B, C·out, stride·s, stride·s]``.
+    """A transposed 3×3 convolution with its own weights for each chart: ``[B, C·in, s, s] -> [B, C·out, s', s']``.
 
-    ``weight [C, in, out, 3, 3]``, ``bias [C, out]``, initialised as PyTorch's own.
+    ``s' = stride (s − 1) + 3 − 2 padding + extra``. ``weight [C, in, out, 3, 3]``, ``bias [C, out]``, initialised as PyTorch's own.
     """
 
     def __init__(
-        self, charts: int, width_in: int, width_out: int, generator: torch.Generator, stride: int = 1
+        self,
+        charts: int,
+        width_in: int,
+        width_out: int,
+        generator: torch.Generator,
+        *,
+        stride: int,
+        padding: int,
+        extra: int,
     ) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.padding, self.extra = stride, padding, extra
         bound = 1 / math.sqrt(width_out * 9)
         shape = (charts, width_in, width_out, 3, 3)
         self.weight = nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * bound)
@@ -111,8 +126,8 @@ class ChartDeconv(nn.Module):
             weight.flatten(0, 1).contiguous(memory_format=torch.channels_last),
             bias.flatten(),
             stride=self.stride,
-            padding=1,
-            output_padding=self.stride - 1,
+            padding=self.padding,
+            output_padding=self.extra,
             groups=weight.shape[0],
         )
 
@@ -160,6 +175,16 @@ class PublishedNet(nn.Module):
         self.norms = nn.ModuleList(ChartNorm(charts, width) for _ in range(3))
         self.last = ChartConv(charts, width, width_out, seed, padding=1)
 
+    @property
+    def published(self) -> Layout:
+        names = dict(layer_names("last", "model.9"))
+        for i in range(3):
+            names |= {
+                **dict(layer_names(f"convs.{i}", f"model.{3 * i}")),
+                **dict(norm_names(f"norms.{i}", f"model.{3 * i + 2}")),
+            }
+        return Layout("pde", names, "predictors.{}.")
+
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         if radius is not None and not self.training:
             field = radius + len(self.convs) + 1
@@ -186,27 +211,63 @@ class EncoderDecoder(nn.Module):
 
     ``[B, C, in, s, s] -> [B, C, out, s, s]``: in→32→64→64 by strides of 2, 64→64, then 64→64, and 64→64→32→out back up, cut to s;
     LeakyReLU and BatchNorm after all but the last. ``charts`` and ``radius`` as for ``PublishedNet``.
+
+    The published code's own network, ``as_published``, goes up by 64→64→64→out, does not pad where it is narrowest, is exactly as large as
+    its input on the way up, and has LeakyReLU and BatchNorm after the last layer as well.
     """
 
     reach = 0
 
-    def __init__(self, charts: int, width_in: int, width_out: int, width: int, seed: torch.Generator) -> None:
+    def __init__(
+        self,
+        charts: int,
+        width_in: int,
+        width_out: int,
+        width: int,
+        seed: torch.Generator,
+        as_published: bool = False,
+    ) -> None:
         super().__init__()
-        half = max(width // 2, 1)
-        down = [(width_in, half, 2), (half, width, 2), (width, width, 2), (width, width, 1)]
-        up = [(width, width, 1), (width, width, 2), (width, half, 2), (half, width_out, 2)]
+        half, pad = max(width // 2, 1), int(not as_published)
+        down = [(width_in, half, 2, 1), (half, width, 2, 1), (width, width, 2, 1), (width, width, 1, pad)]
+        wide = width if as_published else half
+        # Channels, stride, padding, and what the output is larger by.
+        up = [
+            (width, width, 1, pad, 0),
+            (width, width, 2, 1, 1),
+            (width, wide, 2, 1, pad),
+            (wide, width_out, 2, 1, pad),
+        ]
         self.down = nn.ModuleList(
-            ChartConv(charts, a, b, seed, stride=stride, padding=1) for a, b, stride in down
+            ChartConv(charts, a, b, seed, stride=stride, padding=padding) for a, b, stride, padding in down
         )
-        self.up = nn.ModuleList(ChartDeconv(charts, a, b, seed, stride) for a, b, stride in up)
-        self.norms = nn.ModuleList(ChartNorm(charts, b) for _, b, _ in [*down, *up[:-1]])
+        self.up = nn.ModuleList(
+            ChartDeconv(charts, a, b, seed, stride=stride, padding=padding, extra=extra)
+            for a, b, stride, padding, extra in up
+        )
+        widths = [b for _, b, *_ in down] + [b for _, b, *_ in up]
+        self.norms = nn.ModuleList(ChartNorm(charts, b) for b in (widths if as_published else widths[:-1]))
+
+    @property
+    def published(self) -> Layout | None:
+        if len(self.norms) < len(self.down) + len(self.up):
+            return None
+        names = dict[str, str]()
+        for i in range(4):
+            names |= dict(layer_names(f"down.{i}", f"down.{3 * i}"))
+            names |= dict(layer_names(f"up.{i}", f"up.{3 * i}"))
+            names |= dict(norm_names(f"norms.{i}", f"down.{3 * i + 2}"))
+            names |= dict(norm_names(f"norms.{4 + i}", f"up.{3 * i + 2}"))
+        return Layout("mnist", names, "c{}.", first=1)
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         h, *layers = join_charts(x), *self.down, *self.up
         for layer, norm in zip(layers, self.norms, strict=False):
             h = norm(functional.leaky_relu(layer(h, charts), inplace=True), charts)
+        if len(self.norms) < len(layers):
+            h = layers[-1](h, charts)
         size = x.shape[-1]
-        y = split_charts(layers[-1](h, charts)[..., :size, :size], x.shape[1])
+        y = split_charts(h[..., :size, :size], x.shape[1])
         return y if radius is None else crop(y, radius)
 
 
@@ -332,6 +393,7 @@ def make_published(
 @dataclass(frozen=True)
 class EncoderDecoderParams:
     width: int = param(64, "Channels of the widest layers", minimum=1, maximum=1024)
+    published: bool = param(False, "Exactly as in the published code, whose checkpoints it takes")
 
 
 @register(
@@ -349,4 +411,14 @@ def make_encoder_decoder(
 ) -> EncoderDecoder:
     signature.require("planar", "encoder_decoder")
     refuse_tensors(tensors)
-    return EncoderDecoder(signature.charts, signature.inputs[0], signature.outputs, params.width, seed)
+    size = 2 * signature.radius + 1
+    if params.published and (size < 17 or size % 8 == 7):
+        raise InvalidInput(
+            f"charts of {size} pixels: the published network gives fewer back",
+            "predictor.architecture.params.published",
+            "r_in of at least 8 and not 3 more than a multiple of 4",
+            "choose another r_in",
+        )
+    return EncoderDecoder(
+        signature.charts, signature.inputs[0], signature.outputs, params.width, seed, params.published
+    )

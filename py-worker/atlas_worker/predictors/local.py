@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from ..actions import (
     targets_on,
 )
 from ..errors import InvalidInput
+from ..published import translate
 from ..registry import find, param, parse_params, register
 from ..roles import Dataset, Signature
 from ..scores import classifier_scores, overlap_scores, pixel_scores
@@ -37,12 +40,17 @@ from ..trainable import StepCallback
 
 MOST_AT_ONCE = 128
 """Samples that are predicted at a time, where they are small."""
+BUILT = "built"
+"""Entry of a state's metadata: what its architecture was built from."""
 SAMPLE = 2048
 """Inputs from which an architecture may take the scale of the data."""
 
 
 class ChartwiseModule(Protocol):
-    """What an architecture must be: an ``nn.Module`` for all charts at once. It may have ``facts``, a ``dict[str, str]`` of what it decided."""
+    """What an architecture must be: an ``nn.Module`` for all charts at once.
+
+    It may have ``facts``, a ``dict[str, str]`` of what it decided, and ``published``, the ``Layout`` of the published code's checkpoints of it, or None.
+    """
 
     reach: int
     """Pixels beyond the chart's radius that it reads."""
@@ -77,7 +85,10 @@ class SupervisedParams:
 
 @register("predictor_training", "supervised", "Adam on the charts' own losses, summed", SupervisedParams)
 class FittedPredictor:
-    """One network a chart, trained as one batched computation. Made by :func:`make_predictor`."""
+    """One network a chart, trained as one batched computation. Made by :func:`make_predictor`.
+
+    ``built``: what :func:`build` needs to make the module again, which its states keep.
+    """
 
     def __init__(
         self,
@@ -85,13 +96,15 @@ class FittedPredictor:
         *,
         module: nn.Module,
         kind: str,
+        built: str = "",
         dataset: Dataset,
         atlas: Atlas,
         epochs: int,
         seed: int,
         device: torch.device,
     ) -> None:
-        self._p, self._kind, self._total, self._seed = params, kind, epochs, seed
+        self._p, self._kind, self._built = params, kind, built
+        self._total, self._seed = epochs, seed
         self._module = module.to(device)
         self.atlas, self.reach = atlas, cast(ChartwiseModule, module).reach
         keep = epochs > 0  # else nothing is drawn again
@@ -279,11 +292,12 @@ class FittedPredictor:
         return lambda x, charts: frozen(x, charts, radius)
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
-        """Weights from elsewhere, by our names (a snapshot of this architecture is accepted too)."""
+        """Weights from elsewhere, by our names (a snapshot of this architecture is accepted too) or the published code's."""
         weights = {
             name.removeprefix("module."): t for name, t in tensors.items() if not name.startswith("adam.")
         }
         own = self._module.state_dict()
+        weights = translate(weights, own, getattr(self._module, "published", None), self._kind)
         for name in weights:
             if name not in own:
                 raise InvalidInput(
@@ -299,10 +313,10 @@ class FittedPredictor:
         for name, p in self._module.named_parameters():
             for key, value in self._optimiser.state.get(p, {}).items():
                 tensors[f"adam.{name}.{key}"] = value
-        return {n: t.detach().clone() for n, t in tensors.items()}, {
-            "kind": self._kind,
-            "epoch": str(self._epoch),
-        }
+        metadata = {"kind": self._kind, "epoch": str(self._epoch)}
+        if self._built:
+            metadata[BUILT] = self._built
+        return {n: t.detach().clone() for n, t in tensors.items()}, metadata
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         epoch = check_kind(metadata, self._kind)
@@ -354,21 +368,23 @@ def make_predictor(
     manifold, sample = manifold_of(atlas), None
     if manifold == "vectors":
         sample = dataset.inputs[:SAMPLE]
-    module = block.make(
-        parse_params(block.params, architecture[1], "predictor.architecture"),
-        signature=Signature(
-            manifold,
-            len(atlas),
-            tuple(dataset.inputs.shape[1:]),
-            dataset.outputs,
-            radius=getattr(atlas, "r_in", 0),
-            resolution=getattr(atlas, "resolution", 0),
-            scale=1.0 if sample is None else float(sample.double().square().mean().sqrt()) or 1.0,
-            sample=sample,
-        ),
-        tensors=dict(tensors or {}),
-        seed=random_stream(seed, 0),
+    given = dict(tensors or {})
+    params = parse_params(block.params, architecture[1], "predictor.architecture")
+    signature = Signature(
+        manifold,
+        len(atlas),
+        tuple(dataset.inputs.shape[1:]),
+        dataset.outputs,
+        radius=getattr(atlas, "r_in", 0),
+        resolution=getattr(atlas, "resolution", 0),
+        scale=1.0 if sample is None else float(sample.double().square().mean().sqrt()) or 1.0,
+        sample=sample,
     )
+    module = block.make(params, signature=signature, tensors=given, seed=random_stream(seed, 0))
+    if epochs and not any(True for _ in module.parameters()):
+        raise InvalidInput(
+            f"a predictor of kind {architecture[0]} has nothing to train", "predictor.epochs", "0"
+        )
     recipe = find("predictor_training", training[0], "predictor.training")
     return cast(
         FittedPredictor,
@@ -376,6 +392,7 @@ def make_predictor(
             parse_params(recipe.params, training[1], "predictor.training"),
             module=module,
             kind=architecture[0],
+            built="" if block.code else _written(params, signature, given),
             dataset=dataset,
             atlas=atlas,
             epochs=epochs,
@@ -383,6 +400,41 @@ def make_predictor(
             device=device,
         ),
     )
+
+
+def _written(params: Any, signature: Signature, tensors: Mapping[str, Tensor]) -> str:
+    """What an architecture was built from, as JSON, but for the ``sample``: what that gives is kept with the weights."""
+    return json.dumps(
+        {
+            "params": dataclasses.asdict(params),
+            "signature": dataclasses.asdict(dataclasses.replace(signature, sample=None)),
+            "tensors": {name: t.tolist() for name, t in tensors.items()},
+        },
+        sort_keys=True,
+    )
+
+
+def build(kind: str, built: str, weights: Mapping[str, Tensor]) -> tuple[nn.Module, Signature]:
+    """The module of a predictor's state, in evaluation mode, from its metadata ``kind`` and ``BUILT`` and its weights by our names.
+
+    Raises ``InvalidInput`` when they do not belong together, ``ValueError`` for text that is no such JSON.
+    """
+    said = json.loads(built)
+    block = find("predictor", kind, "predictor.architecture")
+    if block.code:
+        raise InvalidInput(f"a predictor of kind {kind} is code elsewhere", "kind", "an architecture of ours")
+    signature = Signature(**{**said["signature"], "inputs": tuple(said["signature"]["inputs"])})
+    module = cast(
+        nn.Module,
+        block.make(
+            parse_params(block.params, said["params"], "predictor.architecture"),
+            signature=signature,
+            tensors={name: torch.tensor(t, dtype=torch.float64) for name, t in said["tensors"].items()},
+            seed=random_stream(0, 0),
+        ),
+    )
+    module.load_state_dict({name: restore(weights, name, t) for name, t in module.state_dict().items()})
+    return module.eval().requires_grad_(False), signature
 
 
 def make_task(predictor: FittedPredictor, dataset: Dataset, atlas: Atlas) -> SymmetryTask:

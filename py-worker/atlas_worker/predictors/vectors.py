@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..published import Layout, layer_names
 from ..registry import param, register
 from ..roles import Signature, refuse_tensors
 
@@ -28,6 +29,15 @@ class Mlp(nn.Module):
         self.layers = nn.ModuleList(linear(a, b, seed) for a, b in itertools.pairwise(widths))
         self.register_buffer("scale", torch.tensor(signature.scale))
         self.activation = getattr(functional, params.activation)
+
+    @property
+    def published(self) -> Layout | None:
+        if self.activation is not functional.relu:
+            return None
+        names = dict[str, str]()
+        for i in range(len(self.layers)):
+            names |= dict(layer_names(f"layers.{i}", f"model.{2 * i}"))
+        return Layout("toptagging", names, constants={"scale": torch.ones_like(self.scale)})
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         h = x.flatten(-2) / self.scale

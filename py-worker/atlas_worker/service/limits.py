@@ -28,6 +28,8 @@ class Limits:
     max_rank: int = 16
     data_root: Path = Path("/")
     """Files that a client names must lie in it; relative paths start there."""
+    trust_code: bool = False
+    """Whether code that a client names or sends is executed: programs and modules as predictors."""
     max_idle_seconds: float = 12 * 3600
     """A session that nobody has called for so long, with no unfinished job, is closed when another is opened: its client
     ended without a word."""

@@ -408,12 +408,20 @@ def _interpolation(name: str, field: str) -> Interpolation:
 def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) -> _Plan:
     from atlas_worker.predictors import make_predictor
 
-    _, network = _component("predictor", spec.architecture, "predictor.architecture")
+    block, network = _component("predictor", spec.architecture, "predictor.architecture")
+    if block.code and not wire.limits.trust_code:
+        raise InvalidInput(
+            f"a predictor of kind {block.kind} is code, which this worker does not execute",
+            "predictor.architecture.kind",
+            "a worker that was started with --trust-code",
+            "if you trust its maker give --trust-code, or start the worker with ATLAS_TRUST_CODE=1",
+        )
+    network = registry.resolve_files(network, wire.limits.data_root, "predictor.architecture")
     _, recipe = _component("predictor_training", spec.training, "predictor.training")
     dataset, atlas = _field(session, spec, "predictor")
     epochs = _epochs(spec.epochs, 0, "predictor.epochs")
     seed, device = spec.seed, session.device
-    architecture = spec.architecture.kind, plain(spec.architecture.params)
+    architecture = spec.architecture.kind, dataclasses.asdict(network)
     training = spec.training.kind, plain(spec.training.params)
     tensors = {
         name: wire.decode(spec.tensors[name], f"predictor.tensors.{name}") for name in sorted(spec.tensors)

@@ -169,7 +169,7 @@ def test_the_inner_part_alone_is_the_inner_part(radius: int) -> None:
 @pytest.mark.parametrize("size", [1, 7, 9, 13, 16, 17, 401])
 def test_the_interpolation_is_exact_for_slopes_and_constant_beyond_the_last(size: int) -> None:
     coarse = -(-size // 8)
-    refine = linear_interpolation(size, torch.zeros(coarse, coarse, dtype=torch.float64))
+    refine = linear_interpolation(torch.arange(size, dtype=torch.float64) / 8, coarse).double()
     last = 8 * (coarse - 1)
     expected = torch.arange(size, dtype=torch.float64).clamp(max=last)
     assert torch.equal(refine @ torch.arange(0, last + 1, 8, dtype=torch.float64), expected)

@@ -788,6 +788,28 @@ def test_files_outside_the_data_root(limited: Callable[..., Client], tmp_path: P
     assert torch.equal(first, second)
 
 
+@pytest.mark.usefixtures("real")
+def test_code_is_executed_only_where_it_is_trusted(limited: Callable[..., Client], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    touch = "import pathlib, torch\npathlib.Path(__file__).with_suffix('.ran').touch()\n"
+    for path in (root / "net.py", tmp_path / "outside.py"):
+        path.write_text(f"{touch}def make(): return torch.nn.Conv2d(1, 1, 3, padding=1)\n")
+    module = {"kind": "module", "factory": "make", "takes": "chart"}
+    wary, trusting = limited(data_root=root), limited(data_root=root, trust_code=True)
+    dataset, atlas = fields(wary), planar_atlas(wary)
+    for kind, params in (("module", {**module, "file": "net.py"}), ("program", {"file": "net.py"})):
+        with Refused("invalid_input", "predictor.architecture.kind", "is code") as refused:
+            vector_predictor(wary, dataset, atlas, **{"kind": kind, **params})
+        assert "--trust-code" in refused.error.expected
+    dataset, atlas = fields(trusting), planar_atlas(trusting)
+    with Refused("invalid_input", "predictor.architecture.params.file", "outside the worker's data root"):
+        vector_predictor(trusting, dataset, atlas, **module, file="../outside.py")
+    assert not list(tmp_path.rglob("*.ran"))
+    vector_predictor(trusting, dataset, atlas, **module, file="net.py")
+    assert [path.name for path in tmp_path.rglob("*.ran")] == ["net.ran"]
+
+
 # A solver that looks at the data alone
 
 

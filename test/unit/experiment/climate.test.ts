@@ -78,7 +78,9 @@ describe("the climate experiment", () => {
     expect(fake.log.slice(0, 4)).to.deep.equal(["dataset 1", "dataset 1", "predictor 1", "algebra 1"]);
     expect(fake.log).to.have.length(2 + 2 * 30);
     expect(made("atlas")[0]).to.deep.include({ rIn: 200, rOut: 150 });
-    expect(made("predictor")[0]!.architecture).to.deep.include({ params: { m: 3, n: 21, width: 32 } });
+    expect(made("predictor")[0]!.architecture).to.deep.include({
+      params: { m: 3, n: 21, width: 32, published: false },
+    });
     const { kind, params } = made("algebra")[0]!.solver as { kind: string; params: object };
     expect(kind).to.equal("paper");
     expect(params).to.deep.include({ r3: 5, batch_size: 4 });

@@ -1,0 +1,282 @@
+"""Predictors that were made elsewhere: TorchScript and ``torch.export`` programs, and a user's own PyTorch module.
+
+All of them are code. A TorchScript program may read and write files (``torch.from_file``), and ``torch.export.load`` falls back to unpickling
+whatever a file holds and evaluates its symbolic shapes as Python: neither is safe with a file from a stranger. So the worker takes them only
+when it was started with ``--trust-code``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export.passes import move_to_device_pass
+
+from ..checkpoints import archive_kind
+from ..errors import InvalidInput
+from ..fields.resample import crop
+from ..registry import param, register
+from ..roles import Signature, refuse_tensors
+
+_FIELD = "predictor.architecture.params"
+
+
+class Foreign(nn.Module):
+    """Somebody's networks as an architecture: ``[B, C, in, s + 2 reach, …] -> [B, C, out, s, s]``, or ``[B, 1, m, n] -> [B, 1, out]``.
+
+    ``networks``: one for every chart, or one for all. It ``takes`` a batch of all charts, or of one; the former is given zeros for the charts that
+    are not asked for.
+    """
+
+    def __init__(self, networks: Programs | Modules, takes: str, reach: int, charts: int) -> None:
+        super().__init__()
+        self.networks = networks
+        self.takes, self.reach, self.charts = takes, reach, charts
+
+    def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        y = self._all(x, charts) if self.takes == "charts" else self._each(x, charts)
+        return y if radius is None else crop(y, radius)
+
+    def _all(self, x: Tensor, charts: Tensor | None) -> Tensor:
+        if charts is None:
+            return cast(Tensor, self.networks(0, x))
+        at = charts.to(x.device)
+        full = x.new_zeros(x.shape[0], self.charts, *x.shape[2:]).index_copy(1, at, x)
+        return cast(Tensor, self.networks(0, full)[:, at])
+
+    def _each(self, x: Tensor, charts: Tensor | None) -> Tensor:
+        if len(self.networks) == 1:
+            return cast(Tensor, self.networks(0, x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+        chosen = range(self.charts) if charts is None else charts.tolist()
+        return torch.stack([self.networks(c, x[:, i]) for i, c in enumerate(chosen)], 1)
+
+
+class Programs(nn.Module):
+    """Loaded programs, which compute in float32, on any device, and always the same: copies share them."""
+
+    def __init__(self, files: list[bytes]) -> None:
+        super().__init__()
+        self._files = files
+        self._loaded: dict[torch.device, list[Callable[[Tensor], Tensor]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Programs:
+        return self
+
+    def forward(self, number: int, x: Tensor) -> Tensor:
+        """What program ``number`` makes of a batch."""
+        if x.device not in self._loaded:
+            self._loaded[x.device] = [load_program(file, x.device) for file in self._files]
+        # Unoptimised: a TorchScript program is otherwise compiled anew after its first runs, and rounds differently then.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            y = self._loaded[x.device][number](x.float())
+        return y.to(x.dtype) if isinstance(y, Tensor) else y
+
+
+class Modules(nn.Module):
+    """A user's modules, whose weights may be trained further."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        super().__init__()
+        self.of = nn.ModuleList(modules)
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def forward(self, number: int, x: Tensor) -> Tensor:
+        """What module ``number`` makes of a batch."""
+        return cast(Tensor, self.of[number](x))
+
+
+def load_program(file: bytes, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A program of either kind, told from what is in the archive, with constant weights. It is code: see above. Raises ``InvalidInput``."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(file)) as archive:
+            kind = archive_kind(archive)
+        if kind == "state dict":
+            raise ValueError("it holds weights alone: it is for an architecture of the worker's own")
+        if kind == "TorchScript program":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # there are such files still
+                module = torch.jit.load(io.BytesIO(file), map_location=device).eval()
+        else:
+            module = move_to_device_pass(torch.export.load(io.BytesIO(file)), device).module()
+    except Exception as error:  # a damaged archive can raise anything
+        raise InvalidInput(
+            f"the predictor is no program that can be loaded ({_reason(error)})",
+            "predictor.tensors.program",
+            "a file of torch.jit.save or torch.export.save",
+            "save it anew with this version of PyTorch",
+        ) from error
+    for weight in module.parameters():
+        weight.requires_grad_(False)
+    return cast("Callable[[Tensor], Tensor]", module)
+
+
+@dataclass(frozen=True)
+class ForeignParams:
+    takes: Literal["charts", "chart"] = param(
+        "charts",
+        "All charts at once, [B, charts, channels, s, s], or one of them, [B, channels, s, s] (sets of vectors: [B, m, n])",
+    )
+    reach: int = param(0, "Pixels beyond the chart's radius that it reads", minimum=0, maximum=4096)
+
+
+@dataclass(frozen=True)
+class ProgramParams(ForeignParams):
+    file: str = param("", "The program, where it is not sent as the tensor `program`", file=True)
+
+
+@register(
+    "predictor",
+    "program",
+    "A TorchScript or torch.export program in a file, or in tensors: program, or program.0, program.1 … for each chart; not trained",
+    ProgramParams,
+    code=True,
+)
+def make_program(
+    params: ProgramParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
+) -> Foreign:
+    given = dict(tensors)
+    if params.file:
+        if given:
+            raise InvalidInput("both a file and tensors are given", f"{_FIELD}.file", "one of them")
+        files = [_read(params.file)]
+    else:
+        names = ["program"] if "program" in given else [f"program.{i}" for i in range(signature.charts)]
+        for name in [*names, *given]:
+            if name not in given or name not in names:
+                raise InvalidInput(
+                    f"the tensors are {', '.join(given) or 'none'}",
+                    "predictor.tensors",
+                    f"program, or one each of program.0 to program.{signature.charts - 1}",
+                )
+            if given[name].dtype != torch.uint8 or given[name].dim() != 1:
+                raise InvalidInput(
+                    f"the program is {given[name].dtype} {list(given[name].shape)}",
+                    f"predictor.tensors.{name}",
+                    "a file's bytes, as uint8 [length]",
+                )
+        files = [given[name].numpy().tobytes() for name in names]
+    return checked(Programs(files), params, signature)
+
+
+@dataclass(frozen=True)
+class ModuleParams(ForeignParams):
+    file: str = param("", "A Python file", file=True)
+    factory: str = param("", "The function in it that makes the torch.nn.Module")
+    each: bool = param(False, "Make one for every chart (of those that take one chart)")
+
+
+@register(
+    "predictor",
+    "module",
+    "A user's own PyTorch module, made by a function in a file",
+    ModuleParams,
+    code=True,
+)
+def make_module(
+    params: ModuleParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
+) -> Foreign:
+    refuse_tensors(tensors)
+    factory = _factory(Path(params.file), params.factory)
+    count = signature.charts if params.each and params.takes == "chart" else 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=seed)))
+        try:
+            modules = [factory() for _ in range(count)]
+        except Exception as error:
+            raise _failed(f"{params.factory}()", error, f"{_FIELD}.factory") from error
+    if not all(isinstance(module, nn.Module) for module in modules):
+        raise InvalidInput(
+            f"{params.factory}() made a {type(modules[0]).__name__}", f"{_FIELD}.factory", "a torch.nn.Module"
+        )
+    return checked(Modules(modules), params, signature)
+
+
+def checked(networks: Programs | Modules, params: ForeignParams, signature: Signature) -> Foreign:
+    """The networks as an architecture, after a try on zeros. Raises ``InvalidInput`` when they do not take or give what the task needs."""
+    if signature.manifold == "icosahedron":
+        signature.require("planar", "program")
+    vectors, takes = signature.manifold == "vectors", params.takes
+    if takes == "charts" and len(networks) > 1:
+        raise InvalidInput(
+            "a program for each chart takes one chart", f"{_FIELD}.takes", "chart", "give takes: chart"
+        )
+    foreign = Foreign(networks, takes, 0 if vectors else params.reach, signature.charts).eval()
+    size = 2 * signature.radius + 1
+    shape = signature.inputs if vectors else (signature.inputs[0], *[size + 2 * foreign.reach] * 2)
+    outputs = (signature.outputs,) if vectors else (signature.outputs, size, size)
+    for batch in (2, 3):  # two sizes: an exported program may be for one only
+        x = torch.zeros(batch, signature.charts, *shape)
+        taken = x.shape if takes == "charts" else torch.Size([batch * signature.charts, *shape])
+        try:
+            with torch.no_grad():
+                y = foreign(x)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            raise _failed(f"the predictor, given {list(taken)},", error, f"{_FIELD}.takes") from error
+        expected = [batch, signature.charts, *outputs]
+        if not isinstance(y, Tensor) or list(y.shape) != expected:
+            got = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise InvalidInput(
+                f"the predictor gives {got} for {list(x.shape)}",
+                f"{_FIELD}.takes",
+                f"{expected} ([batch, charts, outputs …])",
+                "check what it takes, its reach, and the task's charts and outputs",
+            )
+    return foreign
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error.strerror}", f"{_FIELD}.file", "a program's file"
+        ) from None
+
+
+def _factory(path: Path, name: str) -> Callable[[], Any]:
+    """The function in a Python file, which is executed, beside which its own imports are found."""
+    if path.suffix != ".py" or not path.is_file():
+        raise InvalidInput(f"{path} is no Python file", f"{_FIELD}.file", "the path of a .py file")
+    spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", f"atlas_user_{path}"), path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _failed(str(path), error, f"{_FIELD}.file") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise InvalidInput(f"{path} has no function {name!r}", f"{_FIELD}.factory", "the name of one")
+    return cast("Callable[[], Any]", factory)
+
+
+def _failed(what: str, error: Exception, field: str) -> InvalidInput:
+    return InvalidInput(f"{what} failed: {_reason(error)}", field, "", "try it in Python first")
+
+
+def _reason(error: Exception) -> str:
+    """In one line: TorchScript's errors are tracebacks whose last line says what it was."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:200]

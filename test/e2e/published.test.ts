@@ -1,0 +1,69 @@
+/** Predictors that other programs made, from the command line: a checkpoint of the published code, and the programs that it is exported as. */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect } from "chai";
+import { ensureVenv } from "../../src/setup/venv.js";
+import { Tensor, writeNpy } from "../../src/tensor/index.js";
+import { atlas, complaint, type Finished, finish, json } from "./atlas.js";
+
+const SCRIPT = fileURLToPath(new URL("published.py", import.meta.url));
+const CPU = ["--device", "cpu", "--threads", "1", "--fixed-seed"];
+
+describe("predictors from elsewhere", function () {
+  this.timeout(120_000);
+  let dir: string;
+  let where: { cwd: string; env: NodeJS.ProcessEnv };
+  let run: Finished;
+  let python: (...args: string[]) => string;
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-published-"));
+    where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state"), ATLAS_TRUST_CODE: "" } };
+    const venv = await ensureVenv();
+    python = (...args) =>
+      execFileSync(venv.python, ["-W", "ignore", SCRIPT, ...args], { cwd: dir, encoding: "utf8" });
+    python("make", "--out", "theirs.pt");
+    const task = ["pde", "--task", "discover_algebra", "--atlas", "2", "--N", "64"];
+    run = await finish([...task, ...CPU, "--reuse_predictor", "theirs.pt"], join(dir, "runs"), where);
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+
+  it("leads from a published checkpoint to so(2)", () => {
+    expect(run.result.predictor.source).to.equal(join(dir, "theirs.pt"));
+    expect(run.result.algebra!.identified.name).to.equal("so(2)");
+    expect(run.result.algebra!.identified.cosine).to.be.greaterThan(0.999);
+    expect(run.result.algebra!.found).to.equal(1);
+  });
+
+  it("computes what the checkpoint's own network does, exported again as a program", async () => {
+    const out = ["--format", "torchscript", "--out", "ours.ts.pt"];
+    const told = await json(["checkpoint", "export", run.path, ...out], where);
+    const shape = [3, 1, 53, 53];
+    expect(told).to.deep.include({ format: "torchscript", kind: "published", takes: shape, gives: shape });
+    expect(Number(python("check", "--weights", "theirs.pt", "--program", "ours.ts.pt"))).to.be.lessThan(1e-6);
+    const again = complaint(await atlas(["checkpoint", "export", run.path, ...out], where), 2);
+    expect(again).to.match(/^error: ours\.ts\.pt exists already; .*--force/);
+  });
+
+  it("looks for the symmetries of a program, once it is trusted", async () => {
+    const { path } = run;
+    await json(["checkpoint", "export", path, "--format", "export", "--out", "ours.pt2"], where);
+    const wave = (i: number, row: number, col: number) =>
+      Math.sin(0.2 * row * Math.cos(i) + 0.2 * col * Math.sin(i) + i);
+    const fields = Array.from({ length: 16 }, (_, i) => [
+      Array.from({ length: 80 }, (_, row) => Array.from({ length: 80 }, (_, col) => wave(i, row, col))),
+    ]);
+    writeFileSync(join(dir, "x.npy"), writeNpy(Tensor.from(fields, "float32")));
+    const charts = ["--charts", "36,40 40,44 44,36", "--r_in", "26", "--r_out", "20"];
+    const given = ["--inputs", "x.npy", "--takes", "charts", ...charts, "--k", "1", ...CPU];
+    const args = ["discover", "--task", "discover_algebra", "--predictor", "ours.pt2", ...given];
+    const wary = complaint(await atlas(args, where), 2);
+    expect(wary).to.match(/^error: --predictor ours\.pt2 is code.*; .*--trust-code/);
+    expect(existsSync(join(dir, "mine"))).to.equal(false);
+    const { result } = await finish([...args, "--trust-code"], join(dir, "mine"), where);
+    expect(result.algebra!.identified.name).to.equal("so(2)");
+    expect(result.predictor.source).to.equal(join(dir, "ours.pt2"));
+  });
+});
