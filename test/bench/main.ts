@@ -9,6 +9,7 @@ import { availableParallelism, cpus, loadavg } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { ensureVenv } from "../../src/setup/venv.js";
+import { type Loads, measureLoad } from "./load.js";
 import { measureOverhead, type Overhead } from "./overhead.js";
 import { measureTransport, type Transport } from "./transport.js";
 
@@ -116,6 +117,30 @@ const PARTS: Record<string, Part> = {
       `${n(d[`${kind}_first`]!)} files/s`,
       `${n(d.files!)} of 16 variables; out of the cache: ${n(d[`${kind}_second`]!)} files/s, ${n(d[`${kind}_second`]! * d.gigabytes_a_file!)} GB/s`,
     ]),
+  ),
+  load: part(
+    () => measureLoad(),
+    ({ describe, jobs, memory }: Loads): Row[] => [
+      ...(
+        [
+          ["Describe", describe],
+          ["small jobs (create, start, watch, delete)", jobs],
+        ] as const
+      ).flatMap(([what, loads]) =>
+        loads.map(
+          ({ clients, perSecond, p50, p99 }): Row => [
+            `${what}, ${clients} client${clients === 1 ? "" : "s"}`,
+            `${n(perSecond)} a second`,
+            `p50 ${n(p50)} ms, p99 ${n(p99)} ms`,
+          ],
+        ),
+      ),
+      [
+        `worker's memory after ${n(memory.jobs)} jobs of 16 clients`,
+        `${n(memory.late)} MiB`,
+        `after a tenth of them ${n(memory.early)} MiB`,
+      ],
+    ],
   ),
   transport: part(
     () => measureTransport(),
