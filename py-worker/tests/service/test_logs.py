@@ -12,6 +12,7 @@ import pytest
 
 from atlas_worker.client import Client
 from atlas_worker.service import logs
+from atlas_worker.service.access import Access
 from atlas_worker.service.server import Worker
 
 from . import fakes
@@ -74,6 +75,18 @@ def test_a_call_that_fails_belongs_to_its_session_and_the_next_one_does_not(
     described = [line for line in lines() if line["message"].startswith("Describe: OK")]
     assert described
     assert not any("session" in line for line in described)
+
+
+def test_no_token_is_ever_logged(lines: Lines) -> None:
+    worker = Worker(access=Access(token="right-" + 16 * "r"))
+    worker.start()
+    with Client(worker.address, token="right-" + 16 * "r"), Refused("unauthenticated"):
+        Client(worker.address, token="wrong-" + 16 * "w")
+    worker.stop()
+    messages = json.dumps(lines())
+    assert "UNAUTHENTICATED" in messages
+    assert "rrrr" not in messages
+    assert "wwww" not in messages
 
 
 @pytest.mark.parametrize("style", logs.FORMATS)
