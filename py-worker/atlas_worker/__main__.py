@@ -13,6 +13,10 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
+from atlas_worker.service import logs
+
+log = logging.getLogger("atlas_worker")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 after SIGTERM or SIGINT, 2 when the worker cannot start as asked."""
@@ -62,7 +66,15 @@ def main(argv: list[str] | None = None) -> int:
         default=os.environ.get("ATLAS_TRUST_CODE") == "1",
         help="execute code that clients send or name: programs and modules as predictors (also: ATLAS_TRUST_CODE=1)",
     )
-    serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    serve.add_argument(
+        "--log-level", default="info", choices=logs.LEVELS, help="the least that is logged (default info)"
+    )
+    serve.add_argument(
+        "--log-format",
+        default="text",
+        choices=logs.FORMATS,
+        help="of the log, on standard error: text, or an object of JSON a line",
+    )
     arguments = parser.parse_args(argv)
     # Before PyTorch loads OpenMP: threads that wait by spinning make a machine shared with others many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -83,9 +95,7 @@ def main(argv: list[str] | None = None) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    logging.basicConfig(
-        level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    logs.configure(arguments.log_level, arguments.log_format, sys.stderr)
 
     host, port = arguments.listen
     token = os.environ.pop("ATLAS_TOKEN", None)  # what it starts need not know it
@@ -140,6 +150,8 @@ def main(argv: list[str] | None = None) -> int:
             f"{error}; choose others with --listen, --tensor-port, --metrics-port; 0 is a free one"
         )
     worker.start()
+    asked = [what for what, given in (("TLS", tls), ("a token", token)) if given]
+    log.info("serving at %s with %s", worker.address, " and ".join(asked) or "neither TLS nor a token")
     ready = {
         "event": "ready",
         "address": worker.address,
@@ -148,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     print(json.dumps(ready), file=out, flush=True)
     stop.wait()
-    logging.info("stopping")
+    log.info("stopping")
     # A step that does not end must not keep the process.
     threading.Timer(8.0, _exit_now, (1,)).start()
     worker.stop()

@@ -12,7 +12,7 @@ import {
   inspectCheckpoint,
 } from "../interop/index.js";
 import { findRun } from "../run/folder.js";
-import { addCommonOptions, commonOptions } from "./options.js";
+import { addCommonOptions, commonOptions, LOG_OPTIONS } from "./options.js";
 
 const JSON_OPTION = () => new Option("--json", "Print what is in it as JSON, and nothing else, on stdout");
 
@@ -28,7 +28,7 @@ export function register(program: Command): void {
     .description("List a checkpoint's tensors; no code in it is executed")
     .argument("<file>", "a .pt, .pth or .safetensors file")
     .addOption(JSON_OPTION());
-  addCommonOptions(inspect, ["quiet", "debug"])
+  addCommonOptions(inspect, [...LOG_OPTIONS])
     .addHelpText(
       "after",
       "\nExamples:\n  atlas checkpoint inspect model.pt\n  atlas checkpoint inspect model.safetensors --json",
@@ -45,7 +45,7 @@ export function register(program: Command): void {
     .argument("<to>", "the file to write")
     .option("--force", "Overwrite TO if it exists")
     .addOption(JSON_OPTION());
-  addCommonOptions(convert, ["quiet", "debug"])
+  addCommonOptions(convert, [...LOG_OPTIONS])
     .addHelpText(
       "after",
       "\nExamples:\n  atlas checkpoint convert model.pt model.safetensors\n  atlas checkpoint convert model.safetensors model.pt --force",
@@ -65,7 +65,7 @@ export function register(program: Command): void {
     )
     .option("--force", "Overwrite FILE if it exists")
     .addOption(JSON_OPTION());
-  addCommonOptions(exporting, ["runs", "quiet", "debug"])
+  addCommonOptions(exporting, ["runs", ...LOG_OPTIONS])
     .addHelpText(
       "after",
       "\nExamples:\n  atlas checkpoint export latest --out predictor.pt\n  atlas checkpoint export latest --format torchscript --out predictor.ts.pt",

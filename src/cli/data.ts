@@ -11,7 +11,7 @@ import { UsageError } from "../errors.js";
 import { flagsOf } from "../experiment/flags.js";
 import { formatSeconds, Progress } from "../experiment/progress.js";
 import { onInterrupt } from "./interrupt.js";
-import { addCommonOptions, commonOptions, givenValues } from "./options.js";
+import { addCommonOptions, commonOptions, givenValues, LOG_OPTIONS } from "./options.js";
 
 export function register(program: Command): void {
   const data = program.command("data").description("Make or fetch the data of an experiment");
@@ -27,7 +27,7 @@ function addDataSet(data: Command, set: DataSet): void {
     ...((set.record ?? set.listing) ? ["--fetch"] : []),
   ];
   for (const flag of flags) command.addOption(flag.option);
-  addCommonOptions(command, ["quiet", "debug"]);
+  addCommonOptions(command, [...LOG_OPTIONS]);
   command
     .addHelpText(
       "after",

@@ -5,13 +5,13 @@ import { Progress } from "../experiment/progress.js";
 import { runExperiment } from "../experiment/runner.js";
 import { printOutcome } from "./experiment.js";
 import { onInterrupt } from "./interrupt.js";
-import { addCommonOptions, commonOptions, WORKER_OPTIONS, workerChoice } from "./options.js";
+import { addCommonOptions, commonOptions, LOG_OPTIONS, WORKER_OPTIONS, workerChoice } from "./options.js";
 
 export function register(program: Command): void {
   const command = program
     .command("demo")
     .description("Discover the local symmetries of the heat equation from data alone");
-  addCommonOptions(command, [...WORKER_OPTIONS, "runs", "json", "quiet", "debug"])
+  addCommonOptions(command, [...WORKER_OPTIONS, "runs", "json", ...LOG_OPTIONS])
     .addHelpText("after", "\nThe same as: atlas pde --task discover --fixed-seed")
     .action(async () => {
       const options = commonOptions(command);

@@ -43,8 +43,20 @@ const Common = z.object({
   threads: z.int().positive().optional().describe("CPU threads of the worker"),
   runs: z.string().default("runs").meta({ description: "Folder of the run folders", placeholder: "dir" }),
   json: z.boolean().default(false).describe("Print the result document, and nothing else, on stdout"),
-  quiet: z.boolean().default(false).describe("No progress, only warnings and the result"),
-  debug: z.boolean().default(false).describe("Show the worker's log, and where an error came from"),
+  log_level: z
+    .enum(["debug", "info", "warning"])
+    .optional()
+    .describe(
+      "The least that is told on stderr: debug (the log of a local worker too), info (default), or warning",
+    ),
+  quiet: z
+    .boolean()
+    .default(false)
+    .describe("No progress, only warnings and the result: as --log-level warning"),
+  debug: z
+    .boolean()
+    .default(false)
+    .describe("Show the worker's log, as --log-level debug does, and where an error came from"),
 });
 export type CommonOptions = z.infer<typeof Common>;
 export type CommonOption = keyof CommonOptions;
@@ -62,6 +74,9 @@ export const WORKER_OPTIONS = [
   "threads",
 ] as const satisfies CommonOption[];
 
+/** The options that say how much is told on stderr. */
+export const LOG_OPTIONS = ["log_level", "quiet", "debug"] as const satisfies CommonOption[];
+
 /** Add some of the common options to a command. */
 export function addCommonOptions(
   command: Command,
@@ -72,15 +87,19 @@ export function addCommonOptions(
   return command;
 }
 
-/** The common options as given, checked, defaults filled in. @throws UsageError */
+/** The common options as given, checked, defaults filled in; `quiet` and `debug` as `log_level` has it where that is given. @throws UsageError */
 export function commonOptions(command: Command): CommonOptions {
-  return Common.parse(givenValues(command, COMMON_FLAGS));
+  const options = Common.parse(givenValues(command, COMMON_FLAGS));
+  const { log_level } = options;
+  return log_level === undefined
+    ? options
+    : { ...options, quiet: log_level === "warning", debug: log_level === "debug" };
 }
 
 /** Which worker is to compute. */
 export function workerChoice(options: CommonOptions): WorkerChoice {
-  const { worker: address, ca, cert, key, token_file: tokenFile, device, threads } = options;
-  return { address, ca, cert, key, tokenFile, device, threads };
+  const { worker: address, ca, cert, key, token_file: tokenFile, device, threads, debug } = options;
+  return { address, ca, cert, key, tokenFile, device, threads, logLevel: debug ? "debug" : undefined };
 }
 
 /** The values of the flags that were given, by field. @throws UsageError for the first that is not accepted */

@@ -30,6 +30,11 @@ const COMMANDS: Record<string, Subcommand> = {
     summary: "Finish a run that was interrupted, killed, or failed",
     load: () => import("./resume.js"),
   },
+  tensorboard: {
+    group: "Runs",
+    summary: "Write a run's metrics for TensorBoard",
+    load: () => import("./tensorboard.js"),
+  },
   worker: {
     group: "Machinery",
     summary: "Start, inspect and stop a worker",

@@ -8,14 +8,14 @@ import { Result } from "../result.js";
 import { findRun, type Run } from "../run/folder.js";
 import { printOutcome } from "./experiment.js";
 import { onInterrupt } from "./interrupt.js";
-import { addCommonOptions, commonOptions, WORKER_OPTIONS, workerChoice } from "./options.js";
+import { addCommonOptions, commonOptions, LOG_OPTIONS, WORKER_OPTIONS, workerChoice } from "./options.js";
 
 export function register(program: Command): void {
   const command = program
     .command("resume")
     .description("Go on with a run from its last checkpoints, to the end")
     .argument("[run]", "an id, the beginning of one, a path, or latest", "latest");
-  addCommonOptions(command, [...WORKER_OPTIONS, "runs", "json", "quiet", "debug"])
+  addCommonOptions(command, [...WORKER_OPTIONS, "runs", "json", ...LOG_OPTIONS])
     .addHelpText(
       "after",
       "\nExamples:\n  atlas resume latest\n  atlas resume 20260101-120000-pde-1a2b --json",

@@ -6,7 +6,7 @@ import { UsageError } from "../errors.js";
 import { flagsOf } from "../experiment/flags.js";
 import { Progress } from "../experiment/progress.js";
 import { connectWorker, type WorkerInfo } from "../worker/index.js";
-import { LOOPBACK } from "../worker/process.js";
+import { LOG_FORMATS, LOG_LEVELS, LOOPBACK } from "../worker/process.js";
 import * as keygen from "./keygen.js";
 import { addCommonOptions, commonOptions, givenValues } from "./options.js";
 
@@ -35,6 +35,8 @@ const Start = z.object({
     description: "Folder that data files must lie in (default: the current one)",
     placeholder: "dir",
   }),
+  log_level: z.enum(LOG_LEVELS).optional().describe("The least that it logs (default: info)"),
+  log_format: z.enum(LOG_FORMATS).optional().describe("Of its log: text (default), or a JSON object a line"),
 });
 const START = flagsOf(Start);
 
@@ -63,6 +65,8 @@ export function register(program: Command): void {
         tlsClientCa: path(given.tls_client_ca),
         tokenFile: path(given.token_file),
         dataRoot: resolve(given.data_root ?? "."),
+        logLevel: given.log_level,
+        logFormat: given.log_format,
         device,
         threads,
         onLog: (line) => progress.info(line),

@@ -249,11 +249,11 @@ export class Context {
       snapshotEvery: state ? 1 : 0,
       signal: this.signal,
       onStep: (s) => this.progress.step({ ...s, stage, epoch: s.epoch - 1, totalEpochs }),
-      onEpoch: async ({ epoch, metrics, seconds, snapshot }) => {
+      onEpoch: async ({ epoch, metrics, seconds, jobId: job, snapshot }) => {
         // An epoch whose snapshot was replaced by the next one's before it could be fetched has no checkpoint of its own.
         if (state && snapshot)
-          await this.run.saveCheckpoint(stage, snapshot, { epoch, totalEpochs, metrics, seconds });
-        else await this.run.append({ type: "epoch", stage, epoch, totalEpochs, metrics, seconds });
+          await this.run.saveCheckpoint(stage, snapshot, { epoch, totalEpochs, metrics, seconds, job });
+        else await this.run.append({ type: "epoch", stage, epoch, totalEpochs, metrics, seconds, job });
         if (state) Object.assign(state, { epoch, metrics });
         this.progress.epoch({ stage, epoch, totalEpochs, metrics }, seconds);
       },

@@ -77,6 +77,7 @@ const RESERVED = [
   "threads",
   "runs",
   "json",
+  "log_level",
   "quiet",
   "debug",
 ];

@@ -5,7 +5,14 @@ import { AtlasError, Interrupted, SetupError, WorkerUnavailable } from "../error
 import { RESULT_SCHEMA, Result } from "../result.js";
 import { RunConfig, RunFolder } from "../run/folder.js";
 import { VERSION } from "../version.js";
-import { type Credentials, checkAddress, connectWorker, type Session, type Worker } from "../worker/index.js";
+import {
+  type Credentials,
+  checkAddress,
+  connectWorker,
+  type LogLevel,
+  type Session,
+  type Worker,
+} from "../worker/index.js";
 import { Context } from "./context.js";
 import { completeConfig, type Experiment } from "./define.js";
 import { Progress } from "./progress.js";
@@ -21,6 +28,8 @@ export interface WorkerChoice extends Credentials {
   device?: string;
   /** Threads that CPU work uses; default: the worker's choice. */
   threads?: number;
+  /** The least that a local worker logs (default "info"). */
+  logLevel?: LogLevel;
 }
 
 export interface RunOptions {

@@ -25,6 +25,8 @@ const Event = z.discriminatedUnion("type", [
     totalEpochs: z.int(),
     metrics: z.record(z.string(), z.number()),
     seconds: z.number(),
+    /** The job that did it, as the worker's log has it. */
+    job: z.string().optional(),
     checkpoint: z.object({ sha256: z.string(), bytes: z.int() }).optional(),
   }),
   z.object({ type: z.literal("warning"), time, message: z.string() }),

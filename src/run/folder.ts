@@ -379,7 +379,7 @@ function damagedConfig(file: string, why: string): FileError {
 }
 
 /** `mkdir -p`. (Node's own never returns where the system answers ENOENT below a folder that exists, as in /proc.) */
-async function makeFolder(path: string): Promise<void> {
+export async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path);
   } catch (error) {

@@ -1,9 +1,11 @@
 /** Workers: starting one or finding it, and the sessions opened on it. */
 import { UsageError } from "../errors.js";
 import { startLocalWorker } from "./local.js";
+import type { LogLevel } from "./process.js";
 import { type Credentials, parseAddress, readAccess } from "./remote.js";
 import { Worker } from "./worker.js";
 
+export type { LogLevel } from "./process.js";
 export type { Credentials } from "./remote.js";
 export * from "./session.js";
 export { PROTOCOL_VERSION, Worker, type WorkerInfo } from "./worker.js";
@@ -15,6 +17,8 @@ export interface ConnectOptions extends Credentials {
   device?: string;
   /** Threads that a local worker's CPU work uses (default: the worker's choice). One that runs already keeps its own. */
   threads?: number;
+  /** The least that a local worker logs (default "info"). */
+  logLevel?: LogLevel;
   /** Told every line that a local worker writes, and what its set-up has to say. */
   onLog?: (line: string) => void;
   /** Told what set-up does when a local worker's environment must first be installed, line by line; minutes may pass. */
@@ -35,7 +39,7 @@ export function checkAddress(worker: string): void {
  * @throws WorkerUnavailable when it does not start or answer, or speaks another protocol version
  */
 export async function connectWorker(options: ConnectOptions = {}): Promise<Worker> {
-  const { worker = "local", device = "auto", threads, onLog, onSetup, signal } = options;
+  const { worker = "local", device = "auto", threads, logLevel, onLog, onSetup, signal } = options;
   signal?.throwIfAborted();
   if (worker !== "local") {
     const address = parseAddress(worker);
@@ -49,7 +53,10 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
       );
   const { ensureVenv } = await import("../setup/venv.js");
   const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
-  return Worker.connect(await startLocalWorker({ python, workerDir, device, threads, onLog, signal }), {
-    signal,
-  });
+  return Worker.connect(
+    await startLocalWorker({ python, workerDir, device, threads, logLevel, onLog, signal }),
+    {
+      signal,
+    },
+  );
 }

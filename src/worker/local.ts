@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { AtlasError, WorkerDied, WorkerUnavailable } from "../errors.js";
 import { onAbort } from "../rpc/index.js";
-import { killGroup, parseReady, type Ready, refusal, serveArguments } from "./process.js";
+import { killGroup, type LogLevel, parseReady, type Ready, refusal, serveArguments } from "./process.js";
 
 /** Lines of its output that are kept for when it dies. */
 const KEPT_LINES = 200;
@@ -25,6 +25,7 @@ export interface LocalOptions {
   workerDir: string;
   device?: string;
   threads?: number;
+  logLevel?: LogLevel;
   onLog?: (line: string) => void;
   /** Gives up starting. */
   signal?: AbortSignal;
@@ -60,6 +61,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
     workerDir,
     device,
     threads,
+    logLevel,
     onLog,
     signal,
     startTimeoutMs = 120_000,
@@ -72,7 +74,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
     python,
     [
       // It is the user's own, and may read what they may.
-      ...serveArguments({ device, threads, dataRoot: parse(process.cwd()).root }),
+      ...serveArguments({ device, threads, logLevel, dataRoot: parse(process.cwd()).root }),
       "--parent-stdin",
     ],
     {

@@ -25,6 +25,10 @@ export function parseReady(line: string): Ready | undefined {
 
 export const LOOPBACK = "127.0.0.1";
 
+export const LOG_LEVELS = ["debug", "info", "warning", "error"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+export const LOG_FORMATS = ["text", "json"] as const;
+
 /** How a worker is to serve. Paths are absolute. */
 export interface ServeOptions {
   /** Address to listen on (default: the loopback interface's; any other needs TLS and a token). */
@@ -46,6 +50,10 @@ export interface ServeOptions {
   tlsClientCa?: string;
   /** The token that clients must have (default: that in ATLAS_TOKEN). */
   tokenFile?: string;
+  /** The least that it logs (default "info"). */
+  logLevel?: LogLevel;
+  /** As what: text (default), or an object of JSON a line. */
+  logFormat?: (typeof LOG_FORMATS)[number];
 }
 
 /** Arguments with which a worker is started. It inherits nothing else of ours but the environment. */
@@ -61,6 +69,8 @@ export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeO
     "tls-key": options.tlsKey,
     "tls-client-ca": options.tlsClientCa,
     "token-file": options.tokenFile,
+    "log-level": options.logLevel,
+    "log-format": options.logFormat,
   };
   return [
     ...["-m", "atlas_worker", "serve"],

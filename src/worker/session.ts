@@ -139,6 +139,8 @@ export interface Epoch {
   totalEpochs: number;
   metrics: Record<string, number>;
   seconds: number;
+  /** As the worker's log has it. */
+  jobId: string;
   /** The object after this epoch. Undefined when it was not asked for, or was replaced by the next before it could be fetched. */
   snapshot?: Uint8Array;
 }
@@ -325,7 +327,7 @@ export class Session {
             snapshotEvery > 0
               ? await this.epochSnapshot(object, event.epochFinished, last, signal)
               : undefined;
-          await onEpoch?.({ epoch, totalEpochs, metrics, seconds, snapshot });
+          await onEpoch?.({ epoch, totalEpochs, metrics, seconds, jobId, snapshot });
           signal?.throwIfAborted();
         } else if (event?.$case === "stateChanged") {
           const { state, error } = event.stateChanged;

@@ -1,9 +1,10 @@
 /** `atlas probe …`: functions whose groups are known, and functions of one's own. */
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import { Result } from "../../src/result.js";
+import { findRun } from "../../src/run/folder.js";
 import { atlas, refuses } from "./atlas.js";
 
 describe("atlas probe", function () {
@@ -11,10 +12,20 @@ describe("atlas probe", function () {
   let dir: string;
   let where: { cwd: string; env: NodeJS.ProcessEnv };
   let here: string[];
+  let log: string;
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-probe-"));
     where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
-    const { stdout, stderr } = await atlas(["worker", "start", "--device=cpu", "--threads=1"], where);
+    const start = [
+      "worker",
+      "start",
+      "--device=cpu",
+      "--threads=1",
+      "--log-level=debug",
+      "--log-format=json",
+    ];
+    const { stdout, stderr } = await atlas(start, where);
+    log = /^log +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr);
     here = ["--worker", /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr), "--fixed_seed"];
   });
   after(async () => {
@@ -89,6 +100,17 @@ describe("atlas probe", function () {
     expect(stdout).to.match(/^note +as expected: /m);
     const shown = await atlas(["show", "latest"], where);
     expect(shown.stdout).to.contain("no symmetry found");
+  });
+
+  it("leaves lines in the worker's log, all JSON, that can be matched with its run's epochs", async () => {
+    await probe(["none"]);
+    const run = await findRun(join(dir, "runs"), "latest");
+    const jobs = (await run.events()).flatMap((e) => (e.type === "epoch" ? [e.job] : []));
+    const lines = readFileSync(log, "utf8").trimEnd().split("\n");
+    const ours = lines.map((line) => JSON.parse(line)).filter((line) => line.run === run.id);
+    expect(new Set(ours.map(({ session }) => session)).size).to.equal(1);
+    const succeeded = ours.filter(({ message }) => message?.startsWith("succeeded: "));
+    expect(new Set(succeeded.map(({ job }) => job))).to.deep.equal(new Set(jobs)).and.not.be.empty;
   });
 
   it("ends with 1 when it does not find what is there, and says so", async () => {

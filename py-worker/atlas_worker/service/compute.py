@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TypeVar
 
 import grpc
@@ -25,7 +26,7 @@ class Compute:
         self._pool = ThreadPoolExecutor(1, "compute", initializer=torch.set_num_threads, initargs=(threads,))
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        return self._pool.submit(work)
+        return self._pool.submit(copy_context().run, work)  # what it logs belongs to whoever asks for it
 
     def call(self, context: grpc.ServicerContext, work: Callable[[], T]) -> T:
         """Do ``work`` for an RPC and return its result; ``Cancelled`` if the client leaves before its turn comes."""

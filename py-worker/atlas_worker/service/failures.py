@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -22,6 +23,8 @@ from atlas_worker.errors import (
     WorkerError,
 )
 from atlas_worker.gen.atlas.v1 import error_pb2
+
+from . import logs
 
 log = logging.getLogger("atlas_worker")
 
@@ -108,8 +111,12 @@ def unary(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     """``method(request, context)``, whose exceptions leave as :func:`explain` has it."""
 
     def serve(request: Any, context: grpc.ServicerContext) -> Any:
+        logs.clear()
+        started = time.perf_counter()
         try:
-            return method(request, context)
+            answer = method(request, context)
+            log.debug("%s: OK in %.1f ms", name, 1000 * (time.perf_counter() - started))
+            return answer
         except Exception as error:
             status, detail = explain(error, f"serving {name}")
         _abort(name, context, status, detail)
@@ -119,6 +126,7 @@ def unary(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _stream(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     def serve(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        logs.clear()
         try:
             yield from method(request, context)
             return

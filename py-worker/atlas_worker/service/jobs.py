@@ -18,7 +18,7 @@ from atlas_worker.errors import Cancelled, Diverged, InvalidInput, LimitExceeded
 from atlas_worker.gen.atlas.v1 import error_pb2, job_pb2, tensor_pb2
 from atlas_worker.trainable import Trainable
 
-from . import snapshots
+from . import logs, snapshots
 from .compute import Compute
 from .failures import explain
 from .limits import Limits
@@ -73,6 +73,7 @@ class Job:
 
     def start(self) -> None:
         """Queue it; a job with nothing to do succeeds at once."""
+        logs.bind(job=self.id)
         with self._changed:
             self._enter(job_pb2.JOB_STATE_QUEUED)
             if self._epoch >= self._until:
@@ -202,6 +203,7 @@ class Job:
                 if finished.HasField("snapshot"):
                     self._snapshot_at = len(self._events)
                 self._emit(epoch_finished=finished)
+            log.debug("epoch %d of %s took %.3f s", epoch, entry.handle, finished.seconds)
 
     def _step(self, value: Trainable, step: int, steps_in_epoch: int, metrics: Mapping[str, float]) -> None:
         if self._stop.is_set():
@@ -272,6 +274,16 @@ class Job:
     def _enter(self, state: job_pb2.JobState, error: error_pb2.ErrorDetail | None = None) -> None:
         self._state, self._error = state, error
         self._emit(state_changed=job_pb2.StateChanged(state=state, error=error))
+        with logs.bound(job=self.id):  # whoever cancels it has not been told its id
+            log.log(
+                logging.WARNING if error else logging.INFO,
+                "%s: %s at epoch %d of %d%s",
+                job_pb2.JobState.Name(state).removeprefix("JOB_STATE_").lower(),
+                self._handle,
+                self._epoch,
+                self._until,
+                f": {error.message}" if error else "",
+            )
 
     def _emit(self, **event: Any) -> None:
         message = job_pb2.JobEvent(sequence=len(self._events) + 1, **event)

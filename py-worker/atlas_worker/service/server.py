@@ -16,7 +16,7 @@ from atlas_worker.dataplane import DataPlane
 from atlas_worker.errors import AddressInUse, NotReady
 from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2, worker_pb2
 
-from . import machine
+from . import logs, machine
 from .access import Access, TokenRequired
 from .compute import Compute
 from .failures import add_service
@@ -169,7 +169,8 @@ class WorkerService:
             )
         device = self._devices.find(request.device, "device")
         session = self._sessions.open(request.label, device)
-        log.info("session %r opened on %s", session.label, device)
+        logs.bind(run=session.label, session=session.id)
+        log.info("session opened on %s", device)
         return worker_pb2.OpenSessionResponse(session_id=session.id, device=str(device))
 
     def CloseSession(

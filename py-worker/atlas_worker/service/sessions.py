@@ -14,6 +14,7 @@ import torch
 
 from atlas_worker.errors import InvalidInput, LimitExceeded, NotFound, NotReady
 
+from . import logs
 from .limits import Limits
 from .snapshots import Origin, State
 from .tickets import Tickets
@@ -158,7 +159,7 @@ class Session:
         deadline = time.monotonic() + _JOB_STOP_SECONDS
         for job in jobs:
             if not job.wait(max(0.0, deadline - time.monotonic())):
-                log.warning("%s of session %r has not stopped yet", job.id, self.label)
+                log.warning("%s has not stopped yet", job.id)
         with self.lock:
             self.entries.clear()
             self.requests.clear()
@@ -195,13 +196,15 @@ class Sessions:
         if session is None:
             raise _no_session()
         session.used = time.monotonic()
+        logs.bind(run=session.label, session=session.id)
         return session
 
     def _close_abandoned(self) -> None:
         with self._lock:
             idle = [s for s in self._open.values() if s.idle_seconds() > self._limits.max_idle_seconds]
         for session in idle:
-            log.warning("session %r has been idle for too long", session.label)
+            with logs.bound(run=session.label, session=session.id):
+                log.warning("the session has been idle for too long")
             self.close(session.id)
 
     def close(self, session_id: str) -> None:
@@ -209,7 +212,9 @@ class Sessions:
         with self._lock:
             session = self._open.pop(session_id, None)
         if session is not None:
-            session.close()
+            with logs.bound(run=session.label, session=session.id):
+                session.close()
+                log.info("session closed")
 
     def close_all(self) -> None:
         with self._lock:
