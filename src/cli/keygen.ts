@@ -60,7 +60,9 @@ export function register(worker: Command): void {
 function parseHosts(text: string): string[] {
   const hosts = text.split(",").map((host) => host.trim().replace(/^\[(.*)\]$/, "$1"));
   const wrong = hosts.find(
-    (host) => isIP(host) === 0 && !/^(\*\.)?[a-z\d]([\w-]*(\.[a-z\d][\w-]*)*)\.?$/i.test(host),
+    (host) =>
+      isIP(host) === 0 &&
+      (/^[\d.]+$/.test(host) || !/^(\*\.)?[a-z\d]([\w-]*(\.[a-z\d][\w-]*)*)\.?$/i.test(host)),
   );
   if (wrong === undefined) return hosts;
   throw new UsageError(
@@ -94,7 +96,7 @@ function instructions(out: string, host: string): string[] {
     `to be kept elsewhere      ${at("caKey")}, which signs further certificates and is needed by neither`,
     "there                     atlas worker start --host 0.0.0.0 --port 50051 --tls-cert server.pem --tls-key server-key.pem " +
       "--tls-client-ca ca.pem --token-file token",
-    `here                      atlas worker info --worker grpcs://${host.includes(":") ? `[${host}]` : host}:50051 ` +
+    `here                      atlas worker info --worker grpcs://${host.includes(":") ? `[${host}]` : host.replace("*", "NAME")}:50051 ` +
       `--ca ${at("ca")} --cert ${at("client")} --key ${at("clientKey")} --token-file ${at("token")}`,
   ];
 }
