@@ -1,4 +1,5 @@
-/** A worker's process, as it is started, heard, and ended: what a local and a detached one have in common. */
+/** A worker's process, as it is started, heard, and ended: what local, contained and detached ones have in common. */
+import { existsSync } from "node:fs";
 import { z } from "zod";
 import { UsageError } from "../errors.js";
 
@@ -48,6 +49,9 @@ export interface ServeOptions {
   tokenFile?: string;
 }
 
+/** Before {@link serveArguments}, what makes a Python interpreter a worker. */
+export const PYTHON_MODULE = ["-m", "atlas_worker"] as const;
+
 /** Arguments with which a worker is started. It inherits nothing else of ours but the environment. */
 export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeOptions): string[] {
   const flags = {
@@ -63,7 +67,7 @@ export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeO
     "token-file": options.tokenFile,
   };
   return [
-    ...["-m", "atlas_worker", "serve"],
+    "serve",
     ...Object.entries(flags).flatMap(([name, value]) =>
       value === undefined ? [] : [`--${name}`, `${value}`],
     ),
@@ -84,4 +88,9 @@ export function killGroup(pid: number | undefined, signal: NodeJS.Signals): void
   } catch {
     // It has ended already.
   }
+}
+
+/** Whether this machine has an NVIDIA GPU, as far as its driver's files tell. */
+export function hasNvidiaDriver(): boolean {
+  return existsSync("/dev/nvidia0") || existsSync("/proc/driver/nvidia/version");
 }
