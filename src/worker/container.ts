@@ -21,6 +21,8 @@ const CONTEXT = [
 ];
 /** Of the image for machines without a GPU; the Dockerfile's own base is for those with one. */
 const CPU_BASE = "python:3.11-slim-bookworm";
+/** Characters of an engine's error that are shown. */
+const LONGEST_REASON = 300;
 /** Keeps what the worker has computed from data files for the next container. */
 const CACHE = "atlas-cache:/var/cache/atlas";
 
@@ -102,7 +104,7 @@ async function findEngine(signal: AbortSignal | undefined): Promise<Engine> {
     const { lines, failed, missing } = await runEngine(command, ["version"], { signal });
     if (!failed) return { command, podman: lines.some((line) => /podman/i.test(line)) };
     if (!missing && !found) {
-      reason = `${command} is installed but does not run (${lines.at(-1)?.trim() ?? "it said nothing"})`;
+      reason = `${command} is installed but does not run (${lastLine(lines)})`;
       found = true;
     }
   }
@@ -141,7 +143,7 @@ async function ensureImage(
   });
   if (failed)
     throw new SetupError(
-      `${command} could not ${given === undefined ? "build" : "fetch"} the image ${image} (${lines.at(-1)?.trim() ?? "it said nothing"})`,
+      `${command} could not ${given === undefined ? "build" : "fetch"} the image ${image} (${lastLine(lines)})`,
       given === undefined
         ? "check the network and the disk; ATLAS_BASE names another base image, ATLAS_TORCH another PyTorch"
         : "check its name, the network, and that you are logged in where it is",
@@ -178,6 +180,12 @@ async function filesUnder(path: string): Promise<string[]> {
   });
   if (entries === undefined) return [path];
   return (await Promise.all(entries.sort().map((entry) => filesUnder(`${path}/${entry}`)))).flat();
+}
+
+/** Its end, since engines repeat the whole instruction before they say what went wrong. */
+function lastLine(lines: readonly string[]): string {
+  const line = lines.at(-1)?.trim() ?? "it said nothing";
+  return line.length > LONGEST_REASON ? `…${line.slice(-LONGEST_REASON)}` : line;
 }
 
 function userFlags({ podman }: Engine): string[] {
