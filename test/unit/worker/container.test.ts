@@ -2,13 +2,16 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import { z } from "zod";
 import { SetupError, UsageError, WorkerUnavailable } from "../../../src/errors.js";
+import { defineExperiment } from "../../../src/experiment/define.js";
+import { Progress } from "../../../src/experiment/progress.js";
+import { runExperiment } from "../../../src/experiment/runner.js";
 import {
   type ContainerOptions,
   parseContainer,
   startContainerWorker,
 } from "../../../src/worker/container.js";
-import { connectWorker } from "../../../src/worker/index.js";
 import type { LocalProcess } from "../../../src/worker/local.js";
 import { fakePython, type Mode } from "./fake-process.js";
 import { rejection } from "./rejection.js";
@@ -116,12 +119,23 @@ esac`;
     expect(run()).to.contain(" --device nvidia.com/gpu=all ").and.to.not.contain("--gpus");
   });
 
-  it("computes for whoever connects to it", async () => {
+  it("computes for a run, and sees the files that its config names", async () => {
     engine("podman", { images: ["w"] });
-    const worker = await connectWorker({ worker: "docker:w", device: "cpu" });
-    started.push(worker);
-    expect((await worker.openSession()).id).to.not.equal("");
-    await worker.close();
+    const experiment = defineExperiment({
+      name: "reader",
+      summary: "Reads",
+      config: z.object({ data: z.string().default(dir), title: z.string().default("/no/such/file") }),
+      run: async () => {
+        throw new UsageError("far enough");
+      },
+    });
+    const options = { runs: join(dir, "runs"), progress: new Progress({ quiet: true }) };
+    const worker = { address: "docker:w", device: "cpu" };
+    const error = await rejection(runExperiment(experiment, {}, { ...options, worker }));
+    expect(error.message).to.equal("far enough");
+    expect(run().match(/--mount \S+/g)).to.deep.equal([
+      `--mount type=bind,"source=${dir}","target=${dir}",readonly`,
+    ]);
     expect(calls().at(-1)).to.match(/^rm --force atlas-/);
   });
 
