@@ -1,4 +1,4 @@
-"""``python -m atlas_worker serve``: run a worker until it is told to stop."""
+"""``python -m atlas_worker serve``: run a worker until it is told to stop; ``health``: ask one how it is."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ log = logging.getLogger("atlas_worker")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 after SIGTERM or SIGINT, 2 when the worker cannot start as asked."""
+    """Exit code: 0 after SIGTERM or SIGINT, 2 when the worker cannot start as asked; of ``health``, 0 or 1."""
     parser = argparse.ArgumentParser(prog="python -m atlas_worker", description=__doc__)
-    serve = parser.add_subparsers(dest="command", required=True).add_parser("serve", help="run a worker")
+    commands = parser.add_subparsers(dest="command", required=True)
+    health = commands.add_parser(
+        "health", help="exit with 0 if the worker in the same container serves, else 1"
+    )
+    health.add_argument("port", type=_port, help="its --health-port")
+    serve = commands.add_parser("serve", help="run a worker")
     serve.add_argument(
         "--listen",
         type=_address,
@@ -34,6 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         serve.add_argument(
             f"--{plane}-port", type=_port, default=0, help=f"port of the {plane} plane (default: a free one)"
         )
+    serve.add_argument(
+        "--health-port",
+        type=_port,
+        help="loopback port that answers gRPC's health checks, and nothing else, without TLS or token (default: none)",
+    )
     serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate in PEM")
     serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key in PEM")
     serve.add_argument(
@@ -76,6 +86,10 @@ def main(argv: list[str] | None = None) -> int:
         help="of the log, on standard error: text, or an object of JSON a line",
     )
     arguments = parser.parse_args(argv)
+    if arguments.command == "health":
+        from atlas_worker.service.healthport import is_serving
+
+        return 0 if is_serving(arguments.port) else 1
     # Before PyTorch loads OpenMP: threads that wait by spinning make a machine shared with others many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -142,12 +156,13 @@ def main(argv: list[str] | None = None) -> int:
             limits=Limits(data_root=arguments.data_root.resolve(), trust_code=arguments.trust_code),
             access=access.Access(tls, token or None),
             plane_ports=(arguments.tensor_port, arguments.metrics_port),
+            health_port=arguments.health_port,
         )
     except InvalidInput as error:
         return _refuse(f"{error.message}: {error.field} takes {error.expected}")
     except AddressInUse as error:
         return _refuse(
-            f"{error}; choose others with --listen, --tensor-port, --metrics-port; 0 is a free one"
+            f"{error}; choose others with --listen, --tensor-port, --metrics-port, --health-port; 0 is a free one"
         )
     worker.start()
     asked = [what for what, given in (("TLS", tls), ("a token", token)) if given]

@@ -1,5 +1,4 @@
 /** `atlas doctor`: what is installed, what is missing, what to do. Changes nothing. */
-import { existsSync } from "node:fs";
 import { mkdtemp, rmdir, stat, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { type Command, Option } from "commander";
@@ -11,6 +10,7 @@ import { execute, IS_CLONE, SetupFailure } from "../setup/common.mjs";
 import { hasNodeStubs, missingNodePackage } from "../setup/node.mjs";
 import { findPython, venvStatus } from "../setup/python.mjs";
 import { VERSION } from "../version.js";
+import { hasNvidiaDriver } from "../worker/process.js";
 import { addCommonOptions, commonOptions } from "./options.js";
 
 /** One thing that Atlas needs. */
@@ -188,9 +188,7 @@ async function python(): Promise<Check[]> {
       status: "ok",
       detail: `${versions.torch}${venv.torch === undefined ? "" : ` (as ATLAS_TORCH asked: ${venv.torch})`}`,
     });
-  checks.push(
-    devicesOf(devices, cuda, existsSync("/dev/nvidia0") || existsSync("/proc/driver/nvidia/version")),
-  );
+  checks.push(devicesOf(devices, cuda, hasNvidiaDriver()));
   return checks;
 }
 

@@ -17,7 +17,7 @@ const Common = z.object({
     .default(process.env.ATLAS_WORKER || "local")
     .meta({
       description:
-        "Where to compute: local, grpc://HOST:PORT, grpcs://HOST:PORT, or, left out, what ATLAS_WORKER says",
+        "Where to compute: local, docker, docker:IMAGE, grpc://HOST:PORT, grpcs://HOST:PORT, or, left out, what ATLAS_WORKER says",
       placeholder: "where",
     }),
   ca: z.string().optional().meta({

@@ -1,6 +1,7 @@
 /** Runs an experiment: config, run folder, worker, stages, result, report. */
+import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { join, relative, resolve } from "node:path";
+import { isAbsolute, join, relative, resolve } from "node:path";
 import { AtlasError, Interrupted, SetupError, WorkerUnavailable } from "../errors.js";
 import { RESULT_SCHEMA, Result } from "../result.js";
 import { RunConfig, RunFolder } from "../run/folder.js";
@@ -9,6 +10,7 @@ import {
   type Credentials,
   checkAddress,
   connectWorker,
+  isStartedHere,
   type LogLevel,
   type Session,
   type Worker,
@@ -22,7 +24,7 @@ import { Runs } from "./sources.js";
 export const DEFAULT_RUNS = "runs";
 
 export interface WorkerChoice extends Credentials {
-  /** "local" (default), "grpc://host:port" or "grpcs://host:port". */
+  /** "local" (default), "docker", "docker:IMAGE", "grpc://host:port" or "grpcs://host:port". */
   address?: string;
   /** "auto" (default), "cpu", "cuda", "cuda:1". */
   device?: string;
@@ -70,7 +72,7 @@ export async function runExperiment<E extends Experiment>(
   const runsDir = options.runs ?? DEFAULT_RUNS;
   checkAddress(options.worker?.address ?? "local");
   const { config: complete, preset } = completeConfig(experiment, given, options.preset);
-  const isLocal = (options.worker?.address ?? "local") === "local";
+  const isLocal = isStartedHere(options.worker?.address ?? "local");
   const config =
     (await experiment.prepare?.(complete, new Runs(runsDir, experiment.name, isLocal, options))) ?? complete;
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
@@ -124,6 +126,7 @@ async function carryOut(
     worker = await connectWorker({
       ...chosen,
       worker: address,
+      files: filesOf(config),
       onLog: (line) => progress.debug(line),
       onSetup: (line) => progress.info(line),
       signal,
@@ -156,6 +159,11 @@ async function carryOut(
     await run.close().catch(() => undefined);
     progress.erase();
   }
+}
+
+/** What of this machine's files a config names, by absolute paths. */
+function filesOf(config: object): string[] {
+  return Object.values(config).filter((v) => typeof v === "string" && isAbsolute(v) && existsSync(v));
 }
 
 /** By name: protobuf sends a map in any order, and two results of one seed must not differ in it. */

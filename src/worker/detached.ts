@@ -10,7 +10,15 @@ import { promisify } from "node:util";
 import { z } from "zod";
 import { FileError, UsageError, WorkerUnavailable } from "../errors.js";
 import { errorCode, explainFileSystem, writeFileAtomic } from "../run/atomic.js";
-import { killGroup, LOOPBACK, parseReady, refusal, type ServeOptions, serveArguments } from "./process.js";
+import {
+  killGroup,
+  LOOPBACK,
+  PYTHON_MODULE,
+  parseReady,
+  refusal,
+  type ServeOptions,
+  serveArguments,
+} from "./process.js";
 
 const START_TIMEOUT_MS = 120_000;
 const GRACE_MS = 10_000;
@@ -62,7 +70,7 @@ export async function launch(
     throw explainFileSystem(error, "write", log);
   });
   try {
-    const child = spawn(python, serveArguments(options), {
+    const child = spawn(python, [...PYTHON_MODULE, ...serveArguments(options)], {
       cwd: workerDir,
       env: { ...process.env, PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
       stdio: ["ignore", output.fd, output.fd],

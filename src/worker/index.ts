@@ -1,5 +1,6 @@
 /** Workers: starting one or finding it, and the sessions opened on it. */
 import { UsageError } from "../errors.js";
+import { parseContainer, startContainerWorker } from "./container.js";
 import { startLocalWorker } from "./local.js";
 import type { LogLevel } from "./process.js";
 import { type Credentials, parseAddress, readAccess } from "./remote.js";
@@ -11,37 +12,47 @@ export * from "./session.js";
 export { PROTOCOL_VERSION, Worker, type WorkerInfo } from "./worker.js";
 
 export interface ConnectOptions extends Credentials {
-  /** "local" (default): start one that ends with us. "grpc://host:port" (with TLS: "grpcs://host:port"): one that runs already. */
+  /**
+   * "local" (default): start one that ends with us. "docker": the same in a container, from an image that is built when first needed, or from
+   * that of "docker:IMAGE". "grpc://host:port" (with TLS: "grpcs://host:port"): one that runs already.
+   */
   worker?: string;
-  /** Default device of a local worker: "auto" (default), "cpu", "cuda", "cuda:1". */
+  /** Files and folders that a worker in a container may read, as absolute paths (default: none). Others see all, or their own. */
+  files?: readonly string[];
+  /** Default device of a worker that is started: "auto" (default), "cpu", "cuda", "cuda:1". */
   device?: string;
-  /** Threads that a local worker's CPU work uses (default: the worker's choice). One that runs already keeps its own. */
+  /** Threads that its CPU work uses (default: the worker's choice). One that runs already keeps its own. */
   threads?: number;
   /** The least that a local worker logs (default "info"). */
   logLevel?: LogLevel;
-  /** Told every line that a local worker writes, and what its set-up has to say. */
+  /** Told every line that a worker that is started writes. */
   onLog?: (line: string) => void;
-  /** Told what set-up does when a local worker's environment must first be installed, line by line; minutes may pass. */
+  /** Told what set-up does when its environment or image must first be made, line by line; minutes may pass. */
   onSetup?: (line: string) => void;
   /** Aborted: connecting is given up, and so is every later call but those that cancel or close something. */
   signal?: AbortSignal;
 }
 
-/** @throws UsageError when `worker` is neither "local" nor an address */
+/** @throws UsageError when `worker` is neither "local" nor a container nor an address */
 export function checkAddress(worker: string): void {
-  if (worker !== "local") parseAddress(worker);
+  if (!isStartedHere(worker)) parseAddress(worker);
+}
+
+/** Whether it is started for us on this machine, and so works on its files. @throws UsageError for no name of an image */
+export function isStartedHere(worker: string): boolean {
+  return worker === "local" || parseContainer(worker) !== undefined;
 }
 
 /**
- * Connect to a worker, starting it first where it is local.
+ * Connect to a worker, starting it first where it is local or in a container.
  *
- * @throws UsageError for an address of no known form; FileError for credentials that cannot be read; SetupError when what a local worker needs cannot be installed
+ * @throws UsageError for an address of no known form; FileError for credentials that cannot be read; SetupError when what it needs cannot be installed
  * @throws WorkerUnavailable when it does not start or answer, or speaks another protocol version
  */
 export async function connectWorker(options: ConnectOptions = {}): Promise<Worker> {
   const { worker = "local", device = "auto", threads, logLevel, onLog, onSetup, signal } = options;
   signal?.throwIfAborted();
-  if (worker !== "local") {
+  if (!isStartedHere(worker)) {
     const address = parseAddress(worker);
     return Worker.connect(address, { ...(await readAccess(address, options)), signal });
   }
@@ -51,6 +62,12 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
         `--${name === "tokenFile" ? "token-file" : name} is for a worker that runs already`,
         "name it with --worker grpcs://HOST:PORT",
       );
+  const container = parseContainer(worker);
+  if (container) {
+    const { files } = options;
+    const started = { ...container, files, device, threads, logLevel, onLog, onSetup, signal };
+    return Worker.connect(await startContainerWorker(started), { signal });
+  }
   const { ensureVenv } = await import("../setup/venv.js");
   const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
   return Worker.connect(

@@ -8,21 +8,26 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { AtlasError, WorkerDied, WorkerUnavailable } from "../errors.js";
 import { onAbort } from "../rpc/index.js";
-import { killGroup, type LogLevel, parseReady, type Ready, refusal, serveArguments } from "./process.js";
+import {
+  killGroup,
+  type LogLevel,
+  PYTHON_MODULE,
+  parseReady,
+  type Ready,
+  refusal,
+  serveArguments,
+} from "./process.js";
 
 /** Lines of its output that are kept for when it dies. */
 const KEPT_LINES = 200;
+/** What container engines add to their errors. */
+const USAGE_HINT = /^(Run|See) '[^']* --help'/;
 /** How long its last output may come after its end. */
 const LAST_WORDS_MS = 1_000;
-const DIED = "the local worker ended";
 /** How long news of a process's end may come after the loss of its connection. */
 const NEWS_MS = 2_000;
 
-export interface LocalOptions {
-  /** The interpreter of the worker's virtual environment. */
-  python: string;
-  /** The folder that holds the package `atlas_worker`. */
-  workerDir: string;
+export interface StartOptions {
   device?: string;
   threads?: number;
   logLevel?: LogLevel;
@@ -33,6 +38,28 @@ export interface LocalOptions {
   startTimeoutMs?: number;
   /** Milliseconds that it is given to end in order (default 5000). */
   graceMs?: number;
+}
+
+export interface LocalOptions extends StartOptions {
+  /** The interpreter of the worker's virtual environment. */
+  python: string;
+  /** The folder that holds the package `atlas_worker`. */
+  workerDir: string;
+}
+
+/** What is executed for a worker that ends when its standard input does. */
+export interface Program {
+  command: string;
+  args: readonly string[];
+  cwd?: string;
+  /** Beside our own environment and the token. */
+  env?: NodeJS.ProcessEnv;
+  /** What it is called in messages. */
+  called: string;
+  /** What helps when it does not start. */
+  remedy: string;
+  /** Clears up what may be left of it, once it has ended. Must not fail. */
+  clear?: () => Promise<unknown>;
 }
 
 /** A running worker process. */
@@ -55,39 +82,52 @@ export interface LocalProcess {
  *
  * @throws WorkerUnavailable when it cannot be started, ends, or does not serve in time; the signal's reason when aborted
  */
-export async function startLocalWorker(options: LocalOptions): Promise<LocalProcess> {
-  const {
-    python,
-    workerDir,
-    device,
-    threads,
-    logLevel,
-    onLog,
-    signal,
-    startTimeoutMs = 120_000,
-    graceMs = 5_000,
-  } = options;
+export async function startLocalWorker({
+  python,
+  workerDir,
+  ...options
+}: LocalOptions): Promise<LocalProcess> {
+  const { device, threads, logLevel } = options;
+  return startProgram(
+    {
+      command: python,
+      args: [
+        ...PYTHON_MODULE,
+        // It is the user's own, and may read what they may.
+        ...serveArguments({ device, threads, logLevel, dataRoot: parse(process.cwd()).root }),
+        "--parent-stdin",
+      ],
+      cwd: workerDir,
+      env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
+      called: "the local worker",
+      remedy: "see what is missing with: atlas doctor",
+    },
+    options,
+  );
+}
+
+/**
+ * Start a program that runs a worker, with a token in ATLAS_TOKEN, and wait until it serves.
+ *
+ * @throws WorkerUnavailable when it cannot be started, ends, or does not serve in time; the signal's reason when aborted
+ */
+export async function startProgram(
+  { command, args, cwd, env, called, remedy, clear }: Program,
+  { onLog, signal, startTimeoutMs = 120_000, graceMs = 5_000 }: StartOptions,
+): Promise<LocalProcess> {
   signal?.throwIfAborted();
   const token = randomBytes(32).toString("base64url");
   // Its own process group, so that Ctrl-C reaches it through us only, and its children end with it. It ends by itself when its stdin does.
-  const child = execa(
-    python,
-    [
-      // It is the user's own, and may read what they may.
-      ...serveArguments({ device, threads, logLevel, dataRoot: parse(process.cwd()).root }),
-      "--parent-stdin",
-    ],
-    {
-      cwd: workerDir,
-      env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1", ATLAS_TOKEN: token },
-      stdin: "pipe",
-      stdout: "pipe",
-      stderr: "pipe",
-      buffer: false,
-      reject: false,
-      detached: process.platform !== "win32",
-    },
-  );
+  const child = execa(command, args, {
+    cwd,
+    env: { ...env, ATLAS_TOKEN: token },
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "pipe",
+    buffer: false,
+    reject: false,
+    detached: process.platform !== "win32",
+  });
   child.stdin.on("error", () => {}); // it is only ever closed
   let over = false;
   const kill = (name: NodeJS.Signals) => {
@@ -123,10 +163,11 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
   const ended = Promise.race([child.then(({ code }) => code), exit]).then((code) => {
     over = true;
     process.off("exit", killAtExit);
-    const why = describeEnd(child, code, tail);
+    const why = describeEnd(called, child, code, tail);
     gone.abort(closing ? new AtlasError("the worker was stopped") : why);
     return why;
   });
+  const cleared = ended.then(clear);
   const close = async () => {
     closing = true;
     child.stdin.end();
@@ -134,6 +175,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
     const timer = setTimeout(kill, graceMs, "SIGKILL");
     await ended;
     clearTimeout(timer);
+    await cleared;
   };
 
   let dispose = () => {};
@@ -144,15 +186,13 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
       ended.then((died) => {
         const refused = refusal(child.exitCode, tail);
         if (refused) return reject(refused);
-        const message = died.message.replace(DIED, `${DIED} at its start`);
-        reject(new WorkerUnavailable(message, "see what is missing with: atlas doctor", { cause: died }));
+        const message = died.message.replace(`${called} ended`, `${called} ended at its start`);
+        reject(new WorkerUnavailable(message, remedy, { cause: died }));
       });
       dispose = onAbort([signal], () => reject(signal?.reason));
       timer = setTimeout(() => {
-        const message = `the local worker did not serve within ${startTimeoutMs / 1000} s${lastWords(tail)}`;
-        reject(
-          new WorkerUnavailable(message, "try again when the machine is less busy, or see: atlas doctor"),
-        );
+        const message = `${called} did not serve within ${startTimeoutMs / 1000} s${lastWords(tail)}`;
+        reject(new WorkerUnavailable(message, `try again when the machine is less busy; ${remedy}`));
       }, startTimeoutMs);
     });
     return {
@@ -178,6 +218,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
 }
 
 function describeEnd(
+  called: string,
   { pid, exitCode, signalCode }: Pick<ChildProcess, "pid" | "exitCode" | "signalCode">,
   spawnError: unknown,
   tail: readonly string[],
@@ -190,7 +231,7 @@ function describeEnd(
         : `killed by ${signalCode}`;
   const memory = "if the machine ran out of memory, ask for less at once";
   return new WorkerDied(
-    `${DIED} (${how})${lastWords(tail)}`,
+    `${called} ended (${how})${lastWords(tail)}`,
     tail.join("\n"),
     signalCode === "SIGKILL" ? memory : undefined,
   );
@@ -198,7 +239,7 @@ function describeEnd(
 
 /** The last line that says something, as the end of a sentence. */
 function lastWords(tail: readonly string[]): string {
-  const line = tail.findLast((l) => l.trim() !== "");
+  const line = tail.findLast((l) => l.trim() !== "" && !USAGE_HINT.test(l));
   return line === undefined ? "" : `: ${line.trim().slice(0, 500)}`;
 }
 

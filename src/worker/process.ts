@@ -1,4 +1,5 @@
-/** A worker's process, as it is started, heard, and ended: what a local and a detached one have in common. */
+/** A worker's process, as it is started, heard, and ended: what local, contained and detached ones have in common. */
+import { existsSync } from "node:fs";
 import { z } from "zod";
 import { UsageError } from "../errors.js";
 
@@ -56,6 +57,9 @@ export interface ServeOptions {
   logFormat?: (typeof LOG_FORMATS)[number];
 }
 
+/** Before {@link serveArguments}, what makes a Python interpreter a worker. */
+export const PYTHON_MODULE = ["-m", "atlas_worker"] as const;
+
 /** Arguments with which a worker is started. It inherits nothing else of ours but the environment. */
 export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeOptions): string[] {
   const flags = {
@@ -73,7 +77,7 @@ export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeO
     "log-format": options.logFormat,
   };
   return [
-    ...["-m", "atlas_worker", "serve"],
+    "serve",
     ...Object.entries(flags).flatMap(([name, value]) =>
       value === undefined ? [] : [`--${name}`, `${value}`],
     ),
@@ -94,4 +98,9 @@ export function killGroup(pid: number | undefined, signal: NodeJS.Signals): void
   } catch {
     // It has ended already.
   }
+}
+
+/** Whether this machine has an NVIDIA GPU, as far as its driver's files tell. */
+export function hasNvidiaDriver(): boolean {
+  return existsSync("/dev/nvidia0") || existsSync("/proc/driver/nvidia/version");
 }

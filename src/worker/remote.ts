@@ -6,7 +6,7 @@ import { FileError, UsageError } from "../errors.js";
 import { type Access, type Address, isLoopback } from "../rpc/index.js";
 import { errorCode, explainFileSystem } from "../run/atomic.js";
 
-const REMEDY = "give local, grpc://HOST:PORT, or grpcs://HOST:PORT";
+const REMEDY = "give local, docker, grpc://HOST:PORT, or grpcs://HOST:PORT";
 
 /** Where systems keep the authorities they trust; the list is that of Go's crypto/x509. */
 const SYSTEM_AUTHORITIES = [
@@ -35,8 +35,6 @@ export interface Credentials {
  * @throws UsageError for anything but grpc://host:port and grpcs://host:port
  */
 export function parseAddress(text: string): Address {
-  if (/^docker(:|$)/i.test(text))
-    throw new UsageError(`--worker ${text}: containers are not supported yet`, REMEDY);
   const [, scheme, host, port] = /^(grpcs?):\/\/([\w.-]+|\[[\da-f:.]+\]):(\d+)\/?$/i.exec(text) ?? [];
   if (scheme === undefined || !(Number(port) >= 1 && Number(port) <= 65535))
     throw new UsageError(`--worker ${text}: this is no address of a worker`, REMEDY);

@@ -16,7 +16,7 @@ from atlas_worker.dataplane import DataPlane
 from atlas_worker.errors import AddressInUse, NotReady
 from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2, worker_pb2
 
-from . import logs, machine
+from . import healthport, logs, machine
 from .access import Access, TokenRequired
 from .compute import Compute
 from .failures import add_service
@@ -41,7 +41,8 @@ _SERVICES = (
 class Worker:
     """A worker on ``host`` (an address, or localhost) and ``port`` (0: a free one), its planes on ``plane_ports``.
 
-    Where ``access`` has TLS, the planes use CURVE. Raises ``AddressInUse``.
+    Where ``access`` has TLS, the planes use CURVE. With ``health_port`` the health service is there too, see ``healthport``.
+    Raises ``AddressInUse``.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Worker:
         limits: Limits | None = None,
         access: Access | None = None,
         plane_ports: tuple[int, int] = (0, 0),
+        health_port: int | None = None,
     ) -> None:
         limits, access = limits or Limits(), access or Access()
         host = "127.0.0.1" if host == "localhost" else host  # ZeroMQ binds to addresses, not to names
@@ -83,6 +85,9 @@ class Worker:
         at = f"[{host}]" if ":" in host else host
         try:
             self.address = f"{at}:{self._listen(at, port, access.tls)}"
+            self._health_server = (
+                None if health_port is None else healthport.server(self._health, health_port)
+            )
             self.dataplane = DataPlane(
                 host, tickets, limits, ports=plane_ports, encrypted=access.tls is not None
             )
@@ -112,6 +117,8 @@ class Worker:
     def start(self) -> None:
         self.dataplane.start()
         self._server.start()
+        if self._health_server is not None:
+            self._health_server.start()
         for name in self._names:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -123,6 +130,8 @@ class Worker:
         stopped.wait()
         self._compute.close()
         self.dataplane.stop()
+        if self._health_server is not None:
+            self._health_server.stop(None)
 
 
 class WorkerService:

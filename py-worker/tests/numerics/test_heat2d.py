@@ -204,7 +204,8 @@ GOOD = torch.zeros(3, 1, 4, 4)
     [
         ({"inputs": GOOD}, "dataset.tensors"),
         ({"targets": GOOD}, "dataset.tensors"),
-        ({"inputs": GOOD[0], "targets": GOOD}, "dataset.tensors.inputs"),
+        ({"inputs": GOOD[0, 0], "targets": GOOD}, "dataset.tensors.inputs"),
+        ({"inputs": GOOD[0], "targets": GOOD}, "dataset.tensors.targets"),
         ({"inputs": GOOD, "targets": GOOD[:, 0]}, "dataset.tensors.targets"),
         ({"inputs": GOOD, "targets": GOOD[:2]}, "dataset.tensors.targets"),
         ({"inputs": GOOD, "targets": GOOD[..., :3]}, "dataset.tensors.targets"),

@@ -14,6 +14,7 @@ import zmq
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from atlas_worker.__main__ import main
 from atlas_worker.client import Client, remote_error
 from atlas_worker.dataplane import DataPlane
 from atlas_worker.errors import AddressInUse
@@ -144,3 +145,20 @@ def test_ports_of_the_planes() -> None:
     again = DataPlane("127.0.0.1", Tickets(Limits()), Limits(), ports=(port, 0))
     assert again.tensors == f"tcp://127.0.0.1:{port}"
     again.stop()
+
+
+def test_health_has_a_port_without_token_or_certificate() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert main(["health", str(port)]) == 1, "nothing listens yet"
+    worker = Worker(access=Access(token=TOKEN), health_port=port)
+    with pytest.raises(AddressInUse, match=f"port {port} is in use"):
+        Worker(health_port=port)
+    worker.start()
+    assert main(["health", str(port)]) == 0
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/atlas.v1.WorkerService/Describe")(b"")
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED, "and nothing else is there"
+    worker.stop()
+    assert main(["health", str(port)]) == 1

@@ -319,13 +319,12 @@ describe("connecting", () => {
     "grpc://a:70000",
     "grpc://a:b",
     "grpcs://a",
-    "docker",
   ])
     it(`refuses --worker ${JSON.stringify(address)}, saying what is accepted`, async () => {
       const error = await rejection(connectWorker({ worker: address }));
       expect(error).to.include({
         name: "UsageError",
-        remedy: "give local, grpc://HOST:PORT, or grpcs://HOST:PORT",
+        remedy: "give local, docker, grpc://HOST:PORT, or grpcs://HOST:PORT",
       });
       expect(error.message).to.contain(address);
     });
