@@ -30,6 +30,11 @@ const COMMANDS: Record<string, Subcommand> = {
     summary: "Finish a run that was interrupted, killed, or failed",
     load: () => import("./resume.js"),
   },
+  attach: {
+    group: "Runs",
+    summary: "Come back to a run that goes on at its worker",
+    load: () => import("./attach.js"),
+  },
   worker: {
     group: "Machinery",
     summary: "Start, inspect and stop a worker",

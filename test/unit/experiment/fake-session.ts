@@ -86,6 +86,7 @@ export class FakeSession {
         totalEpochs: object.totalEpochs,
         metrics: { loss: Number.parseInt(state.hash.slice(0, 8), 16) },
         seconds: 1,
+        job: { id: `job-${object.handle}`, sequence: state.epoch },
         snapshot: options.snapshotEvery ? (await this.snapshot(object)).bytes : undefined,
       });
     }
