@@ -120,7 +120,7 @@ export async function attachExperiment(
   if (before === undefined)
     throw new UsageError(
       `run ${path} has no session that it could be attached to: its worker ended with it`,
-      "go on from its last checkpoints with: atlas resume",
+      `go on from its last checkpoints with: atlas resume ${path}`,
     );
   const { address } = before.worker;
   return carryOut(
