@@ -16,6 +16,8 @@ export {
 } from "./experiment/define.js";
 export { Progress, type ProgressOptions } from "./experiment/progress.js";
 export {
+  attachExperiment,
+  type GoOnOptions,
   type Outcome,
   type RunOptions,
   resumeExperiment,

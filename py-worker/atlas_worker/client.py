@@ -37,6 +37,7 @@ class Client:
     def __init__(
         self, address: str, device: str = "cpu", label: str = "python", token: str | None = None
     ) -> None:
+        self.target = address
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self.channel = grpc.insecure_channel(
             address, [("grpc.max_receive_message_length", _LIMITS.max_message_bytes)]

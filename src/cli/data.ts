@@ -108,7 +108,7 @@ async function make(set: DataSet, options: Options, { quiet, debug }: Common, pr
   if (out === undefined)
     throw new UsageError("--generate needs a folder for the files", "give it with --out DIR");
   const meter = new Meter((n) => n.toLocaleString("en"), { quiet });
-  const interrupt = onInterrupt(progress, "stopping; nothing is kept");
+  const interrupt = onInterrupt(progress, { message: "stopping; nothing is kept" });
   try {
     const made = await generate(set.generator!, {
       ...{ count: count!, out, seed, processes, force, signal: interrupt.signal },
@@ -147,7 +147,7 @@ async function get(
     return void process.stdout.write(`${described}\n`);
   }
   const meter = new Meter(formatBytes, { quiet });
-  const interrupt = onInterrupt(progress, "stopping; what has come is kept");
+  const interrupt = onInterrupt(progress, { message: "stopping; what has come is kept" });
   const begun = performance.now();
   try {
     if (citation) progress.info(`${title}, ${licence}; to be cited: ${citation}`);

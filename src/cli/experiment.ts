@@ -4,7 +4,7 @@ import { describeResult } from "../algebra/index.js";
 import type { Experiment } from "../experiment/define.js";
 import { Progress } from "../experiment/progress.js";
 import { type Outcome, runExperiment } from "../experiment/runner.js";
-import { onInterrupt } from "./interrupt.js";
+import { checkDetach, onInterrupt } from "./interrupt.js";
 import { addCommonOptions, commonOptions, givenValues, workerChoice } from "./options.js";
 
 /** Add an experiment's flags and action to its command. `file` is set for a user's own. */
@@ -36,8 +36,9 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
     // A worker that is started for this run inherits it, and executes code only then.
     if (given.trust_code === true) process.env.ATLAS_TRUST_CODE = "1";
     const preset: unknown = command.getOptionValue("preset");
+    checkDetach(options.detach_on_interrupt, options.worker);
     const progress = new Progress({ quiet, debug });
-    const interrupt = onInterrupt(progress);
+    const interrupt = onInterrupt(progress, { detach: options.detach_on_interrupt });
     try {
       const outcome = await runExperiment(experiment, given, {
         runs,
@@ -46,6 +47,7 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
         worker: workerChoice(options),
         progress,
         signal: interrupt.signal,
+        onLasting: interrupt.onLasting,
         file,
       });
       printOutcome(outcome, json);

@@ -41,6 +41,10 @@ const Common = z.object({
     .default("auto")
     .meta({ description: "auto (a GPU if there is one), cpu, cuda, cuda:1", placeholder: "name" }),
   threads: z.int().positive().optional().describe("CPU threads of the worker"),
+  detach_on_interrupt: z
+    .boolean()
+    .default(false)
+    .describe("Ctrl-C twice leaves the run going on a worker that outlives it, for atlas attach"),
   runs: z.string().default("runs").meta({ description: "Folder of the run folders", placeholder: "dir" }),
   json: z.boolean().default(false).describe("Print the result document, and nothing else, on stdout"),
   log_level: z

@@ -35,6 +35,11 @@ const COMMANDS: Record<string, Subcommand> = {
     summary: "Write a run's metrics for TensorBoard",
     load: () => import("./tensorboard.js"),
   },
+  attach: {
+    group: "Runs",
+    summary: "Come back to a run that goes on at its worker",
+    load: () => import("./attach.js"),
+  },
   worker: {
     group: "Machinery",
     summary: "Start, inspect and stop a worker",

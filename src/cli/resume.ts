@@ -1,26 +1,43 @@
-/** `atlas resume RUN`: finish a run that was interrupted, killed, or failed. */
+/** `atlas resume RUN`: finish a run that was interrupted, killed, or failed. And what `atlas attach` has in common with it. */
 import type { Command } from "commander";
 import { UsageError } from "../errors.js";
+import type { Experiment } from "../experiment/define.js";
 import { builtinExperiments, loadExperiment } from "../experiment/load.js";
 import { Progress } from "../experiment/progress.js";
-import { resumeExperiment } from "../experiment/runner.js";
+import { type GoOnOptions, type Outcome, resumeExperiment } from "../experiment/runner.js";
 import { Result } from "../result.js";
 import { findRun, type Run } from "../run/folder.js";
 import { printOutcome } from "./experiment.js";
-import { onInterrupt } from "./interrupt.js";
-import { addCommonOptions, commonOptions, LOG_OPTIONS, WORKER_OPTIONS, workerChoice } from "./options.js";
+import { checkDetach, onInterrupt } from "./interrupt.js";
+import {
+  addCommonOptions,
+  type CommonOption,
+  commonOptions,
+  LOG_OPTIONS,
+  WORKER_OPTIONS,
+  workerChoice,
+} from "./options.js";
 
 export function register(program: Command): void {
   const command = program
     .command("resume")
     .description("Go on with a run from its last checkpoints, to the end")
-    .argument("[run]", "an id, the beginning of one, a path, or latest", "latest");
-  addCommonOptions(command, [...WORKER_OPTIONS, "runs", "json", ...LOG_OPTIONS])
     .addHelpText(
       "after",
       "\nExamples:\n  atlas resume latest\n  atlas resume 20260101-120000-pde-1a2b --json",
-    )
-    .action(async (name: string) => {
+    );
+  goOn(command, WORKER_OPTIONS, resumeExperiment);
+}
+
+/** Make a command of one that goes on with a run in some way. */
+export function goOn(
+  command: Command,
+  workerOptions: readonly CommonOption[],
+  way: (experiment: Experiment, path: string, options: GoOnOptions) => Promise<Outcome>,
+): void {
+  command.argument("[run]", "an id, the beginning of one, a path, or latest", "latest");
+  addCommonOptions(command, [...workerOptions, "detach_on_interrupt", "runs", "json", ...LOG_OPTIONS]).action(
+    async (name: string) => {
       const options = commonOptions(command);
       const run = await findRun(options.runs, name);
       const progress = new Progress(options);
@@ -30,22 +47,21 @@ export function register(program: Command): void {
         printOutcome({ id: run.id, path: run.path, result: Result.parse(finished) }, options.json);
         return;
       }
-      const interrupt = onInterrupt(progress);
+      const given = (option: "worker" | "device") =>
+        command.getOptionValue(option) === undefined ? undefined : options[option];
+      const worker = { ...workerChoice(options), address: given("worker"), device: given("device") };
+      if (workerOptions.includes("worker"))
+        checkDetach(options.detach_on_interrupt, worker.address ?? run.config.worker.address);
+      const interrupt = onInterrupt(progress, { detach: options.detach_on_interrupt });
       try {
-        const given = (option: "worker" | "device") =>
-          command.getOptionValue(option) === undefined ? undefined : options[option];
-        const worker = { ...workerChoice(options), address: given("worker"), device: given("device") };
         const experiment = await loadExperiment(fileOf(run));
-        const outcome = await resumeExperiment(experiment, run.path, {
-          worker,
-          progress,
-          signal: interrupt.signal,
-        });
-        printOutcome(outcome, options.json);
+        const { signal, onLasting } = interrupt;
+        printOutcome(await way(experiment, run.path, { worker, progress, signal, onLasting }), options.json);
       } finally {
         interrupt.dispose();
       }
-    });
+    },
+  );
 }
 
 function fileOf({ id, config }: Run): string {

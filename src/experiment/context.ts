@@ -4,10 +4,14 @@
  * Resuming is replaying. A resumed run calls the same `run` with the same config; a stage that has a checkpoint is put into that state the first
  * time it is advanced, and advancing a stage to an epoch it has already reached does nothing. So a run that was killed anywhere goes through the
  * same states as one that was not, and on CPU ends bit for bit the same.
+ *
+ * Attaching is replaying in the session that the run has already: what was made there is found instead of made, a job that was started is watched
+ * on from the last epoch in the run's log, and no stage is put back.
  */
 import { createHash } from "node:crypto";
 import { AtlasError, FileError, RpcError } from "../errors.js";
-import type { Checkpoint, RunFolder } from "../run/folder.js";
+import type { EpochRecord, RunEvent, StageRecord } from "../run/events.js";
+import { type Checkpoint, computingTime, type RunFolder } from "../run/folder.js";
 import type {
   AlgebraOptions,
   AtlasOptions,
@@ -52,6 +56,8 @@ export interface ContextOptions {
   progress: Progress;
   /** Aborted on Ctrl-C. */
   signal: AbortSignal;
+  /** What the run's log has of this session already, where the session is attached to. */
+  before?: readonly RunEvent[];
 }
 
 /** What is known of a stage in this run. */
@@ -70,6 +76,9 @@ export class Context {
   private readonly progress: Progress;
   private readonly stages = new Map<string, Stage>();
   private readonly seconds = new Map<string, number>();
+  private readonly before: readonly RunEvent[];
+  /** Jobs in `before`, and the last event that it has of each. */
+  private readonly known: ReadonlyMap<string, number>;
 
   constructor(options: ContextOptions) {
     this.session = options.session;
@@ -77,6 +86,9 @@ export class Context {
     this.seed = options.seed;
     this.progress = options.progress;
     this.signal = options.signal;
+    this.before = options.before ?? [];
+    const jobs = this.before.flatMap((e) => (e.type === "epoch" && e.job ? [e.job] : []));
+    this.known = new Map(jobs.map(({ id, sequence }) => [id, sequence]));
   }
 
   /** A dataset, ready to be used. Making or reading it is not checkpointed: its seed, or its file, gives it again. */
@@ -84,7 +96,7 @@ export class Context {
     return this.timed("dataset", async () => {
       const seed = this.seedFor("dataset");
       const object = await this.session.createDataset({ seed, ...options });
-      if (object.epoch === object.totalEpochs) return object;
+      if (object.totalEpochs === 0) return object;
       await this.advanceObject("dataset", object, object.totalEpochs);
       const now = await this.session.list(); // its facts, the shapes among them, are known only now
       return now.find(({ handle }) => handle === object.handle) ?? object;
@@ -142,7 +154,8 @@ export class Context {
     epochs: number,
   ): Promise<void> {
     if (!this.stages.has(first.stage)) {
-      const reached = (await this.run.checkpoint(second.stage))?.epoch ?? 0;
+      const reached =
+        this.attached(second.stage)?.epoch ?? (await this.run.checkpoint(second.stage))?.epoch ?? 0;
       await this.timed(first.stage, () => this.restore(first.stage, first.object, reached + 1));
     }
     for (let epoch = 1; epoch <= epochs; epoch++) {
@@ -158,12 +171,13 @@ export class Context {
    */
   async reuse(stage: string, predictor: RemoteObject, read: () => Promise<Uint8Array>): Promise<void> {
     await this.timed(stage, async () => {
+      if (await this.attach(stage, predictor)) return;
       const kept = await this.run.checkpoint(stage, (m) => this.warn(m));
       if (kept) return void (await this.restoreFrom(stage, predictor, kept));
       await this.session.loadWeights(predictor, await read());
       const { bytes, epoch } = await this.session.snapshot(predictor);
       await this.run.saveCheckpoint(stage, bytes, { epoch, totalEpochs: epoch, metrics: {}, seconds: 0 });
-      this.stages.set(stage, { object: predictor, epoch, metrics: {} });
+      this.enter(stage, { object: predictor, epoch, metrics: {} });
     });
   }
 
@@ -209,9 +223,35 @@ export class Context {
 
   /** Put an object into its stage's newest good checkpoint of at most `maxEpoch` epochs, if there is one. */
   private async restore(stage: string, object: RemoteObject, maxEpoch?: number): Promise<Stage> {
+    const state = await this.attach(stage, object);
+    if (state) return state;
     const checkpoint = await this.run.checkpoint(stage, (m) => this.warn(m), maxEpoch);
     if (checkpoint) return this.restoreFrom(stage, object, checkpoint);
-    const state = { object, epoch: object.epoch, metrics: {} };
+    // Of an object that is attached to, a job that the log has nothing of may have done epochs: they are told when it is watched.
+    return this.enter(stage, { object, epoch: 0, metrics: {} });
+  }
+
+  /** Where a stage stands by what the log has of this session; undefined when it was not begun there. */
+  private attached(stage: string): StageRecord | undefined {
+    return this.before.findLast(
+      (e): e is StageRecord => (e.type === "epoch" || e.type === "restored") && e.stage === stage,
+    );
+  }
+
+  /** Take up a stage where it stands in the session, if it does: not with an object that took the place of a deleted one. */
+  private async attach(stage: string, object: RemoteObject): Promise<Stage | undefined> {
+    const stands = this.attached(stage);
+    if (stands === undefined || object.epoch < stands.epoch) return undefined;
+    const { epoch, metrics } = stands;
+    const records = (await this.run.events()).filter(
+      (e): e is EpochRecord => e.type === "epoch" && e.stage === stage,
+    );
+    this.addSeconds(stage, computingTime(records, epoch));
+    this.info(`${stage.padEnd(9)}  attached at epoch ${epoch}/${object.totalEpochs}`);
+    return this.enter(stage, { object, epoch, metrics });
+  }
+
+  private enter(stage: string, state: Stage): Stage {
     this.stages.set(stage, state);
     return state;
   }
@@ -229,11 +269,10 @@ export class Context {
         { cause: error },
       );
     }
+    await this.run.append({ type: "restored", stage, epoch, metrics });
     this.addSeconds(stage, seconds);
     this.info(`${stage.padEnd(9)}  restored at epoch ${epoch}/${object.totalEpochs}`);
-    const state = { object, epoch, metrics };
-    this.stages.set(stage, state);
-    return state;
+    return this.enter(stage, { object, epoch, metrics });
   }
 
   /** Run one job to its end, with a checkpoint after each epoch when the stage has a `state`. */
@@ -247,9 +286,11 @@ export class Context {
     await this.session.advance(object, {
       untilEpoch,
       snapshotEvery: state ? 1 : 0,
+      requestId: `${object.handle}/${untilEpoch}`,
+      known: this.known,
       signal: this.signal,
       onStep: (s) => this.progress.step({ ...s, stage, epoch: s.epoch - 1, totalEpochs }),
-      onEpoch: async ({ epoch, metrics, seconds, jobId: job, snapshot }) => {
+      onEpoch: async ({ epoch, metrics, seconds, job, snapshot }) => {
         // An epoch whose snapshot was replaced by the next one's before it could be fetched has no checkpoint of its own.
         if (state && snapshot)
           await this.run.saveCheckpoint(stage, snapshot, { epoch, totalEpochs, metrics, seconds, job });

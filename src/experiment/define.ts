@@ -75,6 +75,7 @@ const RESERVED = [
   "token_file",
   "device",
   "threads",
+  "detach_on_interrupt",
   "runs",
   "json",
   "log_level",

@@ -2,9 +2,10 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { isAbsolute, join, relative, resolve } from "node:path";
-import { AtlasError, Interrupted, SetupError, WorkerUnavailable } from "../errors.js";
+import { AtlasError, Interrupted, RpcError, SetupError, UsageError, WorkerUnavailable } from "../errors.js";
 import { RESULT_SCHEMA, Result } from "../result.js";
-import { RunConfig, RunFolder } from "../run/folder.js";
+import type { RunEvent, WorkerRecord } from "../run/events.js";
+import { Run, RunConfig, RunFolder } from "../run/folder.js";
 import { VERSION } from "../version.js";
 import {
   type Credentials,
@@ -44,9 +45,13 @@ export interface RunOptions {
   progress?: Progress;
   /** Abort it to stop the run after saving what is finished. */
   signal?: AbortSignal;
+  /** Told when the run has a session on a worker that outlives this process: from then on the run can be attached to. */
+  onLasting?: (where: { address: string; attach: string }) => void;
   /** The experiment's file, when it is not one of this package's. */
   file?: string;
 }
+
+export type GoOnOptions = Pick<RunOptions, "worker" | "progress" | "signal" | "onLasting">;
 
 /** A finished run. */
 export interface Outcome {
@@ -86,7 +91,7 @@ export async function runExperiment<E extends Experiment>(
     worker: { address, device, threads },
     versions: { atlas: VERSION, node: process.version },
   });
-  return carryOut(experiment, run, { address, device, threads, ...credentials }, options, true);
+  return carryOut(experiment, run, { address, device, threads, ...credentials }, options, "started");
 }
 
 /**
@@ -97,7 +102,7 @@ export async function runExperiment<E extends Experiment>(
 export async function resumeExperiment(
   experiment: Experiment,
   path: string,
-  options: Pick<RunOptions, "worker" | "progress" | "signal"> = {},
+  options: GoOnOptions = {},
 ): Promise<Outcome> {
   const run = await RunFolder.resume(path);
   // The same device and threads as before, since on another number of threads the last bits differ.
@@ -108,18 +113,57 @@ export async function resumeExperiment(
     device: options.worker?.device ?? before?.device ?? run.config.worker.device,
     threads: options.worker?.threads ?? before?.threads ?? run.config.worker.threads,
   };
-  return carryOut(experiment, run, worker, options, false);
+  return carryOut(experiment, run, worker, options, "resumed");
+}
+
+/**
+ * Go on with a run whose process has ended or lost its worker, where its session on that worker stands: what the worker has done meanwhile counts.
+ *
+ * @throws UsageError when it never had a session that outlives its process, or another process works in it
+ * @throws WorkerUnavailable when the worker cannot be reached; AtlasError when the session is no more: the run can then be resumed
+ */
+export async function attachExperiment(
+  experiment: Experiment,
+  path: string,
+  options: GoOnOptions = {},
+): Promise<Outcome> {
+  const before = await lastSession(await Run.open(path));
+  if (before === undefined)
+    throw new UsageError(
+      `run ${path} has no session that it could be attached to: its worker ended with it`,
+      `go on from its last checkpoints with: atlas resume ${path}`,
+    );
+  const { address } = before.worker;
+  return carryOut(
+    experiment,
+    await RunFolder.attach(path),
+    { ...options.worker, address },
+    options,
+    "attached",
+  );
+}
+
+/** The newest session of a run, if it may outlive the run's process, and what the log has of it. */
+async function lastSession(
+  run: Run,
+): Promise<{ worker: WorkerRecord; session: string; events: RunEvent[] } | undefined> {
+  const events = await run.events();
+  const at = events.findLastIndex((e) => e.type === "worker");
+  const worker = events[at];
+  return worker?.type === "worker" && worker.session !== undefined
+    ? { worker, session: worker.session, events: events.slice(at + 1) }
+    : undefined;
 }
 
 async function carryOut(
   experiment: Experiment,
   run: RunFolder,
   choice: WorkerChoice,
-  { progress = new Progress(), signal = new AbortController().signal }: RunOptions,
-  fresh: boolean,
+  { progress = new Progress(), signal = new AbortController().signal, onLasting }: RunOptions,
+  life: "started" | "resumed" | "attached",
 ): Promise<Outcome> {
   let worker: Worker | undefined;
-  let session: Session | undefined;
+  let leave = false;
   try {
     const { config } = completeConfig(experiment, run.config.config, run.config.preset);
     const { address = "local", ...chosen } = choice;
@@ -131,10 +175,19 @@ async function carryOut(
       onSetup: (line) => progress.info(line),
       signal,
     });
-    session = await worker.openSession({ label: run.id, device: choice.device ?? "auto" });
+    const last = await lastSession(run);
+    const session =
+      life === "attached" && last
+        ? await attachTo(worker, last.session)
+        : await worker.openSession({ label: run.id, device: choice.device ?? "auto" });
     progress.info(`run       ${run.path}`);
-    await checkSameWorker(run, worker, session, progress);
-    const context = new Context({ session, run, seed: run.config.seed, progress, signal });
+    if (life !== "attached") {
+      if (last?.worker.address === worker.address) await end(worker, last.session);
+      await checkSameWorker(run, worker, session, progress);
+    }
+    if (worker.outlivesUs) onLasting?.({ address: worker.address, attach: `atlas attach ${nameFor(run)}` });
+    const before = life === "attached" ? last?.events : undefined;
+    const context = new Context({ session, run, seed: run.config.seed, progress, signal, before });
     const findings = await experiment.run(context, config);
     const result = Result.parse({
       schema: RESULT_SCHEMA,
@@ -152,10 +205,10 @@ async function carryOut(
     await run.writeResult(result);
     return { id: run.id, path: run.path, result, report };
   } catch (error) {
-    throw await recordFailure(run, error, signal, fresh, worker === undefined);
+    leave = error instanceof WorkerUnavailable; // it may only be out of reach
+    throw await recordFailure(run, error, signal, life === "started", worker === undefined);
   } finally {
-    await session?.close().catch(() => undefined);
-    await worker?.close().catch(() => undefined);
+    await worker?.close({ leave }).catch(() => undefined);
     await run.close().catch(() => undefined);
     progress.erase();
   }
@@ -164,6 +217,27 @@ async function carryOut(
 /** What of this machine's files a config names, by absolute paths. */
 function filesOf(config: object): string[] {
   return Object.values(config).filter((v) => typeof v === "string" && isAbsolute(v) && existsSync(v));
+}
+
+async function attachTo(worker: Worker, sessionId: string): Promise<Session> {
+  try {
+    return await worker.attachSession(sessionId);
+  } catch (error) {
+    if (!(error instanceof RpcError && error.code === "not_found")) throw error;
+    throw new AtlasError(
+      `the run's session on ${worker.address} is no more: it was closed, its lease ended, or the worker was restarted`,
+      undefined,
+      { cause: error },
+    );
+  }
+}
+
+/** End the session of a run that goes on in another one, so that nothing goes on in both. */
+async function end(worker: Worker, sessionId: string): Promise<void> {
+  await worker.attachSession(sessionId).then(
+    (session) => session.close(),
+    () => undefined, // it has ended
+  );
 }
 
 /** By name: protobuf sends a map in any order, and two results of one seed must not differ in it. */
@@ -181,7 +255,8 @@ async function checkSameWorker(
   const { threads, workerVersion: version } = worker.info;
   const now = { device: session.device, threads, version };
   const before = (await run.events()).find((e) => e.type === "worker");
-  await run.append({ type: "worker", address: worker.address, ...now });
+  const lasting = worker.outlivesUs ? { session: session.id } : {};
+  await run.append({ type: "worker", address: worker.address, ...now, ...lasting });
   if (
     before &&
     (before.device !== now.device || before.threads !== now.threads || before.version !== now.version)
@@ -192,6 +267,19 @@ async function checkSameWorker(
     );
 }
 
+/** A run as it is named on a command line here. */
+function nameFor(run: Run): string {
+  return relative(process.cwd(), run.path) === join(DEFAULT_RUNS, run.id) ? run.id : run.path;
+}
+
+/** How to go on with a run that stopped. */
+async function remedyFor(run: Run, error: unknown): Promise<string> {
+  const lost = error instanceof WorkerUnavailable && (await lastSession(run).catch(() => undefined));
+  return lost
+    ? `once it can be reached, go on where the run stands there with: atlas attach ${nameFor(run)}; else, from the last checkpoints, with: atlas resume ${nameFor(run)}`
+    : `go on with: atlas resume ${nameFor(run)}`;
+}
+
 /** Write down why a run stopped, and return the error to show. A new run that was refused before it began leaves nothing behind. */
 async function recordFailure(
   run: RunFolder,
@@ -200,8 +288,7 @@ async function recordFailure(
   fresh: boolean,
   withoutWorker: boolean,
 ): Promise<unknown> {
-  const findable = relative(process.cwd(), run.path) === join(DEFAULT_RUNS, run.id);
-  const resume = `go on with: atlas resume ${findable ? run.id : run.path}`;
+  const resume = await remedyFor(run, error);
   const began = (await run.events().catch(() => [])).some((e) => e.type === "epoch" && e.checkpoint);
   const usersMistake = error instanceof AtlasError && error.exitCode === 2;
   const neverStarted = withoutWorker && (error instanceof SetupError || error instanceof WorkerUnavailable);

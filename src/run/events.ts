@@ -7,7 +7,8 @@ const time = z.string();
 const Event = z.discriminatedUnion("type", [
   z.object({ type: z.literal("started"), time, pid: z.int(), host: z.string() }),
   z.object({ type: z.literal("resumed"), time, pid: z.int(), host: z.string() }),
-  /** What does the computing; a resumed run asks for the same. */
+  z.object({ type: z.literal("attached"), time, pid: z.int(), host: z.string() }),
+  /** What does the computing; a resumed run asks for the same. `session` is set where it may outlive this process. */
   z.object({
     type: z.literal("worker"),
     time,
@@ -15,8 +16,17 @@ const Event = z.discriminatedUnion("type", [
     device: z.string(),
     threads: z.int(),
     version: z.string(),
+    session: z.string().optional(),
   }),
-  /** An epoch of a stage is finished; `checkpoint` is the file that holds the stage's state after it. */
+  /** A stage is put into the state of its checkpoint after this epoch. */
+  z.object({
+    type: z.literal("restored"),
+    time,
+    stage: z.string(),
+    epoch: z.int(),
+    metrics: z.record(z.string(), z.number()),
+  }),
+  /** An epoch of a stage is finished, as an event of a job tells; `checkpoint` is the file that holds the stage's state after it. */
   z.object({
     type: z.literal("epoch"),
     time,
@@ -25,8 +35,8 @@ const Event = z.discriminatedUnion("type", [
     totalEpochs: z.int(),
     metrics: z.record(z.string(), z.number()),
     seconds: z.number(),
-    /** The job that did it, as the worker's log has it. */
-    job: z.string().optional(),
+    /** The job that did it, as the worker's log has it, and the number of the event in which it told so. */
+    job: z.object({ id: z.string(), sequence: z.int() }).optional(),
     checkpoint: z.object({ sha256: z.string(), bytes: z.int() }).optional(),
   }),
   z.object({ type: z.literal("warning"), time, message: z.string() }),
@@ -35,7 +45,10 @@ const Event = z.discriminatedUnion("type", [
   z.object({ type: z.literal("failed"), time, message: z.string(), remedy: z.string().optional() }),
 ]);
 export type RunEvent = z.infer<typeof Event>;
+export type WorkerRecord = Extract<RunEvent, { type: "worker" }>;
 export type EpochRecord = Extract<RunEvent, { type: "epoch" }>;
+/** Says where a stage stands. */
+export type StageRecord = Extract<RunEvent, { type: "epoch" | "restored" }>;
 
 type WithoutTime<T> = T extends unknown ? Omit<T, "time"> : never;
 /** An event as it is handed to {@link EventLog.append}, which adds the time. */

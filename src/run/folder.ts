@@ -159,10 +159,12 @@ export class Run {
       }
       this.onVerified(stage, path);
       if (record.epoch > maxEpoch) continue;
-      const spent = new Map(records.map((e) => [e.epoch, e.seconds])); // an epoch done twice counts once
-      let seconds = 0;
-      for (const [epoch, s] of spent) if (epoch <= record.epoch) seconds += s;
-      return { bytes, epoch: record.epoch, metrics: record.metrics, seconds };
+      return {
+        bytes,
+        epoch: record.epoch,
+        metrics: record.metrics,
+        seconds: computingTime(records, record.epoch),
+      };
     }
     return undefined;
   }
@@ -233,10 +235,19 @@ export class RunFolder extends Run {
     return RunFolder.acquire(path, await readConfig(path), "resumed");
   }
 
+  /**
+   * Open an unfinished run to go on with it where its session stands.
+   *
+   * @throws UsageError when another process works in it.
+   */
+  static async attach(path: string): Promise<RunFolder> {
+    return RunFolder.acquire(path, await readConfig(path), "attached");
+  }
+
   private static async acquire(
     path: string,
     config: RunConfig,
-    type: "started" | "resumed",
+    type: "started" | "resumed" | "attached",
   ): Promise<RunFolder> {
     const lock = await acquireLock(path);
     try {
@@ -291,6 +302,14 @@ export class RunFolder extends Run {
     await this.log.close();
     await this.lock.release();
   }
+}
+
+/** Seconds that a stage's first epochs took, up to and including `last`. */
+export function computingTime(records: readonly EpochRecord[], last: number): number {
+  const spent = new Map(records.map((e) => [e.epoch, e.seconds])); // an epoch done twice counts once
+  let seconds = 0;
+  for (const [epoch, s] of spent) if (epoch <= last) seconds += s;
+  return seconds;
 }
 
 /** Every run under `runsDir`, oldest first, and one line for every folder there whose config.json is damaged. */

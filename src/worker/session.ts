@@ -1,6 +1,6 @@
 /** A session: objects on a worker, and what can be done with them. Everything made in it is freed when it is closed. */
 import { randomUUID } from "node:crypto";
-import { AtlasError, RpcError, UsageError } from "../errors.js";
+import { AtlasError, RpcError, UsageError, WorkerUnavailable } from "../errors.js";
 import { type EpochFinished, JobServiceService, JobState } from "../gen/atlas/v1/job.js";
 import {
   type CreateObjectRequest,
@@ -124,6 +124,10 @@ export interface AdvanceOptions {
   snapshotEvery?: number;
   /** Aborted: the job is cancelled, and `advance` rejects with the signal's reason. */
   signal?: AbortSignal;
+  /** Two calls with the same one, also of two processes that have attached to the session, are for one and the same job. */
+  requestId?: string;
+  /** Jobs whose events are known already, up to a sequence number, from before the session was attached to: `onEpoch` is not told of these again. */
+  known?: ReadonlyMap<string, number>;
   /** Told of the steps within an epoch as they happen; some may be missed. */
   onStep?: (step: Step) => void;
   /** Told of every epoch, in order; the next one is not handed over before this is done. */
@@ -139,8 +143,8 @@ export interface Epoch {
   totalEpochs: number;
   metrics: Record<string, number>;
   seconds: number;
-  /** As the worker's log has it. */
-  jobId: string;
+  /** The job, as the worker's log has it, and the number of the event in which it told of this. */
+  job: { id: string; sequence: number };
   /** The object after this epoch. Undefined when it was not asked for, or was replaced by the next before it could be fetched. */
   snapshot?: Uint8Array;
 }
@@ -219,6 +223,8 @@ export interface SessionParts {
   feed: MetricsFeed;
   /** Bytes up to which a tensor travels inside a message, and of the largest that the worker takes at all. */
   limits: { maxInlineBytes: number; maxTensorBytes: number };
+  /** How long the session lives without a call; it is renewed in time until it is closed or left. 0: there is no lease. */
+  leaseSeconds?: number;
   /** Aborted when the user wants no more; every call but those that end something is then given up. */
   signal?: AbortSignal;
 }
@@ -227,13 +233,23 @@ export interface SessionParts {
 const LONG = { timeoutMs: 600_000 };
 
 export class Session {
-  /** Use `Worker.openSession`. */
+  /** Creations so far. They are numbered, so that a process that attaches and makes the same ones again gets the objects that there are. */
+  private created = 0;
+  private readonly renewal: NodeJS.Timeout | undefined;
+
+  /** Use `Worker.openSession` or `Worker.attachSession`. */
   constructor(
     readonly id: string,
     /** The device on which its objects live, as torch writes it. */
     readonly device: string,
     private readonly parts: SessionParts,
-  ) {}
+  ) {
+    const { rpc, leaseSeconds = 0 } = parts;
+    if (leaseSeconds === 0) return;
+    const renew = () => rpc.call(WorkerServiceService.renewLease, { sessionId: id });
+    // When it fails, so does whatever the session is needed for, and that is told.
+    this.renewal = setInterval(() => void renew().catch(() => undefined), (leaseSeconds * 1000) / 3).unref();
+  }
 
   /** @throws RpcUsageError for an unknown kind or parameter; this holds for everything that is created */
   async createDataset({ kind, params, seed, tensors = {} }: DatasetOptions): Promise<RemoteObject> {
@@ -305,13 +321,14 @@ export class Session {
    * Advance an object epoch by epoch, by one job on the worker. A lost connection is made anew, and nothing of the job is lost with it.
    *
    * @throws RpcError when the job fails ("diverged", "out_of_memory" …): the object is then as after its last finished epoch
-   * @throws WorkerDied, WorkerUnavailable; what `onEpoch` throws, after cancelling the job; the reason of an aborted `signal`, likewise
+   * @throws WorkerDied, WorkerUnavailable: the job may go on; what `onEpoch` throws, after cancelling the job; the reason of an aborted `signal`, likewise
    */
   async advance(object: RemoteObject, options: AdvanceOptions = {}): Promise<void> {
     const { untilEpoch = 0, snapshotEvery = 0, signal = this.parts.signal, onStep, onEpoch } = options;
+    const { requestId = randomUUID(), known } = options;
     const { rpc, feed } = this.parts;
     const sessionId = this.id;
-    const request = { sessionId, handle: object.handle, untilEpoch, snapshotEvery, requestId: randomUUID() };
+    const request = { sessionId, handle: object.handle, untilEpoch, snapshotEvery, requestId };
     signal?.throwIfAborted();
     const { job } = await this.call(JobServiceService.startJob, request, { signal, idempotent: true });
     if (!job) throw malformed("a job");
@@ -319,7 +336,8 @@ export class Session {
     const unsubscribe = onStep && feed.subscribe(jobId, onStep);
     let running = true;
     try {
-      for await (const { event } of rpc.watchJob({ sessionId, jobId }, signal)) {
+      const watch = { sessionId, jobId, afterSequence: known?.get(jobId) ?? 0 };
+      for await (const { event, sequence } of rpc.watchJob(watch, signal)) {
         if (event?.$case === "epochFinished") {
           const { epoch, totalEpochs, metrics, seconds } = event.epochFinished;
           const last = epoch === (untilEpoch || object.totalEpochs);
@@ -327,7 +345,8 @@ export class Session {
             snapshotEvery > 0
               ? await this.epochSnapshot(object, event.epochFinished, last, signal)
               : undefined;
-          await onEpoch?.({ epoch, totalEpochs, metrics, seconds, jobId, snapshot });
+          const job = { id: jobId, sequence };
+          await onEpoch?.({ epoch, totalEpochs, metrics, seconds, job, snapshot });
           signal?.throwIfAborted();
         } else if (event?.$case === "stateChanged") {
           const { state, error } = event.stateChanged;
@@ -340,9 +359,12 @@ export class Session {
           }
         }
       }
+    } catch (error) {
+      // What cannot be reached goes on, to be attached to.
+      if (running && !(error instanceof WorkerUnavailable)) await this.cancel(jobId);
+      throw error;
     } finally {
       unsubscribe?.();
-      if (running) await this.cancel(jobId);
     }
   }
 
@@ -526,14 +548,21 @@ export class Session {
     return this.fetch((await this.call(ObjectServiceService.predict, request, LONG)).outputs);
   }
 
+  /** Let go of it and leave it to its lease: its jobs go on, and it can be attached to. */
+  leave(): void {
+    clearInterval(this.renewal);
+  }
+
   /** Cancel its jobs and free its objects. */
   async close(): Promise<void> {
+    this.leave();
     const request = { sessionId: this.id };
     await this.parts.rpc.call(WorkerServiceService.closeSession, request, { timeoutMs: 10_000 });
   }
 
   private async create(spec: CreateObjectRequest["spec"]): Promise<RemoteObject> {
-    const { object } = await this.call(ObjectServiceService.createObject, { sessionId: this.id, spec });
+    const request = { sessionId: this.id, spec, requestId: `create-${++this.created}` };
+    const { object } = await this.call(ObjectServiceService.createObject, request);
     if (!object) throw malformed("an object");
     return remoteObject(object);
   }

@@ -94,24 +94,58 @@ export class Worker {
     label?: string;
     device?: string;
   } = {}): Promise<Session> {
-    const { rpc, plane, feed, signal, info } = this;
+    const { signal } = this;
     const request = { label, device, protocolVersion: PROTOCOL_VERSION };
-    const opened = await rpc.call(WorkerServiceService.openSession, request, { signal });
-    const { maxInlineBytes = 0, maxTensorBytes = 0 } = info.limits ?? {};
-    const limits = { maxInlineBytes, maxTensorBytes };
-    const session = new Session(opened.sessionId, opened.device, { rpc, plane, feed, limits, signal });
-    this.sessions.add(session);
-    return session;
+    const { sessionId, ...opened } = await this.rpc.call(WorkerServiceService.openSession, request, {
+      signal,
+    });
+    return this.session(sessionId, opened);
   }
 
-  /** Close its sessions and the connection; end it too when it is local. */
-  async close(): Promise<void> {
+  /**
+   * Take up a session that another process has opened and not closed. Whoever makes the same objects in the same order as that process did gets
+   * those that there are.
+   *
+   * @throws RpcError ("not_found") when it is closed, its lease has ended, or the worker was restarted
+   */
+  async attachSession(sessionId: string): Promise<Session> {
+    const { signal } = this;
+    const renewed = await this.rpc.call(
+      WorkerServiceService.renewLease,
+      { sessionId },
+      { signal, idempotent: true },
+    );
+    return this.session(sessionId, renewed);
+  }
+
+  /** Whether it lives on when we end, and its sessions with it. */
+  get outlivesUs(): boolean {
+    return this.process === undefined;
+  }
+
+  /**
+   * Close its sessions and the connection; end it too when it is local.
+   *
+   * @param options.leave leave the sessions open, for as long as they are leased
+   */
+  async close({ leave = false }: { leave?: boolean } = {}): Promise<void> {
+    const sessions = [...this.sessions];
     // A local worker's sessions end with it.
-    if (!this.process) await Promise.all([...this.sessions].map((s) => s.close().catch(() => undefined)));
+    if (leave || !this.outlivesUs) for (const session of sessions) session.leave();
+    else await Promise.all(sessions.map((s) => s.close().catch(() => undefined)));
     this.plane.close();
     this.feed.close();
     this.rpc.close();
     await this.process?.close();
+  }
+
+  private session(id: string, { device, leaseSeconds }: { device: string; leaseSeconds: number }): Session {
+    const { rpc, plane, feed, signal, info } = this;
+    const { maxInlineBytes = 0, maxTensorBytes = 0 } = info.limits ?? {};
+    const limits = { maxInlineBytes, maxTensorBytes };
+    const session = new Session(id, device, { rpc, plane, feed, limits, leaseSeconds, signal });
+    this.sessions.add(session);
+    return session;
   }
 }
 

@@ -247,7 +247,18 @@ describe("help", () => {
   }
 
   it("is there at every level, on stdout", async () => {
-    const commands = [[], ["pde"], ["run"], ["demo"], ["runs"], ["show"], ["resume"], ["doctor"], ["data"]];
+    const commands = [
+      [],
+      ["pde"],
+      ["run"],
+      ["demo"],
+      ["runs"],
+      ["show"],
+      ["resume"],
+      ["attach"],
+      ["doctor"],
+      ["data"],
+    ];
     const subcommands = ["start", "info", "stop"].map((name) => ["worker", name]);
     const files = ["inspect", "convert"].map((name) => ["checkpoint", name]);
     for (const command of [...commands, ["worker"], ...subcommands, ["checkpoint"], ...files]) {

@@ -105,7 +105,7 @@ describe("atlas probe", function () {
   it("leaves lines in the worker's log, all JSON, that can be matched with its run's epochs", async () => {
     await probe(["none"]);
     const run = await findRun(join(dir, "runs"), "latest");
-    const jobs = (await run.events()).flatMap((e) => (e.type === "epoch" ? [e.job] : []));
+    const jobs = (await run.events()).flatMap((e) => (e.type === "epoch" ? [e.job?.id] : []));
     const lines = readFileSync(log, "utf8").trimEnd().split("\n");
     const ours = lines.map((line) => JSON.parse(line)).filter((line) => line.run === run.id);
     expect(new Set(ours.map(({ session }) => session)).size).to.equal(1);

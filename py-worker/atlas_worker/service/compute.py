@@ -1,11 +1,14 @@
-"""The one thread on which tensors are worked on: jobs epoch by epoch, calls in between, first come, first served."""
+"""The one thread on which tensors are worked on: jobs epoch by epoch, calls in between, the sessions in turn."""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextvars import copy_context
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import grpc
 import torch
@@ -19,18 +22,34 @@ class Compute:
     """A single thread, so that objects are never seen in the middle of an epoch, jobs share the device fairly, torch's
     thread pool is made once, and nothing depends on how calls happen to interleave.
 
-    A job queues one epoch at a time; a call therefore waits for at most one epoch of every running job.
+    Every session has a queue, and the queues take turns: one piece of work each, first come, first served within a queue.
+    A job queues one epoch at a time; a session's call therefore waits for at most one epoch of each of its own jobs, and
+    before each of these for one piece of work of every other session, however much those have queued.
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(1, "compute", initializer=torch.set_num_threads, initargs=(threads,))
+        self._changed = threading.Condition()
+        self._queues: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
+        """Of the sessions that wait, in the order of their turns."""
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, args=(threads,), name="compute", daemon=True)
+        self._thread.start()
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
-        return self._pool.submit(copy_context().run, work)  # what it logs belongs to whoever asks for it
+    def submit(self, session: str, work: Callable[[], T]) -> Future[T]:
+        """Queue ``work`` for a session (its id; "" for what belongs to none)."""
+        work = partial(copy_context().run, work)  # what it logs belongs to whoever asks for it
+        future = Future[T]()
+        with self._changed:
+            if self._closed:
+                _drop(future)
+            else:
+                self._queues.setdefault(session, deque()).append((future, work))
+                self._changed.notify()
+        return future
 
-    def call(self, context: grpc.ServicerContext, work: Callable[[], T]) -> T:
+    def call(self, context: grpc.ServicerContext, session: str, work: Callable[[], T]) -> T:
         """Do ``work`` for an RPC and return its result; ``Cancelled`` if the client leaves before its turn comes."""
-        future = self.submit(work)
+        future = self.submit(session, work)
         while not wait([future], timeout=0.5).done:
             if not context.is_active() and future.cancel():
                 raise Cancelled
@@ -38,4 +57,36 @@ class Compute:
 
     def close(self) -> None:
         """Drop what is queued and wait for what runs."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        with self._changed:
+            self._closed = True
+            for queue in self._queues.values():
+                for future, _ in queue:
+                    _drop(future)
+            self._queues.clear()
+            self._changed.notify()
+        self._thread.join()
+
+    def _serve(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        while True:
+            with self._changed:
+                while not self._queues and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                session = next(iter(self._queues))
+                queue = self._queues.pop(session)
+                future, work = queue.popleft()
+                if queue:
+                    self._queues[session] = queue
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
+            del future, work  # while this waits for more, they must not keep the tensors they know of
+
+
+def _drop(future: Future[Any]) -> None:
+    if future.cancel():
+        future.set_running_or_notify_cancel()  # tells those who wait for it

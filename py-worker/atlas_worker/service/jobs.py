@@ -79,7 +79,7 @@ class Job:
             if self._epoch >= self._until:
                 self._end(job_pb2.JOB_STATE_SUCCEEDED)
                 return
-        self._compute.submit(self._turn)
+        self._compute.submit(self._session_id, self._turn)
 
     def cancel(self) -> None:
         """Ask it to stop: at once between epochs, else within a step. Nothing happens to a job that is over."""
@@ -164,7 +164,7 @@ class Job:
             elif self._stop.is_set():
                 self._end(job_pb2.JOB_STATE_CANCELLED)
             else:
-                self._compute.submit(self._turn)
+                self._compute.submit(self._session_id, self._turn)
 
     def _run_epoch(self, entry: Entry) -> job_pb2.EpochFinished:
         value: Trainable = entry.value
@@ -331,6 +331,7 @@ class JobService:
                 f"0 to {total}",
             )
         session.check_idle(entry)
+        self._sessions.check_queue()
         self._forget(session)
         wire = Wire(self._limits, session.tickets, session.id)
         job = Job(
@@ -360,7 +361,9 @@ class JobService:
             session.requests = {name: job for name, job in session.requests.items() if job is not oldest}
 
     def _find(self, session_id: str, job_id: str) -> Job:
-        session = self._sessions.get(session_id)
+        return self._find_in(self._sessions.get(session_id), job_id)
+
+    def _find_in(self, session: Session, job_id: str) -> Job:
         with session.lock:
             job = session.jobs.get(job_id)
         if job is None:
@@ -381,7 +384,8 @@ class JobService:
     def WatchJob(
         self, request: job_pb2.WatchJobRequest, context: grpc.ServicerContext
     ) -> Iterator[job_pb2.WatchJobResponse]:
-        job = self._find(request.session_id, request.job_id)
+        session = self._sessions.get(request.session_id)
+        job = self._find_in(session, request.job_id)
         if not self._watches.acquire(blocking=False):
             raise LimitExceeded(
                 "too many jobs are being watched",
@@ -390,8 +394,9 @@ class JobService:
                 "end some of the watches",
             )
         try:
-            for event in job.watch(request.after_sequence, context):
-                yield job_pb2.WatchJobResponse(event=event)
+            with session.held():
+                for event in job.watch(request.after_sequence, context):
+                    yield job_pb2.WatchJobResponse(event=event)
         finally:
             self._watches.release()
 

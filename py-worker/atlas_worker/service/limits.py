@@ -20,6 +20,10 @@ class Limits:
     max_session_objects: int = 256
     max_session_jobs: int = 4096
     """Finished jobs beyond this many are forgotten, oldest first."""
+    max_unfinished_jobs: int = 128
+    """Jobs that run or wait, over all sessions."""
+    max_calls: int = 512
+    """Calls at once, those included that wait for a server thread."""
     max_watches: int = 64
     """Streams at once, over all sessions; each occupies a server thread."""
     max_handshake_seconds: float = 5.0
@@ -30,6 +34,5 @@ class Limits:
     """Files that a client names must lie in it; relative paths start there."""
     trust_code: bool = False
     """Whether code that a client names or sends is executed: programs and modules as predictors."""
-    max_idle_seconds: float = 12 * 3600
-    """A session that nobody has called for so long, with no unfinished job, is closed when another is opened: its client
-    ended without a word."""
+    lease_seconds: float = 600.0
+    """A session without a call, a watch or an unfinished job for so long is closed: its client ended without a word."""

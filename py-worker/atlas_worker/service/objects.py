@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import torch
@@ -32,6 +32,8 @@ from .machine import check_memory
 from .sessions import Entry, Session, Sessions
 from .snapshots import Origin
 from .wire import Wire, plain, raw_bytes
+
+T = TypeVar("T")
 
 _LARGEST_N = 64
 """Of R^n: matrices have n² entries, and spectra n⁴."""
@@ -66,11 +68,14 @@ class ObjectService:
     def _wire(self, session: Session) -> Wire:
         return Wire(self._limits, session.tickets, session.id)
 
+    def _work(self, context: grpc.ServicerContext, session: Session, work: Callable[[], T]) -> T:
+        with session.held():
+            return self._compute.call(context, session.id, work)
+
     def CreateObject(
         self, request: objects_pb2.CreateObjectRequest, context: grpc.ServicerContext
     ) -> objects_pb2.CreateObjectResponse:
         session = self._sessions.get(request.session_id)
-        session.check_room()
         role = request.WhichOneof("spec")
         if role is None:
             raise InvalidInput("no spec is set", "spec", "one of dataset, atlas, predictor, algebra, cosets")
@@ -79,14 +84,18 @@ class ObjectService:
 
         def create() -> Entry:
             plan: _Plan = _PLANS[role](session, wire, spec)
+            origin = plan.origin()
+            if (made := session.made_by(request.request_id, origin)) is not None:
+                return made
+            session.check_room()
             value = plan.make()
             if isinstance(value, Trainable) and value.total_epochs:
                 check_memory(session.device, value.memory_bytes, role, LOWER[role])
             # Only what has epochs and is not copied (see Job._keep) is ever made again; the closure holds uploaded data.
             remake = plan.make if role == "dataset" and value.total_epochs else None
-            return session.add(plan.origin(), value, remake, plan.uses)
+            return session.add(origin, value, remake, plan.uses, request.request_id)
 
-        entry = self._compute.call(context, create)
+        entry = self._work(context, session, create)
         return objects_pb2.CreateObjectResponse(object=_info(entry))
 
     def DeleteObject(
@@ -118,7 +127,7 @@ class ObjectService:
                 snapshot=wire.encode(snapshots.freeze(state, entry.origin)), epoch=entry.value.epoch
             )
 
-        return self._compute.call(context, freeze)
+        return self._work(context, session, freeze)
 
     def RestoreSnapshot(
         self, request: objects_pb2.RestoreSnapshotRequest, context: grpc.ServicerContext
@@ -129,8 +138,10 @@ class ObjectService:
             self._wire(session).decode(request.snapshot, "snapshot"), "snapshot"
         )
         snapshots.check_origin(origin, entry.origin, "snapshot")
-        self._compute.call(
-            context, lambda: _change(session, entry, lambda: entry.value.load_state(tensors, metadata))
+        self._work(
+            context,
+            session,
+            lambda: _change(session, entry, lambda: entry.value.load_state(tensors, metadata)),
         )
         return objects_pb2.RestoreSnapshotResponse(object=_info(entry))
 
@@ -144,8 +155,8 @@ class ObjectService:
             raise InvalidInput(
                 f"a snapshot of {origin.role} {origin.kind!r}", "weights", "weights of a predictor"
             )
-        self._compute.call(
-            context, lambda: _change(session, entry, lambda: entry.value.load_weights(tensors))
+        self._work(
+            context, session, lambda: _change(session, entry, lambda: entry.value.load_weights(tensors))
         )
         return objects_pb2.LoadWeightsResponse(object=_info(entry))
 
@@ -163,7 +174,7 @@ class ObjectService:
                 inputs=wire.encode(inputs[part]), targets=wire.encode(targets[part])
             )
 
-        return self._compute.call(context, read)
+        return self._work(context, session, read)
 
     def Predict(
         self, request: objects_pb2.PredictRequest, context: grpc.ServicerContext
@@ -208,7 +219,7 @@ class ObjectService:
                 outputs.append(output)
             return objects_pb2.PredictResponse(outputs=wire.encode(torch.cat(outputs)))
 
-        return self._compute.call(context, predict)
+        return self._work(context, session, predict)
 
     def ScorePredictor(
         self, request: objects_pb2.ScorePredictorRequest, context: grpc.ServicerContext
@@ -222,7 +233,7 @@ class ObjectService:
             scores = entry.value.scores(dataset.value, lambda: _check_wanted(context))
             return objects_pb2.ScorePredictorResponse(scores=scores)
 
-        return self._compute.call(context, score)
+        return self._work(context, session, score)
 
     def MeasureEquivariance(
         self, request: objects_pb2.MeasureEquivarianceRequest, context: grpc.ServicerContext
@@ -262,7 +273,7 @@ class ObjectService:
                 ]
             )
 
-        return self._compute.call(context, measure)
+        return self._work(context, session, measure)
 
     def GetAlgebra(
         self, request: objects_pb2.GetAlgebraRequest, context: grpc.ServicerContext
@@ -290,7 +301,7 @@ class ObjectService:
                 verdict=report.verdict,
             )
 
-        return self._compute.call(context, read)
+        return self._work(context, session, read)
 
     def GetCosets(
         self, request: objects_pb2.GetCosetsRequest, context: grpc.ServicerContext
@@ -317,7 +328,7 @@ class ObjectService:
                 ],
             )
 
-        return self._compute.call(context, read)
+        return self._work(context, session, read)
 
     def CompareComponents(
         self, request: objects_pb2.CompareComponentsRequest, context: grpc.ServicerContext
@@ -329,7 +340,7 @@ class ObjectService:
         n = matrices.shape[-1]
         basis = _basis(wire, request, "basis", n)
         wire.check_size(len(matrices) ** 2 * matrices.element_size())
-        labels, residuals = self._compute.call(context, lambda: compare(basis, matrices))
+        labels, residuals = self._compute.call(context, "", lambda: compare(basis, matrices))
         return objects_pb2.CompareComponentsResponse(component=labels, residuals=wire.encode(residuals))
 
 

@@ -64,6 +64,7 @@ class Worker:
         self._sessions = Sessions(limits, tickets)
         self._server = grpc.server(
             ThreadPoolExecutor(limits.max_watches + _SPARE_THREADS, "grpc"),
+            maximum_concurrent_rpcs=limits.max_calls,
             interceptors=[] if access.token is None else [TokenRequired(access.token)],
             options=[
                 # Two workers on one port would share its connections, sessions and all, at random.
@@ -116,6 +117,7 @@ class Worker:
 
     def start(self) -> None:
         self.dataplane.start()
+        self._sessions.start()
         self._server.start()
         if self._health_server is not None:
             self._health_server.start()
@@ -180,7 +182,17 @@ class WorkerService:
         session = self._sessions.open(request.label, device)
         logs.bind(run=session.label, session=session.id)
         log.info("session opened on %s", device)
-        return worker_pb2.OpenSessionResponse(session_id=session.id, device=str(device))
+        return worker_pb2.OpenSessionResponse(
+            session_id=session.id, device=str(device), lease_seconds=self._limits.lease_seconds
+        )
+
+    def RenewLease(
+        self, request: worker_pb2.RenewLeaseRequest, context: grpc.ServicerContext
+    ) -> worker_pb2.RenewLeaseResponse:
+        session = self._sessions.get(request.session_id)
+        return worker_pb2.RenewLeaseResponse(
+            device=str(session.device), lease_seconds=self._limits.lease_seconds
+        )
 
     def CloseSession(
         self, request: worker_pb2.CloseSessionRequest, context: grpc.ServicerContext

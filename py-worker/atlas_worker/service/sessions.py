@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ class Entry:
     """For a dataset: makes it anew, as it was before its first epoch."""
     uses: tuple[Entry, ...] = ()
     """What it was made from."""
+    request: str = ""
+    """The client's name for the call that made it."""
     facts: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last finished epoch."""
@@ -75,8 +78,8 @@ class Session:
         self.entries: dict[str, Entry] = {}
         self.jobs: dict[str, Job] = {}
         self.requests: dict[str, Job] = {}
-        self.used = time.monotonic()
-        """When it was last called."""
+        self._used = time.monotonic()
+        self._held = 0
         self._made: dict[str, int] = {}
         self._closed = False
         tickets.open(self.id)
@@ -106,14 +109,34 @@ class Session:
                     "delete what is no longer needed",
                 )
 
+    def made_by(self, request: str, origin: Origin) -> Entry | None:
+        """What a call of this name has made already; ``InvalidInput`` when that is something else than ``origin`` says."""
+        if not request:
+            return None
+        with self.lock:
+            entry = next((e for e in self.entries.values() if e.request == request), None)
+        if entry is not None and entry.origin != origin:
+            raise InvalidInput(
+                f"request {request} has made {entry.handle} from another spec",
+                "request_id",
+                "a name for each object",
+                "make up another one",
+            )
+        return entry
+
     def add(
-        self, origin: Origin, value: Any, remake: Callable[[], Any] | None, uses: tuple[Entry, ...]
+        self,
+        origin: Origin,
+        value: Any,
+        remake: Callable[[], Any] | None,
+        uses: tuple[Entry, ...],
+        request: str = "",
     ) -> Entry:
         with self.lock:
             self.check_open()
             self.check_room()
             number = self._made[origin.role] = self._made.get(origin.role, 0) + 1
-            entry = Entry(f"{origin.role}-{number}", origin, value, remake, uses)
+            entry = Entry(f"{origin.role}-{number}", origin, value, remake, uses, request)
             self.entries[entry.handle] = entry
             return entry
 
@@ -137,12 +160,37 @@ class Session:
             self.check_idle(entry)
             del self.entries[handle]
 
-    def idle_seconds(self) -> float:
-        """Since it was last called, or its last job ended; 0 while a job is unfinished."""
+    def renew(self) -> None:
+        """Begin the lease anew."""
         with self.lock:
-            if any(not job.over for job in self.jobs.values()):
-                return 0.0
-            return time.monotonic() - max([self.used, *(job.ended for job in self.jobs.values())])
+            self._used = time.monotonic()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Renew the lease for as long as a call or a watch takes."""
+        with self.lock:
+            self._held += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._held -= 1
+                self._used = time.monotonic()
+
+    @property
+    def expired(self) -> bool:
+        """Whether its lease has ended; it does not while a job is unfinished."""
+        with self.lock:
+            if self._held or self.unfinished:
+                return False
+            last = max([self._used, *(job.ended for job in self.jobs.values())])
+            return time.monotonic() - last > self.limits.lease_seconds
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that run or wait."""
+        with self.lock:
+            return sum(not job.over for job in self.jobs.values())
 
     def check_open(self) -> None:
         """``NotFound`` when it was closed since the call came in."""
@@ -169,22 +217,27 @@ class Session:
 
 
 class Sessions:
-    """The open sessions of a worker."""
+    """The open sessions of a worker. Once started, those whose lease ends are closed."""
 
     def __init__(self, limits: Limits, tickets: Tickets) -> None:
         self._limits, self.tickets = limits, tickets
         self._lock = threading.Lock()
         self._open: dict[str, Session] = {}
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._watch_leases, name="leases", daemon=True).start()
 
     def open(self, label: str, device: torch.device) -> Session:
-        self._close_abandoned()
+        self._close_expired()
         with self._lock:
             if len(self._open) >= self._limits.max_sessions:
                 raise LimitExceeded(
                     f"this worker has {len(self._open)} open sessions",
                     "",
                     f"at most {self._limits.max_sessions}",
-                    "close one, or restart the worker if its clients are gone",
+                    "close one, or try again later: one whose client is gone is closed "
+                    f"{self._limits.lease_seconds:g} s after its last job",
                 )
             session = Session(label, device, self._limits, self.tickets)
             self._open[session.id] = session
@@ -193,19 +246,37 @@ class Sessions:
     def get(self, session_id: str) -> Session:
         with self._lock:
             session = self._open.get(session_id)
-        if session is None:
-            raise _no_session()
-        session.used = time.monotonic()
+            if session is None:
+                raise _no_session()
+            session.renew()
         logs.bind(run=session.label, session=session.id)
         return session
 
-    def _close_abandoned(self) -> None:
+    def check_queue(self) -> None:
+        """``LimitExceeded`` when no other job may wait."""
         with self._lock:
-            idle = [s for s in self._open.values() if s.idle_seconds() > self._limits.max_idle_seconds]
-        for session in idle:
+            unfinished = sum(session.unfinished for session in self._open.values())
+        if unfinished >= self._limits.max_unfinished_jobs:
+            raise LimitExceeded(
+                f"{unfinished} jobs run or wait on this worker",
+                "",
+                f"at most {self._limits.max_unfinished_jobs}",
+                "try again when some have ended",
+            )
+
+    def _watch_leases(self) -> None:
+        while not self._stopped.wait(min(5.0, self._limits.lease_seconds / 4)):
+            self._close_expired()
+
+    def _close_expired(self) -> None:
+        with self._lock:
+            expired = [session for session in self._open.values() if session.expired]
+            for session in expired:
+                del self._open[session.id]
+        for session in expired:
             with logs.bound(run=session.label, session=session.id):
-                log.warning("the session has been idle for too long")
-            self.close(session.id)
+                log.warning("the session's lease has ended")
+                session.close()
 
     def close(self, session_id: str) -> None:
         """Also when it is closed already."""
@@ -217,6 +288,7 @@ class Sessions:
                 log.info("session closed")
 
     def close_all(self) -> None:
+        self._stopped.set()
         with self._lock:
             sessions = list(self._open)
         for session_id in sessions:
@@ -225,7 +297,7 @@ class Sessions:
 
 def _no_session() -> NotFound:
     return NotFound(
-        "no such session: it was closed, was idle for too long, or the worker was restarted",
+        "no such session: it was closed, its lease ended, or the worker was restarted",
         "session_id",
         "",
         "open a session",

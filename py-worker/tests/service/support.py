@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -94,3 +96,10 @@ class Objects:
 
     def snapshot(self, handle: str) -> torch.Tensor:
         return self.client.receive(self.client.call("GetSnapshot", handle=handle).snapshot)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)

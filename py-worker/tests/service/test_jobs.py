@@ -17,7 +17,7 @@ from atlas_worker.gen.atlas.v1 import job_pb2, tensor_pb2
 from atlas_worker.service.server import Worker
 
 from . import fakes
-from .support import Objects, Refused
+from .support import Objects, Refused, wait_for
 
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = range(1, 6)
 
@@ -28,13 +28,6 @@ def states(events: list[job_pb2.JobEvent]) -> list[int]:
 
 def epochs(events: list[job_pb2.JobEvent]) -> list[int]:
     return [e.epoch_finished.epoch for e in events if e.HasField("epoch_finished")]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
 
 
 def test_a_job_from_start_to_end(client: Client, objects: Objects) -> None:
@@ -330,3 +323,38 @@ def test_step_metrics(worker: Worker, client: Client, objects: Objects) -> None:
         assert arrived[-1] - arrived[0] > 0.12, "not more often than every 20 ms"
     fakes.GATE.set()
     list(client.watch(job.job_id))
+
+
+def test_sessions_take_turns(limited: Callable[..., Client]) -> None:
+    """However many jobs one client starts, another's advances once for each of its rounds."""
+    client = limited()
+    with Client(client.target) as other:
+        crowd = [Objects(client).predictor(epochs=6, step_ms=1, seed=i) for i in range(4)]
+        single = Objects(other).predictor(epochs=6, step_ms=1)
+        gate = client.call("StartJob", handle=Objects(client).predictor(epochs=1, gate_at=1)).job
+        jobs = [client.call("StartJob", handle=handle).job for handle in crowd]
+        alone = other.call("StartJob", handle=single).job
+        fakes.GATE.set()
+        ended = list(other.watch(alone.job_id))[-1].time
+        for job in (gate, *jobs):
+            list(client.watch(job.job_id))
+        before = [
+            e
+            for job in jobs
+            for e in client.watch(job.job_id)
+            if e.HasField("epoch_finished") and e.time.ToNanoseconds() < ended.ToNanoseconds()
+        ]
+        assert 4 <= len(before) <= 8, "six epochs of one session are six rounds of the other, give or take"
+
+
+def test_the_queue_has_an_end(limited: Callable[..., Client]) -> None:
+    client = limited(max_unfinished_jobs=2)
+    with Client(client.target) as other:
+        handles = [Objects(c).predictor(gate_at=1) for c in (client, client, other)]
+        for handle in handles[:2]:
+            client.call("StartJob", handle=handle)
+        with Refused("limit_exceeded", "", "2 jobs"):
+            other.call("StartJob", handle=handles[2])
+        fakes.GATE.set()
+        wait_for(lambda: all(job.state == SUCCEEDED for job in client.call("ListJobs").jobs))
+        other.run(handles[2])

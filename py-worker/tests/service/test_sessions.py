@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from collections.abc import Callable
 
 import grpc
@@ -13,11 +15,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from atlas_worker.client import Client
 from atlas_worker.errors import AddressInUse, InvalidInput
+from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2
 from atlas_worker.service import machine
 from atlas_worker.service.server import Worker
 
 from . import fakes
-from .support import Objects, Refused
+from .support import Objects, Refused, wait_for
 
 
 def test_describe(client: Client) -> None:
@@ -135,17 +138,61 @@ def test_session_limit(limited: Callable[..., Client]) -> None:
     client.call("OpenSession", protocol_version=1)
 
 
-def test_abandoned_sessions_make_room(limited: Callable[..., Client]) -> None:
-    client = limited(max_sessions=1, max_idle_seconds=0.0)
+def test_a_session_whose_client_vanished_is_closed_and_freed(limited: Callable[..., Client]) -> None:
+    client = limited(lease_seconds=0.4)
     objects = Objects(client)
     job = client.call("StartJob", handle=objects.predictor(gate_at=1)).job
-    with Refused("limit_exceeded"):
-        client.call("OpenSession", protocol_version=1)
+    state = weakref.ref(fakes.CONTEXT.pop("predictor"))
+    fakes.CONTEXT.clear()
+    time.sleep(0.8)
+    assert client.call("GetJob", job_id=job.job_id).job.state == job_pb2.JOB_STATE_RUNNING
     fakes.GATE.set()
     list(client.watch(job.job_id))
-    client.call("OpenSession", protocol_version=1)
-    with Refused("not_found", "session_id"):
+    wait_for(lambda: state() is None)
+    with Refused("not_found", "session_id", "lease"):
         client.call("ListObjects")
+
+
+def test_calls_and_watches_renew_the_lease(limited: Callable[..., Client]) -> None:
+    client = limited(lease_seconds=0.4)
+    job = client.call("StartJob", handle=Objects(client).predictor(gate_at=1)).job
+    events = client.call("WatchJob", job_id=job.job_id)
+    for _ in range(8):
+        time.sleep(0.1)
+        renewed = client.call("RenewLease")
+        assert (renewed.device, renewed.lease_seconds) == ("cpu", 0.4)
+    fakes.GATE.set()
+    assert [r.event.sequence for r in events] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_sessions_that_nobody_closes_make_room_again(limited: Callable[..., Client]) -> None:
+    client = limited(max_sessions=8, lease_seconds=0.3)
+    for _ in range(7):
+        client.call("OpenSession", protocol_version=1)
+    with Refused("limit_exceeded", "", "8 open sessions") as refused:
+        client.call("OpenSession", protocol_version=1)
+    assert "0.3 s" in refused.error.remedy
+    time.sleep(0.5)
+    for _ in range(8):
+        client.call("OpenSession", protocol_version=1)
+
+
+def test_a_repeated_creation_gives_the_first_ones_object(client: Client, objects: Objects) -> None:
+    def spec(seed: int, tensor: torch.Tensor) -> dict[str, objects_pb2.DatasetSpec]:
+        sent = {"x": client.send(tensor, inline=False)}
+        return {"dataset": objects_pb2.DatasetSpec(source=objects.component(), seed=seed, tensors=sent)}
+
+    ones = torch.ones(4)
+    handle = client.create(request_id="create-1", **spec(1, ones))
+    client.run(handle)
+    again = client.call("CreateObject", request_id="create-1", **spec(1, ones)).object
+    assert (again.handle, again.epoch) == (handle, 2)
+    assert len(client.call("ListObjects").objects) == 1
+    for other in (spec(2, ones), spec(1, 2 * ones)):
+        with Refused("invalid_input", "request_id", handle):
+            client.create(request_id="create-1", **other)
+    client.call("DeleteObject", handle=handle)
+    assert client.create(request_id="create-1", **spec(1, ones)) != handle
 
 
 def test_object_limit(limited: Callable[..., Client]) -> None:

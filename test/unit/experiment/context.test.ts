@@ -5,6 +5,7 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { Context } from "../../../src/experiment/context.js";
 import { Progress } from "../../../src/experiment/progress.js";
+import type { RunEvent } from "../../../src/run/events.js";
 import { RunFolder } from "../../../src/run/folder.js";
 import { type FakeObject, FakeSession } from "./fake-session.js";
 
@@ -18,13 +19,19 @@ const SPEC = {
 const component = { kind: "fake", params: {} };
 
 /** One life of a run: the schedule of METHOD 2.2 or 2.3, in a fresh session, on whatever the folder holds. Returns what was found. */
-async function live(run: RunFolder, fake: FakeSession, schedule: "alternate" | "sequence", epochs = 4) {
+async function live(
+  run: RunFolder,
+  fake: FakeSession,
+  schedule: "alternate" | "sequence",
+  epochs = 4,
+  before?: readonly RunEvent[],
+) {
   const warnings: string[] = [];
   const progress = Object.assign(new Progress({ quiet: true }), {
     warn: (line: string) => warnings.push(line),
   });
   const signal = new AbortController().signal;
-  const context = new Context({ session: fake.session, run, seed: 5, progress, signal });
+  const context = new Context({ session: fake.session, run, seed: 5, progress, signal, before });
   const dataset = await context.dataset({ kind: "fake", params: {} });
   const atlas = await context.atlas({ charts: [], rIn: 1, rOut: 1, margin: 0 });
   const common = { dataset, atlas, epochs };
@@ -94,6 +101,44 @@ describe("context", () => {
           expect(found).to.deep.equal(expected);
         }),
         { numRuns: 25 },
+      );
+    }).timeout(60_000);
+
+  for (const schedule of ["alternate", "sequence"] as const)
+    it(`ends the same however often it is killed and attached to, or resumed (${schedule})`, async () => {
+      const { found: expected, log } = await undisturbed(schedule);
+      const life = fc.record({ epochs: fc.integer({ min: 0, max: 5 }), attach: fc.boolean() });
+      await fc.assert(
+        fc.asyncProperty(fc.array(life, { maxLength: 6 }), async (lives) => {
+          const run = await RunFolder.create(dir, SPEC);
+          let fake = new FakeSession();
+          let since = 0;
+          const begin = async (attach: boolean) => {
+            if (attach) fake.attach();
+            else {
+              fake = new FakeSession();
+              since = (await run.events()).length;
+            }
+            return (await run.events()).slice(since);
+          };
+          for (const { epochs, attach } of lives) {
+            const before = await begin(attach);
+            fake.failAfter = epochs;
+            await live(run, fake, schedule, 4, before).catch((error: Error) =>
+              expect(error.message).to.equal("killed"),
+            );
+          }
+          const before = await begin(true);
+          const { found } = await live(run, fake, schedule, 4, before);
+          const told = (await run.events()).flatMap((e) =>
+            e.type === "epoch" ? `${e.stage} ${e.epoch}` : [],
+          );
+          await run.close();
+          expect(found).to.deep.equal(expected);
+          expect(new Set(told)).to.deep.equal(new Set(log));
+          if (lives.every(({ attach }) => attach)) expect(told).to.deep.equal(log);
+        }),
+        { numRuns: 15 },
       );
     }).timeout(60_000);
 

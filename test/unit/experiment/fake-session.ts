@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type { StageSession } from "../../../src/experiment/context.js";
+import type { AdvanceOptions, Epoch } from "../../../src/worker/session.js";
 
 export interface FakeObject {
   handle: string;
@@ -28,11 +29,24 @@ export class FakeSession {
   readonly made: { role: string; options: Record<string, unknown> }[] = [];
   /** Every epoch done, in order: "predictor 1". */
   readonly log: string[] = [];
-  /** Die (or be interrupted) when this many epochs have been done. */
+  /** Die (or be interrupted) when this many epochs have been told of. */
   failAfter = Number.POSITIVE_INFINITY;
   onFail: () => Error = () => new Error("killed");
 
+  private readonly objects: FakeObject[] = [];
+  private readonly jobs = new Map<string, Epoch[]>();
+  private created = 0;
+  private told = 0;
+
+  /** As another process finds it, after the one before was killed. */
+  attach(): void {
+    this.created = this.told = 0;
+    this.failAfter = Number.POSITIVE_INFINITY;
+  }
+
   private create(role: string, options: Record<string, unknown>, totalEpochs: number): FakeObject {
+    const before = this.objects[this.created++];
+    if (before) return { ...before, epoch: this.state(before).epoch };
     const handle = `${role}-${this.states.size}`;
     const dependencies = Object.values(options).flatMap((v) =>
       typeof v === "object" && v !== null && "handle" in v ? [String(v.handle)] : [],
@@ -40,7 +54,9 @@ export class FakeSession {
     this.states.set(handle, { hash: hash(role, JSON.stringify(options.seed)), epoch: 0, dependencies });
     this.made.push({ role, options });
     const facts = role === "dataset" ? {} : (this.facts[role] ?? {});
-    return { handle, role, kind: "fake", epoch: 0, totalEpochs, facts };
+    const object = { handle, role, kind: "fake", epoch: 0, totalEpochs, facts };
+    this.objects.push(object);
+    return object;
   }
 
   createDataset = async (o: Record<string, unknown>) => this.create("dataset", o, 1);
@@ -73,22 +89,39 @@ export class FakeSession {
     this.state(object).hash = hash(Buffer.from(bytes).toString());
   }
 
-  async advance(object: FakeObject, options: Parameters<StageSession["advance"]>[1]): Promise<void> {
+  /** One job does all epochs, whoever watches; of snapshots only the last can be had later. */
+  private async work(object: FakeObject, options: AdvanceOptions): Promise<Epoch[]> {
+    const events: Epoch[] = [];
     const state = this.state(object);
-    while (state.epoch < (options?.untilEpoch ?? object.totalEpochs)) {
-      options?.signal?.throwIfAborted();
-      if (this.log.length >= this.failAfter) throw this.onFail();
+    while (state.epoch < (options.untilEpoch ?? object.totalEpochs)) {
       state.hash = hash(state.hash, ...state.dependencies.map((d) => this.states.get(d)!.hash));
       state.epoch++;
       this.log.push(`${object.role} ${state.epoch}`);
-      await options?.onEpoch?.({
+      events.push({
         epoch: state.epoch,
         totalEpochs: object.totalEpochs,
         metrics: { loss: Number.parseInt(state.hash.slice(0, 8), 16) },
         seconds: 1,
-        jobId: `job-${this.log.length}`,
+        job: { id: `job-${options.requestId}`, sequence: events.length + 1 },
         snapshot: options.snapshotEvery ? (await this.snapshot(object)).bytes : undefined,
       });
+    }
+    return events;
+  }
+
+  async advance(object: FakeObject, options: AdvanceOptions = {}): Promise<void> {
+    const request = String(options.requestId);
+    const before = this.jobs
+      .get(request)
+      ?.map((e, i, all) => (i < all.length - 1 ? { ...e, snapshot: undefined } : e));
+    const events = before ?? (await this.work(object, options));
+    this.jobs.set(request, events);
+    for (const event of events) {
+      if (event.job.sequence <= (options.known?.get(event.job.id) ?? 0)) continue;
+      options.signal?.throwIfAborted();
+      if (this.told >= this.failAfter) throw this.onFail();
+      this.told++;
+      await options.onEpoch?.(event);
     }
   }
 

@@ -48,6 +48,9 @@ export class FakeWorker {
   /** `after_sequence` of every watch. */
   readonly watches: number[] = [];
   readonly sessionsClosed: string[] = [];
+  leaseSeconds = 600;
+  /** Sessions whose lease was renewed, each time. */
+  readonly renewed: string[] = [];
   /** What equivariance was asked for. */
   readonly measured: object[] = [];
   address = "";
@@ -156,7 +159,12 @@ export class FakeWorker {
           threads: 2,
           pid: process.pid,
         }),
-      openSession: (_, reply) => reply(null, { sessionId: "session-1", device: "cpu" }),
+      openSession: (_, reply) =>
+        reply(null, { sessionId: "session-1", device: "cpu", leaseSeconds: this.leaseSeconds }),
+      renewLease: ({ request }, reply) => {
+        this.renewed.push(request.sessionId);
+        reply(null, { device: "cpu", leaseSeconds: this.leaseSeconds });
+      },
       closeSession: ({ request }, reply) => {
         this.sessionsClosed.push(request.sessionId);
         reply(null, {});

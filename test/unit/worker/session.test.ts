@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { status } from "@grpc/grpc-js";
 import { expect } from "chai";
 import { RpcError, RpcUsageError, WorkerUnavailable } from "../../../src/errors.js";
@@ -73,6 +74,20 @@ describe("session", () => {
     expect(worker.address).to.equal(`grpc://${fake.address}`);
     expect(worker.info).to.include({ threads: 2, workerVersion: "0.0.1", pid: process.pid });
     expect(session.device).to.equal("cpu");
+  });
+
+  it("renews its lease by itself until it is left, and can be attached to then", async () => {
+    fake.leaseSeconds = 0.06;
+    const leased = await worker.openSession();
+    while (fake.renewed.length < 3) await sleep(5);
+    leased.leave();
+    const attached = await worker.attachSession(leased.id);
+    expect(attached).to.include({ id: "session-1", device: "cpu" });
+    await worker.close({ leave: true });
+    const renewed = fake.renewed.length;
+    await sleep(60);
+    expect(fake.renewed).to.have.length(renewed);
+    expect(fake.sessionsClosed).to.deep.equal([]);
   });
 
   it("makes objects, with the worker's defaults for what is left out", () => {

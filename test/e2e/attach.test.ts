@@ -1,0 +1,144 @@
+/** Runs that outlive their process: left to a worker in the background and come back to. Real processes throughout. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect } from "chai";
+import { connectWorker } from "../../src/worker/index.js";
+import { rejection } from "../unit/worker/rejection.js";
+import { atlas, complaint, inProcess, only, refuses, start } from "./atlas.js";
+
+/** A predictor of many epochs, by one job; then a short search. */
+const RUN = [
+  ..."pde --task=discover_cosets --identity=so(2) --candidates=2 --atlas=2 --N=8 --batch_size=4".split(" "),
+  ..."--epochs=60 --fixed-seed --device=cpu".split(" "),
+];
+
+/** A result without what differs from run to run. */
+function essence(run: string): string {
+  const { timings, ...rest } = JSON.parse(readFileSync(join(run, "result.json"), "utf8"));
+  expect(Object.keys(timings)).to.include.members(["dataset", "predictor", "cosets"]);
+  return JSON.stringify(rest, null, 2);
+}
+
+/** The log of a run, of one type. */
+function logged(run: string, type: string): Record<string, unknown>[] {
+  const lines = readFileSync(join(run, "events.jsonl"), "utf8").trimEnd().split("\n");
+  return lines.map((line) => JSON.parse(line)).filter((event) => event.type === type);
+}
+
+/** Every epoch of every stage, in the order of the log. */
+const epochs = (run: string) => logged(run, "epoch").map(({ stage, epoch }) => `${stage} ${epoch}`);
+
+describe("a run on a worker that outlives it", function () {
+  this.timeout(60_000);
+  let dir: string;
+  let where: { cwd: string; env: NodeJS.ProcessEnv };
+  let worker: string;
+  let undisturbed: string;
+  let count = 0;
+
+  const startWorker = async () => {
+    const flags = ["--device", "cpu", "--threads", "1", "--data-root", dir];
+    const { stdout, stderr } = await atlas(["worker", "start", ...flags], where);
+    return /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr);
+  };
+  /** Start the run, and wait until it has done an epoch of a stage. */
+  const begin = async (stage: string, ...flags: string[]) => {
+    const runs = join(dir, `runs-${++count}`);
+    const process = start([...RUN, "--worker", worker, "--runs", runs, ...flags], where);
+    await process.says(new RegExp(`^${stage} +\\d+/`, "m"));
+    return { process, run: only(runs) };
+  };
+
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-attach-"));
+    where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
+    worker = await startWorker();
+    const runs = join(dir, "undisturbed");
+    const { code, stderr } = await inProcess([...RUN, "--worker", worker, "--runs", runs], where);
+    expect(code, stderr).to.equal(0);
+    undisturbed = only(runs);
+  });
+  after(async () => {
+    await atlas(["worker", "stop"], where);
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  it("goes on when its process is killed, and is attached to without losing an epoch or a bit", async () => {
+    const { process, run } = await begin("predictor");
+    expect(complaint(await inProcess(["attach", run], where), 2)).to.match(/process \d+ is working in/);
+    process.kill("SIGKILL");
+    await process.done;
+    const known = epochs(run).length;
+    expect(known).to.be.lessThan(epochs(undisturbed).length);
+    const { code, stderr } = await inProcess(["attach", run], where);
+    expect(code, stderr).to.equal(0);
+    expect(stderr).to.match(/^predictor +attached at epoch \d+\/60$/m);
+    expect(essence(run)).to.equal(essence(undisturbed));
+    expect(epochs(run)).to.deep.equal(epochs(undisturbed));
+    expect(readdirSync(run)).to.have.members(readdirSync(undisturbed));
+    expect((await inProcess(["attach", run], where)).stderr).to.match(/finished already; nothing to do/);
+  });
+
+  it("is left by Ctrl-C twice where that is asked for, and come back to", async () => {
+    const { process, run } = await begin("predictor", "--detach-on-interrupt");
+    process.kill("SIGINT");
+    await process.says(/stopping in 2 s \(Ctrl-C again to leave/);
+    process.kill("SIGINT");
+    const { code, stderr } = await process.done;
+    expect(code).to.equal(130);
+    expect(stderr).to.contain(`the run goes on at ${worker}; come back to it with: atlas attach ${run}`);
+    const attached = await inProcess(["attach", run], where);
+    expect(attached.code, attached.stderr).to.equal(0);
+    expect(essence(run)).to.equal(essence(undisturbed));
+    expect(epochs(run)).to.deep.equal(epochs(undisturbed));
+  });
+
+  it("that is resumed leaves no session behind, and cannot be attached to without one", async () => {
+    const [killed, other] = [await begin("predictor"), await begin("predictor")];
+    for (const { process } of [killed, other]) {
+      process.kill("SIGKILL");
+      await process.done;
+    }
+    const [{ session }] = logged(killed.run, "worker") as [{ session: string }];
+    const connected = await connectWorker({ worker });
+    expect((await connected.attachSession(session)).device).to.equal("cpu");
+    await connected.close({ leave: true });
+    const { code, stderr } = await inProcess(["resume", killed.run], where);
+    expect(code, stderr).to.equal(0);
+    expect(essence(killed.run)).to.equal(essence(undisturbed));
+    const again = await connectWorker({ worker });
+    expect(await rejection(again.attachSession(session))).to.include({ code: "not_found" });
+    await again.close();
+
+    const [{ session: its }] = logged(other.run, "worker") as [{ session: string }];
+    const last = await connectWorker({ worker });
+    await last.attachSession(its);
+    await last.close();
+    expect(complaint(await inProcess(["attach", other.run], where), 1)).to.match(
+      /^error: the run's session on \S+ is no more: .*; go on with: atlas resume \S+$/,
+    );
+    await atlas(["worker", "stop"], where);
+    expect(complaint(await inProcess(["attach", other.run], where), 1)).to.match(
+      /^error: cannot reach the worker .*; once it can be reached, .*: atlas attach \S+; else, .*: atlas resume \S+$/,
+    );
+    const log = join(other.run, "events.jsonl");
+    writeFileSync(log, readFileSync(log, "utf8").replace(`,"session":"${its}"`, "")); // as of a local worker
+    expect(complaint(await inProcess(["attach", other.run], where), 2)).to.match(
+      /^error: run \S+ has no session .*; go on from its last checkpoints with: atlas resume \S+$/,
+    );
+  });
+
+  it("is refused where its worker ends with it", async () => {
+    await refuses(
+      [
+        [
+          [...RUN, "--detach-on-interrupt"],
+          /^error: --detach-on-interrupt: a local worker ends with its run; start/,
+        ],
+        [["attach", "nothing"], /^error: no run "nothing"/],
+      ],
+      where,
+    );
+  });
+});
