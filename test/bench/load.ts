@@ -22,7 +22,7 @@ export interface Load {
 export interface Loads {
   describe: Load[];
   jobs: Load[];
-  /** Resident memory of the worker in MiB, after a tenth of the jobs and after all of them. */
+  /** Resident memory of the worker in MiB, after half of the jobs and after all of them. */
   memory: { jobs: number; early: number; late: number };
 }
 
@@ -54,7 +54,7 @@ export async function measureLoad(jobs = JOBS): Promise<Loads> {
     const memory = { jobs, early: 0, late: 0 };
     for (let done = 0; done < jobs; done += clients) {
       await Promise.all(sessions.map(job));
-      if (memory.early === 0 && done >= jobs / 10) memory.early = residentMiB(pid);
+      if (memory.early === 0 && done >= jobs / 2) memory.early = residentMiB(pid);
     }
     memory.late = residentMiB(pid);
     return { describe, jobs: found, memory };

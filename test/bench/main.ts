@@ -138,7 +138,7 @@ const PARTS: Record<string, Part> = {
       [
         `worker's memory after ${n(memory.jobs)} jobs of 16 clients`,
         `${n(memory.late)} MiB`,
-        `after a tenth of them ${n(memory.early)} MiB`,
+        `after half of them ${n(memory.early)} MiB`,
       ],
     ],
   ),

@@ -18,7 +18,7 @@ class Limits:
     max_sessions: int = 32
     max_session_ticket_bytes: int = 8 * GIB
     max_session_objects: int = 256
-    max_session_jobs: int = 4096
+    max_session_jobs: int = 256
     """Finished jobs beyond this many are forgotten, oldest first."""
     max_unfinished_jobs: int = 128
     """Jobs that run or wait, over all sessions."""
