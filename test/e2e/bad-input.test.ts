@@ -198,7 +198,7 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
     await refused([
       [
         [...TINY, "--worker", "nonsense"],
-        /^error: --worker nonsense: this is no address of a worker; give local, grpc:/,
+        /^error: --worker nonsense: this is no address of a worker; give local, docker, grpc:/,
       ],
       [
         [...TINY, "--worker", "grpc://host:99999"],
