@@ -197,10 +197,11 @@ def archive_kind(archive: zipfile.ZipFile) -> Archive | None:
 
 
 def _refuse_programs(path: Path) -> None:
-    """Refuse an archive that is damaged, and one that holds a program beside its weights."""
+    """Refuse an archive that is damaged or compressed, and one that holds a program beside its weights."""
     try:
         with zipfile.ZipFile(path) as archive:
             kind = archive_kind(archive)
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except zipfile.BadZipFile as error:
         raise _damaged(path, error) from error
     if kind is None:
@@ -211,6 +212,11 @@ def _refuse_programs(path: Path) -> None:
         raise CheckpointError(
             f"{path} is a {kind}, which is code to be executed, and not a state dict",
             f"{WEIGHTS_ALONE}; or use it as it is: atlas discover --predictor FILE --trust-code",
+        )
+    if compressed:  # mapped, the compressed bytes would be taken for numbers
+        raise CheckpointError(
+            f"{path} is a compressed zip file, which torch.save does not write",
+            "unpack it and pack it again uncompressed (zip -0), or save it anew with torch.save",
         )
 
 
