@@ -124,6 +124,7 @@ async function carryOut(
     worker = await connectWorker({
       ...chosen,
       worker: address,
+      trustCode: config.trust_code === true, // said for this run, and for no other of this process
       onLog: (line) => progress.debug(line),
       onSetup: (line) => progress.info(line),
       signal,

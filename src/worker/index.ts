@@ -17,6 +17,8 @@ export interface ConnectOptions extends Credentials {
   device?: string;
   /** Threads that a local worker's CPU work uses (default: the worker's choice). One that runs already keeps its own. */
   threads?: number;
+  /** Whether a local worker executes predictors that are code (default: only when ATLAS_TRUST_CODE=1 says so). One that runs already decides itself. */
+  trustCode?: boolean;
   /** The least that a local worker logs (default "info"). */
   logLevel?: LogLevel;
   /** Told every line that a local worker writes, and what its set-up has to say. */
@@ -39,7 +41,7 @@ export function checkAddress(worker: string): void {
  * @throws WorkerUnavailable when it does not start or answer, or speaks another protocol version
  */
 export async function connectWorker(options: ConnectOptions = {}): Promise<Worker> {
-  const { worker = "local", device = "auto", threads, logLevel, onLog, onSetup, signal } = options;
+  const { worker = "local", device = "auto", threads, trustCode, logLevel, onLog, onSetup, signal } = options;
   signal?.throwIfAborted();
   if (worker !== "local") {
     const address = parseAddress(worker);
@@ -54,7 +56,7 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
   const { ensureVenv } = await import("../setup/venv.js");
   const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
   return Worker.connect(
-    await startLocalWorker({ python, workerDir, device, threads, logLevel, onLog, signal }),
+    await startLocalWorker({ python, workerDir, device, threads, trustCode, logLevel, onLog, signal }),
     {
       signal,
     },

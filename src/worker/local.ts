@@ -25,6 +25,8 @@ export interface LocalOptions {
   workerDir: string;
   device?: string;
   threads?: number;
+  /** Whether it executes code that it is given as a predictor. */
+  trustCode?: boolean;
   logLevel?: LogLevel;
   onLog?: (line: string) => void;
   /** Gives up starting. */
@@ -61,6 +63,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
     workerDir,
     device,
     threads,
+    trustCode,
     logLevel,
     onLog,
     signal,
@@ -74,7 +77,7 @@ export async function startLocalWorker(options: LocalOptions): Promise<LocalProc
     python,
     [
       // It is the user's own, and may read what they may.
-      ...serveArguments({ device, threads, logLevel, dataRoot: parse(process.cwd()).root }),
+      ...serveArguments({ device, threads, trustCode, logLevel, dataRoot: parse(process.cwd()).root }),
       "--parent-stdin",
     ],
     {

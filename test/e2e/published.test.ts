@@ -62,8 +62,12 @@ describe("predictors from elsewhere", function () {
     const wary = complaint(await atlas(args, where), 2);
     expect(wary).to.match(/^error: --predictor ours\.pt2 is code.*; .*--trust-code/);
     expect(existsSync(join(dir, "mine"))).to.equal(false);
-    const { result } = await finish([...args, "--trust-code"], join(dir, "mine"), where);
+    const { path: mine, result } = await finish([...args, "--trust-code"], join(dir, "mine"), where);
     expect(result.algebra!.identified.name).to.equal("so(2)");
     expect(result.predictor.source).to.equal(join(dir, "ours.pt2"));
+    // Trusted for the run, it is so when the run goes on.
+    rmSync(join(mine, "result.json"));
+    const again = await json<typeof result>(["resume", mine], where);
+    expect(again.algebra).to.deep.equal(result.algebra);
   });
 });
