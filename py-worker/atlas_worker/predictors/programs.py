@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, cast
 
 import torch
@@ -308,7 +309,7 @@ def _read(path: str) -> bytes:
 
 
 def _factory(path: Path, name: str) -> Callable[[], Any]:
-    """The function in a Python file, which is executed, beside which its own imports are found."""
+    """The function in a Python file, which is executed, beside which its own imports are found: as they are now, whatever was loaded before."""
     if path.suffix != ".py" or not path.is_file():
         raise InvalidInput(f"{path} is no Python file", f"{_FIELD}.file", "the path of a .py file")
     spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", f"atlas_user_{path}"), path)
@@ -316,17 +317,33 @@ def _factory(path: Path, name: str) -> Callable[[], Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    loaded, cached = set(sys.modules), sys.dont_write_bytecode
     sys.path.insert(0, str(path.parent))
+    sys.dont_write_bytecode = (
+        True  # a file that is edited twice a second would be taken for what was compiled
+    )
+    importlib.invalidate_caches()
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise _failed(str(path), error, f"{_FIELD}.file") from error
     finally:
         sys.path.remove(str(path.parent))
+        sys.dont_write_bytecode = cached
+        appeared = set(sys.modules) - loaded
+        for new in [m for m in appeared if _lies_in(path.parent, sys.modules.get(m.partition(".")[0]))]:
+            del sys.modules[new]
     factory = getattr(module, name, None)
     if not callable(factory):
         raise InvalidInput(f"{path} has no function {name!r}", f"{_FIELD}.factory", "the name of one")
     return cast("Callable[[], Any]", factory)
+
+
+def _lies_in(folder: Path, module: ModuleType | None) -> bool:
+    """Whether a module or package is directly in a folder; not so those of an environment that is somewhere below it."""
+    spec = module and module.__spec__
+    places = [*((spec and spec.submodule_search_locations) or []), (spec and spec.origin) or ""]
+    return Path(places[0]).parent == folder
 
 
 def _failed(what: str, error: Exception, field: str) -> InvalidInput:

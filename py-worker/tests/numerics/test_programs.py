@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,16 @@ def test_a_user_s_module(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InvalidInput, match=text):
             predictor("module", params)
+
+
+def test_what_lies_beside_a_module_is_read_anew(tmp_path: Path) -> None:
+    params = {"file": str(tmp_path / "net.py"), "factory": "Net", "takes": "chart"}
+    (tmp_path / "net.py").write_text(MODULE.replace("from beside", "from beside.widths"))
+    (tmp_path / "beside").mkdir()
+    for width in (2, 3):
+        (tmp_path / "beside" / "widths.py").write_text(f"width = {width}")
+        assert predictor("module", params, outputs=width).facts["parameters"] == 10 * width
+    assert not [name for name in sys.modules if name.partition(".")[0] == "beside"]
 
 
 class Coupled(nn.Module):
