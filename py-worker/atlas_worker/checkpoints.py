@@ -31,6 +31,8 @@ DEEPEST = 64
 MOST_ENTRIES = 200_000
 LONGEST_NAME = 1000
 """Levels of containers, entries, and characters of a flattened name that a PyTorch checkpoint may have. One that holds itself has no end of them."""
+MOST_COPIES = 20
+"""How many times its own size a file may become where tensors that share memory are written one by one."""
 
 WEIGHTS_ALONE = "save its weights alone where it was made: torch.save(model.state_dict(), FILE)"
 
@@ -120,6 +122,12 @@ def convert(source: Path, target: Path, to: Format) -> Summary:
     tensors = checkpoint.tensors
     if not tensors:
         raise CheckpointError(f"{source} holds no tensors", "give a checkpoint with a state dict")
+    dense = sum(t.numel() * t.element_size() for t in tensors.values() if t.layout == torch.strided)
+    if dense > MOST_COPIES * source.stat().st_size:
+        raise CheckpointError(
+            f"{source} would become {dense / 2**30:.1f} GiB, as its tensors share what is stored of them",
+            WEIGHTS_ALONE,
+        )
     if to == "safetensors":
         try:
             save_file(_separate(tensors, source), target, metadata={"format": "pt", **checkpoint.metadata})
@@ -313,6 +321,8 @@ def _endless(what: str) -> CheckpointError:
 def _whole(name: str, tensor: Tensor) -> Tensor:
     """The tensor without its gradient, unless it is larger than what is stored of it: copied, it could take any amount of memory."""
     dense = tensor.layout == torch.strided
+    if tensor.is_meta:
+        raise CheckpointError(f"{name[:100]} has a shape, but no numbers", WEIGHTS_ALONE)
     if dense and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(
             f"{name[:100]} has shape {list(tensor.shape)}, which is more than the numbers stored of it",

@@ -59,6 +59,11 @@ def doubling(times: int) -> list[Any]:
         ({"w": torch.zeros(2), "a": doubling(40)}, "more than 200000 entries"),
         ({"k" * 1001: 1}, "a name of more than 1000 characters"),
         ({"w": torch.zeros(1).expand(2**20, 2**20)}, r"w has shape \[1048576, 1048576\], which is more than"),
+        (
+            dict.fromkeys(map(str, range(100)), torch.zeros(2**16)),
+            "would become 0.0 GiB, as its tensors share",
+        ),
+        ({"w": torch.zeros(2, device="meta")}, "w has a shape, but no numbers"),
         ({"a.b": 1, "a": {"b": 2}}, r"two entries for a\.b"),
     ],
 )
