@@ -174,11 +174,15 @@ export default defineExperiment({
     const sameKind = (other: Record<string, unknown>) =>
       decisive.every((field) => other[field] === c[field]) && sameBasis(other.identity, identity);
     const reuse_predictor = c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind));
+    if ((await architectureFor(reuse_predictor, "ours", "published")) === "published")
+      throw new UsageError(
+        `--reuse-predictor ${reuse_predictor} is in the published code's layout, whose climate predictor is for other charts: three, at rows 0.4, 0.5 and 0.6 in the file's order; here are four, from the north`,
+        "give a run of this experiment or its weights, or train one with --predictor published",
+      );
     return {
       ...c,
       data: runs.dataFolder(c.data),
       identity,
-      predictor: await architectureFor(reuse_predictor, c.predictor, "published"),
       reuse_predictor,
     };
   },

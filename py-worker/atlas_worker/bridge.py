@@ -45,7 +45,9 @@ def _answer(compute: Callable[[], dict[str, object]]) -> str:
         return json.dumps({"ok": compute()})
     except CheckpointError as error:
         return json.dumps({"error": {"message": error.message, "remedy": error.remedy}})
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # PyTorch's words
+            raise
         message = "there is not enough memory to load the checkpoint"
         return json.dumps(
             {"error": {"message": message, "remedy": "close other programs, or use a larger machine"}}

@@ -27,6 +27,13 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 LONGEST_HEADER = 100_000_000
 """Bytes of a safetensors file's, as its library has it."""
 
+DEEPEST = 64
+MOST_ENTRIES = 200_000
+LONGEST_NAME = 1000
+"""Levels of containers, entries, and characters of a flattened name that a PyTorch checkpoint may have. One that holds itself has no end of them."""
+MOST_COPIES = 20
+"""How many times its own size a file may become where tensors that share memory are written one by one."""
+
 WEIGHTS_ALONE = "save its weights alone where it was made: torch.save(model.state_dict(), FILE)"
 
 
@@ -115,6 +122,12 @@ def convert(source: Path, target: Path, to: Format) -> Summary:
     tensors = checkpoint.tensors
     if not tensors:
         raise CheckpointError(f"{source} holds no tensors", "give a checkpoint with a state dict")
+    dense = sum(t.numel() * t.element_size() for t in tensors.values() if t.layout == torch.strided)
+    if dense > MOST_COPIES * source.stat().st_size:
+        raise CheckpointError(
+            f"{source} would become {dense / 2**30:.1f} GiB, as its tensors share what is stored of them",
+            WEIGHTS_ALONE,
+        )
     if to == "safetensors":
         try:
             save_file(_separate(tensors, source), target, metadata={"format": "pt", **checkpoint.metadata})
@@ -149,7 +162,7 @@ def _load_pytorch(path: Path, *, zipped: bool) -> Checkpoint:
             f"{path} would execute code when loaded (it refers to {needs}), and was not",
             WEIGHTS_ALONE,
         ) from error
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except (
         Exception
@@ -197,10 +210,11 @@ def archive_kind(archive: zipfile.ZipFile) -> Archive | None:
 
 
 def _refuse_programs(path: Path) -> None:
-    """Refuse an archive that is damaged, and one that holds a program beside its weights."""
+    """Refuse an archive that is damaged or compressed, and one that holds a program beside its weights."""
     try:
         with zipfile.ZipFile(path) as archive:
             kind = archive_kind(archive)
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except zipfile.BadZipFile as error:
         raise _damaged(path, error) from error
     if kind is None:
@@ -211,6 +225,11 @@ def _refuse_programs(path: Path) -> None:
         raise CheckpointError(
             f"{path} is a {kind}, which is code to be executed, and not a state dict",
             f"{WEIGHTS_ALONE}; or use it as it is: atlas discover --predictor FILE --trust-code",
+        )
+    if compressed:  # mapped, the compressed bytes would be taken for numbers
+        raise CheckpointError(
+            f"{path} is a compressed zip file, which torch.save does not write",
+            "unpack it and pack it again uncompressed (zip -0), or save it anew with torch.save",
         )
 
 
@@ -243,6 +262,8 @@ def weights_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
     >>> list(weights_of({"encoder": {"w": torch.zeros(2)}, "decoder": {"w": torch.zeros(2)}})[0])
     ['encoder.w', 'decoder.w']
     """
+    for _ in _leaves(content):  # all of it, before any wrapper is opened: one may hold itself
+        pass
     outer: list[str] = []
     while isinstance(content, Mapping):
         inner = next(
@@ -253,30 +274,65 @@ def weights_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
         outer += [str(key) for key in content if key != inner]
         content = content[inner]
     if isinstance(content, Tensor):
-        return {"tensor": content.detach()}, outer
-    pairs = list(_leaves(content, ""))
-    leaves = dict(pairs)
-    if len(leaves) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise CheckpointError(
-            f"the checkpoint has two entries for {twice} once flattened", "rename one of them"
-        )
-    tensors = {name: leaf.detach() for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+        return {"tensor": _whole("tensor", content)}, outer
+    leaves: dict[str, object] = {}
+    for name, leaf in _leaves(content):
+        if name in leaves:
+            raise CheckpointError(
+                f"the checkpoint has two entries for {name} once flattened", "rename one of them"
+            )
+        leaves[name] = leaf
+    tensors = {name: _whole(name, leaf) for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
     return tensors, outer + [name for name in leaves if name not in tensors]
 
 
-def _leaves(value: object, prefix: str) -> Iterator[tuple[str, object]]:
-    if isinstance(value, (Mapping, list, tuple)) and value:
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, item in items:
-            yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
+def _leaves(value: object) -> Iterator[tuple[str, object]]:
+    """What is in nested containers, by dotted names. Raises ``CheckpointError`` when there is no end of it."""
+    levels, found = [iter([("", value)])], 0
+    while levels:
+        name, value = next(levels[-1], (None, None))
+        if name is None:
+            levels.pop()
+            continue
+        if len(name) > LONGEST_NAME:
+            raise _endless(f"a name of more than {LONGEST_NAME} characters")
+        if isinstance(value, (Mapping, list, tuple)) and value:
+            if len(levels) > DEEPEST:
+                raise _endless(f"containers nested more than {DEEPEST} deep, or one that holds itself")
+            levels.append(_items(value, f"{name}." if name else ""))
+            continue
+        found += 1
+        if found > MOST_ENTRIES:
+            raise _endless(f"more than {MOST_ENTRIES} entries")
+        yield name, value
+
+
+def _items(
+    container: Mapping[object, object] | list[object] | tuple[object, ...], prefix: str
+) -> Iterator[tuple[str, object]]:
+    items = container.items() if isinstance(container, Mapping) else enumerate(container)
+    return ((f"{prefix}{key}", item) for key, item in items)
+
+
+def _endless(what: str) -> CheckpointError:
+    return CheckpointError(f"the checkpoint has {what}", WEIGHTS_ALONE)
+
+
+def _whole(name: str, tensor: Tensor) -> Tensor:
+    """The tensor without its gradient, unless it is larger than what is stored of it: copied, it could take any amount of memory."""
+    dense = tensor.layout == torch.strided
+    if tensor.is_meta:
+        raise CheckpointError(f"{name[:100]} has a shape, but no numbers", WEIGHTS_ALONE)
+    if dense and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"{name[:100]} has shape {list(tensor.shape)}, which is more than the numbers stored of it",
+            "save it whole where it was made: tensor.clone()",
+        )
+    return tensor.detach()
 
 
 def _tensors(value: object) -> Iterator[bool]:
-    return (True for _, leaf in _leaves(value, "") if isinstance(leaf, Tensor))
+    return (True for _, leaf in _leaves(value) if isinstance(leaf, Tensor))
 
 
 def _separate(tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:

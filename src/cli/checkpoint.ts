@@ -11,6 +11,7 @@ import {
   exportPredictor,
   inspectCheckpoint,
 } from "../interop/index.js";
+import { printable } from "../interop/printable.js";
 import { findRun } from "../run/folder.js";
 import { addCommonOptions, commonOptions, LOG_OPTIONS } from "./options.js";
 
@@ -99,24 +100,30 @@ function progressOf(command: Command): (line: string) => void {
 }
 
 function print(command: Command, file: string, summary: CheckpointSummary): void {
-  const { format, tensors, leftOut, metadata, published } = summary;
   if (command.getOptionValue("json") === true)
     return void process.stdout.write(`${JSON.stringify({ file, ...summary }, null, 2)}\n`);
+  process.stdout.write(`${describeCheckpoint(file, summary).join("\n")}\n`);
+}
+
+/** What a checkpoint holds, in lines for a terminal, whatever the file's maker named things. */
+export function describeCheckpoint(file: string, summary: CheckpointSummary): string[] {
+  const { format, leftOut, metadata, published } = summary;
+  const tensors = summary.tensors.map((t) => ({ ...t, name: printable(t.name) }));
   const bytes = tensors.reduce((sum, t) => sum + t.bytes, 0);
   const numbers = tensors.reduce((sum, t) => sum + t.shape.reduce((a, b) => a * b, 1), 0);
   const name = format === "pytorch" ? "PyTorch" : "safetensors";
   const lines = [
     `${basename(file)}: ${name}, ${count(tensors.length, "tensor")}, ${count(numbers, "number")}, ${size(bytes)}`,
   ];
-  const width = (texts: string[]) => Math.max(0, ...texts.map((text) => text.length));
+  const width = (texts: string[]) => texts.reduce((longest, text) => Math.max(longest, text.length), 0);
   const nameWidth = width(tensors.map((t) => t.name));
   const typeWidth = width(tensors.map((t) => t.dtype));
   for (const t of tensors)
     lines.push(`  ${t.name.padEnd(nameWidth)}  ${t.dtype.padEnd(typeWidth)}  [${t.shape.join(", ")}]`);
   if (leftOut.length > 0) lines.push(`not weights, left out: ${abridge(leftOut)}`);
   if (published !== null) lines.push(`layout: that of the published code's predictor for ${published}`);
-  for (const [key, value] of Object.entries(metadata)) lines.push(`${key}: ${value}`);
-  process.stdout.write(`${lines.join("\n")}\n`);
+  for (const [key, value] of Object.entries(metadata)) lines.push(`${printable(key)}: ${printable(value)}`);
+  return lines;
 }
 
 function count(n: number, noun: string): string {
@@ -124,9 +131,11 @@ function count(n: number, noun: string): string {
 }
 
 function abridge(names: string[]): string {
-  return names.length <= 8
-    ? names.join(", ")
-    : `${names.slice(0, 8).join(", ")} and ${names.length - 8} more`;
+  const shown = names
+    .slice(0, 8)
+    .map((name) => printable(name))
+    .join(", ");
+  return names.length <= 8 ? shown : `${shown} and ${names.length - 8} more`;
 }
 
 function size(bytes: number): string {

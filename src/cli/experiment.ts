@@ -33,8 +33,6 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
     const given = givenValues(command, experiment.flags);
     for (const [i, flag] of positional.entries())
       if (command.args[i] !== undefined) given[flag.field] = flag.parse(command.args[i]);
-    // A worker that is started for this run inherits it, and executes code only then.
-    if (given.trust_code === true) process.env.ATLAS_TRUST_CODE = "1";
     const preset: unknown = command.getOptionValue("preset");
     checkDetach(options.detach_on_interrupt, options.worker);
     const progress = new Progress({ quiet, debug });

@@ -171,6 +171,7 @@ async function carryOut(
       ...chosen,
       worker: address,
       files: filesOf(config),
+      trustCode: config.trust_code === true, // said for this run, and for no other of this process
       onLog: (line) => progress.debug(line),
       onSetup: (line) => progress.info(line),
       signal,

@@ -4,6 +4,7 @@ import { stripVTControlCharacters } from "node:util";
 import { z } from "zod";
 import { FileError, SetupError } from "../errors.js";
 import { ensureVenv } from "../setup/venv.js";
+import { printable } from "./printable.js";
 
 /** The part of pythonia that we use; its own types say `any`. */
 interface Pythonia {
@@ -142,7 +143,7 @@ async function start(python: string, workerDir: string): Promise<Live> {
 
 function unpack(text: string): unknown {
   const answer = Answer.parse(JSON.parse(text));
-  if ("error" in answer) throw new FileError(answer.error.message, answer.error.remedy);
+  if ("error" in answer) throw new FileError(printable(answer.error.message, 1000), answer.error.remedy);
   if ("system" in answer) {
     const { code, path, message } = answer.system;
     throw Object.assign(new Error(message), { code, path });

@@ -58,7 +58,7 @@ export function parseContainer(worker: string): { image?: string } | undefined {
  * @throws WorkerUnavailable when it does not start or serve; the signal's reason when aborted
  */
 export async function startContainerWorker(options: ContainerOptions): Promise<LocalProcess> {
-  const { device = "auto", threads, logLevel, files = [], signal } = options;
+  const { device = "auto", threads, trustCode, logLevel, files = [], signal } = options;
   const engine = await findEngine(signal);
   const gpu = device.startsWith("cuda") || (device === "auto" && hasNvidiaDriver());
   const image = options.image ?? (await ownImageName(gpu));
@@ -78,7 +78,7 @@ export async function startContainerWorker(options: ContainerOptions): Promise<L
         ...(gpu ? (engine.podman ? ["--device", "nvidia.com/gpu=all"] : ["--gpus", "all"]) : []),
         ...files.flatMap((path) => ["--mount", readOnly(path)]),
         image,
-        ...serveArguments({ device, threads, logLevel, dataRoot: "/" }),
+        ...serveArguments({ device, threads, trustCode, logLevel, dataRoot: "/" }),
         "--parent-stdin",
       ],
       called: "the worker's container",

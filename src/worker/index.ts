@@ -23,6 +23,8 @@ export interface ConnectOptions extends Credentials {
   device?: string;
   /** Threads that its CPU work uses (default: the worker's choice). One that runs already keeps its own. */
   threads?: number;
+  /** Whether a local worker executes predictors that are code (default: only when ATLAS_TRUST_CODE=1 says so). One that runs already decides itself. */
+  trustCode?: boolean;
   /** The least that a local worker logs (default "info"). */
   logLevel?: LogLevel;
   /** Told every line that a worker that is started writes. */
@@ -50,7 +52,7 @@ export function isStartedHere(worker: string): boolean {
  * @throws WorkerUnavailable when it does not start or answer, or speaks another protocol version
  */
 export async function connectWorker(options: ConnectOptions = {}): Promise<Worker> {
-  const { worker = "local", device = "auto", threads, logLevel, onLog, onSetup, signal } = options;
+  const { worker = "local", device = "auto", threads, trustCode, logLevel, onLog, onSetup, signal } = options;
   signal?.throwIfAborted();
   if (!isStartedHere(worker)) {
     const address = parseAddress(worker);
@@ -65,13 +67,13 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
   const container = parseContainer(worker);
   if (container) {
     const { files } = options;
-    const started = { ...container, files, device, threads, logLevel, onLog, onSetup, signal };
+    const started = { ...container, files, device, threads, trustCode, logLevel, onLog, onSetup, signal };
     return Worker.connect(await startContainerWorker(started), { signal });
   }
   const { ensureVenv } = await import("../setup/venv.js");
   const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
   return Worker.connect(
-    await startLocalWorker({ python, workerDir, device, threads, logLevel, onLog, signal }),
+    await startLocalWorker({ python, workerDir, device, threads, trustCode, logLevel, onLog, signal }),
     {
       signal,
     },

@@ -30,6 +30,8 @@ const NEWS_MS = 2_000;
 export interface StartOptions {
   device?: string;
   threads?: number;
+  /** Whether it executes code that it is given as a predictor. */
+  trustCode?: boolean;
   logLevel?: LogLevel;
   onLog?: (line: string) => void;
   /** Gives up starting. */
@@ -87,14 +89,14 @@ export async function startLocalWorker({
   workerDir,
   ...options
 }: LocalOptions): Promise<LocalProcess> {
-  const { device, threads, logLevel } = options;
+  const { device, threads, trustCode, logLevel } = options;
   return startProgram(
     {
       command: python,
       args: [
         ...PYTHON_MODULE,
         // It is the user's own, and may read what they may.
-        ...serveArguments({ device, threads, logLevel, dataRoot: parse(process.cwd()).root }),
+        ...serveArguments({ device, threads, trustCode, logLevel, dataRoot: parse(process.cwd()).root }),
         "--parent-stdin",
       ],
       cwd: workerDir,

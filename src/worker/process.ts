@@ -51,6 +51,8 @@ export interface ServeOptions {
   tlsClientCa?: string;
   /** The token that clients must have (default: that in ATLAS_TOKEN). */
   tokenFile?: string;
+  /** Whether it executes code that its clients send or name (default: as ATLAS_TRUST_CODE says). */
+  trustCode?: boolean;
   /** The least that it logs (default "info"). */
   logLevel?: LogLevel;
   /** As what: text (default), or an object of JSON a line. */
@@ -81,6 +83,7 @@ export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeO
     ...Object.entries(flags).flatMap(([name, value]) =>
       value === undefined ? [] : [`--${name}`, `${value}`],
     ),
+    ...(options.trustCode ? ["--trust-code"] : []),
   ];
 }
 

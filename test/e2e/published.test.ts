@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { ensureVenv } from "../../src/setup/venv.js";
-import { Tensor, writeNpy } from "../../src/tensor/index.js";
-import { atlas, complaint, type Finished, finish, json } from "./atlas.js";
+import { Tensor, writeNpy, writeSafetensors } from "../../src/tensor/index.js";
+import { atlas, complaint, type Finished, finish, json, refuses } from "./atlas.js";
 
 const SCRIPT = fileURLToPath(new URL("published.py", import.meta.url));
 const CPU = ["--device", "cpu", "--threads", "1", "--fixed-seed"];
@@ -37,6 +37,14 @@ describe("predictors from elsewhere", function () {
     expect(run.result.algebra!.found).to.equal(1);
   });
 
+  it("has no published climate checkpoint looked at on charts that it is not for", async () => {
+    const weights = new Map([["network1.level1_0.conv.weight", Tensor.from([1], "float32")]]);
+    writeFileSync(join(dir, "climate.safetensors"), writeSafetensors(weights));
+    const line =
+      /^error: --reuse-predictor .*climate\.safetensors is in the published code's layout.*three, at/;
+    await refuses([[["climate", "--reuse_predictor", "climate.safetensors"], line]], where);
+  });
+
   it("computes what the checkpoint's own network does, exported again as a program", async () => {
     const out = ["--format", "torchscript", "--out", "ours.ts.pt"];
     const told = await json(["checkpoint", "export", run.path, ...out], where);
@@ -62,8 +70,12 @@ describe("predictors from elsewhere", function () {
     const wary = complaint(await atlas(args, where), 2);
     expect(wary).to.match(/^error: --predictor ours\.pt2 is code.*; .*--trust-code/);
     expect(existsSync(join(dir, "mine"))).to.equal(false);
-    const { result } = await finish([...args, "--trust-code"], join(dir, "mine"), where);
+    const { path: mine, result } = await finish([...args, "--trust-code"], join(dir, "mine"), where);
     expect(result.algebra!.identified.name).to.equal("so(2)");
     expect(result.predictor.source).to.equal(join(dir, "ours.pt2"));
+    // Trusted for the run, it is so when the run goes on.
+    rmSync(join(mine, "result.json"));
+    const again = await json<typeof result>(["resume", mine], where);
+    expect(again.algebra).to.deep.equal(result.algebra);
   });
 });

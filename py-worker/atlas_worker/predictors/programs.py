@@ -7,6 +7,7 @@ when it was started with ``--trust-code``.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import re
@@ -16,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, cast
 
 import torch
@@ -35,7 +37,7 @@ class Foreign(nn.Module):
     """Somebody's networks as an architecture: ``[B, C, in, s + 2 reach, …] -> [B, C, out, s, s]``, or ``[B, 1, m, n] -> [B, 1, out]``.
 
     ``networks``: one for every chart, or one for all. It ``takes`` a batch of all charts, or of one; the former is given zeros for the charts that
-    are not asked for.
+    are not asked for, on which the others must not depend (``checked`` sees to it).
     """
 
     def __init__(self, networks: Programs | Modules, takes: str, reach: int, charts: int) -> None:
@@ -86,18 +88,29 @@ class Programs(nn.Module):
 
 
 class Modules(nn.Module):
-    """A user's modules, whose weights may be trained further."""
+    """A user's modules, whose weights may be trained further.
+
+    ``single``: they compute in float32 whatever they are given and converted to, as those must that make float32 tensors of their own.
+    """
 
     def __init__(self, modules: list[nn.Module]) -> None:
         super().__init__()
         self.of = nn.ModuleList(modules)
+        self.single = False
 
     def __len__(self) -> int:
         return len(self.of)
 
     def forward(self, number: int, x: Tensor) -> Tensor:
         """What module ``number`` makes of a batch."""
-        return cast(Tensor, self.of[number](x))
+        y = self.of[number](x.float() if self.single else x)
+        return y.to(x.dtype) if isinstance(y, Tensor) else y
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Modules:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.single:
+            super()._apply(lambda t: t.float() if t.dtype == torch.float64 else t, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def load_program(file: bytes, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -207,7 +220,10 @@ def make_module(
 
 
 def checked(networks: Programs | Modules, params: ForeignParams, signature: Signature) -> Foreign:
-    """The networks as an architecture, after a try on zeros. Raises ``InvalidInput`` when they do not take or give what the task needs."""
+    """The networks as an architecture, after a try on samples, or on noise where there are none.
+
+    Raises ``InvalidInput`` when they do not take or give what the task needs, or a chart's output depends on other charts: each is looked at by itself.
+    """
     if signature.manifold == "icosahedron":
         signature.require("planar", "program")
     vectors, takes = signature.manifold == "vectors", params.takes
@@ -217,18 +233,10 @@ def checked(networks: Programs | Modules, params: ForeignParams, signature: Sign
         )
     foreign = Foreign(networks, takes, 0 if vectors else params.reach, signature.charts).eval()
     size = 2 * signature.radius + 1
-    shape = signature.inputs if vectors else (signature.inputs[0], *[size + 2 * foreign.reach] * 2)
     outputs = (signature.outputs,) if vectors else (signature.outputs, size, size)
     for batch in (2, 3):  # two sizes: an exported program may be for one only
-        x = torch.zeros(batch, signature.charts, *shape)
-        taken = x.shape if takes == "charts" else torch.Size([batch * signature.charts, *shape])
-        try:
-            with torch.no_grad():
-                y = foreign(x)
-        except InvalidInput:
-            raise
-        except Exception as error:
-            raise _failed(f"the predictor, given {list(taken)},", error, f"{_FIELD}.takes") from error
+        x = _trial(signature, batch, size + 2 * foreign.reach)
+        y = _tried(foreign, x)
         expected = [batch, signature.charts, *outputs]
         if not isinstance(y, Tensor) or list(y.shape) != expected:
             got = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
@@ -238,7 +246,57 @@ def checked(networks: Programs | Modules, params: ForeignParams, signature: Sign
                 f"{expected} ([batch, charts, outputs …])",
                 "check what it takes, its reach, and the task's charts and outputs",
             )
+        if not y.isfinite().all():
+            raise InvalidInput(
+                f"the predictor gives numbers that are not finite for {'samples' if vectors else 'noise'}",
+                f"{_FIELD}.file",
+                "finite outputs",
+                "check its weights, and what it does with negative numbers",
+            )
+    for chart in range(signature.charts):
+        alone = _tried(foreign, x[:, [chart]], torch.tensor([chart]))
+        if (alone - y[:, [chart]]).abs().max() > 1e-4 * y.abs().max():
+            raise InvalidInput(
+                f"the predictor's output on chart {chart} depends on the other charts",
+                f"{_FIELD}.takes",
+                "a function of each chart by itself",
+                "give one chart, or a predictor that treats its charts apart",
+            )
+    if isinstance(networks, Modules):
+        try:
+            _tried(_doubled(foreign), x.double())
+        except InvalidInput:
+            networks.single = True
+            _tried(_doubled(foreign), x.double())
     return foreign
+
+
+def _doubled(foreign: Foreign) -> Foreign:
+    """As solvers compute with it: a copy in double precision. Raises ``InvalidInput``."""
+    try:
+        return copy.deepcopy(foreign).double()
+    except Exception as error:
+        raise _failed("copying the predictor", error, f"{_FIELD}.factory") from error
+
+
+def _trial(signature: Signature, batch: int, size: int) -> Tensor:
+    """A batch of all charts as ``Foreign`` takes it: samples where the signature has some, else noise."""
+    if signature.sample is not None:
+        return signature.sample[torch.arange(batch) % len(signature.sample), None].cpu().float()
+    shape = signature.inputs if signature.manifold == "vectors" else (signature.inputs[0], size, size)
+    return torch.randn(batch, signature.charts, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _tried(foreign: Foreign, x: Tensor, charts: Tensor | None = None) -> Tensor:
+    """What it makes of a batch. Raises ``InvalidInput`` when it fails."""
+    taken = list(x.shape if foreign.takes == "charts" else x.flatten(0, 1).shape)
+    try:
+        with torch.no_grad():
+            return cast(Tensor, foreign(x, charts))
+    except InvalidInput:
+        raise
+    except Exception as error:
+        raise _failed(f"the predictor, given {taken},", error, f"{_FIELD}.takes") from error
 
 
 def _read(path: str) -> bytes:
@@ -251,7 +309,7 @@ def _read(path: str) -> bytes:
 
 
 def _factory(path: Path, name: str) -> Callable[[], Any]:
-    """The function in a Python file, which is executed, beside which its own imports are found."""
+    """The function in a Python file, which is executed, beside which its own imports are found: as they are now, whatever was loaded before."""
     if path.suffix != ".py" or not path.is_file():
         raise InvalidInput(f"{path} is no Python file", f"{_FIELD}.file", "the path of a .py file")
     spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", f"atlas_user_{path}"), path)
@@ -259,17 +317,33 @@ def _factory(path: Path, name: str) -> Callable[[], Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    loaded, cached = set(sys.modules), sys.dont_write_bytecode
     sys.path.insert(0, str(path.parent))
+    sys.dont_write_bytecode = (
+        True  # a file that is edited twice a second would be taken for what was compiled
+    )
+    importlib.invalidate_caches()
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise _failed(str(path), error, f"{_FIELD}.file") from error
     finally:
         sys.path.remove(str(path.parent))
+        sys.dont_write_bytecode = cached
+        appeared = set(sys.modules) - loaded
+        for new in [m for m in appeared if _lies_in(path.parent, sys.modules.get(m.partition(".")[0]))]:
+            del sys.modules[new]
     factory = getattr(module, name, None)
     if not callable(factory):
         raise InvalidInput(f"{path} has no function {name!r}", f"{_FIELD}.factory", "the name of one")
     return cast("Callable[[], Any]", factory)
+
+
+def _lies_in(folder: Path, module: ModuleType | None) -> bool:
+    """Whether a module or package is directly in a folder; not so those of an environment that is somewhere below it."""
+    spec = module and module.__spec__
+    places = [*((spec and spec.submodule_search_locations) or []), (spec and spec.origin) or ""]
+    return Path(places[0]).parent == folder
 
 
 def _failed(what: str, error: Exception, field: str) -> InvalidInput:

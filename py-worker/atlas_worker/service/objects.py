@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -446,6 +447,8 @@ def _predictor(session: Session, wire: Wire, spec: objects_pb2.PredictorSpec) ->
     identity = [_plain_params(network), spec.training.kind, _plain_params(recipe), epochs, seed]
     if tensors:
         identity.append({name: _hash(t) for name, t in tensors.items()})
+    if block.code:
+        identity.append(_file_hash(getattr(network, "file", "")))
     return _Plan("predictor", spec.architecture.kind, identity, make, (dataset, atlas))
 
 
@@ -549,6 +552,14 @@ def _plain_params(params: Any) -> list[Any]:
 def _hash(tensor: Tensor) -> list[Any]:
     digest = hashlib.blake2b(raw_bytes(tensor.contiguous()), digest_size=16).hexdigest()
     return [str(tensor.dtype), list(tensor.shape), digest]
+
+
+def _file_hash(path: str) -> str:
+    """Of a file's bytes; of none where it cannot be read, which is refused when it is wanted."""
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""
 
 
 def _trainable(session: Session, handle: str) -> Entry:

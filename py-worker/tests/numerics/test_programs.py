@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,51 @@ def test_a_user_s_module(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InvalidInput, match=text):
             predictor("module", params)
+
+
+def test_what_lies_beside_a_module_is_read_anew(tmp_path: Path) -> None:
+    params = {"file": str(tmp_path / "net.py"), "factory": "Net", "takes": "chart"}
+    (tmp_path / "net.py").write_text(MODULE.replace("from beside", "from beside.widths"))
+    (tmp_path / "beside").mkdir()
+    for width in (2, 3):
+        (tmp_path / "beside" / "widths.py").write_text(f"width = {width}")
+        assert predictor("module", params, outputs=width).facts["parameters"] == 10 * width
+    assert not [name for name in sys.modules if name.partition(".")[0] == "beside"]
+
+
+class Coupled(nn.Module):
+    """[B, C, 1, s, s]: every chart less the mean of all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(1, keepdim=True)
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log()
+
+
+@pytest.mark.parametrize(
+    ("net", "text"), [(Coupled(), "chart 0 depends on the other charts"), (Broken(), "not finite")]
+)
+def test_what_is_no_function_of_each_chart_is_refused(net: nn.Module, text: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=text):
+        predictor("program", {}, tensors={"program": script(net, tmp_path)}, outputs=1)
+
+
+def test_a_module_that_computes_in_single_precision_only(tmp_path: Path) -> None:
+    """It makes a tensor of its own: solvers, which ask for double precision, are given what it computes in single."""
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Conv2d):\n"
+        "    def __init__(self): super().__init__(1, 2, 1)\n"
+        "    def forward(self, x): return super().forward(x @ torch.eye(13))\n"
+    )
+    net = predictor("module", {"file": str(tmp_path / "net.py"), "factory": "Net", "takes": "chart"})
+    x = torch.randn(2, 2, 1, 13, 13)
+    y = net.freeze(dtype=torch.float64)(x.double(), None)
+    assert y.dtype == torch.float64
+    assert torch.equal(y.float(), net.predict(x))
 
 
 def test_a_program_has_nothing_to_train(tmp_path: Path) -> None:

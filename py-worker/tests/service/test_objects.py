@@ -806,8 +806,14 @@ def test_code_is_executed_only_where_it_is_trusted(limited: Callable[..., Client
     with Refused("invalid_input", "predictor.architecture.params.file", "outside the worker's data root"):
         vector_predictor(trusting, dataset, atlas, **module, file="../outside.py")
     assert not list(tmp_path.rglob("*.ran"))
-    vector_predictor(trusting, dataset, atlas, **module, file="net.py")
+    made = vector_predictor(trusting, dataset, atlas, **module, file="net.py")
     assert [path.name for path in tmp_path.rglob("*.ran")] == ["net.ran"]
+    # What was computed from a file is not taken for what an edited one computes.
+    snapshot = trusting.call("GetSnapshot", handle=made).snapshot
+    (root / "net.py").write_text((root / "net.py").read_text() + "# edited\n")
+    edited = vector_predictor(trusting, dataset, atlas, **module, file="net.py")
+    with Refused("invalid_input", "snapshot", "of another predictor"):
+        trusting.call("RestoreSnapshot", handle=edited, snapshot=snapshot)
 
 
 # A solver that looks at the data alone

@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import { describeCheckpoint } from "../../../src/cli/checkpoint.js";
 import { FileError, UsageError } from "../../../src/errors.js";
 import { convertCheckpoint, convertCheckpointFile, inspectCheckpoint } from "../../../src/interop/index.js";
 
@@ -51,5 +52,22 @@ describe("checkpoint files, before any Python is started", () => {
     expect(inFile).to.be.instanceOf(FileError);
     expect(inFile.message).to.match(/a part of its path is a file/);
     expect(readdirSync(dir)).to.deep.equal(["model.pt"]);
+  });
+});
+
+describe("a checkpoint in words", () => {
+  it("leaves a stranger's names and metadata no way to steer the terminal", () => {
+    const lines = describeCheckpoint("a.pt", {
+      format: "safetensors",
+      tensors: [{ name: "w\u001b[2J", dtype: "float32", shape: [2], bytes: 8 }],
+      leftOut: ["x\r\u202e"],
+      metadata: { "k\n": `\u009b${"v".repeat(5000)}` },
+      published: null,
+    });
+    expect(lines.slice(1)).to.deep.equal([
+      "  w\\u001b[2J  float32  [2]",
+      "not weights, left out: x\\u000d\\u202e",
+      `k\\u000a: \\u009b${"v".repeat(199)}…`,
+    ]);
   });
 });

@@ -55,13 +55,14 @@ describe("local worker", () => {
     started.push(p);
     return p;
   }
-  function script(name: string, body: string): Promise<LocalProcess> {
+  function script(name: string, body: string, options: Partial<LocalOptions> = {}): Promise<LocalProcess> {
     writeFileSync(join(dir, name), `#!/bin/sh\n${body}\n`, { mode: 0o755 });
     return startLocalWorker({
       python: join(dir, name),
       workerDir: dir,
       startTimeoutMs: 300,
       onLog: (l) => logs.push(l),
+      ...options,
     });
   }
   const childOf = () => Number(/child (\d+)/.exec(logs.join("\n"))?.[1]);
@@ -76,9 +77,14 @@ describe("local worker", () => {
   it("is told what to do, and heard", async () => {
     const body = 'echo "$@" >&2; echo "$PYTHONPATH $(pwd)" >&2; exit 3';
     await rejection(script("arguments", body));
+    await rejection(script("trusting", body, { trustCode: true }));
+    const serve = "-m atlas_worker serve --listen 127.0.0.1:0 --data-root /";
+    const where = `${dir} ${dir}`;
     expect(logs).to.deep.equal([
-      "-m atlas_worker serve --listen 127.0.0.1:0 --data-root / --parent-stdin",
-      `${dir} ${dir}`,
+      `${serve} --parent-stdin`,
+      where,
+      `${serve} --trust-code --parent-stdin`,
+      where,
     ]);
   });
 
