@@ -10,7 +10,7 @@ import { atlas, complaint, inProcess, only, refuses, start } from "./atlas.js";
 /** A predictor of many epochs, by one job; then a short search. */
 const RUN = [
   ..."pde --task=discover_cosets --identity=so(2) --candidates=2 --atlas=2 --N=8 --batch_size=4".split(" "),
-  ..."--epochs=60 --fixed-seed --device=cpu".split(" "),
+  ..."--epochs=120 --fixed-seed --device=cpu".split(" "),
 ];
 
 /** A result without what differs from run to run. */
@@ -73,7 +73,7 @@ describe("a run on a worker that outlives it", function () {
     expect(known).to.be.lessThan(epochs(undisturbed).length);
     const { code, stderr } = await inProcess(["attach", run], where);
     expect(code, stderr).to.equal(0);
-    expect(stderr).to.match(/^predictor +attached at epoch \d+\/60$/m);
+    expect(stderr).to.match(/^predictor +attached at epoch \d+\/120$/m);
     expect(essence(run)).to.equal(essence(undisturbed));
     expect(epochs(run)).to.deep.equal(epochs(undisturbed));
     expect(readdirSync(run)).to.have.members(readdirSync(undisturbed));
@@ -95,11 +95,13 @@ describe("a run on a worker that outlives it", function () {
   });
 
   it("that is resumed leaves no session behind, and cannot be attached to without one", async () => {
-    const [killed, other] = [await begin("predictor"), await begin("predictor")];
-    for (const { process } of [killed, other]) {
-      process.kill("SIGKILL");
-      await process.done;
-    }
+    const beginAndKill = async () => {
+      const begun = await begin("predictor");
+      begun.process.kill("SIGKILL");
+      await begun.process.done;
+      return begun;
+    };
+    const [killed, other] = [await beginAndKill(), await beginAndKill()];
     const [{ session }] = logged(killed.run, "worker") as [{ session: string }];
     const connected = await connectWorker({ worker });
     expect((await connected.attachSession(session)).device).to.equal("cpu");
