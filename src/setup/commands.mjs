@@ -21,6 +21,10 @@ const COMMANDS = {
     await setUp();
     return typescript("test/bench/main.ts", args);
   },
+  async soak(args) {
+    await setUp();
+    return typescript("test/soak/main.ts", args);
+  },
   async setup() {
     await setUp();
     onProgress("everything is in place");

@@ -88,6 +88,7 @@ async function load<T>(
   return { clients: clients.length, perSecond: times.length / took, p50, p99 };
 }
 
-function residentMiB(pid: number): number {
+/** Resident memory of a process. */
+export function residentMiB(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
 }

@@ -9,22 +9,12 @@ import { availableParallelism, cpus, loadavg } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { ensureVenv } from "../../src/setup/venv.js";
+import { measureParts, n, type Part, part, printTable, type Row } from "../parts.js";
 import { type Loads, measureLoad } from "./load.js";
 import { measureOverhead, type Overhead } from "./overhead.js";
 import { measureTransport, type Transport } from "./transport.js";
 
-type Row = [what: string, value: string, beside?: string];
 type Numbers = Record<string, number>;
-
-type Measured = { found: unknown; rows: Row[] };
-type Part = () => Promise<Measured>;
-
-function part<T>(measure: () => Promise<T>, rows: (found: T) => Row[]): Part {
-  return async () => {
-    const found = await measure();
-    return { found, rows: rows(found) };
-  };
-}
 
 /** A part that numerics.py measures in a process of its own. */
 function numerics<T>(name: string, rows: (found: T) => Row[]): Part {
@@ -37,8 +27,6 @@ function numerics<T>(name: string, rows: (found: T) => Row[]): Part {
   }, rows);
 }
 
-const n = (x: number, digits = 3) =>
-  Math.abs(x) >= 100 ? Math.round(x).toLocaleString("en") : String(Number(x.toPrecision(digits)));
 const gib = (bytes: number) => `${n(bytes / 2 ** 30)} GiB`;
 
 interface Solvers {
@@ -167,34 +155,8 @@ const PARTS: Record<string, Part> = {
 const { values } = parseArgs({
   options: { json: { type: "boolean", default: false }, only: { type: "string" } },
 });
-const chosen = values.only?.split(",") ?? Object.keys(PARTS);
-const unknown = chosen.find((name) => !(name in PARTS));
-if (unknown !== undefined) {
-  process.stderr.write(`error: there is no part ${unknown}; choose from ${Object.keys(PARTS).join(", ")}\n`);
-  process.exit(2);
-}
-
-const found: Record<string, unknown> = {};
-const rows: Row[] = [];
 const before = loadavg()[0]!;
-for (const name of chosen) {
-  process.stderr.write(`bench: ${name}\n`);
-  try {
-    const measured = await PARTS[name]!();
-    found[name] = measured.found;
-    rows.push(...measured.rows);
-  } catch (error) {
-    found[name] = { error: String(error) };
-    rows.push([
-      name,
-      "failed",
-      String(error)
-        .split("\n")
-        .findLast((line) => line !== "") ?? "",
-    ]);
-    process.exitCode = 1;
-  }
-}
+const { found, rows } = await measureParts("bench", PARTS, values.only);
 const machine = {
   processor: cpus()[0]?.model ?? "unknown",
   cores: availableParallelism(),
@@ -203,9 +165,7 @@ const machine = {
 };
 if (values.json) process.stdout.write(`${JSON.stringify({ machine, ...found }, null, 2)}\n`);
 else {
-  const [first, second] = [0, 1].map((i) => Math.max(...rows.map((row) => row[i]!.length)));
-  for (const [what, value, beside = ""] of rows)
-    process.stdout.write(`${what.padEnd(first!)}  ${value.padStart(second!)}  ${beside}\n`);
+  printTable(rows);
   process.stdout.write(
     `\n${machine.cores} cores of ${machine.processor}, Node ${machine.node}, load ${n(before)} before\n`,
   );

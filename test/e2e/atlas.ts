@@ -122,6 +122,21 @@ export function only(runs: string): string {
   return join(runs, names[0]!);
 }
 
+/** The result of a run without what differs from one run to the next. */
+export function essence(run: string): string {
+  const { timings: _, ...rest } = JSON.parse(readFileSync(join(run, "result.json"), "utf8"));
+  return JSON.stringify(rest, null, 2);
+}
+
+/** The log of a run, of one type. */
+export function logged(run: string, type: string): Record<string, unknown>[] {
+  const lines = readFileSync(join(run, "events.jsonl"), "utf8").trimEnd().split("\n");
+  return lines.map((line) => JSON.parse(line)).filter((event) => event.type === type);
+}
+
+/** Every epoch of every stage, in the order of a run's log. */
+export const epochs = (run: string) => logged(run, "epoch").map(({ stage, epoch }) => `${stage} ${epoch}`);
+
 /** Run `atlas …`, which must succeed, and parse what it prints as JSON, which must be all that it prints. */
 export async function json<T>(args: readonly string[], where: Where = {}): Promise<T> {
   const { code, stdout, stderr } = await atlas([...args, "--json"], where);

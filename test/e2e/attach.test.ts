@@ -5,29 +5,13 @@ import { join } from "node:path";
 import { expect } from "chai";
 import { connectWorker } from "../../src/worker/index.js";
 import { rejection } from "../unit/worker/rejection.js";
-import { atlas, complaint, inProcess, only, refuses, start } from "./atlas.js";
+import { atlas, complaint, epochs, essence, inProcess, logged, only, refuses, start } from "./atlas.js";
 
 /** A predictor of many epochs, by one job; then a short search. */
 const RUN = [
   ..."pde --task=discover_cosets --identity=so(2) --candidates=2 --atlas=2 --N=8 --batch_size=4".split(" "),
   ..."--epochs=120 --fixed-seed --device=cpu".split(" "),
 ];
-
-/** A result without what differs from run to run. */
-function essence(run: string): string {
-  const { timings, ...rest } = JSON.parse(readFileSync(join(run, "result.json"), "utf8"));
-  expect(Object.keys(timings)).to.include.members(["dataset", "predictor", "cosets"]);
-  return JSON.stringify(rest, null, 2);
-}
-
-/** The log of a run, of one type. */
-function logged(run: string, type: string): Record<string, unknown>[] {
-  const lines = readFileSync(join(run, "events.jsonl"), "utf8").trimEnd().split("\n");
-  return lines.map((line) => JSON.parse(line)).filter((event) => event.type === type);
-}
-
-/** Every epoch of every stage, in the order of the log. */
-const epochs = (run: string) => logged(run, "epoch").map(({ stage, epoch }) => `${stage} ${epoch}`);
 
 describe("a run on a worker that outlives it", function () {
   this.timeout(60_000);

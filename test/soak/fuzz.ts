@@ -1,0 +1,356 @@
+/** Bytes that no client of ours would send, to every method and every port of a worker. */
+import { once } from "node:events";
+import { connect } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { status } from "@grpc/grpc-js";
+import { expect } from "chai";
+import { Dealer } from "zeromq";
+import { ErrorDetail } from "../../src/gen/atlas/v1/error.js";
+import { JobServiceService } from "../../src/gen/atlas/v1/job.js";
+import { ObjectServiceService } from "../../src/gen/atlas/v1/objects.js";
+import { DataType, type Tensor, TensorHeader } from "../../src/gen/atlas/v1/tensor.js";
+import {
+  type DescribeResponse,
+  OpenSessionResponse,
+  WorkerServiceService,
+} from "../../src/gen/atlas/v1/worker.js";
+import { newTicket } from "../../src/tensor/plane.js";
+import type { LocalProcess } from "../../src/worker/local.js";
+import { PROTOCOL_VERSION } from "../../src/worker/worker.js";
+import { type Answer, Caller } from "./caller.js";
+import { checkWell, withWorker } from "./crowd.js";
+
+/** Cases on one session; then it is closed, and with it all that was made. */
+const BATCH = 1_000;
+const AT_ONCE = 16;
+/** Of the messages, how many come with a token that is wrong or with none. */
+const STRANGERS = 0.2;
+/** Of the cases, how many are frames of the tensor plane. */
+const FRAMES = 0.25;
+const CONNECTIONS = 200;
+const ANSWER_MS = 60_000;
+/** What the worker may hold after it all that it did not before: libraries loaded on first use, allocators' caches. */
+const GROWTH_MIB = 256;
+
+export interface Fuzzed {
+  cases: number;
+  /** How many of the calls ended how: a gRPC status, or the worker's code for what is wrong. */
+  calls: Record<string, number>;
+  frames: Record<string, number>;
+  connections: number;
+  seconds: number;
+  /** Resident memory of the worker in MiB. */
+  before: number;
+  after: number;
+}
+
+/**
+ * @param seed of all that is made up
+ * @throws when something is not answered or by an internal error, a stranger gets more than a refusal, or the worker is not well afterwards
+ */
+export async function measureFuzz(cases: number, seed: number): Promise<Fuzzed> {
+  return withWorker(async (local) => {
+    const random = new Random(seed);
+    await checkWell(local);
+    const before = await checkWell(local);
+    const start = performance.now();
+    const calls: Record<string, number> = {};
+    const frames: Record<string, number> = {};
+    for (let done = 0; done < cases; done += BATCH) {
+      const batch = Math.min(BATCH, cases - done);
+      const few = Math.round(FRAMES * batch);
+      const caller = new Caller(local.address, local.token);
+      try {
+        const target = await prepare(caller);
+        await fuzzCalls(caller, target, random, batch - few, calls);
+        await fuzzFrames(target, random, few, frames);
+        await caller.call(WorkerServiceService.closeSession, target);
+      } finally {
+        caller.close();
+      }
+    }
+    await fuzzConnections(local, random);
+    const seconds = (performance.now() - start) / 1000;
+    const after = await checkWell(local);
+    expect(after - before, "growth of the worker's memory, MiB").to.be.below(GROWTH_MIB);
+    return { cases, calls, frames, connections: CONNECTIONS, seconds, before, after };
+  });
+}
+
+/** A session with something in it, and proper requests to it, which are then spoilt. */
+interface Target {
+  sessionId: string;
+  plane: string;
+  requests: { path: string; bytes: Buffer; streams: boolean }[];
+}
+
+async function prepare(caller: Caller): Promise<Target> {
+  const open = { label: "fuzz", device: "cpu", protocolVersion: PROTOCOL_VERSION };
+  const { sessionId } = await caller.call(WorkerServiceService.openSession, open);
+  const { dataPlane }: DescribeResponse = await caller.call(WorkerServiceService.describe, {});
+  const tensor = (shape: number[]) => {
+    const elements = Buffer.alloc(8 * shape.reduce((a, b) => a * b, 1));
+    return { dtype: DataType.DATA_TYPE_FLOAT64, shape, data: { $case: "inline" as const, inline: elements } };
+  };
+  const source = { kind: "heat2d", params: { samples: 4, side: 32, steps: 5 } };
+  const charts = [{ row: 16, col: 16 }];
+  const planar = { charts, rIn: 6, rOut: 4, margin: 0, outputInterpolation: "" };
+  const inputs = { dataset: "dataset-1", atlas: "atlas-1", predictor: "predictor-1", seed: 1, epochs: 1 };
+  const architecture = { kind: "published", params: { width: 4 } };
+  const training = { kind: "supervised", params: { batch_size: 4 } };
+  const grassmann = { kind: "grassmann", params: {} };
+  const descent = { kind: "descent", params: { candidates: 2, keep: 1 } };
+  const arrays = { inputs: tensor([2, 1, 4, 4]), targets: tensor([2, 1, 4, 4]) };
+  const specs = [
+    { $case: "dataset" as const, dataset: { source, seed: 0, tensors: {} } },
+    { $case: "atlas" as const, atlas: { manifold: { $case: "planar" as const, planar } } },
+    { $case: "predictor" as const, predictor: { ...inputs, architecture, training, tensors: {} } },
+    { $case: "algebra" as const, algebra: { ...inputs, solver: grassmann, k: 1 } },
+    { $case: "cosets" as const, cosets: { ...inputs, solver: descent, identity: tensor([1, 2, 2]) } },
+    {
+      $case: "dataset" as const,
+      dataset: { source: { kind: "arrays", params: {} }, seed: 0, tensors: arrays },
+    },
+  ];
+  const creations = specs.map((spec) => ({ sessionId, spec, requestId: "" }));
+  const advance = { untilEpoch: 0, snapshotEvery: 1, requestId: "" };
+  const [W, O, J] = [WorkerServiceService, ObjectServiceService, JobServiceService];
+  for (const creation of creations) await caller.call(O.createObject, creation);
+  for (const handle of ["dataset-1", "predictor-1"]) {
+    const { job } = await caller.call(J.startJob, { sessionId, handle, ...advance });
+    const watched = J.watchJob.requestSerialize({ sessionId, jobId: job?.jobId ?? "", afterSequence: 0 });
+    await caller.send(J.watchJob.path, watched, { streams: true });
+  }
+  const it = (handle: string) => ({ sessionId, handle });
+  const job = { sessionId, jobId: "job-1" };
+  const samples = { $case: "samples" as const, samples: { start: 0, count: 1, dataset: "" } };
+  const equivariance = { ...it("predictor-1"), atlas: "", dataset: "", samples: 1, seed: 0 };
+  const ticket: Tensor = {
+    dtype: DataType.DATA_TYPE_UINT8,
+    shape: [8],
+    data: { $case: "ticket", ticket: newTicket(sessionId) },
+  };
+  const of = <R>(
+    method: { path: string; requestSerialize(value: R): Buffer; responseStream: boolean },
+    ...values: R[]
+  ) =>
+    values.map((value) => ({
+      path: method.path,
+      bytes: method.requestSerialize(value),
+      streams: method.responseStream,
+    }));
+  return {
+    sessionId,
+    plane: dataPlane?.tensors ?? "",
+    requests: [
+      ...of(W.describe, {}),
+      ...of(W.openSession, open),
+      ...of(W.renewLease, { sessionId }),
+      ...of(W.closeSession, { sessionId: sessionId.slice(1) }),
+      ...of(O.createObject, ...creations),
+      ...of(O.deleteObject, it("algebra-1")),
+      ...of(O.listObjects, { sessionId }),
+      ...of(O.getSnapshot, it("predictor-1")),
+      ...of(
+        O.restoreSnapshot,
+        { ...it("predictor-1"), snapshot: ticket },
+        { ...it("predictor-1"), snapshot: tensor([3]) },
+      ),
+      ...of(O.loadWeights, { ...it("predictor-1"), weights: ticket }),
+      ...of(O.readDataset, { ...it("dataset-1"), start: 0, count: 1 }),
+      ...of(O.predict, { ...it("predictor-1"), input: samples, classes: false }),
+      ...of(O.scorePredictor, { ...it("predictor-1"), dataset: "" }),
+      ...of(O.measureEquivariance, { ...equivariance, matrices: tensor([1, 2, 2]) }),
+      ...of(O.getAlgebra, it("algebra-1")),
+      ...of(O.getCosets, it("cosets-1")),
+      ...of(O.compareComponents, { basis: tensor([1, 2, 2]), matrices: tensor([2, 2, 2]) }),
+      ...of(J.startJob, { ...it("algebra-1"), ...advance }),
+      ...of(J.getJob, job),
+      ...of(J.listJobs, { sessionId }),
+      ...of(J.watchJob, { ...job, afterSequence: 0 }),
+      ...of(J.cancelJob, job),
+    ],
+  };
+}
+
+async function fuzzCalls(
+  caller: Caller,
+  { requests }: Target,
+  random: Random,
+  count: number,
+  tally: Record<string, number>,
+): Promise<void> {
+  let left = count;
+  const one = async () => {
+    while (left-- > 0) {
+      const { path, bytes, streams } = random.pick(requests);
+      const request = random.below(8) === 0 ? random.bytes(random.below(200)) : random.spoil(bytes);
+      const stranger = random.fraction() < STRANGERS;
+      const token = stranger ? random.pick(["", "wrong", "Bearer"]) : undefined;
+      const answer = await caller.send(path, request, { streams, token });
+      const how = verdict(answer);
+      const what = `${path} with ${request.toString("hex")}: ${status[answer.code]}: ${answer.text}`;
+      if (stranger) expect(how, what).to.equal("unauthenticated");
+      expect(how, what).not.to.be.oneOf(["internal", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"]);
+      add(tally, how);
+      if (path === WorkerServiceService.openSession.path && answer.message !== undefined) {
+        const { sessionId } = OpenSessionResponse.decode(answer.message);
+        await caller.call(WorkerServiceService.closeSession, { sessionId });
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, one));
+}
+
+/** The worker's code for what is wrong, else gRPC's status. */
+function verdict({ code, text, detail }: Answer): string {
+  if (detail !== undefined) return detail.code;
+  // So gRPC itself says, for Python, that bytes are no message of the method's type.
+  if (code === status.INTERNAL && /deserializing request/.test(text)) return "not a message";
+  return status[code];
+}
+
+/** Messages to the tensor plane. Those with a request id are answered, whatever else is in them; the others are dropped. */
+async function fuzzFrames(
+  { plane, sessionId }: Target,
+  random: Random,
+  count: number,
+  tally: Record<string, number>,
+): Promise<void> {
+  const dealer = new Dealer({ linger: 0, receiveTimeout: ANSWER_MS });
+  try {
+    dealer.connect(plane);
+    const ticket = newTicket(sessionId);
+    const header = { dtype: DataType.DATA_TYPE_FLOAT32, shape: [2, 2], byteLength: 16 };
+    const proper = [
+      ["PUT", ticket, TensorHeader.encode(header).finish(), Buffer.alloc(16)],
+      ["GET", ticket, ""],
+    ].map((frames) => frames.map((frame) => Buffer.from(frame)));
+    let lastId = 0n;
+    let left = count;
+    while (left > 0) {
+      const waiting = new Set<string>();
+      for (let i = 0; i < AT_ONCE && left > 0; i++, left--) {
+        const frames = random.spoilList(random.pick(proper));
+        if (random.below(10) === 0) {
+          await dealer.send(frames.length === 0 ? [Buffer.alloc(0)] : frames);
+          // A frame of 8 bytes in the first place is an id.
+          if (frames[0]?.length === 8) waiting.add(frames[0].toString("hex"));
+          else add(tally, "dropped");
+        } else {
+          const id = Buffer.alloc(8);
+          id.writeBigUInt64BE(++lastId);
+          await dealer.send([id, ...frames]);
+          waiting.add(id.toString("hex"));
+        }
+      }
+      while (waiting.size > 0) {
+        const [id, state, detail] = await dealer.receive();
+        expect(waiting.delete(id?.toString("hex") ?? ""), "an answer to a request").to.equal(true);
+        const how = String(state) === "OK" ? "OK" : ErrorDetail.decode(detail ?? Buffer.alloc(0)).code;
+        expect(how).not.to.be.oneOf(["internal", ""]);
+        add(tally, how);
+      }
+    }
+  } finally {
+    dealer.close();
+  }
+}
+
+/** Connections to every port on which nobody speaks HTTP/2 or ZMTP. */
+async function fuzzConnections(local: LocalProcess, random: Random): Promise<void> {
+  const caller = new Caller(local.address, local.token);
+  const { dataPlane } = await caller.call(WorkerServiceService.describe, {});
+  caller.close();
+  const ports = [local.address, dataPlane?.tensors, dataPlane?.metrics].map((a) =>
+    Number(a?.split(":").at(-1)),
+  );
+  for (let i = 0; i < CONNECTIONS; i++) {
+    const socket = connect(random.pick(ports), "127.0.0.1");
+    socket.on("error", () => {}); // it may be ended at any time
+    await once(socket, "connect");
+    socket.write(random.bytes(1 + random.below(5_000)));
+    await sleep(5);
+    socket.destroy();
+  }
+}
+
+function add(tally: Record<string, number>, what: string): void {
+  tally[what] = (tally[what] ?? 0) + 1;
+}
+
+/** Numbers that a seed determines (mulberry32), and what is made of them. */
+class Random {
+  constructor(private state: number) {}
+
+  fraction(): number {
+    this.state = (this.state + 0x6d2b79f5) | 0;
+    let t = Math.imul(this.state ^ (this.state >>> 15), 1 | this.state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  }
+
+  /** A whole number from 0 to n - 1. */
+  below(n: number): number {
+    return Math.floor(this.fraction() * n);
+  }
+
+  pick<T>(list: readonly T[]): T {
+    return list[this.below(list.length)]!;
+  }
+
+  bytes(length: number): Buffer {
+    return Buffer.from(Array.from({ length }, () => this.below(256)));
+  }
+
+  /** Bytes with up to four changes: bits, whole bytes, numbers as they are feared, pieces left out, doubled, or put in. */
+  spoil(bytes: Buffer): Buffer {
+    let spoilt = Buffer.from(bytes);
+    for (let changes = this.below(5); changes > 0; changes--) {
+      const at = this.below(spoilt.length + 1);
+      const until = Math.min(spoilt.length, at + this.below(9));
+      const [head, piece, tail] = [
+        spoilt.subarray(0, at),
+        spoilt.subarray(at, until),
+        spoilt.subarray(until),
+      ];
+      const other = this.pick([
+        () => Buffer.alloc(0),
+        () => Buffer.concat([piece, piece]),
+        () => this.bytes(piece.length),
+        () => this.bytes(this.below(20)),
+        () => Buffer.from(piece.map((byte) => byte ^ (1 << this.below(8)))),
+        // The largest varint, -1 as an int64; and NaN, infinity and -0 as a double.
+        () =>
+          this.pick(
+            ["ffffffffffffffffff01", "000000000000f87f", "000000000000f07f", "0000000000000080"].map((hex) =>
+              Buffer.from(hex, "hex"),
+            ),
+          ),
+      ])();
+      spoilt = Buffer.concat([head, other, tail]);
+    }
+    return spoilt;
+  }
+
+  /** A list with up to three changes: items spoilt, left out, doubled, swapped, or put in. */
+  spoilList(list: readonly Buffer[]): Buffer[] {
+    const spoilt = [...list];
+    for (let changes = this.below(4); changes > 0; changes--) {
+      const at = this.below(spoilt.length);
+      const item = spoilt[at] ?? Buffer.alloc(0);
+      spoilt.splice(
+        at,
+        this.below(2),
+        ...this.pick([
+          () => [],
+          () => [this.spoil(item)],
+          () => [item, item],
+          () => [this.bytes(this.below(100))],
+          () => spoilt.splice(this.below(spoilt.length), 1),
+        ])(),
+      );
+    }
+    return spoilt;
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * `npm run soak`: faults and hostile input that take too long for the tests. `--only PART,PART` does some of them, `--json` prints all that was
+ * found, `--long` waits for what takes minutes: a network cut for as long as it takes to give up, the end of a lease. Ends with 1 when something
+ * does not hold.
+ */
+import { parseArgs } from "node:util";
+import { measureParts, n, type Part, part, printTable, type Row } from "../parts.js";
+import { type Crowd, measureCrowd, measureUnclosed, type Unclosed } from "./crowd.js";
+import { type Fuzzed, measureFuzz } from "./fuzz.js";
+import { measureOutages, type Outage } from "./network.js";
+
+const { values } = parseArgs({
+  options: {
+    json: { type: "boolean", default: false },
+    only: { type: "string" },
+    long: { type: "boolean", default: false },
+    cut: { type: "string", default: "5" },
+    clients: { type: "string", default: "100" },
+    cases: { type: "string", default: "100000" },
+    seed: { type: "string", default: "1" },
+  },
+});
+const [cut, clients, cases, seed] = [values.cut, values.clients, values.cases, values.seed].map(Number) as [
+  number,
+  number,
+  number,
+  number,
+];
+const LONG_SECONDS = 300;
+
+const counted = (tally: Record<string, number>) =>
+  Object.entries(tally)
+    .toSorted(([, a], [, b]) => b - a)
+    .map(([how, count]) => `${n(count)} ${how}`)
+    .join(", ");
+
+const PARTS: Record<string, Part> = {
+  network: part(
+    () =>
+      measureOutages([
+        { how: "silent", seconds: cut },
+        { how: "reset", seconds: cut },
+        ...(values.long ? [{ how: "silent" as const, seconds: LONG_SECONDS }] : []),
+      ]),
+    (outages: Outage[]): Row[] =>
+      outages.map(({ how, seconds, backAfter, attached, epochs }) => [
+        `network cut for ${n(seconds)} s (${how}) during a run`,
+        `${n(backAfter)} s`,
+        `until it goes on${attached ? ", with atlas attach, as it says" : " by itself"}; same result, each of ${epochs} epochs logged once`,
+      ]),
+  ),
+  many: part(
+    () => measureCrowd(clients),
+    (d: Crowd): Row[] => [
+      [
+        `${d.clients} clients at once, a session and a small job each`,
+        `${n(d.seconds)} s`,
+        `${d.served} served (p50 ${n(d.servedTimes.p50)} ms, p99 ${n(d.servedTimes.p99)} ms), ${d.refused} refused in words (p50 ${n(d.refusedTimes.p50)} ms, p99 ${n(d.refusedTimes.p99)} ms); all well afterwards`,
+      ],
+    ],
+  ),
+  unclosed: part(
+    () => measureUnclosed(clients, values.long),
+    (d: Unclosed): Row[] => [
+      [
+        `${d.asked} sessions asked for, none closed`,
+        `${d.opened} opened`,
+        `${d.said}${d.roomAfter === undefined ? "" : `; room again after ${n(d.roomAfter)} s, the lease being ${n(d.leaseSeconds)} s`}`,
+      ],
+    ],
+  ),
+  fuzz: part(
+    () => measureFuzz(cases, seed),
+    (d: Fuzzed): Row[] => [
+      [
+        `${n(d.cases)} spoilt messages, ${d.connections} connections of noise`,
+        `${n(d.cases / d.seconds)} a second`,
+        `calls: ${counted(d.calls)}; frames: ${counted(d.frames)}; worker's memory ${n(d.before)} MiB before, ${n(d.after)} MiB after`,
+      ],
+    ],
+  ),
+};
+
+const { found, rows } = await measureParts("soak", PARTS, values.only);
+if (values.json) process.stdout.write(`${JSON.stringify(found, null, 2)}\n`);
+else printTable(rows);
+process.exit();
