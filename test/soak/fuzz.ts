@@ -77,11 +77,19 @@ export async function measureFuzz(cases: number, seed: number): Promise<Fuzzed> 
   });
 }
 
+interface Request {
+  path: string;
+  streams: boolean;
+  value: unknown;
+  /** @throws when the value has no place in the message */
+  serialize(value: unknown): Buffer;
+}
+
 /** A session with something in it, and proper requests to it, which are then spoilt. */
 interface Target {
   sessionId: string;
   plane: string;
-  requests: { path: string; bytes: Buffer; streams: boolean }[];
+  requests: Request[];
 }
 
 async function prepare(caller: Caller): Promise<Target> {
@@ -115,8 +123,10 @@ async function prepare(caller: Caller): Promise<Target> {
   const creations = specs.map((spec) => ({ sessionId, spec, requestId: "" }));
   const advance = { untilEpoch: 0, snapshotEvery: 1, requestId: "" };
   const [W, O, J] = [WorkerServiceService, ObjectServiceService, JobServiceService];
-  for (const creation of creations) await caller.call(O.createObject, creation);
-  for (const handle of ["dataset-1", "predictor-1"]) {
+  for (const creation of creations) {
+    const made = await caller.call(O.createObject, creation);
+    const handle = made.object?.handle ?? "";
+    if (!["dataset-1", "predictor-1"].includes(handle)) continue;
     const { job } = await caller.call(J.startJob, { sessionId, handle, ...advance });
     const watched = J.watchJob.requestSerialize({ sessionId, jobId: job?.jobId ?? "", afterSequence: 0 });
     await caller.send(J.watchJob.path, watched, { streams: true });
@@ -133,11 +143,12 @@ async function prepare(caller: Caller): Promise<Target> {
   const of = <R>(
     method: { path: string; requestSerialize(value: R): Buffer; responseStream: boolean },
     ...values: R[]
-  ) =>
+  ): Request[] =>
     values.map((value) => ({
       path: method.path,
-      bytes: method.requestSerialize(value),
       streams: method.responseStream,
+      value,
+      serialize: (value) => method.requestSerialize(value as R),
     }));
   return {
     sessionId,
@@ -183,8 +194,9 @@ async function fuzzCalls(
   let left = count;
   const one = async () => {
     while (left-- > 0) {
-      const { path, bytes, streams } = random.pick(requests);
-      const request = random.below(8) === 0 ? random.bytes(random.below(200)) : random.spoil(bytes);
+      const proper = random.pick(requests);
+      const { path, streams } = proper;
+      const request = spoilRequest(proper, random);
       const stranger = random.fraction() < STRANGERS;
       const token = stranger ? random.pick(["", "wrong", "Bearer"]) : undefined;
       const answer = await caller.send(path, request, { streams, token });
@@ -200,6 +212,17 @@ async function fuzzCalls(
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, one));
+}
+
+/** Noise; the proper bytes with changes; or, most often, a message with changed fields, which gets further. */
+function spoilRequest({ value, serialize }: Request, random: Random): Buffer {
+  const kind = random.below(10);
+  if (kind === 0) return random.bytes(random.below(200));
+  if (kind > 2)
+    try {
+      return serialize(random.spoilFields(value));
+    } catch {} // a negative number, say, where the message has room for none
+  return random.spoil(serialize(value));
 }
 
 /** The worker's code for what is wrong, else gRPC's status. */
@@ -279,6 +302,18 @@ function add(tally: Record<string, number>, what: string): void {
   tally[what] = (tally[what] ?? 0) + 1;
 }
 
+const FEARED_NUMBERS = [
+  ...[0, 1, -1, 0.5, 7, 1e5, 2 ** 31 - 1, 2 ** 31, 2 ** 32, Number.MAX_SAFE_INTEGER, 1e300],
+  ...[Number.NaN, Number.POSITIVE_INFINITY],
+];
+const FEARED_STRINGS = [
+  ...["", "../../../../etc/passwd", "/dev/zero", "file:///etc/passwd", "os:system", "\0", "%s%n{0}", "😀"],
+  ...["dataset-1", "atlas-1", "predictor-1", "algebra-1", "cosets-1", "cpu", "cuda:99", "x".repeat(100_000)],
+];
+
+/** Without these a message is only refused at the door, as many others are. */
+const KEPT = ["$case", "sessionId"];
+
 /** Numbers that a seed determines (mulberry32), and what is made of them. */
 class Random {
   constructor(private state: number) {}
@@ -331,6 +366,29 @@ class Random {
       spoilt = Buffer.concat([head, other, tail]);
     }
     return spoilt;
+  }
+
+  /** A copy of a message of which some fields, but for {@link KEPT}, have other values, of their type or not. */
+  spoilFields<T>(value: T): T;
+  spoilFields(value: unknown): unknown {
+    if (this.below(12) === 0)
+      return this.pick<() => unknown>([
+        () => this.pick(FEARED_NUMBERS),
+        () => this.pick(FEARED_STRINGS),
+        () => undefined,
+        () => [],
+      ])();
+    if (typeof value === "number" && this.below(4) === 0) return this.pick(FEARED_NUMBERS);
+    if (typeof value === "string" && this.below(6) === 0) return this.pick(FEARED_STRINGS);
+    if (value instanceof Buffer) return this.below(4) === 0 ? this.spoil(value) : value;
+    if (Array.isArray(value)) return value.map((item) => this.spoilFields(item));
+    if (typeof value !== "object" || value === null) return value;
+    return Object.fromEntries(
+      Object.entries(value).map(([key, field]) => [
+        key,
+        KEPT.includes(key) ? field : this.spoilFields(field),
+      ]),
+    );
   }
 
   /** A list with up to three changes: items spoilt, left out, doubled, swapped, or put in. */
