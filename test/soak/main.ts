@@ -1,7 +1,7 @@
 /**
  * `npm run soak`: faults and hostile input that take too long for the tests. `--only PART,PART` does some of them, `--json` prints all that was
- * found, `--long` waits for what takes minutes: a network cut for as long as it takes to give up, the end of a lease. Ends with 1 when something
- * does not hold.
+ * found, `--long` waits for what takes minutes: a network cut for as long as it takes to give up, the end of a lease. `--cut SECONDS`,
+ * `--clients N`, `--cases N` and `--seed N` say how much of it. Ends with 1 when something does not hold.
  */
 import { parseArgs } from "node:util";
 import { measureParts, n, type Part, part, printTable, type Row } from "../parts.js";
@@ -20,11 +20,11 @@ const { values } = parseArgs({
     seed: { type: "string", default: "1" },
   },
 });
-const [cut, clients, cases, seed] = [values.cut, values.clients, values.cases, values.seed].map(Number) as [
-  number,
-  number,
-  number,
-  number,
+const [cut, clients, cases, seed] = [
+  positive("cut"),
+  positive("clients"),
+  positive("cases"),
+  positive("seed"),
 ];
 const LONG_SECONDS = 300;
 
@@ -80,6 +80,14 @@ const PARTS: Record<string, Part> = {
     ],
   ),
 };
+
+/** The number that a flag gives; one that is none ends the program with 2. */
+function positive(name: "cut" | "clients" | "cases" | "seed"): number {
+  const number = Number(values[name]);
+  if (number > 0) return number;
+  process.stderr.write(`error: --${name} ${values[name]} is not a number above 0\n`);
+  process.exit(2);
+}
 
 const { found, rows } = await measureParts("soak", PARTS, values.only);
 if (values.json) process.stdout.write(`${JSON.stringify(found, null, 2)}\n`);
