@@ -6,7 +6,7 @@
 import { parseArgs } from "node:util";
 import { measureParts, n, type Part, part, printTable, type Row } from "../parts.js";
 import { type Crowd, measureCrowd, measureUnclosed, type Unclosed } from "./crowd.js";
-import { type Fuzzed, measureFuzz } from "./fuzz.js";
+import { measureFuzz } from "./fuzz.js";
 import { measureOutages, type Outage } from "./network.js";
 
 const { values } = parseArgs({
@@ -69,16 +69,20 @@ const PARTS: Record<string, Part> = {
       ],
     ],
   ),
-  fuzz: part(
-    () => measureFuzz(cases, seed),
-    (d: Fuzzed): Row[] => [
+  fuzz: async () => {
+    const found = await measureFuzz(cases, seed);
+    const { calls, frames, connections, faults, seconds, before, after } = found;
+    if (Object.keys(faults).length > 0) process.exitCode = 1;
+    const rows: Row[] = [
       [
-        `${n(d.cases)} spoilt messages, ${d.connections} connections of noise`,
-        `${n(d.cases / d.seconds)} a second`,
-        `calls: ${counted(d.calls)}; frames: ${counted(d.frames)}; worker's memory ${n(d.before)} MiB before, ${n(d.after)} MiB after`,
+        `${n(cases)} spoilt messages, ${connections} connections of noise`,
+        `${n(cases / seconds)} a second`,
+        `calls: ${counted(calls)}; frames: ${counted(frames)}; worker's memory ${n(before)} MiB before, ${n(after)} MiB after`,
       ],
-    ],
-  ),
+      ...Object.entries(faults).map(([what, request]): Row => ["", "fault", `${what} (${request})`]),
+    ];
+    return { found, rows };
+  },
 };
 
 /** The number that a flag gives; one that is none ends the program with 2. */
