@@ -1,15 +1,13 @@
 /** More clients than a worker has room for, and one that never gives its room back. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
-import { JobServiceService } from "../../src/gen/atlas/v1/job.js";
+import { JobServiceService, JobState } from "../../src/gen/atlas/v1/job.js";
 import { ObjectServiceService } from "../../src/gen/atlas/v1/objects.js";
 import { WorkerServiceService } from "../../src/gen/atlas/v1/worker.js";
-import { ensureVenv } from "../../src/setup/venv.js";
-import { type LocalProcess, startLocalWorker } from "../../src/worker/local.js";
-import { PROTOCOL_VERSION, Worker } from "../../src/worker/worker.js";
-import { residentMiB } from "../bench/load.js";
+import { PROTOCOL_VERSION } from "../../src/worker/worker.js";
 import { quantile } from "../bench/statistics.js";
 import { Caller, Refused } from "./caller.js";
+import { checkWell, PLATES, withWorker } from "./worker.js";
 
 /** How much later than its lease ends a session may be closed. */
 const LATE_SECONDS = 15;
@@ -109,42 +107,6 @@ export async function measureUnclosed(asked: number, wait: boolean): Promise<Unc
   });
 }
 
-/** Give a worker of one thread that asks for a token, and end it afterwards. */
-export async function withWorker<T>(use: (local: LocalProcess) => Promise<T>): Promise<T> {
-  const { python, workerDir } = await ensureVenv();
-  const local = await startLocalWorker({ python, workerDir, device: "cpu", threads: 1, logLevel: "error" });
-  try {
-    return await use(local);
-  } finally {
-    await local.close();
-  }
-}
-
-/**
- * A client that comes now is served, as many sessions as the worker has are free, and its process is the one it was.
- *
- * @returns its resident memory in MiB
- */
-export async function checkWell(local: LocalProcess): Promise<number> {
-  expect(local.gone.aborted, "the worker has ended").to.equal(false);
-  const worker = await Worker.connect({ address: local.address, secure: false }, { token: local.token });
-  try {
-    const max = worker.info.limits?.maxSessions ?? 0;
-    const [session, ...others] = await Promise.all(
-      Array.from({ length: max }, () => worker.openSession({ device: "cpu" })),
-    );
-    await Promise.all(others.map((other) => other.close()));
-    const made = await session!.createDataset(PLATES);
-    await session!.advance(made);
-    expect((await session!.readDataset(made, { start: 0, count: 1 })).inputs.shape[0]).to.equal(1);
-  } finally {
-    await worker.close();
-  }
-  return residentMiB(local.pid);
-}
-
-const PLATES = { kind: "heat2d", params: { samples: 4, side: 32, steps: 5 }, seed: 0 };
-
 function openSession(caller: Caller) {
   const request = { label: "soak", device: "cpu", protocolVersion: PROTOCOL_VERSION };
   return caller.call(WorkerServiceService.openSession, request);
@@ -168,7 +130,7 @@ async function smallJob(caller: Caller): Promise<Refused | undefined> {
       if (end.detail !== undefined) throw new Refused(end);
       const { event } = JobServiceService.watchJob.responseDeserialize(end.message ?? Buffer.alloc(0));
       const state = event?.event?.$case === "stateChanged" ? event.event.stateChanged.state : undefined;
-      expect(state).to.equal(3, "the job's last state");
+      expect(state).to.equal(JobState.JOB_STATE_SUCCEEDED);
     } finally {
       await caller.call(WorkerServiceService.closeSession, { sessionId });
     }

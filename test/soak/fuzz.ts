@@ -18,7 +18,7 @@ import { newTicket } from "../../src/tensor/plane.js";
 import type { LocalProcess } from "../../src/worker/local.js";
 import { PROTOCOL_VERSION } from "../../src/worker/worker.js";
 import { type Answer, Caller } from "./caller.js";
-import { checkWell, withWorker } from "./crowd.js";
+import { checkWell, PLATES, withWorker } from "./worker.js";
 
 /** Cases on one session; then it is closed, and with it all that was made. */
 const BATCH = 1_000;
@@ -114,7 +114,7 @@ async function prepare(caller: Caller): Promise<Target> {
     const elements = Buffer.alloc(8 * shape.reduce((a, b) => a * b, 1));
     return { dtype: DataType.DATA_TYPE_FLOAT64, shape, data: { $case: "inline" as const, inline: elements } };
   };
-  const source = { kind: "heat2d", params: { samples: 4, side: 32, steps: 5 } };
+  const source = { kind: PLATES.kind, params: PLATES.params };
   const charts = [{ row: 16, col: 16 }];
   const planar = { charts, rIn: 6, rOut: 4, margin: 0, outputInterpolation: "" };
   const inputs = { dataset: "dataset-1", atlas: "atlas-1", predictor: "predictor-1", seed: 1, epochs: 1 };
