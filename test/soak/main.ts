@@ -71,13 +71,13 @@ const PARTS: Record<string, Part> = {
   ),
   fuzz: async () => {
     const found = await measureFuzz(cases, seed);
-    const { calls, frames, connections, faults, seconds, before, after } = found;
+    const { calls, frames, connections, faults, seconds, memory } = found;
     if (Object.keys(faults).length > 0) process.exitCode = 1;
     const rows: Row[] = [
       [
         `${n(cases)} spoilt messages, ${connections} connections of noise`,
         `${n(cases / seconds)} a second`,
-        `calls: ${counted(calls)}; frames: ${counted(frames)}; worker's memory ${n(before)} MiB before, ${n(after)} MiB after`,
+        `calls: ${counted(calls)}; frames: ${counted(frames)}; worker's memory in MiB: ${memory.map((mib) => n(mib)).join(", ")}`,
       ],
       ...Object.entries(faults).map(([what, request]): Row => ["", "fault", `${what} (${request})`]),
     ];
