@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import grpc
 import torch
 from google.protobuf import descriptor, message_factory
+from google.protobuf.message import DecodeError
 
 from atlas_worker.errors import (
     Cancelled,
@@ -96,15 +97,30 @@ def add_service(server: grpc.Server, service: descriptor.ServiceDescriptor, impl
     """
     handlers = {}
     for rpc in service.methods:
-        method = getattr(implementation, rpc.name)
-        read = message_factory.GetMessageClass(rpc.input_type).FromString
+        message = message_factory.GetMessageClass(rpc.input_type)
+        method = _parsed(message.FromString, getattr(implementation, rpc.name))
         write = message_factory.GetMessageClass(rpc.output_type).SerializeToString
         if rpc.server_streaming:
-            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(_stream(rpc.name, method), read, write)
+            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(_stream(rpc.name, method), None, write)
         else:
-            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(unary(rpc.name, method), read, write)
+            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(unary(rpc.name, method), None, write)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     server.add_registered_method_handlers(service.full_name, handlers)
+
+
+def _parsed(read: Callable[[bytes], Any], method: Callable[..., Any]) -> Callable[..., Any]:
+    """``method`` for bytes that may be no message: gRPC keeps some memory of each one that it cannot read itself."""
+
+    def call(data: bytes, context: grpc.ServicerContext) -> Any:
+        try:
+            request = read(data)
+        except DecodeError:
+            raise InvalidInput(
+                "this is no message of that method", "", "a protobuf message", "use a client of this version"
+            ) from None
+        return method(request, context)
+
+    return call
 
 
 def unary(name: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -304,6 +304,10 @@ class JobService:
     ) -> job_pb2.StartJobResponse:
         session = self._sessions.get(request.session_id)
         with session.lock:
+            known = request.request_id in session.requests
+        if not known:
+            self._sessions.check_queue()
+        with session.lock:
             session.check_open()
             job = session.requests.get(request.request_id) if request.request_id else None
             if job is None:
@@ -331,7 +335,6 @@ class JobService:
                 f"0 to {total}",
             )
         session.check_idle(entry)
-        self._sessions.check_queue()
         self._forget(session)
         wire = Wire(self._limits, session.tickets, session.id)
         job = Job(

@@ -160,10 +160,19 @@ class Session:
             self.check_idle(entry)
             del self.entries[handle]
 
-    def renew(self) -> None:
-        """Begin the lease anew."""
+    def renew(self) -> bool:
+        """Begin the lease anew, unless it is closed already."""
         with self.lock:
+            if self._closed:
+                return False
             self._used = time.monotonic()
+            return True
+
+    def expire(self) -> bool:
+        """Close it to new calls if its lease has ended; whether it has."""
+        with self.lock:
+            self._closed = self._closed or self.expired
+            return self._closed
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -217,7 +226,10 @@ class Session:
 
 
 class Sessions:
-    """The open sessions of a worker. Once started, those whose lease ends are closed."""
+    """The open sessions of a worker. Once started, those whose lease ends are closed.
+
+    Nobody waits for a session's lock who holds that of the table, or of another session: calls would wait for each other.
+    """
 
     def __init__(self, limits: Limits, tickets: Tickets) -> None:
         self._limits, self.tickets = limits, tickets
@@ -246,16 +258,14 @@ class Sessions:
     def get(self, session_id: str) -> Session:
         with self._lock:
             session = self._open.get(session_id)
-            if session is None:
-                raise _no_session()
-            session.renew()
+        if session is None or not session.renew():
+            raise _no_session()
         logs.bind(run=session.label, session=session.id)
         return session
 
     def check_queue(self) -> None:
-        """``LimitExceeded`` when no other job may wait."""
-        with self._lock:
-            unfinished = sum(session.unfinished for session in self._open.values())
+        """``LimitExceeded`` when no other job may wait. For who holds no session's lock."""
+        unfinished = sum(session.unfinished for session in self._all())
         if unfinished >= self._limits.max_unfinished_jobs:
             raise LimitExceeded(
                 f"{unfinished} jobs run or wait on this worker",
@@ -269,11 +279,12 @@ class Sessions:
             self._close_expired()
 
     def _close_expired(self) -> None:
-        with self._lock:
-            expired = [session for session in self._open.values() if session.expired]
-            for session in expired:
-                del self._open[session.id]
-        for session in expired:
+        for session in self._all():
+            if not session.expire():
+                continue
+            with self._lock:
+                if self._open.pop(session.id, None) is None:
+                    continue  # another closes it
             with logs.bound(run=session.label, session=session.id):
                 log.warning("the session's lease has ended")
                 session.close()
@@ -289,10 +300,12 @@ class Sessions:
 
     def close_all(self) -> None:
         self._stopped.set()
+        for session in self._all():
+            self.close(session.id)
+
+    def _all(self) -> list[Session]:
         with self._lock:
-            sessions = list(self._open)
-        for session_id in sessions:
-            self.close(session_id)
+            return list(self._open.values())
 
 
 def _no_session() -> NotFound:

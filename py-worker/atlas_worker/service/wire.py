@@ -127,9 +127,9 @@ class Wire:
         if len(shape) != 3 or shape[1] != shape[2] or shape[2] == 0 or (n is not None and shape[2] != n):
             side = "n" if n is None else str(n)
             raise InvalidInput(f"a tensor of shape {list(shape)}", f"{field}.shape", f"[m, {side}, {side}]")
-        if not matrices.is_floating_point() or not bool(torch.isfinite(matrices).all()):
+        if not matrices.is_floating_point() or not bool(torch.isfinite(matrices.float()).all()):
             raise InvalidInput(
-                "matrices that are not finite numbers", field, "float32 or float64, all finite"
+                "matrices that are not finite numbers", field, "float32 or float64, all finite in float32"
             )
         return matrices.double()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -345,6 +346,24 @@ def test_sessions_take_turns(limited: Callable[..., Client]) -> None:
             if e.HasField("epoch_finished") and e.time.ToNanoseconds() < ended.ToNanoseconds()
         ]
         assert 4 <= len(before) <= 8, "six epochs of one session are six rounds of the other, give or take"
+
+
+def test_sessions_do_not_wait_for_each_other(limited: Callable[..., Client]) -> None:
+    """Locks are taken in one order: many who start jobs at once all get done."""
+    target = limited().target
+
+    def work() -> None:
+        with Client(target) as client:
+            for _ in range(20):
+                client.run(Objects(client).predictor(epochs=1, steps=1))
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 30
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_the_queue_has_an_end(limited: Callable[..., Client]) -> None:
