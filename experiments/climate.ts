@@ -24,6 +24,7 @@ import {
   sameBasis,
   score,
   Tensor,
+  trainPixels,
   UsageError,
   whole,
 } from "../src/index.js";
@@ -226,20 +227,6 @@ function chartsOn(dataset: RemoteObject, { stride, r_in, r_out, margin }: Config
   };
 }
 
-function fit(c: Config, loss: "cross_entropy" | "jaccard") {
-  return {
-    kind: "supervised",
-    params: {
-      loss,
-      background_weight: c.background_weight,
-      batch_size: c.batch_size,
-      learning_rate: c.predictor_lr,
-      schedule: c.schedule,
-      precision: c.precision,
-    },
-  };
-}
-
 async function discover(
   ctx: Context,
   c: Config,
@@ -255,7 +242,7 @@ async function discover(
       kind: "cgnet",
       params: { m: c.cgnet_m, n: c.cgnet_n, width: c.cgnet_width, published: c.predictor === "published" },
     },
-    training: fit(c, "cross_entropy"),
+    training: trainPixels(c, "cross_entropy", c.background_weight),
     dataset,
     atlas,
     epochs: c.epochs,
@@ -307,7 +294,7 @@ async function segment(
   const atlas = await ctx.atlas({ resolution: c.resolution });
   const options = {
     architecture: { kind: "icosahedral_unet", params: { levels: c.levels } },
-    training: fit(c, "jaccard"),
+    training: trainPixels(c, "jaccard", c.background_weight),
     dataset,
     atlas,
     epochs: c.epochs,

@@ -26,6 +26,7 @@ import {
   sameBasis,
   score,
   Tensor,
+  trainPixels,
   turnOf,
   whole,
 } from "../src/index.js";
@@ -200,20 +201,6 @@ function spheres(ctx: Context, c: Config, split: "train" | "test", samples: numb
   return ctx.dataset({ kind: "sphere_digits", params: { ...source, split, samples, angle }, seed });
 }
 
-function fit(c: Config, backgroundWeight: number) {
-  return {
-    kind: "supervised",
-    params: {
-      loss: "cross_entropy",
-      background_weight: c.background_weight ?? backgroundWeight,
-      batch_size: c.batch_size,
-      learning_rate: c.predictor_lr,
-      schedule: c.schedule,
-      precision: c.precision,
-    },
-  };
-}
-
 async function discover(
   ctx: Context,
   c: Config,
@@ -224,7 +211,7 @@ async function discover(
   const source = c.reuse_predictor;
   const options = {
     architecture: { kind: "encoder_decoder", params: { published: c.predictor === "published" } },
-    training: fit(c, 0.1),
+    training: trainPixels(c, "cross_entropy", c.background_weight ?? 0.1),
     dataset,
     atlas,
     epochs: c.epochs,
@@ -326,7 +313,7 @@ async function segment(
     typeof c.identity === "object" && c.task === "downstream_discovered" ? c.identity : undefined;
   const options = {
     architecture: { kind: "convnet", params: { kernel: identity ? c.kernel : "free" } },
-    training: fit(c, 0.005),
+    training: trainPixels(c, "cross_entropy", c.background_weight ?? 0.005),
     dataset,
     atlas,
     epochs: c.epochs,

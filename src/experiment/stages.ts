@@ -76,6 +76,19 @@ export function sameBasis(one: unknown, other: unknown): boolean {
   return a === b;
 }
 
+/** How a classifier of pixels is trained, from the config fields of these names. */
+export function trainPixels(
+  c: { batch_size: number; predictor_lr: number; schedule: string; precision: string },
+  loss: "cross_entropy" | "jaccard",
+  background_weight: number,
+): Component {
+  const { batch_size, predictor_lr: learning_rate, schedule, precision } = c;
+  return {
+    kind: "supervised",
+    params: { loss, background_weight, batch_size, learning_rate, schedule, precision },
+  };
+}
+
 /** What the worker says of a dataset's path where there is nothing. */
 const MISSING = /(there is no (file|folder) \S+|has no files of \S+) \(dataset\.source\.params\.path\)/;
 
