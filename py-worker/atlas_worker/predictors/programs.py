@@ -319,9 +319,8 @@ def _factory(path: Path, name: str) -> Callable[[], Any]:
     sys.modules[spec.name] = module
     loaded, cached = set(sys.modules), sys.dont_write_bytecode
     sys.path.insert(0, str(path.parent))
-    sys.dont_write_bytecode = (
-        True  # a file that is edited twice a second would be taken for what was compiled
-    )
+    # A file that is edited twice a second would be taken for what was compiled.
+    sys.dont_write_bytecode = True
     importlib.invalidate_caches()
     try:
         spec.loader.exec_module(module)
