@@ -85,9 +85,11 @@ export async function launch(
     });
     const until = Date.now() + START_TIMEOUT_MS;
     for (;;) {
+      // Asked before the log is read: what it had to say before its end is there then.
+      const ended = failure;
       const lines = (await readFile(log, "utf8")).split("\n");
       const ready = lines.map(parseReady).find((r) => r !== undefined);
-      if (ready && failure === undefined) {
+      if (ready && ended === undefined) {
         const scheme = options.tlsCert === undefined ? "grpc" : "grpcs";
         const address = ready.address.replace(/^(0\.0\.0\.0|\[::\]):/, "localhost:");
         const worker = { address: `${scheme}://${address}`, pid: ready.pid, log };
@@ -96,11 +98,11 @@ export async function launch(
         return worker;
       }
       const last = lines.findLast((line) => line.trim() !== "");
-      const refused = refusal(child.exitCode, lines);
+      const refused = ended === undefined ? undefined : refusal(child.exitCode, lines);
       if (refused) throw refused;
-      if (failure !== undefined)
+      if (ended !== undefined)
         throw new WorkerUnavailable(
-          `the worker ended at its start (${failure})${last === undefined ? "" : `: ${last.trim()}`}`,
+          `the worker ended at its start (${ended})${last === undefined ? "" : `: ${last.trim()}`}`,
           `see ${log}, or what is missing with: atlas doctor`,
         );
       if (Date.now() > until) {
