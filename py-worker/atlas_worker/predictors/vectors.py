@@ -104,14 +104,15 @@ class QuadraticNet(nn.Module):
     scale: Tensor
     start: Tensor
     whiten: Tensor
+    entries: Tensor
     pairs: Tensor
 
     def __init__(self, signature: Signature, params: QuadraticParams, seed: torch.Generator) -> None:
         super().__init__()
         m, n = signature.inputs
-        self.rows, self.cols = torch.triu_indices(n, n).tolist()
-        self.size = m + 1
-        forms, width = len(self.rows), params.width
+        self.n, self.size = n, m + 1
+        self.register_buffer("entries", torch.triu_indices(n, n), persistent=False)
+        forms, width = self.entries.shape[1], params.width
         self.register_buffer("scale", torch.tensor(signature.scale))
         self.register_buffer("start", torch.randn(params.forms, forms, generator=seed) / math.sqrt(forms))
         self.register_buffer("whiten", torch.eye(forms))
@@ -130,13 +131,12 @@ class QuadraticNet(nn.Module):
 
     def matrices(self) -> Tensor:
         """``W [forms, n, n]``, symmetric."""
-        n = self.rows[-1] + 1
+        rows, cols = self.entries
         entries = self.start + self.forms @ self.whiten
-        off = torch.tensor(self.rows) != torch.tensor(self.cols)
-        entries = torch.where(off.to(entries.device), entries * math.sqrt(0.5), entries)
-        w = entries.new_zeros(len(entries), n, n)
-        w[:, self.rows, self.cols] = entries
-        w[:, self.cols, self.rows] = entries
+        entries = torch.where(rows != cols, entries * math.sqrt(0.5), entries)
+        w = entries.new_zeros(len(entries), self.n, self.n)
+        w[:, rows, cols] = entries
+        w[:, cols, rows] = entries
         return w
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
@@ -170,9 +170,9 @@ class QuadraticNet(nn.Module):
         i, j = self.pairs
         used = there[:, i] & there[:, j]
         xi, xj = x[:, i][used], x[:, j][used]
-        a, b = self.rows, self.cols
+        a, b = self.entries
         features = (xi[:, a] * xj[:, b] + xi[:, b] * xj[:, a]) / 2
-        features *= torch.where(torch.tensor(a) == torch.tensor(b), 1.0, math.sqrt(2)).double()
+        features *= torch.where(a == b, 1.0, math.sqrt(2)).double()
         values, vectors = torch.linalg.eigh(features.T @ features / max(len(features), 1))
         largest = values[-1].clamp(min=1e-30)
         # No form is magnified beyond what rounding in float32 leaves of it.

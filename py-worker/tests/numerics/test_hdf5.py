@@ -22,56 +22,18 @@ from atlas_worker.datasets import hdf5
 from atlas_worker.datasets.hdf5 import TableDataset, TableParams
 from atlas_worker.errors import InvalidInput, NotReady
 
+from .tables import columns, write
+
 CPU = torch.device("cpu")
-COMPONENTS = ("E", "PX", "PY", "PZ")
 ITEMS = 3
 PATH, KEY = "dataset.source.params.path", "dataset.source.params.key"
 NUMERICS = settings.get_profile("numerics")
-
-
-def columns(items: int = ITEMS) -> list[str]:
-    return [f"{c}_{i}" for i in range(items) for c in COMPONENTS]
 
 
 def content(rows: int, items: int = ITEMS) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Every entry another number, so that none can be mistaken for another."""
     values = np.arange(rows * 4 * items, dtype=np.float32).reshape(rows, 4 * items) / 8 - 3
     return values, np.arange(rows, dtype=np.int64) * 7 % 3 % 2
-
-
-def write(
-    path: Path,
-    values: NDArray[Any],
-    labels: NDArray[Any],
-    names: list[str] | None = None,
-    key: str = "table",
-    kind: bytes | None = None,
-    chunk: int = 16,
-) -> Path:
-    """The layout of ``DataFrame.to_hdf(format="table")`` with columns ``names``, then ttv and is_signal_new."""
-    names = columns(values.shape[1] // 4) if names is None else names
-    integers = np.stack([np.full_like(labels, 5), labels], 1) if labels.ndim == 1 else labels
-    dtype = np.dtype(
-        [
-            ("index", "<i8"),
-            ("values_block_0", values.dtype, (values.shape[1],)),
-            ("values_block_1", integers.dtype, (integers.shape[1],)),
-        ]
-    )
-    rows = np.zeros(len(values), dtype)
-    rows["index"], rows["values_block_0"], rows["values_block_1"] = (
-        np.arange(len(values)) + 1000,
-        values,
-        integers,
-    )
-    with h5py.File(path, "w") as file:
-        table = file.create_group(key).create_dataset(
-            "table", data=rows, chunks=(chunk,), maxshape=(None,), compression="gzip"
-        )
-        table.attrs["values_block_0_kind"] = np.bytes_(pickle.dumps(names, 0) if kind is None else kind)
-        table.attrs["values_block_1_kind"] = np.bytes_(pickle.dumps(["ttv", "is_signal_new"], 0))
-        table.attrs["index_kind"] = np.bytes_(b"integer")
-    return path
 
 
 def make(path: Path | str, items: int = ITEMS, **params: Any) -> TableDataset:
@@ -127,7 +89,7 @@ def test_the_order_in_the_file_does_not_matter(tmp_path: Path, seed: int) -> Non
     values, labels = content(20)
     order = np.random.default_rng(seed).permutation(4 * ITEMS)
     assert list(order) != sorted(order)
-    names = [columns()[i] for i in order]
+    names = [columns(ITEMS)[i] for i in order]
     check(read(write(tmp_path / "t.h5", values[:, order], labels, names)), 20)
 
 
@@ -239,7 +201,7 @@ def test_columns_that_are_missing(table: Path) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_an_entry_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
     values, labels = content(50)
-    values[37, columns().index("PY_1")] = bad
+    values[37, columns(ITEMS).index("PY_1")] = bad
     path = write(tmp_path / "t.h5", values, labels)
     for rows in (10, 1000):
         monkeypatch.setattr(hdf5, "ROWS", rows)
@@ -290,7 +252,7 @@ class Payload:
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_column_names_that_are_a_program_are_not_run(tmp_path: Path, protocol: int) -> None:
     mark = tmp_path / "mark"
-    evil = pickle.dumps([*columns(), Payload(mark)], protocol)
+    evil = pickle.dumps([*columns(ITEMS), Payload(mark)], protocol)
     # As the file keeps it: NULs at the end of a string are lost, those within are not.
     path = write(tmp_path / "t.h5", *content(5), kind=evil)
     assert "cannot be read" in refused(path).message
@@ -373,7 +335,7 @@ def test_tables_that_pandas_wrote(tmp_path: Path, options: dict[str, Any]) -> No
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("tables")
     values, labels = content(300)
-    frame = pandas.DataFrame(values, columns=columns())
+    frame = pandas.DataFrame(values, columns=columns(ITEMS))
     frame["ttv"], frame["is_signal_new"] = 1, labels
     path = tmp_path / "t.h5"
     frame.to_hdf(path, key="table", mode="w", format="table", **options)
@@ -388,7 +350,7 @@ def test_what_is_written_here_is_pandas_layout(tmp_path: Path) -> None:
     pytest.importorskip("tables")
     values, labels = content(20)
     ours, theirs = write(tmp_path / "a.h5", values, labels), tmp_path / "b.h5"
-    frame = pandas.DataFrame(values, columns=columns())
+    frame = pandas.DataFrame(values, columns=columns(ITEMS))
     frame["ttv"], frame["is_signal_new"] = 5, labels
     frame.to_hdf(theirs, key="table", mode="w", format="table")
     with h5py.File(ours) as a, h5py.File(theirs) as b:

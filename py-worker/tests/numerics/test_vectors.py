@@ -256,9 +256,7 @@ def test_only_the_forms_decide_but_for_the_sums() -> None:
 
 
 def target_forms(net: QuadraticNet) -> Tensor:
-    diagonal = torch.tensor(
-        [float(i == j) * float(ETA[i, i]) for i, j in zip(net.rows, net.cols, strict=True)]
-    )
+    diagonal = torch.tensor([float(i == j) * float(ETA[i, i]) for i, j in net.entries.T.tolist()])
     return torch.linspace(-1, 2, len(net.start))[:, None].double() * diagonal.double()
 
 
