@@ -77,7 +77,7 @@ class Summary:
     left_out: list[str]
     metadata: dict[str, str]
     published: str | None
-    """The experiment of the method's published code that has a predictor with such keys."""
+    """The network of the method's published code that has such keys, of ``published.NETWORKS``."""
 
     def to_json(self) -> dict[str, object]:
         """As JSON has it; the orchestrator's schema is in src/interop."""
@@ -112,8 +112,8 @@ def inspect(path: Path) -> Summary:
         TensorInfo(name, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel() * t.element_size())
         for name, t in checkpoint.tensors.items()
     ]
-    task = published.task_of(name.removeprefix("module.") for name in checkpoint.tensors)
-    return Summary(checkpoint.format, tensors, checkpoint.left_out, checkpoint.metadata, task)
+    network = published.network_of(name.removeprefix("module.") for name in checkpoint.tensors)
+    return Summary(checkpoint.format, tensors, checkpoint.left_out, checkpoint.metadata, network)
 
 
 def convert(source: Path, target: Path, to: Format) -> Summary:

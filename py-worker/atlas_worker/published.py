@@ -15,34 +15,34 @@ from torch import Tensor
 
 from .errors import InvalidInput
 
-TASKS = {
-    "pde": re.compile(r"predictors\.(\d+)\.model\."),
-    "mnist": re.compile(r"c(\d+)\.(?:down|up)\."),
-    "toptagging": re.compile(r"model\.\d+\."),
-    "climate": re.compile(r"network(\d+)\."),
+NETWORKS = {
+    "convolutions": re.compile(r"predictors\.(\d+)\.model\."),
+    "encoder-decoder": re.compile(r"c(\d+)\.(?:down|up)\."),
+    "MLP": re.compile(r"model\.\d+\."),
+    "CGNet": re.compile(r"network(\d+)\."),
 }
-"""How the keys of each experiment's predictor begin, with the number of the chart's network where there is one a chart."""
+"""How the keys of each of its networks begin, with the number of the chart's where there is one a chart."""
 _IGNORED = "num_batches_tracked"
 """Of BatchNorm: how often it was trained, which evaluation does not ask for."""
 
 
-def task_of(names: Iterable[str]) -> str | None:
-    """The published experiment that has a predictor with such keys: the first of ``TASKS`` that one begins as.
+def network_of(names: Iterable[str]) -> str | None:
+    """The published network that has such keys: the first of ``NETWORKS`` that one begins as.
 
-    >>> task_of(["predictors.0.model.0.weight", "predictors.0.model.0.bias"])
-    'pde'
-    >>> task_of(["convs.0.weight"])
+    >>> network_of(["predictors.0.model.0.weight", "predictors.0.model.0.bias"])
+    'convolutions'
+    >>> network_of(["convs.0.weight"])
     """
     names = list(names)
-    return next((task for task, key in TASKS.items() if any(key.match(name) for name in names)), None)
+    return next((network for network, key in NETWORKS.items() if any(map(key.match, names))), None)
 
 
 @dataclass(frozen=True)
 class Layout:
     """How the published code names the weights of an architecture of ours that computes the same."""
 
-    task: str
-    """Of ``TASKS``."""
+    network: str
+    """Of ``NETWORKS``."""
     names: Mapping[str, str]
     """Our name of each tensor to theirs, without the network's own prefix."""
     prefix: str = ""
@@ -77,19 +77,19 @@ def translate(
 ) -> dict[str, Tensor]:
     """``theirs`` by our names, whether they are so already or in the published layout.
 
-    Raises ``InvalidInput`` when they are of a published predictor and this architecture (``kind``, with the ``layout`` of the one that it
+    Raises ``InvalidInput`` when they are of a published network and this architecture (``kind``, with the ``layout`` of the one that it
     computes the same as) is another.
     """
-    task = None if any(name in own for name in theirs) else task_of(theirs)
-    if task is None:
+    network = None if any(name in own for name in theirs) else network_of(theirs)
+    if network is None:
         return dict(theirs)
-    if layout is None or layout.task != task:
-        first = next(name for name in theirs if TASKS[task].match(name))
+    if layout is None or layout.network != network:
+        first = next(name for name in theirs if NETWORKS[network].match(name))
         raise InvalidInput(
-            f"the weights ({first} …) are of the published code's predictor for {task}, which this architecture ({kind}) does not compute",
+            f"the weights ({first} …) are of the published code's {network}, which this architecture ({kind}) does not compute",
             "weights",
             "weights of this architecture",
-            "give --predictor published (mlp for toptagging), or params with which it is as published",
+            "give them to an architecture that does, with params with which it is as published",
         )
     return layout.translate(theirs, own)
 

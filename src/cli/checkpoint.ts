@@ -17,6 +17,14 @@ import { addCommonOptions, commonOptions, LOG_OPTIONS } from "./options.js";
 
 const JSON_OPTION = () => new Option("--json", "Print what is in it as JSON, and nothing else, on stdout");
 
+/** The experiments in which the published code has the networks that the worker can tell. */
+const PUBLISHED: Readonly<Record<string, string>> = {
+  convolutions: "pde",
+  "encoder-decoder": "mnist",
+  MLP: "toptagging",
+  CGNet: "climate",
+};
+
 export function register(program: Command): void {
   const checkpoint = program
     .command("checkpoint")
@@ -121,7 +129,8 @@ export function describeCheckpoint(file: string, summary: CheckpointSummary): st
   for (const t of tensors)
     lines.push(`  ${t.name.padEnd(nameWidth)}  ${t.dtype.padEnd(typeWidth)}  [${t.shape.join(", ")}]`);
   if (leftOut.length > 0) lines.push(`not weights, left out: ${abridge(leftOut)}`);
-  if (published !== null) lines.push(`layout: that of the published code's predictor for ${published}`);
+  if (published !== null)
+    lines.push(`layout: that of the published code's ${published}, for ${PUBLISHED[published] ?? "?"}`);
   for (const [key, value] of Object.entries(metadata)) lines.push(`${printable(key)}: ${printable(value)}`);
   return lines;
 }

@@ -45,6 +45,11 @@ describe("predictors from elsewhere", function () {
     await refuses([[["climate", "--reuse_predictor", "climate.safetensors"], line]], where);
   });
 
+  it("is told whose layout a checkpoint has", async () => {
+    const { stdout } = await atlas(["checkpoint", "inspect", "theirs.pt"], where);
+    expect(stdout).to.match(/^layout: that of the published code's convolutions, for pde$/m);
+  });
+
   it("computes what the checkpoint's own network does, exported again as a program", async () => {
     const out = ["--format", "torchscript", "--out", "ours.ts.pt"];
     const told = await json(["checkpoint", "export", run.path, ...out], where);

@@ -224,7 +224,7 @@ class CGNet(nn.Module):
                 block, other = f"{ours}.others.{j}", f"{theirs}.{j}"
                 names |= _layer(f"{block}.reduce", f"{other}.conv1x1") | _joint(block, other)
                 names |= _activation(f"{block}.joint.activation", f"{other}.bn_prelu")
-        return Layout("climate", names, "network{}.", first=1, epsilon=1e-3)
+        return Layout("CGNet", names, "network{}.", first=1, epsilon=1e-3)
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         count, size = x.shape[1], x.shape[-1]

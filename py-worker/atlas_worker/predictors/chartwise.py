@@ -183,7 +183,7 @@ class PublishedNet(nn.Module):
                 **dict(layer_names(f"convs.{i}", f"model.{3 * i}")),
                 **dict(norm_names(f"norms.{i}", f"model.{3 * i + 2}")),
             }
-        return Layout("pde", names, "predictors.{}.")
+        return Layout("convolutions", names, "predictors.{}.")
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         if radius is not None and not self.training:
@@ -258,7 +258,7 @@ class EncoderDecoder(nn.Module):
             names |= dict(layer_names(f"up.{i}", f"up.{3 * i}"))
             names |= dict(norm_names(f"norms.{i}", f"down.{3 * i + 2}"))
             names |= dict(norm_names(f"norms.{4 + i}", f"up.{3 * i + 2}"))
-        return Layout("mnist", names, "c{}.", first=1)
+        return Layout("encoder-decoder", names, "c{}.", first=1)
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         h, *layers = join_charts(x), *self.down, *self.up

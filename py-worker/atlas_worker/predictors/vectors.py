@@ -37,7 +37,7 @@ class Mlp(nn.Module):
         names = dict[str, str]()
         for i in range(len(self.layers)):
             names |= dict(layer_names(f"layers.{i}", f"model.{2 * i}"))
-        return Layout("toptagging", names, constants={"scale": torch.ones_like(self.scale)})
+        return Layout("MLP", names, constants={"scale": torch.ones_like(self.scale)})
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         h = x.flatten(-2) / self.scale
