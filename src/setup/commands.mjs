@@ -106,13 +106,14 @@ async function test(args) {
 async function check() {
   const python = await setUp({ dev: true });
   const node = process.execPath;
+  const where = ["--config", "pyproject.toml", ".", "../test"]; // what mypy looks at is in pyproject.toml
   /** @type {[title: string, command: string, args: string[], cwd?: string][]} */
   const checks = [
     ["biome check", node, [program("biome"), "check"]],
     ["buf lint", node, [program("buf"), "lint"]],
     ["tsc", node, [program("tsc"), "--noEmit"]],
-    ["ruff check", python, ["-m", "ruff", "check"], WORKER],
-    ["ruff format --check", python, ["-m", "ruff", "format", "--check"], WORKER],
+    ["ruff check", python, ["-m", "ruff", "check", ...where], WORKER],
+    ["ruff format --check", python, ["-m", "ruff", "format", "--check", ...where], WORKER],
     ["mypy", python, ["-m", "mypy"], WORKER],
   ];
   const failed = [];

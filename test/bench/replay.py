@@ -12,8 +12,9 @@ import sys
 import time
 from typing import Any
 
-from atlas_worker.client import Client
 from google.protobuf import message_factory
+
+from atlas_worker.client import Client
 
 HANDLE_FIELDS = ("handle", "dataset", "atlas", "predictor")
 
@@ -24,7 +25,7 @@ def replay(client: Client, calls: list[dict[str, str]]) -> list[float]:
     generators: list[float] = []
     for call in calls:
         rpc, _ = client._methods[call["method"]]
-        request = message_factory.GetMessageClass(rpc.input_type).FromString(
+        request: Any = message_factory.GetMessageClass(rpc.input_type).FromString(
             base64.b64decode(call["request"])
         )
         request.session_id = client.session

@@ -31,10 +31,11 @@ class Predictor(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.predictors = nn.ModuleList(Single() for _ in range(CHARTS))
+        self.charts = [Single() for _ in range(CHARTS)]
+        self.predictors = nn.ModuleList(self.charts)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([net.model(x[:, i]) for i, net in enumerate(self.predictors)], 1)
+        return torch.stack([net.model(x[:, i]) for i, net in enumerate(self.charts)], 1)
 
 
 def smoothed(fields: Tensor, sigma: float) -> Tensor:
@@ -63,9 +64,10 @@ def train(net: Single, steps: int) -> None:
 def make(out: str, steps: int) -> None:
     torch.manual_seed(0)
     predictor = Predictor()
-    train(predictor.predictors[0], steps)
-    for net in predictor.predictors[1:]:
-        net.load_state_dict(predictor.predictors[0].state_dict())
+    first, *others = predictor.charts
+    train(first, steps)
+    for net in others:
+        net.load_state_dict(first.state_dict())
         train(net, steps // 10)
     torch.save(predictor.state_dict(), out)
 

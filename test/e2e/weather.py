@@ -41,6 +41,11 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def empty(path: Path) -> None:
+    for file in path.parent.iterdir():
+        file.unlink()
+
+
 def main() -> None:
     out = Path(sys.argv[1])
     whole, other = out / "whole", out / "other"
@@ -52,7 +57,7 @@ def main() -> None:
         "coarse": lambda path: shutil.copy(next(other.glob("train/*.nc")), path),
         "nan": edited(spoil),
         "cut": cut,
-        "empty": lambda path: [file.unlink() for file in path.parent.iterdir()],
+        "empty": empty,
         "halved": lambda path: shutil.rmtree(path.parents[1] / "test"),
     }
     for name, damage in damages.items():
