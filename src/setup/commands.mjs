@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { foreground, ROOT, SetupFailure, WORKER } from "./common.mjs";
+import { earlierContracts } from "./contract.mjs";
 import { ensureNodePackages, ensureNodeStubs, program } from "./node.mjs";
 import { ensurePython } from "./python.mjs";
 
@@ -102,7 +103,7 @@ async function test(args) {
   return mocha === 130 || pytest === 130 ? 130 : mocha === 0 && pytest === 0 ? 0 : 1;
 }
 
-/** Lint, format and types of both languages; all are run, whatever the first finds. */
+/** Lint, format and types of both languages, and whether the contract is kept; all are run, whatever the first finds. */
 async function check() {
   const python = await setUp({ dev: true });
   const node = process.execPath;
@@ -116,11 +117,22 @@ async function check() {
     ["ruff format --check", python, ["-m", "ruff", "format", "--check", ...where], WORKER],
     ["mypy", python, ["-m", "mypy"], WORKER],
   ];
+  const folder = await mkdtemp(join(tmpdir(), "atlas-check-"));
+  const earlier = await earlierContracts(folder);
+  if (typeof earlier === "string") process.stderr.write(`check: without buf breaking: ${earlier}\n`);
+  else
+    for (const { when, archive } of earlier)
+      checks.push([
+        `buf breaking (proto/ as it was ${when}, with the same PROTOCOL_VERSION)`,
+        node,
+        [program("buf"), "breaking", "--against", archive],
+      ]);
   const failed = [];
   for (const [title, command, args, cwd] of checks) {
     process.stderr.write(`check: ${title}\n`);
     if ((await foreground(command, args, { cwd })) !== 0) failed.push(title);
   }
+  await rm(folder, { recursive: true, force: true });
   process.stderr.write(failed.length === 0 ? "check: all passed\n" : `check: failed: ${failed.join(", ")}\n`);
   return failed.length === 0 ? 0 : 1;
 }
