@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { AtlasError, UsageError } from "../errors.js";
 import type { Findings } from "../result.js";
+import { Common } from "./common.js";
 import type { Context } from "./context.js";
 import { type Flag, flagName, flagsOf } from "./flags.js";
 import { nearest } from "./nearest.js";
@@ -48,7 +49,7 @@ export function defineExperiment<S extends z.ZodObject>(definition: ExperimentDe
       `${JSON.stringify(definition.name)} cannot be an experiment's name`,
       "use letters, digits, - and _",
     );
-  for (const field of RESERVED)
+  for (const field of ["preset", ...Object.keys(Common.shape)])
     if (field in definition.config.shape)
       throw new AtlasError(
         `experiment ${definition.name}: the field ${field} is set by the runner`,
@@ -62,26 +63,6 @@ export function defineExperiment<S extends z.ZodObject>(definition: ExperimentDe
   Object.defineProperty(experiment, BRAND, { value: true });
   return experiment;
 }
-
-/** Fields that every run has, whatever the experiment. */
-const RESERVED = [
-  "seed",
-  "fixed_seed",
-  "preset",
-  "worker",
-  "ca",
-  "cert",
-  "key",
-  "token_file",
-  "device",
-  "threads",
-  "detach_on_interrupt",
-  "runs",
-  "json",
-  "log_level",
-  "quiet",
-  "debug",
-];
 
 /** Whether a value (of whatever copy of this package) is an experiment. */
 export function isExperiment(value: unknown): value is Experiment {

@@ -187,12 +187,14 @@ describe("defineExperiment", () => {
   });
 
   it("refuses a field that the runner sets", () => {
-    const clash = {
-      name: "x",
-      summary: "",
-      config: z.object({ seed: z.int() }),
-      run: async () => ({}) as never,
-    };
-    expect(() => defineExperiment(clash)).to.throw("field seed is set by the runner");
+    for (const field of ["seed", "preset", "runs", "log_level"]) {
+      const clash = {
+        name: "x",
+        summary: "",
+        config: z.object({ [field]: z.string() }),
+        run: async () => ({}) as never,
+      };
+      expect(() => defineExperiment(clash)).to.throw(`field ${field} is set by the runner`);
+    }
   });
 });
