@@ -98,7 +98,12 @@ function optionsOf({ generator, record, listing, rows }: DataSet): z.ZodObject {
         .describe("Fetch the published files; without --out, only say which these are"),
     }),
     out: z.string().min(1).optional().meta({ description: "Folder for the files", placeholder: "dir" }),
-    force: z.boolean().default(false).describe("Overwrite files that are there"),
+    force: z
+      .boolean()
+      .default(false)
+      .describe(
+        `Overwrite files that are there${generator ? "; with --generate, only such as it has made" : ""}`,
+      ),
     json: z.boolean().default(false).describe("Print what was done as JSON, and nothing else, on stdout"),
   });
 }

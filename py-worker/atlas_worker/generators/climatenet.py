@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.climatenet import NAME, NORMAL
-from .common import Refusal, in_order, only_one, put_in_place, report, run, writing
+from .common import Refusal, in_order, is_marked, only_one, only_ours, put_in_place, report, run, writing
 from .common import processes as pool_of
 
 Field = NDArray[np.floating[Any]]
@@ -577,22 +577,7 @@ class _Progress:
 def _only_ours(folder: Path) -> None:
     """Refuse to overwrite a folder that has something else than files that were made here."""
     held = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    other = next((path for path in held if not (NAME.fullmatch(path.name) and _is_ours(path))), None)
-    if other is not None:
-        raise Refusal(
-            f"{other} was not made by --generate, and is not overwritten",
-            "move it away, or choose another folder",
-            "file",
-        )
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with h5py.File(path, "r") as file:
-            source = file.attrs.get("source")
-    except OSError:
-        return False
-    return isinstance(source, bytes) and source == SOURCE
+    only_ours(held, lambda path: NAME.fullmatch(path.name) is not None and is_marked(path, SOURCE))
 
 
 def main() -> int:

@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import h5py
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -158,6 +160,27 @@ def only_one(folder: Path, rows: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def only_ours(paths: Sequence[Path], ours: Callable[[Path], bool]) -> None:
+    """Refuse to overwrite what was not made here."""
+    other = next((path for path in paths if not ours(path)), None)
+    if other is not None:
+        raise Refusal(
+            f"{other} was not made by --generate, and is not overwritten",
+            "move it away, or choose another folder",
+            "file",
+        )
+
+
+def is_marked(path: Path, source: bytes) -> bool:
+    """Whether it is an HDF5 file whose attribute ``source`` says so."""
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get("source")
+    except OSError:
+        return False
+    return isinstance(found, bytes) and found == source
 
 
 def put_in_place(made: Mapping[Path, Path]) -> None:

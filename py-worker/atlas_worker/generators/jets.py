@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .common import Refusal, in_order, only_one, put_in_place, report, run, writing
+from .common import Refusal, in_order, is_marked, only_one, only_ours, put_in_place, report, run, writing
 from .common import processes as pool_of
 
 CONSTITUENTS = 200
@@ -57,6 +57,8 @@ VISIBLE_ETA = 4.9
 PACKAGES = ["pythia8mc", "fastjet", "awkward", "pandas", "tables"]
 SPLITS = {"train": (0.6, 0), "val": (0.2, 2), "test": (0.2, 1)}
 """Share of the jets, and the column ``ttv``, of every file."""
+SOURCE = b"made by PYTHIA 8 and FastJet: atlas_worker.generators.jets"
+"""Attribute ``source`` of every file, by which those that may be overwritten are told from the reference data set's."""
 
 COLUMNS = [f"{axis}_{i}" for i in range(CONSTITUENTS) for axis in ("E", "PX", "PY", "PZ")]
 TRUTH = ["truthE", "truthPX", "truthPY", "truthPZ"]
@@ -243,6 +245,7 @@ def write_file(
                 tell()
             # pandas 3 leaves it out, and older ones then take the file for one of before 0.10.
             store.get_storer("table").group._v_attrs.pandas_version = "0.15.2"
+            store.root._v_attrs.source = SOURCE
         with path.open("rb+") as file:
             os.fsync(file.fileno())
         with pandas.HDFStore(path, "r") as store:
@@ -256,7 +259,8 @@ def write_file(
 def generate(jets: int, seed: int, out: Path, processes: int, force: bool = False) -> dict[str, Any]:
     """Write train.h5, val.h5 and test.h5 into ``out``; what was written, as it is printed last.
 
-    Raises Refusal; nothing is left of the files then, and of others of their names nothing is lost.
+    With ``force`` in place of such files, if they are marked as made here (``SOURCE``). Raises Refusal; nothing is left of the files then, and
+    of others of their names nothing is lost.
     """
     if not FEWEST <= jets <= MOST:
         raise Refusal(
@@ -283,6 +287,7 @@ def generate(jets: int, seed: int, out: Path, processes: int, force: bool = Fals
                     f"{out} has {', '.join(existing)} already",
                     "choose another folder, or overwrite with --force",
                 )
+            only_ours([out / name for name in existing], lambda path: is_marked(path, SOURCE))
             need, free = jets * BYTES_A_JET, shutil.disk_usage(out).free
             if need > free:
                 raise Refusal(

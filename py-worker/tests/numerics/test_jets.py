@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -144,24 +147,63 @@ def test_existing_files_are_kept(files: tuple[Path, list[dict[str, Any]]]) -> No
     assert (files[0] / "val.h5").read_bytes() == before
 
 
-def test_files_are_overwritten_together_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What is in the files of a folder when new ones were made with ``force``."""
+
     def write(paths: dict[str, Path], *_: object) -> None:
         for path in paths.values():
             path.write_text("new")
 
-    monkeypatch.setattr(jets, "_write_all", write)
-    (tmp_path / "train.h5").write_text("old")
-    (tmp_path / "val.h5").mkdir()  # cannot be overwritten
-    with pytest.raises(jets.Refusal, match=r"cannot write .*/val\.h5: is a directory"):
-        jets.generate(10, 0, tmp_path, 1, force=True)
-    assert (tmp_path / "train.h5").read_text() == "old"
-    (tmp_path / "val.h5").rmdir()
-    jets.generate(10, 0, tmp_path, 1, force=True)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
-        ("train.h5", "val.h5", "test.h5"), "new"
-    )
+    with monkeypatch.context() as patch:
+        patch.setattr(jets, "_write_all", write)
+        jets.generate(10, 0, folder, 1, force=True)
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_files_are_overwritten_together_or_not_at_all(
+    files: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "val.h5.partial":
+            raise OSError(errno.EIO, "broken", str(self))
+        return rename(self, target)
+
+    shutil.copy(files[0] / "train.h5", tmp_path)
+    before = (tmp_path / "train.h5").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(jets.Refusal, match=r"cannot write .*/val\.h5\.partial: broken"):
+            overwritten(tmp_path, monkeypatch)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("train.h5", before)]
+    assert overwritten(tmp_path, monkeypatch) == dict.fromkeys(("train.h5", "val.h5", "test.h5"), "new")
+
+
+@pytest.mark.parametrize("made_by", [None, b"somebody else", "text", "folder"])
+def test_what_was_not_made_here_is_not_overwritten(
+    made_by: bytes | str | None,
+    files: tuple[Path, list[dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A downloaded file, of the same layout, beside one that was."""
+    for name in ("train.h5", "val.h5"):
+        shutil.copy(files[0] / name, tmp_path)
+    other = tmp_path / "val.h5"
+    if isinstance(made_by, str):
+        other.unlink()
+        other.write_text("mine") if made_by == "text" else other.mkdir()
+    else:
+        with h5py.File(other, "r+") as file:
+            del file.attrs["source"]
+            if made_by is not None:
+                file.attrs["source"] = made_by
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(jets.Refusal, match=r"/val\.h5 was not made by --generate, and is not overwritten"):
+        overwritten(tmp_path, monkeypatch)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert other.exists()
 
 
 @pytest.mark.parametrize("count", ["9", "-1", "100000001"])
