@@ -182,7 +182,8 @@ export default defineExperiment({
       );
     return {
       ...c,
-      data: runs.dataFolder(c.data),
+      data: runs.workerPath(c.data),
+      cache: c.cache && runs.workerPath(c.cache),
       identity,
       reuse_predictor,
     };

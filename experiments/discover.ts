@@ -79,7 +79,7 @@ export default defineExperiment({
     "atlas discover --predictor net.py:load --trust-code --inputs jets.npy --outputs 2 --classifier",
   ],
 
-  async prepare(c) {
+  async prepare(c, runs) {
     if (c.inputs === undefined || c.predictor === undefined)
       throw new UsageError(
         "discover needs a predictor and samples",
@@ -95,7 +95,7 @@ export default defineExperiment({
     return {
       ...c,
       inputs: resolve(c.inputs),
-      predictor: path === undefined ? resolve(c.predictor) : `${resolve(path)}:${factory}`,
+      predictor: path === undefined ? resolve(c.predictor) : `${runs.workerPath(path)}:${factory}`,
     };
   },
 

@@ -168,7 +168,7 @@ export default defineExperiment({
     if (c.digits === "mnist") await fetchDigits(runs, c.data);
     return {
       ...c,
-      data: runs.dataFolder(c.data),
+      data: runs.workerPath(c.data),
       identity,
       predictor: await architectureFor(reuse_predictor, c.predictor, "published"),
       reuse_predictor,

@@ -121,7 +121,7 @@ export default defineExperiment({
     const reuse_predictor = c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind));
     return {
       ...c,
-      data: runs.dataFolder(c.data),
+      data: runs.workerPath(c.data),
       identity,
       predictor: await architectureFor(reuse_predictor, c.predictor, "mlp"),
       reuse_predictor,

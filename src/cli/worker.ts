@@ -32,7 +32,7 @@ const Start = z.object({
     placeholder: "file",
   }),
   data_root: z.string().optional().meta({
-    description: "Folder that data files must lie in (default: the current one)",
+    description: "Folder that data files must lie in, and relative paths start in (default: the current one)",
     placeholder: "dir",
   }),
   log_level: z.enum(LOG_LEVELS).optional().describe("The least that it logs (default: info)"),

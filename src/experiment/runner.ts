@@ -9,10 +9,9 @@ import { Run, RunConfig, RunFolder } from "../run/folder.js";
 import { VERSION } from "../version.js";
 import {
   type Credentials,
-  checkAddress,
   connectWorker,
-  isStartedHere,
   type LogLevel,
+  placeOf,
   type Session,
   type Worker,
 } from "../worker/index.js";
@@ -75,11 +74,10 @@ export async function runExperiment<E extends Experiment>(
   options: RunOptions = {},
 ): Promise<Outcome> {
   const runsDir = options.runs ?? DEFAULT_RUNS;
-  checkAddress(options.worker?.address ?? "local");
+  const place = placeOf(options.worker?.address ?? "local");
   const { config: complete, preset } = completeConfig(experiment, given, options.preset);
-  const isLocal = isStartedHere(options.worker?.address ?? "local");
   const config =
-    (await experiment.prepare?.(complete, new Runs(runsDir, experiment.name, isLocal, options))) ?? complete;
+    (await experiment.prepare?.(complete, new Runs(runsDir, experiment.name, place, options))) ?? complete;
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
   const { address = "local", device = "auto", threads, ...credentials } = options.worker ?? {};
   const run = await RunFolder.create(runsDir, {

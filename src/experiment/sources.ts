@@ -11,6 +11,7 @@ import { convertCheckpoint, inspectCheckpoint } from "../interop/index.js";
 import { explainFileSystem } from "../run/atomic.js";
 import { findRun, listRuns, Run } from "../run/folder.js";
 import { readNpy, readSafetensors } from "../tensor/index.js";
+import type { Place } from "../worker/index.js";
 import { Progress } from "./progress.js";
 
 const Matrices = z.array(z.array(z.array(z.number())));
@@ -41,8 +42,8 @@ export class Runs {
     readonly dir: string,
     /** Name of the experiment that asks. */
     private readonly experiment: string,
-    /** Whether what computes is started here, and sees the same files. */
-    readonly localWorker = true,
+    /** Where what computes is: if it is ours, it sees the same files. */
+    private readonly worker: Place = "ours",
     private readonly options: { progress?: Progress; signal?: AbortSignal } = {},
   ) {}
 
@@ -61,14 +62,17 @@ export class Runs {
         `there is no published data set ${JSON.stringify(name)}`,
         `choose one of ${sets.map((set) => set.name).join(", ")}`,
       );
-    if (!this.localWorker) return;
+    if (this.worker !== "ours") return;
     const { progress = new Progress(), signal } = this.options;
     await ensureFiles(record, folder, { onProgress: (line) => progress.info(line), signal });
   }
 
-  /** A folder with data, kept whole when it is on this machine, so that the run can be resumed from elsewhere; a worker's own is its affair. */
-  dataFolder(given: string): string {
-    return this.localWorker || existsSync(given) ? resolve(given) : given;
+  /**
+   * A path that the worker is to read: made absolute when it is one of this machine, so that the run can be resumed from elsewhere. On another
+   * machine it is of its files, and a relative one starts in its data root; near by it is what there is here.
+   */
+  workerPath(given: string): string {
+    return this.worker === "ours" || (this.worker === "near" && existsSync(given)) ? resolve(given) : given;
   }
 
   /**

@@ -1,5 +1,6 @@
 /** Workers: starting one or finding it, and the sessions opened on it. */
 import { UsageError } from "../errors.js";
+import { isLoopback } from "../rpc/index.js";
 import { parseContainer, startContainerWorker } from "./container.js";
 import { startLocalWorker } from "./local.js";
 import type { LogLevel } from "./process.js";
@@ -35,14 +36,18 @@ export interface ConnectOptions extends Credentials {
   signal?: AbortSignal;
 }
 
-/** @throws UsageError when `worker` is neither "local" nor a container nor an address */
-export function checkAddress(worker: string): void {
-  if (!isStartedHere(worker)) parseAddress(worker);
+/** Whether it is started for us on this machine, and so works on its files. @throws UsageError for no name of an image */
+function isStartedHere(worker: string): boolean {
+  return worker === "local" || parseContainer(worker) !== undefined;
 }
 
-/** Whether it is started for us on this machine, and so works on its files. @throws UsageError for no name of an image */
-export function isStartedHere(worker: string): boolean {
-  return worker === "local" || parseContainer(worker) !== undefined;
+/** Where a worker is: started here for us; one that runs already, at an address of this machine (or a tunnel's end there); or on another machine. */
+export type Place = "ours" | "near" | "far";
+
+/** @throws UsageError when `worker` is neither "local" nor a container nor an address */
+export function placeOf(worker: string): Place {
+  if (isStartedHere(worker)) return "ours";
+  return isLoopback(parseAddress(worker).address) ? "near" : "far";
 }
 
 /**

@@ -8,6 +8,7 @@ import { mnist } from "../../../src/data/mnist.js";
 import { FileError, Interrupted, NetworkError, UsageError } from "../../../src/errors.js";
 import { Progress } from "../../../src/experiment/progress.js";
 import { Runs } from "../../../src/experiment/sources.js";
+import type { Place } from "../../../src/worker/index.js";
 import { rejection } from "../worker/rejection.js";
 import { type FileServer, recordOf, serve } from "./server.js";
 
@@ -120,21 +121,24 @@ describe("files that are fetched on first use", () => {
     it("are said by name, and fetched for a worker on this machine only", async () => {
       process.env.ATLAS_DATA_HOST = server.host;
       const { signal } = new AbortController();
-      const runs = (local: boolean) => new Runs(dir, "x", local, { progress: new Progress({ out }), signal });
-      await runs(false).published("mnist", dir);
+      const runs = (place: Place) => new Runs(dir, "x", place, { progress: new Progress({ out }), signal });
+      await runs("far").published("mnist", dir);
       expect(server.ranges).to.deep.equal([]);
-      expect(await rejection(runs(true).published("mnist", dir))).to.be.instanceOf(NetworkError); // it has others
+      expect(await rejection(runs("ours").published("mnist", dir))).to.be.instanceOf(NetworkError); // it has others
       expect(lines).to.deep.equal([
         `fetching 4 files (11.6 MB) of MNIST (LeCun, Cortes, Burges 1998), CC BY-SA 3.0, from ${server.host}/mnist/ into ${dir}\n`,
       ]);
-      const error = (await rejection(runs(true).published("minst", dir))) as UsageError;
+      const error = (await rejection(runs("ours").published("minst", dir))) as UsageError;
       expect(error).to.be.instanceOf(UsageError);
       expect(error.remedy).to.contain("mnist");
     });
 
     it("stop coming when the run is stopped", async () => {
       process.env.ATLAS_DATA_HOST = server.host;
-      const runs = new Runs(dir, "x", true, { progress: new Progress({ out }), signal: AbortSignal.abort() });
+      const runs = new Runs(dir, "x", "ours", {
+        progress: new Progress({ out }),
+        signal: AbortSignal.abort(),
+      });
       expect(await rejection(runs.published("mnist", dir))).to.be.instanceOf(Interrupted);
       expect(server.ranges).to.deep.equal([]);
     });

@@ -57,6 +57,12 @@ describe("the climate experiment", () => {
   }
   const made = (role: string) => fake.made.filter((m) => m.role === role).map(({ options }) => options);
 
+  it("says where files are from anywhere, the cache's too", async () => {
+    const { data, cache } = await prepared({ data: "maps", cache: "cache" });
+    expect([data, cache]).to.deep.equal([resolve("maps"), resolve("cache")]);
+    expect((await prepared({})).cache).to.equal(undefined);
+  });
+
   it("places its charts on the lattice that the files have at its stride", async () => {
     const { algebra, equivariance, predictor } = await live({ stride: 8 });
     expect(equivariance![1]).to.include({ name: "rotation by 180°", relativeError: 0.1 });

@@ -21,6 +21,7 @@ import {
 } from "../../../src/experiment/stages.js";
 import { RunFolder } from "../../../src/run/folder.js";
 import { Tensor, writeNpy } from "../../../src/tensor/index.js";
+import { type Place, placeOf } from "../../../src/worker/index.js";
 import { found } from "../algebra/helpers.js";
 import { rejection } from "../worker/rejection.js";
 import { FakeSession } from "./fake-session.js";
@@ -133,19 +134,34 @@ describe("stages", () => {
   });
 
   describe("a folder with data", () => {
-    const runs = (localWorker: boolean) => new Runs(dir, "x", localWorker);
+    const runs = (place: Place) => new Runs(dir, "x", place);
 
     it("is known from anywhere, where a worker here reads it, even before it is there", () => {
       for (const given of ["no/such/folder", ".", dir])
-        expect(runs(true).dataFolder(given)).to.equal(resolve(given));
+        expect(runs("ours").workerPath(given)).to.equal(resolve(given));
     });
 
-    it("of a worker elsewhere is left as it is, unless it is here", () => {
+    it("of a worker that runs already near by is left as it is, unless it is here", () => {
       const here = relative(process.cwd(), dir);
       expect(existsSync(here)).to.equal(true);
-      expect(runs(false).dataFolder(here)).to.equal(dir);
+      expect(runs("near").workerPath(here)).to.equal(dir);
       for (const given of ["no/such/folder", "/no/such/folder", "C:\\no\\such"])
-        expect(runs(false).dataFolder(given)).to.equal(given);
+        expect(runs("near").workerPath(given)).to.equal(given);
+    });
+
+    it("of a worker on another machine is left as it is, whatever is here", () => {
+      for (const given of [relative(process.cwd(), dir), "no/such/folder", "/no/such/folder", dir])
+        expect(runs("far").workerPath(given)).to.equal(given);
+    });
+
+    it("is of the machine that the worker's address says", () => {
+      const places = {
+        ours: ["local", "docker", "docker:image"],
+        near: ["grpc://127.0.0.1:1", "grpc://[::1]:1", "grpcs://localhost:1"],
+        far: ["grpcs://gpu-box:1", "grpc://192.168.1.7:1", "grpcs://localhost.example.org:1"],
+      };
+      for (const [place, addresses] of Object.entries(places))
+        for (const address of addresses) expect(placeOf(address), address).to.equal(place);
     });
   });
 
