@@ -11,11 +11,13 @@ import {
   discoverAlgebra,
   equivarianceUnder,
   type Findings,
+  GRASSMANN,
   givenBasis,
-  Identity,
+  identityField,
   illustrate,
   lookUpIdentity,
   makePredictor,
+  onlyFor,
   paperFields,
   planeRotation,
   type RemoteObject,
@@ -23,6 +25,7 @@ import {
   reuseField,
   sameBasis,
   score,
+  solverField,
   Tensor,
   trainPixels,
   UsageError,
@@ -54,6 +57,11 @@ const MOVES = {
 /** The algebra of the kernels that have the symmetry of the sphere's frames and no more. */
 const BASELINE = "so(2)";
 
+/** Where a field counts. */
+const DISCOVER = { task: ["discover"] };
+const DOWNSTREAM = { task: ["downstream_*"] };
+const TRAINED = { reuse_predictor: [false] };
+
 const config = z.object({
   task: z
     .enum(["discover", "downstream_baseline", "downstream_discovered"])
@@ -63,10 +71,15 @@ const config = z.object({
     description: "Folder with train/ and test/ of ClimateNet (make or fetch it with: atlas data climate)",
     placeholder: "dir",
   }),
-  cache: z.string().optional().meta({
-    description: "Worker's folder for fields that are read already (default: the worker's choice)",
-    placeholder: "dir",
-  }),
+  ...onlyFor(
+    { keep: ["disk"] },
+    {
+      cache: z.string().optional().meta({
+        description: "Worker's folder for fields that are read already (default: the worker's choice)",
+        placeholder: "dir",
+      }),
+    },
+  ),
   keep: z
     .enum(["disk", "memory"])
     .default("disk")
@@ -74,57 +87,68 @@ const config = z.object({
   N: z.int().min(0).default(0).describe("Files to train with, the first by name; 0 for all"),
   test: z.int().min(0).default(0).describe("Files to test with, the first by name; 0 for all"),
   stride: whole(4, "Take every n-th row and column"),
-  r_in: whole(200, "discover: radius of the charts, in rows of the files"),
-  r_out: whole(150, "discover: radius on which transformed fields are compared, in rows of the files"),
-  margin: z
-    .int()
-    .min(0)
-    .default(48)
-    .describe("discover: true field beyond a chart, for what is moved into it, in rows of the files"),
-  predictor: z
-    .enum(["cgnet", "published"])
-    .default("cgnet")
-    .describe(
-      "discover: CGNet, or as the published code has it (padded by the opposite side, another interpolation)",
-    ),
-  cgnet_m: whole(3, "discover: blocks of CGNet's second stage"),
-  cgnet_n: whole(21, "discover: blocks of its third stage"),
-  cgnet_width: whole(32, "discover: channels of its first stage"),
-  resolution: whole(6, "Downstream: how often the icosahedron's edges are halved"),
-  levels: whole(5, "Downstream: how often the network halves its resolution"),
-  epochs: whole(
-    20,
-    "Passes over the files (paper solver: of predictor and basis in turn); 60 for the downstream tasks' fast preset",
-  ),
-  batch_size: whole(4, "Files a step"),
-  predictor_lr: amount(3e-3, "Learning rate of the predictors; 0.01 for the downstream tasks' fast preset"),
-  background_weight: amount(
-    0.2,
-    "Weight of the background in the predictors' loss; 1 for the downstream tasks",
-  ),
-  schedule: z.enum(["cosine", "constant"]).default("cosine").describe("Their learning rate over the epochs"),
-  precision: z
-    .enum(["float32", "bfloat16"])
-    .default("float32")
-    .describe("Of the networks' products in training; bfloat16 is for GPUs"),
-  reuse_predictor: reuseField(),
-  solver: z.enum(["grassmann", "paper"]).default("grassmann").describe("How the Lie algebra is found"),
-  algebra_epochs: whole(1, "Epochs of the grassmann solver; for a smaller k than 4 take 3"),
-  threshold: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(0.35)
-    .describe("Relative error up to which a generator counts as a symmetry"),
-  k: z.int().min(1).max(4).default(4).describe("Number of generators to look for in gl(2)"),
-  scale: z.number().min(1e-3).max(10).default(0.5).describe("Size of the transformations that are tried"),
-  standard_basis: z.boolean().default(false).describe("Generators of disjoint supports"),
-  ...paperFields({ r1: 0.05, r3: 5 }),
-  identity: z.union([z.string(), Identity]).optional().meta({
-    description:
-      "downstream_discovered: algebra of the kernels' symmetry, as a RUN, FILE, or name like gl(2)",
-    placeholder: "from",
+  ...onlyFor(DISCOVER, {
+    r_in: whole(200, "Radius of the charts, in rows of the files"),
+    r_out: whole(150, "Radius on which transformed fields are compared, in rows of the files"),
+    margin: z
+      .int()
+      .min(0)
+      .default(48)
+      .describe("True field beyond a chart, for what is moved into it, in rows of the files"),
+    predictor: z
+      .enum(["cgnet", "published"])
+      .default("cgnet")
+      .describe(
+        "CGNet, or as the published code has it (padded by the opposite side, another interpolation)",
+      ),
+    cgnet_m: whole(3, "Blocks of CGNet's second stage"),
+    cgnet_n: whole(21, "Blocks of its third stage"),
+    cgnet_width: whole(32, "Channels of its first stage"),
   }),
+  ...onlyFor(DOWNSTREAM, {
+    resolution: whole(6, "How often the icosahedron's edges are halved"),
+    levels: whole(5, "How often the network halves its resolution"),
+  }),
+  ...onlyFor([TRAINED, { ...DISCOVER, solver: ["paper"] }], {
+    epochs: whole(
+      20,
+      "Passes over the files (paper solver: of predictor and basis in turn); 60 for the downstream tasks' fast preset",
+    ),
+    batch_size: whole(4, "Files a step"),
+  }),
+  ...onlyFor(TRAINED, {
+    predictor_lr: amount(3e-3, "Learning rate of the predictors; 0.01 for the downstream tasks' fast preset"),
+    ...onlyFor(DISCOVER, { background_weight: amount(0.2, "Weight of the background in their loss") }),
+    schedule: z
+      .enum(["cosine", "constant"])
+      .default("cosine")
+      .describe("Their learning rate over the epochs"),
+    precision: z
+      .enum(["float32", "bfloat16"])
+      .default("float32")
+      .describe("Of the networks' products in training; bfloat16 is for GPUs"),
+  }),
+  reuse_predictor: reuseField(),
+  ...onlyFor(DISCOVER, {
+    solver: solverField(),
+    ...onlyFor(GRASSMANN, {
+      algebra_epochs: whole(1, "Epochs of the search; for a smaller k than 4 take 3"),
+    }),
+    threshold: z
+      .number()
+      .min(0)
+      .max(1)
+      .default(0.35)
+      .describe("Relative error up to which a generator counts as a symmetry"),
+    k: z.int().min(1).max(4).default(4).describe("Number of generators to look for in gl(2)"),
+    scale: z.number().min(1e-3).max(10).default(0.5).describe("Size of the transformations that are tried"),
+    standard_basis: z.boolean().default(false).describe("Generators of disjoint supports"),
+    ...paperFields({ r1: 0.05, r3: 5 }),
+  }),
+  ...onlyFor(
+    { task: ["downstream_discovered"] },
+    { identity: identityField("Algebra of the kernels' symmetry, as a RUN, FILE, or name like gl(2)") },
+  ),
 });
 type Config = z.infer<typeof config>;
 
@@ -144,7 +168,7 @@ export default defineExperiment({
     } as const;
     if (isDownstream(task))
       return {
-        fast: { epochs: 60, predictor_lr: 0.01, background_weight: 1 },
+        fast: { epochs: 60, predictor_lr: 0.01 },
         published: { ...published, epochs: 20 },
       };
     return {
@@ -164,8 +188,6 @@ export default defineExperiment({
 
   async prepare(c, runs) {
     const discovered = c.task === "downstream_discovered";
-    if (c.identity !== undefined && !discovered)
-      throw new UsageError("--identity is for --task downstream_discovered", "leave it out");
     const given = c.task === "downstream_baseline" ? BASELINE : c.identity;
     const identity = await lookUpIdentity(runs, given, 2, discovered ? `--task ${c.task}` : undefined);
     if (isDownstream(c.task)) demandGenerators(identity);
@@ -295,7 +317,7 @@ async function segment(
   const atlas = await ctx.atlas({ resolution: c.resolution });
   const options = {
     architecture: { kind: "icosahedral_unet", params: { levels: c.levels } },
-    training: trainPixels(c, "jaccard", c.background_weight),
+    training: trainPixels(c, "jaccard"),
     dataset,
     atlas,
     epochs: c.epochs,

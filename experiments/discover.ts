@@ -7,6 +7,7 @@ import {
   discoverCosets,
   type Findings,
   illustrate,
+  onlyFor,
   readBytes,
   readNpy,
   symmetries,
@@ -64,9 +65,14 @@ const config = z.object({
     .default(0.15)
     .describe("Relative error up to which a generator counts as a symmetry"),
   algebra_epochs: whole(3, "Epochs of the search for generators"),
-  coset_epochs: whole(1, "Epochs of the coset search"),
-  candidates: whole(16, "Random matrices the coset search starts from"),
-  keep: whole(8, "Most components to report"),
+  ...onlyFor(
+    { task: ["discover"] },
+    {
+      coset_epochs: whole(1, "Epochs of the coset search"),
+      candidates: whole(16, "Random matrices the coset search starts from"),
+      keep: whole(8, "Most components to report"),
+    },
+  ),
 });
 type Config = z.infer<typeof config>;
 

@@ -12,12 +12,14 @@ import {
   equivarianceUnder,
   type Findings,
   type GlobalRotations,
+  GRASSMANN,
   givenBasis,
-  Identity,
+  identityField,
   illustrate,
   lookUpIdentity,
   makePredictor,
   NetworkError,
+  onlyFor,
   paperFields,
   planeRotation,
   type RemoteObject,
@@ -25,6 +27,7 @@ import {
   reuseField,
   sameBasis,
   score,
+  solverField,
   Tensor,
   trainPixels,
   turnOf,
@@ -46,77 +49,99 @@ const SCORED = 500;
 /** Weights of the cosine in LieGAN's loss: the published one, which is weak against what gives turned data away, and a strong one. */
 const COSINE_WEIGHTS = [0.01, 1];
 
+/** Where a field counts. */
+const DISCOVER = { task: ["discover"] };
+const LIEGAN = { task: ["liegan_discover"] };
+const DOWNSTREAM = { task: ["downstream_*"] };
+const DISCOVERED = { task: ["downstream_discovered"] };
+const PREDICTS = { task: ["discover", "downstream_*"] };
+const TRAINED = { ...PREDICTS, reuse_predictor: [false] };
+
 const config = z.object({
   task: z
     .enum(["discover", "liegan_discover", "downstream_baseline", "downstream_discovered"])
     .default("discover")
     .describe("What to find, or which network to train"),
-  data: z.string().default("data/mnist").meta({
-    description: "Folder with MNIST's four IDX files; those that it lacks are downloaded",
-    placeholder: "dir",
-  }),
+  ...onlyFor(
+    { digits: ["mnist"] },
+    {
+      data: z.string().default("data/mnist").meta({
+        description: "Folder with MNIST's four IDX files; those that it lacks are downloaded",
+        placeholder: "dir",
+      }),
+    },
+  ),
   digits: z
     .enum(["mnist", "sklearn"])
     .default("mnist")
     .describe("MNIST, or the small digits that come with scikit-learn and need no files"),
   N: whole(10_000, "Spheres to train with; 1000 for the other tasks' fast preset"),
-  test: whole(1000, "Downstream: spheres to test with, whose digits are turned by any angle"),
-  epochs: whole(
-    4,
-    "Passes over the spheres (paper solver: of predictor and basis in turn); 10 for the other tasks' fast preset",
-  ),
-  batch_size: whole(
-    32,
-    "Spheres a step; 8 and 16 for the downstream tasks' and liegan_discover's fast preset",
-  ),
-  predictor_lr: amount(3e-3, "Learning rate of the predictors; 0.01 for the downstream tasks' fast preset"),
-  background_weight: z.number().min(0).optional().meta({
-    description: "Weight of black pixels in the predictors' loss (default: 0.1; downstream: 0.005)",
-    placeholder: "number",
+  ...onlyFor(DOWNSTREAM, {
+    test: whole(1000, "Spheres to test with, whose digits are turned by any angle"),
   }),
-  schedule: z.enum(["cosine", "constant"]).default("cosine").describe("Their learning rate over the epochs"),
-  precision: z
-    .enum(["float32", "bfloat16"])
-    .default("float32")
-    .describe("Of the networks' products in training; bfloat16 is for GPUs"),
-  predictor: z
-    .enum(["encoder_decoder", "published"])
-    .default("encoder_decoder")
-    .describe("discover: architecture of the local predictors; published: exactly the published code's"),
-  reuse_predictor: reuseField(),
-  solver: z.enum(["grassmann", "paper"]).default("grassmann").describe("How the Lie algebra is found"),
-  algebra_epochs: whole(3, "Epochs of the grassmann solver"),
-  threshold: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(0.28)
-    .describe("Relative error up to which a generator counts as a symmetry"),
-  k: z.int().min(1).max(4).default(1).describe("Number of generators to look for in gl(2)"),
-  standard_basis: z.boolean().default(false).describe("Generators of disjoint supports"),
-  ...paperFields({ r1: 0.05, r3: 0.35 }),
-  lr_d: amount(2e-4, "liegan_discover: learning rate of the discriminator"),
-  lr_g: amount(1e-3, "liegan_discover: learning rate of the generator"),
-  seeds: whole(3, "liegan_discover: searches with each weight of the cosine"),
-  cosine_weight: z
-    .number()
-    .min(0)
-    .optional()
-    .meta({
-      description: `liegan_discover: weight of the cosine (default: ${COSINE_WEIGHTS.join(" and then ")})`,
+  ...onlyFor([TRAINED, LIEGAN, { ...DISCOVER, solver: ["paper"] }], {
+    epochs: whole(
+      4,
+      "Passes over the spheres (paper solver: of predictor and basis in turn); 10 for the other tasks' fast preset",
+    ),
+    batch_size: whole(
+      32,
+      "Spheres a step; 8 and 16 for the downstream tasks' and liegan_discover's fast preset",
+    ),
+  }),
+  ...onlyFor(TRAINED, {
+    predictor_lr: amount(3e-3, "Learning rate of the predictors; 0.01 for the downstream tasks' fast preset"),
+    background_weight: z.number().min(0).optional().meta({
+      description: "Weight of black pixels in the predictors' loss (default: 0.1; downstream: 0.005)",
       placeholder: "number",
     }),
-  identity: z.union([z.string(), Identity]).optional().meta({
-    description:
-      "downstream_discovered: algebra of the kernels' symmetry, as a RUN, FILE, or name like so(2)",
-    placeholder: "from",
+    schedule: z
+      .enum(["cosine", "constant"])
+      .default("cosine")
+      .describe("Their learning rate over the epochs"),
+    precision: z
+      .enum(["float32", "bfloat16"])
+      .default("float32")
+      .describe("Of the networks' products in training; bfloat16 is for GPUs"),
   }),
-  kernel: z
-    .enum(["smooth", "c4"])
-    .default("smooth")
-    .describe(
-      "downstream_discovered: kernels sampled from invariant functions, or averaged over the grid's own turns",
-    ),
+  ...onlyFor(PREDICTS, { reuse_predictor: reuseField() }),
+  ...onlyFor(DISCOVER, {
+    predictor: z
+      .enum(["encoder_decoder", "published"])
+      .default("encoder_decoder")
+      .describe("Architecture of the local predictors; published: exactly the published code's"),
+    solver: solverField(),
+    ...onlyFor(GRASSMANN, { algebra_epochs: whole(3, "Epochs of the search") }),
+    threshold: z
+      .number()
+      .min(0)
+      .max(1)
+      .default(0.28)
+      .describe("Relative error up to which a generator counts as a symmetry"),
+    k: z.int().min(1).max(4).default(1).describe("Number of generators to look for in gl(2)"),
+    standard_basis: z.boolean().default(false).describe("Generators of disjoint supports"),
+    ...paperFields({ r1: 0.05, r3: 0.35 }),
+  }),
+  ...onlyFor(LIEGAN, {
+    lr_d: amount(2e-4, "Learning rate of the discriminator"),
+    lr_g: amount(1e-3, "Learning rate of the generator"),
+    seeds: whole(3, "Searches with each weight of the cosine"),
+    cosine_weight: z
+      .number()
+      .min(0)
+      .optional()
+      .meta({
+        description: `Weight of the cosine (default: ${COSINE_WEIGHTS.join(" and then ")})`,
+        placeholder: "number",
+      }),
+  }),
+  ...onlyFor(DISCOVERED, {
+    identity: identityField("Algebra of the kernels' symmetry, as a RUN, FILE, or name like so(2)"),
+    kernel: z
+      .enum(["smooth", "c4"])
+      .default("smooth")
+      .describe("Kernels sampled from invariant functions, or averaged over the grid's own turns"),
+  }),
 });
 type Config = z.infer<typeof config>;
 

@@ -7,13 +7,16 @@ import {
   discoverAlgebra,
   discoverCosets,
   type Findings,
+  GRASSMANN,
   givenBasis,
-  Identity,
+  identityField,
   illustrate,
   lookUpIdentity,
   makePredictor,
+  onlyFor,
   paperFields,
   reuseField,
+  solverField,
   symmetries,
   whole,
 } from "../src/index.js";
@@ -40,40 +43,52 @@ const ATLASES = {
   },
 };
 
+/** Where a field counts. */
+const ALGEBRA = { task: ["discover_algebra", "discover"] };
+const COSETS = { task: ["discover_cosets", "discover"] };
+const TRAINED = { reuse_predictor: [false] };
+
 const config = z.object({
   task: z
     .enum(["discover_algebra", "discover_cosets", "discover"])
     .default("discover")
     .describe("What to find"),
   atlas: z.literal([1, 2]).default(1).describe("19 small charts, or 3 large ones"),
-  solver: z.enum(["grassmann", "paper"]).default("grassmann").describe("How the Lie algebra is found"),
+  ...onlyFor(ALGEBRA, { solver: solverField() }),
   predictor: z.enum(["wide", "published"]).default("wide").describe("Architecture of the local predictors"),
   N: whole(1000, "Number of simulated plates"),
-  epochs: whole(3, "Passes over the data (paper solver: of predictor and basis in turn)"),
-  batch_size: whole(16, "Plates a step"),
-  predictor_lr: amount(0.01, "Learning rate of the predictors"),
-  predictor_epsilon: amount(
-    1e-8,
-    "Adam's ε: a larger one keeps weights that the data leave open from drifting in long training",
-  ),
-  reuse_predictor: reuseField(),
-  k: z.int().min(1).max(4).default(1).describe("Number of generators to look for in gl(2)"),
-  algebra_epochs: whole(
-    3,
-    "Epochs of the grassmann solver; after each the worse half of its starts is dropped",
-  ),
-  standard_basis: z
-    .boolean()
-    .default(false)
-    .describe("Generators of disjoint supports, where there are such"),
-  ...paperFields({ r1: 0.05, r3: 0.1 }),
-  identity: z.union([z.string(), Identity]).optional().meta({
-    description: "discover_cosets: identity component, as a RUN, FILE, or name like so(2)",
-    placeholder: "from",
+  ...onlyFor([TRAINED, { ...ALGEBRA, solver: ["paper"] }], {
+    epochs: whole(3, "Passes over the data (paper solver: of predictor and basis in turn)"),
+    batch_size: whole(16, "Plates a step"),
   }),
-  coset_epochs: whole(1, "Epochs of the coset search"),
-  candidates: whole(16, "Random matrices the coset search starts from"),
-  keep: whole(8, "Most components to report"),
+  ...onlyFor(TRAINED, {
+    predictor_lr: amount(0.01, "Learning rate of the predictors"),
+    predictor_epsilon: amount(
+      1e-8,
+      "Adam's ε: a larger one keeps weights that the data leave open from drifting in long training",
+    ),
+  }),
+  reuse_predictor: reuseField(),
+  ...onlyFor(ALGEBRA, {
+    k: z.int().min(1).max(4).default(1).describe("Number of generators to look for in gl(2)"),
+    ...onlyFor(GRASSMANN, {
+      algebra_epochs: whole(3, "Epochs of the search; after each the worse half of its starts is dropped"),
+    }),
+    standard_basis: z
+      .boolean()
+      .default(false)
+      .describe("Generators of disjoint supports, where there are such"),
+    ...paperFields({ r1: 0.05, r3: 0.1 }),
+  }),
+  ...onlyFor(COSETS, {
+    ...onlyFor(
+      { task: ["discover_cosets"] },
+      { identity: identityField("Identity component, as a RUN, FILE, or name like so(2)") },
+    ),
+    coset_epochs: whole(1, "Epochs of the coset search"),
+    candidates: whole(16, "Random matrices the coset search starts from"),
+    keep: whole(8, "Most components to report"),
+  }),
 });
 
 export default defineExperiment({

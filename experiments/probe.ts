@@ -6,6 +6,7 @@ import {
   discoverCosets,
   type Findings,
   namedAlgebra,
+  onlyFor,
   symmetries,
   UsageError,
   whole,
@@ -66,15 +67,23 @@ const PROBES: Record<string, Probe> = {
 };
 
 const config = z.object({
-  name: z
-    .string()
-    .default("lorentz")
-    .meta({
-      description: `One of ${Object.keys(PROBES).join(", ")}`,
-      positional: true,
-    }),
+  ...onlyFor(
+    { expression: [false] },
+    {
+      name: z
+        .string()
+        .default("lorentz")
+        .meta({
+          description: `One of ${Object.keys(PROBES).join(", ")}`,
+          positional: true,
+        }),
+    },
+  ),
   expression: z.string().optional().describe("A function of your own instead, say abs(x) + abs(y)"),
-  coordinates: z.string().default("x,y").describe("The names of its coordinates"),
+  ...onlyFor(
+    { expression: [true] },
+    { coordinates: z.string().default("x,y").describe("The names of its coordinates") },
+  ),
   samples: whole(8192, "Points at which it is looked at"),
   candidates: whole(64, "Random matrices the coset search starts from"),
   keep: whole(24, "Most components to report"),

@@ -10,15 +10,17 @@ import {
   discoverCosets,
   type Findings,
   givenBasis,
-  Identity,
+  identityField,
   invariantMetric,
   lookUpIdentity,
   makePredictor,
+  onlyFor,
   paperFields,
   type RemoteObject,
   readFiles,
   reuseField,
   score,
+  solverField,
   symmetries,
   Tensor,
   UsageError,
@@ -27,6 +29,12 @@ import {
 
 /** Energy and momentum. */
 const N = 4;
+
+/** Where a field counts. */
+const ALGEBRA = { task: ["discover_algebra", "discover"] };
+const COSETS = { task: ["discover_cosets", "discover"] };
+const DISCOVERY = { task: ["discover*"] };
+const TRAINED = { reuse_predictor: [false] };
 
 const config = z.object({
   task: z
@@ -37,35 +45,45 @@ const config = z.object({
     description: "Folder with train.h5, val.h5 and test.h5 (make it with: atlas data toptagging)",
     placeholder: "dir",
   }),
-  solver: z.enum(["grassmann", "paper"]).default("grassmann").describe("How the Lie algebra is found"),
-  predictor: z.enum(["quadratic", "mlp"]).default("quadratic").describe("Architecture of the predictor"),
+  ...onlyFor(ALGEBRA, { solver: solverField() }),
+  ...onlyFor(DISCOVERY, {
+    predictor: z.enum(["quadratic", "mlp"]).default("quadratic").describe("Architecture of the predictor"),
+  }),
   N: z.int().min(0).default(20_000).describe("Jets to train with; 0 for all"),
   constituents: whole(30, "Leading constituents of a jet that are read"),
-  epochs: whole(3, "Passes over the jets (paper solver: of predictor and basis in turn)"),
-  batch_size: whole(64, "Jets a step"),
-  predictor_lr: amount(3e-3, "Learning rate of the predictor"),
-  predictor_epsilon: amount(
-    1e-3,
-    "Adam's ε: a larger one keeps weights that the data leave open from drifting",
-  ),
-  reuse_predictor: reuseField(),
-  k: z
-    .union([z.literal("auto"), z.int().min(1).max(16)])
-    .default("auto")
-    .meta({
-      description: "Number of generators in gl(4); auto finds it by the spectrum's gap",
-      placeholder: "auto|number",
-    }),
-  scale: z.number().min(1e-3).max(10).default(0.1).describe("Size of the transformations that are tried"),
-  standard_basis: z.boolean().default(false).describe("Generators of disjoint supports"),
-  ...paperFields({ r1: 0.1, r3: 1 }),
-  identity: z.union([z.string(), Identity]).optional().meta({
-    description: "Algebra for discover_cosets and downstream_discovered: a RUN, FILE, or name like so(1,3)",
-    placeholder: "from",
+  ...onlyFor([TRAINED, { ...ALGEBRA, solver: ["paper"] }], {
+    epochs: whole(3, "Passes over the jets (paper solver: of predictor and basis in turn)"),
+    batch_size: whole(64, "Jets a step"),
   }),
-  candidates: whole(64, "Random matrices the coset search starts from"),
-  keep: whole(16, "Most components to report"),
-  coset_epochs: whole(1, "Epochs of the coset search, 100 steps each"),
+  ...onlyFor(TRAINED, {
+    predictor_lr: amount(3e-3, "Learning rate of the predictor"),
+    predictor_epsilon: amount(
+      1e-3,
+      "Adam's ε: a larger one keeps weights that the data leave open from drifting",
+    ),
+  }),
+  ...onlyFor(DISCOVERY, { reuse_predictor: reuseField() }),
+  ...onlyFor(ALGEBRA, {
+    k: z
+      .union([z.literal("auto"), z.int().min(1).max(16)])
+      .default("auto")
+      .meta({
+        description: "Number of generators in gl(4); auto finds it by the spectrum's gap",
+        placeholder: "auto|number",
+      }),
+    scale: z.number().min(1e-3).max(10).default(0.1).describe("Size of the transformations that are tried"),
+    standard_basis: z.boolean().default(false).describe("Generators of disjoint supports"),
+    ...paperFields({ r1: 0.1, r3: 1 }),
+  }),
+  ...onlyFor(
+    { task: ["discover_cosets", "downstream_discovered"] },
+    { identity: identityField("Identity component, as a RUN, FILE, or name like so(1,3)") },
+  ),
+  ...onlyFor(COSETS, {
+    candidates: whole(64, "Random matrices the coset search starts from"),
+    keep: whole(16, "Most components to report"),
+    coset_epochs: whole(1, "Epochs of the coset search, 100 steps each"),
+  }),
 });
 type Config = z.infer<typeof config>;
 

@@ -26,6 +26,7 @@ export {
 } from "./experiment/runner.js";
 export { architectureFor, Identity, Runs, readBytes, readPredictor } from "./experiment/sources.js";
 export * from "./experiment/stages.js";
+export { onlyFor } from "./experiment/uses.js";
 export { type Classes, type Illustration, illustrate, renderReport } from "./report/index.js";
 export * from "./result.js";
 export { findRun, listRuns, Run, type RunStatus, type RunSummary } from "./run/folder.js";

@@ -17,6 +17,9 @@ interface Accepts {
   exclusiveMaximum?: number;
 }
 
+/** Values of other fields, all of which must fit: `"discover*"` is any that begins so, true any that is set, false none. */
+export type Where = Readonly<Record<string, readonly (string | boolean)[]>>;
+
 interface Property {
   type?: string | string[];
   enum?: (string | number)[];
@@ -26,6 +29,7 @@ interface Property {
   default?: unknown;
   placeholder?: string;
   positional?: boolean;
+  only?: Where[];
   minimum?: number;
   exclusiveMinimum?: number;
   maximum?: number;
@@ -34,6 +38,9 @@ interface Property {
 
 /** Choices that are longer are listed in the description, or the help could not be read. */
 const LONGEST_PLACEHOLDER = 50;
+
+/** Beside these an unused flag is let pass, with a note: the published code's command lines have `--epochs` with `--reuse_predictor`. */
+export const LENIENT = ["reuse_predictor"];
 
 /** One flag and the field it sets. */
 export interface Flag {
@@ -45,6 +52,8 @@ export interface Flag {
   expected: string;
   /** Given without its name: `atlas probe d4`. */
   positional: boolean;
+  /** Where it counts, if not everywhere: one of these must hold. */
+  only: readonly Where[];
   /** Turn the flag's text (or `true`, when given without a value) into the field's value. @throws UsageError */
   parse(value: string | boolean): unknown;
 }
@@ -66,6 +75,14 @@ export function flagName(field: string): string {
   return field
     .replaceAll("_", "-")
     .replaceAll(/([a-z0-9])([A-Z])/g, (_, a: string, b: string) => `${a}-${b.toLowerCase()}`);
+}
+
+/** "with --task discover or discover_algebra", "without --reuse-predictor" */
+export function describeUse(field: string, values: Where[string]): string {
+  const flag = `--${flagName(field)}`;
+  const texts = values.filter((v) => typeof v === "string");
+  if (texts.length > 0) return `with ${flag} ${texts.join(" or ")}`;
+  return `${values.includes(true) ? "with" : "without"} ${flag}`;
 }
 
 /** Let every flag be written with underscores too: `--fixed_seed` is `--fixed-seed`. Values, and all after `--`, are left alone. */
@@ -110,11 +127,17 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
   const argument = !valued ? "" : accepts.boolean ? ` [${placeholder}]` : ` <${placeholder}>`;
   const shown =
     property.default === undefined || property.default === false ? "" : ` (default: ${property.default})`;
+  const { positional = false, only = [] } = property;
+  const uses = only.map((where) => {
+    const told = Object.entries(where).filter(([key]) => !LENIENT.includes(key));
+    return told.map(([key, values]) => describeUse(key, values)).join(", ");
+  });
+  const use =
+    uses.length === 0 || uses.includes("") ? "" : ` [${uses.join("; or ").replaceAll(", with ", ", ")}]`;
   const option = new Option(
     `--${name}${argument}`,
-    `${property.description ?? ""}${long ? `: ${accepts.choices.join(", ")}` : ""}${shown}`,
+    `${property.description ?? ""}${long ? `: ${accepts.choices.join(", ")}` : ""}${shown}${use}`,
   );
-  const { positional = false } = property;
   const parse = (given: string | boolean): unknown => {
     const value = typeof given === "string" ? convert(given, accepts) : given;
     const parsed = schema.safeParse(value);
@@ -125,7 +148,7 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
       "see --help",
     );
   };
-  return { field, name, option, expected, positional, parse };
+  return { field, name, option, expected, positional, only, parse };
 }
 
 /** The value that text stands for; text that is no number stays text, for the schema to refuse. */

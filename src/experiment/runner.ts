@@ -20,6 +20,7 @@ import { completeConfig, type Experiment } from "./define.js";
 import { Progress } from "./progress.js";
 import { writeReport } from "./report.js";
 import { Runs } from "./sources.js";
+import { givenInVain } from "./uses.js";
 
 export const DEFAULT_RUNS = "runs";
 
@@ -76,8 +77,10 @@ export async function runExperiment<E extends Experiment>(
   const runsDir = options.runs ?? DEFAULT_RUNS;
   const place = placeOf(options.worker?.address ?? "local");
   const { config: complete, preset } = completeConfig(experiment, given, options.preset);
+  const notes = givenInVain(experiment.flags, given, complete);
   const config =
     (await experiment.prepare?.(complete, new Runs(runsDir, experiment.name, place, options))) ?? complete;
+  for (const note of notes) options.progress?.warn(note);
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
   const { address = "local", device = "auto", threads, ...credentials } = options.worker ?? {};
   const run = await RunFolder.create(runsDir, {

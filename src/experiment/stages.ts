@@ -6,6 +6,7 @@ import type { AlgebraResult, Equivariance, Findings } from "../result.js";
 import type { Component, EquivarianceOptions, RemoteObject } from "../worker/session.js";
 import type { Context } from "./context.js";
 import { Identity, type Runs, readPredictor } from "./sources.js";
+import { onlyFor } from "./uses.js";
 
 /** What a solver works on. */
 export interface SymmetryTask {
@@ -29,13 +30,26 @@ export const reuseField = () =>
     placeholder: "from",
   });
 
+/** The config field that says which algebra is taken from elsewhere: what {@link lookUpIdentity} looks up. */
+export const identityField = (description: string) =>
+  z.union([z.string(), Identity]).optional().meta({ description, placeholder: "from" });
+
+/** The config field that says which solver finds the algebra, and what counts with ours alone. */
+export const solverField = () =>
+  z.enum(["grassmann", "paper"]).default("grassmann").describe("How the Lie algebra is found");
+export const GRASSMANN = { solver: ["grassmann"] };
+
 /** The config fields of the published solver (METHOD 2.2), with an experiment's own weights. */
-export const paperFields = ({ r1, r3 }: { r1: number; r3: number }) => ({
-  basis_lr: amount(5e-4, "Paper solver: learning rate of the basis"),
-  r1: amount(r1, "Paper solver: weight of orthogonality"),
-  r2: amount(1, "Paper solver: entries are rewarded up to this size"),
-  r3: amount(r3, "Paper solver: weight of the reward for size"),
-});
+export const paperFields = ({ r1, r3 }: { r1: number; r3: number }) =>
+  onlyFor(
+    { solver: ["paper"] },
+    {
+      basis_lr: amount(5e-4, "Learning rate of the basis"),
+      r1: amount(r1, "Weight of orthogonality"),
+      r2: amount(1, "Entries are rewarded up to this size"),
+      r3: amount(r3, "Weight of the reward for size"),
+    },
+  );
 
 /**
  * The identity component that a config refers to, looked up; as it is when there is none.
@@ -80,7 +94,7 @@ export function sameBasis(one: unknown, other: unknown): boolean {
 export function trainPixels(
   c: { batch_size: number; predictor_lr: number; schedule: string; precision: string },
   loss: "cross_entropy" | "jaccard",
-  background_weight: number,
+  background_weight?: number,
 ): Component {
   const { batch_size, predictor_lr: learning_rate, schedule, precision } = c;
   return {

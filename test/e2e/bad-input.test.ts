@@ -109,6 +109,14 @@ describe("bad input", function () {
       ],
       [["pde", "--task", "discover_cosets"], /^error: --task discover_cosets needs an algebra; give/],
       [
+        [...COSETS, "so(2)", "--k", "2"],
+        /^error: --k has no effect with --task discover_cosets; leave it out; it counts with --task discover_algebra or discover$/,
+      ],
+      [
+        ["climate", "--task", "downstream_baseline", "--background_weight", "1"],
+        /^error: --background-weight has no effect with --task downstream_baseline; leave it out; it counts with --task discover$/,
+      ],
+      [
         ["worker", "start", "--port", "70000"],
         /^error: --port 70000: expected .* at most 65535; see --help$/,
       ],

@@ -14,17 +14,23 @@ import { execa } from "execa";
 import { Tensor, writeNpy } from "../../src/tensor/index.js";
 import { atlas, ROOT } from "./atlas.js";
 
-const FAST: Record<string, string[]> = {
-  pde: ["--N", "32", "--epochs", "1", "--algebra-epochs", "1", "--candidates", "4", "--keep", "4"],
-  "own-data": ["--epochs", "1"],
-  data: ["--generate", "60"],
-  "data climate": ["--generate", "2"],
-  climate: "--N 2 --test 1 --stride 8 --epochs 1 --cgnet-n 1 --cgnet-width 4 --resolution 3 --levels 3".split(
-    " ",
-  ),
-  mnist: "--digits sklearn --N 8 --epochs 1 --batch-size 8 --algebra-epochs 1 --seeds 1 --test 4".split(" "),
-  toptagging: ["--N", "30", "--constituents", "4", "--epochs", "1", "--candidates", "4"],
-};
+const FAST: readonly [commands: RegExp, flags: string][] = [
+  [/^pde .*--task/, "--N 32 --epochs 1"],
+  [/^pde .*--task discover_algebra(?!.*paper)/, "--algebra-epochs 1"],
+  [/^pde .*--task discover /, "--algebra-epochs 1 --candidates 4 --keep 4"],
+  [/^own-data /, "--epochs 1"],
+  [/^data toptagging /, "--generate 60"],
+  [/^data climate /, "--generate 2"],
+  [/^climate /, "--N 2 --test 1 --stride 8 --epochs 1"],
+  [/^climate .*discover /, "--cgnet-n 1 --cgnet-width 4"],
+  [/^climate .*downstream/, "--resolution 3 --levels 3"],
+  [/^mnist /, "--digits sklearn --N 8 --epochs 1 --batch-size 8"],
+  [/^mnist .*--task discover /, "--algebra-epochs 1"],
+  [/^mnist .*liegan/, "--seeds 1"],
+  [/^mnist .*downstream/, "--test 4"],
+  [/^toptagging /, "--N 30 --constituents 4 --epochs 1"],
+  [/^toptagging .*(discover|discover_cosets) /, "--candidates 4"],
+];
 
 const README = readFileSync(join(ROOT, "README.md"), "utf8");
 const fenced = (language: string) =>
@@ -81,9 +87,7 @@ describe("README", function () {
       const [, line, file] = /^npm run -s atlas -- ([^>]*?)(?: > (\S+))?$/.exec(command) ?? [];
       expect(line, `a command that this test knows: ${command}`).to.be.a("string");
       const words = line!.replaceAll("50051", String(port)).split(" ");
-      const fast = words.includes("--help")
-        ? []
-        : (FAST[words.slice(0, 2).join(" ")] ?? FAST[words[0]!] ?? []);
+      const fast = FAST.flatMap(([which, flags]) => (which.test(line!) ? flags.split(" ") : []));
       const { code, stdout, stderr } = await atlas([...words, ...fast], { cwd: dir, env: env() });
       expect(code, stderr).to.equal(0);
       expect(stdout).not.to.equal("");

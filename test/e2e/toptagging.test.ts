@@ -21,7 +21,8 @@ import { atlas, ends, type Finished, finish, only, refuses, start, workersOf } f
 
 const SCRIPT = fileURLToPath(new URL("jets.py", import.meta.url));
 const TOY = ["toptagging", "--constituents=5", "--device=cpu", "--threads=1"];
-const DISCOVER = [...TOY, "--data=jets", "--N=0", "--epochs=4", "--batch-size=32", "--candidates=32"];
+const DISCOVER = [...TOY, "--data=jets", "--N=0", "--epochs=4", "--batch-size=32"];
+const FEW = "--candidates=32";
 /** Seconds, whatever comes of it. */
 const SHORT = [
   ...TOY,
@@ -46,7 +47,7 @@ describe("atlas toptagging", function () {
     await Promise.all([makeJets("jets"), makeJets("blurred", "--flip=0.1", "--jets=2000")]);
     const { stdout, stderr } = await atlas(["worker", "start", "--device=cpu", "--threads=1"], where);
     here = ["--worker", /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr)];
-    first = await run([...DISCOVER, "--task=discover", "--fixed_seed"]);
+    first = await run([...DISCOVER, "--task=discover", FEW, "--fixed_seed"]);
   });
   after(async () => {
     await atlas(["worker", "stop"], where);
@@ -117,7 +118,7 @@ describe("atlas toptagging", function () {
 
   it("finds the components to a given identity component with a given predictor", async () => {
     const given = ["--identity", first.path, "--reuse-predictor", first.path];
-    const { result } = await run([...DISCOVER, "--task=discover_cosets", "--fixed_seed", ...given]);
+    const { result } = await run([...DISCOVER, "--task=discover_cosets", FEW, "--fixed_seed", ...given]);
     expect(result).not.to.have.property("algebra");
     expect(result.cosets!.map(({ name }) => name).sort()).to.deep.equal(["identity", "parity"]);
     expect(result.predictor).to.deep.include({ source: first.path, loss: null });

@@ -116,14 +116,12 @@ describe("the climate experiment", () => {
     }
   });
 
-  it("refuses an algebra where none is needed, none where one is, and one to build nothing from", async () => {
+  it("refuses none where an algebra is needed, and one to build nothing from", async () => {
     const refusal = async (given: Given) => {
       const error = await rejection(prepared(given));
       expect(error).to.be.instanceOf(UsageError);
       return error.message;
     };
-    for (const task of ["discover", "downstream_baseline"] as const)
-      expect(await refusal({ task, identity: "gl(2)" })).to.match(/^--identity is for /);
     const task = "downstream_discovered";
     expect(await refusal({ task })).to.equal("--task downstream_discovered needs an algebra");
     expect(await refusal({ task, identity: "none" })).to.match(/^the algebra none has no generators/);
