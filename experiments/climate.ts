@@ -350,12 +350,14 @@ function show(
   illustrate(ctx, { dataset, atlas, channels, classes: CLASSES, predictions: { predictor } });
 }
 
-/** Where the fields of both folders are, for the user to delete when they are done with them. */
+/** Where the fields of both folders are, for the user to delete when they are done with them: nobody else does. */
 function caches(...datasets: RemoteObject[]): string[] {
   const places = datasets.map(({ facts }) => facts.cache).filter((place) => typeof place === "string");
   return places.length === 0
     ? []
-    : [`the fields are kept for later runs in ${places.join(" and ")}, which may be deleted`];
+    : [
+        `the fields are kept for later runs in ${places.join(" and ")}, which may be deleted, there with: atlas data cache --clear`,
+      ];
 }
 
 /** "mean IoU of 0.48 with the labels of other times (experts among themselves 0.52; the best constant 0.31)" */

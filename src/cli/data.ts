@@ -1,7 +1,8 @@
-/** `atlas data NAME --generate N|--fetch --out DIR`: make or fetch the data of an experiment. */
+/** `atlas data NAME --generate N|--fetch --out DIR`: make or fetch the data of an experiment; `atlas data cache`: what has been kept of them. */
 import { basename, dirname } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
+import { cacheFolder, listCaches, removeCaches } from "../data/caches.js";
 import { type DataSet, formatBytes, type PublishedListing, type PublishedRecord } from "../data/dataset.js";
 import { addressesOf, fetchRecord, UNSURE } from "../data/fetch.js";
 import { generate } from "../data/generate.js";
@@ -10,12 +11,51 @@ import { Meter } from "../data/meter.js";
 import { UsageError } from "../errors.js";
 import { flagsOf } from "../experiment/flags.js";
 import { formatSeconds, Progress } from "../experiment/progress.js";
+import { printable } from "../interop/printable.js";
 import { onInterrupt } from "./interrupt.js";
 import { addCommonOptions, commonOptions, givenValues, LOG_OPTIONS } from "./options.js";
 
 export function register(program: Command): void {
   const data = program.command("data").description("Make or fetch the data of an experiment");
   for (const set of DATA_SETS) addDataSet(data, set);
+  addCaches(data);
+}
+
+const CachesOptions = z.object({
+  folder: z.string().optional().meta({
+    description:
+      "Where to look, with the folders below it (default: where the workers of this user have them)",
+    placeholder: "dir",
+  }),
+  clear: z.boolean().default(false).describe("Remove all of them; later runs read the files anew"),
+  json: z.boolean().default(false).describe("Print them as JSON, and nothing else, on stdout"),
+});
+
+function addCaches(data: Command): void {
+  const flags = flagsOf(CachesOptions);
+  const command = data
+    .command("cache")
+    .description("What workers on this machine have kept of files that are slow to read");
+  for (const flag of flags) command.addOption(flag.option);
+  addCommonOptions(command, ["debug"])
+    .addHelpText("after", "\nExamples:\n  atlas data cache\n  atlas data cache --clear")
+    .action(async () => {
+      const { folder = cacheFolder(), clear, json } = CachesOptions.parse(givenValues(command, flags));
+      const caches = await listCaches(folder);
+      if (clear) await removeCaches(caches);
+      if (json) return void process.stdout.write(`${JSON.stringify(caches, null, 2)}\n`);
+      for (const { path, bytes, made, about } of caches) {
+        const what = about ? `${about.files} files of ${printable(about.folder)}` : "it does not say of what";
+        const day = made.toISOString().slice(0, 10);
+        process.stdout.write(`${printable(path)}  ${formatBytes(bytes)}  ${day}  ${what}\n`);
+      }
+      const end = clear ? "removed" : "which may be removed at any time, all of them with --clear";
+      process.stdout.write(
+        caches.length === 0
+          ? `no caches in ${folder}\n`
+          : `${caches.length} in all, ${formatBytes(sum(caches))}, ${end}\n`,
+      );
+    });
 }
 
 function addDataSet(data: Command, set: DataSet): void {

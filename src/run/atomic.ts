@@ -80,7 +80,7 @@ const NO_SPACE = ["ENOSPC", "EDQUOT", "EFBIG"];
 /** Turn a file-system error into a {@link FileError} that names the path, the reason and the remedy; pass any other error through. */
 export function explainFileSystem(
   error: unknown,
-  action: "read" | "write" | "create",
+  action: "read" | "write" | "create" | "remove",
   path: string,
 ): unknown {
   const known = REASONS[errorCode(error) ?? ""];

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { execa } from "execa";
 import { ensureVenv } from "../../src/setup/venv.js";
-import { atlas, type Finished, finish, refuses } from "./atlas.js";
+import { atlas, type Finished, finish, inProcess, refuses } from "./atlas.js";
 
 const SCRIPT = fileURLToPath(new URL("weather.py", import.meta.url));
 const CLIMATE = ["climate", "--data=whole", "--stride=1", "--device=cpu", "--threads=1", "--fixed_seed"];
@@ -62,10 +62,21 @@ describe("atlas climate", function () {
     const page = readFileSync(join(found.path, "report.html"), "utf8");
     expect(page).to.contain("<h1>gl(2)</h1>").and.contain("TMQ").and.contain("atmospheric river");
     expect(found.result.notes!.join()).to.contain(join(dir, "cache/atlas-symmetry/climatenet"));
+    const caches = async (...more: string[]) => {
+      const { stdout } = await inProcess(["data", "cache", ...more], where);
+      return stdout.replaceAll(/\d{4}-\d\d-\d\d/g, "DAY").split("\n");
+    };
+    const [train, , all] = await caches();
+    expect(train).to.match(
+      /climatenet\/[0-9a-f]{32}\.arrays {2}\d+\.\d MB {2}DAY {2}\d+ files of \S+\/whole\/train$/,
+    );
+    expect(all).to.match(/^2 in all, \d+\.\d MB, which may be removed at any time/);
     const none = await discover("--threshold=1e-3", "--reuse-predictor", found.path, "--keep=memory");
     expect(none.result.algebra!.found).to.equal(0);
     expect(none.result.algebra!.relativeErrors).to.deep.equal(algebra!.relativeErrors);
     expect(none.result.notes!.join()).to.not.contain("kept");
+    expect((await caches("--clear"))[2]).to.match(/^2 in all, .*, removed$/);
+    expect(readdirSync(join(dir, "cache/atlas-symmetry/climatenet"))).to.deep.equal([]);
   });
 
   it("builds networks on the sphere from what is found, and from so(2)", async () => {
