@@ -2,7 +2,7 @@
 import { isIP } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { checkServerIdentity, type SecureContext } from "node:tls";
-import { Client, type ClientReadableStream, credentials, Metadata } from "@grpc/grpc-js";
+import { Client, type ClientReadableStream, connectivityState, credentials, Metadata } from "@grpc/grpc-js";
 import { WorkerUnavailable } from "../errors.js";
 import {
   type JobEvent,
@@ -47,10 +47,13 @@ export interface RpcOptions extends Access {
   explain?: (error: unknown) => Promise<unknown>;
   /** Milliseconds for which a lost connection is tried again (default 60 000). */
   patienceMs?: number;
+  /** Milliseconds until a connection that is not made is begun anew (default 20 000). */
+  connectMs?: number;
 }
 
 export class Rpc {
-  private readonly client: Client;
+  private client: Client;
+  private readonly newClient: () => Client;
   private readonly gone: AbortSignal | undefined;
   private readonly patienceMs: number;
   private readonly metadata = new Metadata();
@@ -70,18 +73,22 @@ export class Rpc {
           checkServerIdentity: (_, cert) => checkServerIdentity(host, cert),
         })
       : credentials.createInsecure();
-    this.client = new Client(address, channel, {
+    const settings = {
       // An address may not be sent as the server's name (RFC 6066). The certificate is checked for the address all the same.
       ...(isIP(host) ? { "grpc.ssl_target_name_override": "localhost" } : {}),
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
       "grpc.initial_reconnect_backoff_ms": 200,
       "grpc.max_reconnect_backoff_ms": 3_000,
+      // A client that is made in place of another would share the connection that the other waits for.
+      "grpc.use_local_subchannel_pool": 1,
       ...(isLoopback(address)
         ? { "grpc.enable_http_proxy": 0 }
         : // A watch may be silent for as long as an epoch takes; without pings a vanished peer would never be noticed.
           { "grpc.keepalive_time_ms": 30_000, "grpc.keepalive_timeout_ms": 20_000 }),
-    });
+    };
+    this.newClient = () => new Client(address, channel, settings);
+    this.client = this.newClient();
   }
 
   /** Whether it speaks TLS. */
@@ -178,7 +185,10 @@ export class Rpc {
           else resolve(response as Response);
         },
       );
-      const dispose = onAbort([signal, this.gone], () => call.cancel());
+      const disposers = [onAbort([signal, this.gone], () => call.cancel()), this.connectInTime()];
+      const dispose = () => {
+        for (const d of disposers) d();
+      };
     });
   }
 
@@ -196,12 +206,31 @@ export class Rpc {
     );
     stream.on("error", () => {}); // the iteration reports it; what cancelling brings afterwards is of no interest
     const dispose = onAbort([signal, this.gone], () => stream.cancel());
+    const connected = this.connectInTime();
     try {
       for await (const { event } of stream as AsyncIterable<WatchJobResponse>) if (event) yield event;
     } finally {
       dispose();
+      connected();
       stream.cancel();
     }
+  }
+
+  /**
+   * Connect anew should a call that is made now still wait for a connection after a while: it then fails as when that is lost. grpc-js waits for as
+   * long as the system does, which is minutes, and for ever where a tunnel accepts the connection whose other end is cut.
+   *
+   * @returns stops watching
+   */
+  private connectInTime(): () => void {
+    const { client } = this;
+    const timer = setTimeout(() => {
+      const state = client.getChannel().getConnectivityState(false);
+      if (client !== this.client || state !== connectivityState.CONNECTING) return;
+      this.client = this.newClient();
+      client.close();
+    }, this.options.connectMs ?? 20_000);
+    return () => clearTimeout(timer);
   }
 
   private async explained(
@@ -226,8 +255,8 @@ class Retry {
 
   /** Wait before the next try. @returns false when it is time to give up, or a signal is aborted */
   async again(signals: readonly (AbortSignal | undefined)[]): Promise<boolean> {
-    this.since ??= Date.now();
-    if (Date.now() + this.delay - this.since > this.patienceMs) return false;
+    this.since ??= performance.now(); // the clock on the wall may be set meanwhile
+    if (performance.now() + this.delay - this.since > this.patienceMs) return false;
     const waiting = new AbortController();
     const dispose = onAbort(signals, () => waiting.abort());
     const waited = await sleep(this.delay, true, { signal: waiting.signal }).catch(() => false);

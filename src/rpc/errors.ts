@@ -116,6 +116,7 @@ const RENEW = "give the worker one that is valid: atlas worker keygen";
 /** What Node and gRPC say, what it means, and what to do about it. */
 const REASONS: readonly [says: RegExp, reason: string, remedy: string][] = [
   [/ECONNREFUSED/, "nothing listens there (connection refused)", CHECK],
+  [/Channel closed/, "it does not answer", "check the network, and that the worker is running there"],
   [/ENOTFOUND|Name resolution failed/, "there is no host of that name", CHECK],
   [/certificate has expired/, "its certificate has expired", RENEW],
   [/certificate is not yet valid/, "its certificate is not valid yet", "check the clocks of both machines"],

@@ -77,7 +77,8 @@ async function removeStale(path: string): Promise<void> {
   } catch (error) {
     if (errorCode(error) !== "EEXIST") throw error;
     const { mtimeMs } = await stat(guard).catch(() => ({ mtimeMs: Date.now() }));
-    if (Date.now() - mtimeMs > GUARD_MS) await rm(guard, { force: true }); // its maker died within these few lines
+    // Its maker died within these few lines, or the clock was set back by so much.
+    if (Math.abs(Date.now() - mtimeMs) > GUARD_MS) await rm(guard, { force: true });
     return sleep(10 + Math.random() * 20);
   }
   try {

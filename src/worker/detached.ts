@@ -83,7 +83,7 @@ export async function launch(
     child.once("exit", (code, signal) => {
       failure = signal === null ? `exit code ${code}` : `killed by ${signal}`;
     });
-    const until = Date.now() + START_TIMEOUT_MS;
+    const until = performance.now() + START_TIMEOUT_MS;
     for (;;) {
       // Asked before the log is read: what it had to say before its end is there then.
       const ended = failure;
@@ -105,7 +105,7 @@ export async function launch(
           `the worker ended at its start (${ended})${last === undefined ? "" : `: ${last.trim()}`}`,
           `see ${log}, or what is missing with: atlas doctor`,
         );
-      if (Date.now() > until) {
+      if (performance.now() > until) {
         killGroup(child.pid, "SIGKILL");
         throw new WorkerUnavailable(
           `the worker did not serve within ${START_TIMEOUT_MS / 1000} s`,
@@ -144,11 +144,11 @@ export async function stopDetachedWorker(): Promise<boolean> {
   const worker = await detachedWorker();
   if (!worker) return false;
   killGroup(worker.pid, "SIGTERM");
-  const until = Date.now() + GRACE_MS;
-  while (lives(worker.pid) && Date.now() < until) await sleep(50);
+  const until = performance.now() + GRACE_MS;
+  while (lives(worker.pid) && performance.now() < until) await sleep(50);
   killGroup(worker.pid, "SIGKILL"); // its children too
   // Until it is gone its port may be in use.
-  while (lives(worker.pid) && Date.now() < until + KILLED_MS) await sleep(50);
+  while (lives(worker.pid) && performance.now() < until + KILLED_MS) await sleep(50);
   await rm(stateFile(), { force: true });
   return true;
 }

@@ -197,9 +197,9 @@ export function runs(pid: number): boolean {
 }
 
 export async function until(condition: () => boolean, what: string, timeoutMs = 60_000): Promise<void> {
-  const end = Date.now() + timeoutMs;
+  const end = performance.now() + timeoutMs;
   while (!condition()) {
-    if (Date.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`);
+    if (performance.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`);
     await sleep(20);
   }
 }

@@ -3,14 +3,16 @@ import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 
 /**
- * How: "silent" as where packets are dropped, so that nobody is told and what was sent arrives once the network is back; "reset" as where the
- * connections are ended, and new ones refused.
+ * How: "silent" as where packets are dropped, so that nobody is told and what was sent arrives once the network is back (a new connection is
+ * accepted, as by the near end of a tunnel, and goes no further); "reset" as where the connections are ended, and new ones refused.
  */
 export type Cut = "silent" | "reset";
 
 /** Passes on what is sent to `port` of one address of this machine to the same port of another. */
 export class Link {
   private readonly sockets = new Set<Socket>();
+  /** Those that came in silence. */
+  private readonly waiting = new Set<Socket>();
   private cutBy: Cut | undefined;
 
   private constructor(
@@ -36,16 +38,23 @@ export class Link {
   restore(): void {
     this.cutBy = undefined;
     for (const socket of this.sockets) socket.resume();
+    for (const client of this.waiting) if (!client.destroyed) this.join(client);
+    this.waiting.clear();
   }
 
   close(): void {
     this.server.close();
-    for (const socket of this.sockets) socket.destroy();
+    for (const socket of [...this.sockets, ...this.waiting]) socket.destroy();
   }
 
   private join(client: Socket): void {
     if (this.cutBy === "reset") {
       client.resetAndDestroy();
+      return;
+    }
+    if (this.cutBy === "silent") {
+      client.on("error", () => client.destroy());
+      this.waiting.add(client);
       return;
     }
     const server = connect(this.to);
@@ -63,8 +72,7 @@ export class Link {
         this.sockets.delete(from);
         to.destroy();
       });
-      if (this.cutBy === "silent") from.pause();
-      else from.resume();
+      from.resume();
     }
   }
 }

@@ -1,3 +1,4 @@
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { status } from "@grpc/grpc-js";
 import { expect } from "chai";
@@ -435,6 +436,23 @@ describe("rpc", () => {
     const error = await rejection(rpc.watchJob({ sessionId: "", jobId: "j" }).next());
     expect(error).to.be.instanceOf(WorkerUnavailable);
     expect(fake.watches.length).to.be.greaterThan(2);
+  });
+
+  it("connects anew, and gives up in the end, where a connection is accepted and nobody answers", async () => {
+    const connections: Socket[] = [];
+    const silent = createServer((socket) => connections.push(socket.on("error", () => {}))).listen(0);
+    const { port } = silent.address() as AddressInfo;
+    const lost = new Rpc(`127.0.0.1:${port}`, { patienceMs: 500, connectMs: 100 });
+    try {
+      const error = await rejection(lost.watchJob({ sessionId: "", jobId: "j" }).next());
+      expect(error).to.be.instanceOf(WorkerUnavailable);
+      expect(error.message).to.match(/^cannot reach the worker at \S+: it does not answer$/);
+      expect(connections.length).to.be.greaterThan(1);
+    } finally {
+      lost.close();
+      for (const socket of connections) socket.destroy();
+      silent.close();
+    }
   });
 
   it("refuses messages beyond its limit instead of sending them", async () => {
