@@ -208,3 +208,9 @@ export async function until(condition: () => boolean, what: string, timeoutMs = 
 export function ends(pid: number, timeoutMs = 10_000): Promise<void> {
   return until(() => !runs(pid), `the end of process ${pid}`, timeoutMs);
 }
+
+/** Mount a file system of its own. @returns unmounts it; undefined where that is not permitted: only root may mount */
+export function mountTmpfs(path: string, options: string): (() => void) | undefined {
+  const mount = execaSync("mount", ["-t", "tmpfs", "-o", options, "tmpfs", path], { reject: false });
+  return mount.failed ? undefined : () => execaSync("umount", [path]);
+}

@@ -18,7 +18,7 @@ import { execaSync } from "execa";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { Tensor, writeNpy, writeSafetensors } from "../../src/tensor/index.js";
 import { FakeWorker } from "../unit/worker/fake-worker.js";
-import { atlas, complaint, type Done, refuses } from "./atlas.js";
+import { atlas, complaint, type Done, mountTmpfs, refuses } from "./atlas.js";
 
 const TINY = ["pde", "--atlas=2", "--N=4", "--epochs=1", "--device=cpu", "--threads=1", "--solver=paper"];
 const COSETS = ["pde", "--task", "discover_cosets", "--identity"];
@@ -280,12 +280,12 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
     async function mounted(test: Mocha.Context, options: string, work: (path: string) => Promise<void>) {
       const path = join(dir, "mounted");
       mkdirSync(path, { recursive: true });
-      const mount = execaSync("mount", ["-t", "tmpfs", "-o", options, "tmpfs", path], { reject: false });
-      if (mount.failed) return test.skip(); // only root may mount
+      const unmount = mountTmpfs(path, options);
+      if (!unmount) return test.skip();
       try {
         await work(path);
       } finally {
-        execaSync("umount", [path]);
+        unmount();
       }
     }
 

@@ -4,6 +4,7 @@ import { expect } from "chai";
 import { JobServiceService, JobState } from "../../src/gen/atlas/v1/job.js";
 import { ObjectServiceService } from "../../src/gen/atlas/v1/objects.js";
 import { WorkerServiceService } from "../../src/gen/atlas/v1/worker.js";
+import type { LocalProcess } from "../../src/worker/local.js";
 import { PROTOCOL_VERSION } from "../../src/worker/worker.js";
 import { quantile } from "../bench/statistics.js";
 import { Caller, Refused } from "./caller.js";
@@ -28,10 +29,8 @@ export async function measureCrowd(clients: number): Promise<Crowd> {
     const start = performance.now();
     const outcomes = await Promise.all(
       Array.from({ length: clients }, async () => {
-        const caller = new Caller(local.address, local.token);
         const begun = performance.now();
-        const refusal = await smallJob(caller);
-        caller.close();
+        const refusal = await smallJob(local);
         return { refusal, took: performance.now() - begun };
       }),
     );
@@ -112,8 +111,9 @@ function openSession(caller: Caller) {
   return caller.call(WorkerServiceService.openSession, request);
 }
 
-/** Open a session, make some plates by a job, close it. @returns how that was refused, if it was */
-async function smallJob(caller: Caller): Promise<Refused | undefined> {
+/** Connect, open a session, make some plates by a job, close it. @returns how that was refused, if it was */
+export async function smallJob({ address, token }: LocalProcess): Promise<Refused | undefined> {
+  const caller = new Caller(address, token);
   try {
     const { sessionId } = await openSession(caller);
     try {
@@ -137,6 +137,8 @@ async function smallJob(caller: Caller): Promise<Refused | undefined> {
   } catch (error) {
     if (error instanceof Refused) return error;
     throw error;
+  } finally {
+    caller.close();
   }
   return undefined;
 }

@@ -1,11 +1,12 @@
 /**
  * `npm run soak`: faults and hostile input that take too long for the tests. `--only PART,PART` does some of them, `--json` prints all that was
  * found, `--long` waits for what takes minutes: a network cut for as long as it takes to give up, the end of a lease. `--cut SECONDS`,
- * `--clients N`, `--cases N` and `--seed N` say how much of it. Ends with 1 when something does not hold.
+ * `--clients N`, `--cases N` and `--seed N` say how much of it, `--faults KIND,KIND` which faults (killed, damaged, full, slow, clock). Ends with 1 when something does not hold.
  */
 import { parseArgs } from "node:util";
 import { measureParts, n, type Part, part, printTable, type Row } from "../parts.js";
 import { type Crowd, measureCrowd, measureUnclosed, type Unclosed } from "./crowd.js";
+import { type Fault, faultRows, measureFaults } from "./faults.js";
 import { measureFuzz } from "./fuzz.js";
 import { measureOutages, type Outage } from "./network.js";
 
@@ -18,6 +19,7 @@ const { values } = parseArgs({
     clients: { type: "string", default: "100" },
     cases: { type: "string", default: "100000" },
     seed: { type: "string", default: "1" },
+    faults: { type: "string" },
   },
 });
 const [cut, clients, cases, seed] = [
@@ -49,6 +51,11 @@ const PARTS: Record<string, Part> = {
         `until it goes on${attached ? ", with atlas attach, as it says" : " by itself"}; same result, each of ${epochs} epochs logged once`,
       ]),
   ),
+  faults: async () => {
+    const found: Fault[] = await measureFaults(values.faults?.split(","));
+    if (found.some(({ failed }) => failed)) process.exitCode = 1;
+    return { found, rows: faultRows(found) };
+  },
   many: part(
     () => measureCrowd(clients),
     (d: Crowd): Row[] => [
