@@ -1,5 +1,6 @@
 /** A session: objects on a worker, and what can be done with them. Everything made in it is freed when it is closed. */
 import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { AtlasError, RpcError, UsageError, WorkerUnavailable } from "../errors.js";
 import { type EpochFinished, JobServiceService, JobState } from "../gen/atlas/v1/job.js";
 import {
@@ -12,7 +13,7 @@ import {
 } from "../gen/atlas/v1/objects.js";
 import type { StepMetrics, Tensor as WireTensor } from "../gen/atlas/v1/tensor.js";
 import { WorkerServiceService } from "../gen/atlas/v1/worker.js";
-import { type CallOptions, errorFromDetail, type Method, type Rpc } from "../rpc/index.js";
+import { type CallOptions, errorFromDetail, type Method, onAbort, type Rpc } from "../rpc/index.js";
 import type { MetricsFeed } from "../tensor/metrics.js";
 import { newTicket, type TensorPlane } from "../tensor/plane.js";
 import { Tensor } from "../tensor/tensor.js";
@@ -225,6 +226,8 @@ export interface SessionParts {
   limits: { maxInlineBytes: number; maxTensorBytes: number };
   /** How long the session lives without a call; it is renewed in time until it is closed or left. 0: there is no lease. */
   leaseSeconds?: number;
+  /** Milliseconds after which a tensor that does not come is asked for again (default 10 000). */
+  silenceMs?: number;
   /** Aborted when the user wants no more; every call but those that end something is then given up. */
   signal?: AbortSignal;
 }
@@ -577,7 +580,9 @@ export class Session {
     try {
       if (snapshot) return (await this.fetch(snapshot, signal)).bytes;
     } catch (error) {
-      if (!(error instanceof RpcError && error.code === "not_found")) throw error;
+      // It was replaced by a newer one; or is the session itself no more?
+      if (!(error instanceof RpcError && error.code === "not_found") || error.field === "session_id")
+        throw error;
     }
     if (!last) return undefined;
     const now = await this.snapshot(object, { signal });
@@ -628,9 +633,33 @@ export class Session {
 
   private async fetch(wire: WireTensor | undefined, signal = this.parts.signal): Promise<Tensor> {
     if (!wire) throw malformed("a tensor");
-    return wire.data?.$case === "ticket"
-      ? this.parts.plane.get(wire.data.ticket, { signal })
-      : Tensor.fromWire(wire);
+    return wire.data?.$case === "ticket" ? this.take(wire.data.ticket, signal) : Tensor.fromWire(wire);
+  }
+
+  /**
+   * The tensor under a ticket. Where it does not come for a while, the answer may have been lost with a connection, or the worker be another by now,
+   * neither of which the tensor plane is told: the worker is asked for the session, then for the tensor again.
+   */
+  private async take(ticket: string, signal: AbortSignal | undefined): Promise<Tensor> {
+    const { rpc, plane, silenceMs = 10_000 } = this.parts;
+    const over = new AbortController();
+    const options = { signal: over.signal };
+    const dispose = onAbort([signal], () => over.abort(signal?.reason));
+    const again = async () => {
+      await sleep(silenceMs, undefined, options);
+      await rpc.call(
+        WorkerServiceService.renewLease,
+        { sessionId: this.id },
+        { ...LONG, ...options, idempotent: true },
+      );
+      return plane.get(ticket, options);
+    };
+    try {
+      return await Promise.race([plane.get(ticket, options), again()]);
+    } finally {
+      dispose();
+      over.abort();
+    }
   }
 }
 

@@ -4,13 +4,14 @@
  */
 import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { execaSync } from "execa";
 import { errorCode } from "../../src/run/atomic.js";
 import { atlas, complaint, type Done, ends, epochs, logged, mountTmpfs, workersOf } from "../e2e/atlas.js";
 import { n, type Row } from "../parts.js";
 import { measureClock } from "./clock.js";
-import { did, type GoneOn, Ground, goOn, repeated } from "./runs.js";
+import { did, type GoneOn, Ground, goOn, LONG_RUN, repeated } from "./runs.js";
 import { measureSlow } from "./slow.js";
 
 /** Every stage has epochs to be killed between; the dataset takes long enough to be killed in. */
@@ -110,6 +111,25 @@ function killed(ground: Ground, undisturbed: () => Promise<string>): Trials {
       globalThis.process.kill(pid, "SIGKILL");
       await ends(pid);
       await ground.startWorker([`--port=${port}`]);
+      const since = performance.now();
+      const gone = await goOn(ground, run, stopped(await process.done), since);
+      return recovered(gone, repeated(run, wanted));
+    },
+
+    "the same, while a checkpoint is on its way": async () => {
+      const first = await ground.startWorker();
+      const args = [...LONG_RUN, "--worker", first.address];
+      const wanted = await ground.undisturbed(args);
+      const { process, run } = await ground.begin(args, MIDST.predictor!);
+      // It falls behind, then asks a worker that does not answer any more.
+      process.kill("SIGSTOP");
+      await sleep(300);
+      globalThis.process.kill(first.pid, "SIGSTOP");
+      process.kill("SIGCONT");
+      await sleep(300);
+      globalThis.process.kill(first.pid, "SIGKILL");
+      await ends(first.pid);
+      await ground.startWorker([`--port=${first.port}`]);
       const since = performance.now();
       const gone = await goOn(ground, run, stopped(await process.done), since);
       return recovered(gone, repeated(run, wanted));

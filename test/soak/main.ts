@@ -45,10 +45,10 @@ const PARTS: Record<string, Part> = {
         ...(values.long ? [{ how: "silent" as const, seconds: LONG_SECONDS }] : []),
       ]),
     (outages: Outage[]): Row[] =>
-      outages.map(({ how, seconds, backAfter, attached, epochs }) => [
+      outages.map(({ how, seconds, gaveUpAfter, backAfter, epochs }) => [
         `network cut for ${n(seconds)} s (${how}) during a run`,
         `${n(backAfter)} s`,
-        `until it goes on${attached ? ", with atlas attach, as it says" : " by itself"}; same result, each of ${epochs} epochs logged once`,
+        `nothing: each of ${epochs} epochs logged once (${gaveUpAfter === undefined ? "by itself" : `atlas attach, as it said after ${n(gaveUpAfter)} s`})`,
       ]),
   ),
   faults: async () => {

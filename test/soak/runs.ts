@@ -168,7 +168,9 @@ export function repeated(run: string, undisturbed: string): number {
     logged(path, "epoch")
       .filter(({ stage }) => stage !== "dataset")
       // By name: protobuf sends a map in any order.
-      .map(({ stage, epoch, metrics }) => `${stage} ${epoch} ${JSON.stringify(Object.entries(metrics!).sort())}`),
+      .map(
+        ({ stage, epoch, metrics }) => `${stage} ${epoch} ${JSON.stringify(Object.entries(metrics!).sort())}`,
+      ),
   ) as [string[], string[]];
   const once = [...new Set(done)];
   expect(once).to.deep.equal(wanted);

@@ -73,6 +73,10 @@ export class FakeWorker {
   ballast = 0;
   /** Leave this many requests on the tensor plane unanswered. */
   deaf = false;
+  /** The session is not known any more, as after a restart. */
+  forgotten = false;
+  /** So many answers of the tensor plane are lost. */
+  loseAnswers = 0;
   /** Refuse so many calls of StartJob with UNAVAILABLE after starting the job: the answer is lost. */
   loseStarts = 0;
 
@@ -131,6 +135,7 @@ export class FakeWorker {
             : ["ERR", Buffer.from(ErrorDetail.encode(error).finish())]),
         );
       }
+      if (this.loseAnswers-- > 0) continue;
       if (peer && id) await this.router.send([peer, id, ...answer]);
     }
   }
@@ -163,7 +168,9 @@ export class FakeWorker {
         reply(null, { sessionId: "session-1", device: "cpu", leaseSeconds: this.leaseSeconds }),
       renewLease: ({ request }, reply) => {
         this.renewed.push(request.sessionId);
-        reply(null, { device: "cpu", leaseSeconds: this.leaseSeconds });
+        const gone = { message: "no such session", field: "session_id", code: "not_found" };
+        if (this.forgotten) reply(failure(status.NOT_FOUND, gone));
+        else reply(null, { device: "cpu", leaseSeconds: this.leaseSeconds });
       },
       closeSession: ({ request }, reply) => {
         this.sessionsClosed.push(request.sessionId);

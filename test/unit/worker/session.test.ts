@@ -7,12 +7,13 @@ import { JobServiceService } from "../../../src/gen/atlas/v1/job.js";
 import { WorkerServiceService } from "../../../src/gen/atlas/v1/worker.js";
 import { Rpc } from "../../../src/rpc/index.js";
 import { Tensor } from "../../../src/tensor/index.js";
+import { MetricsFeed } from "../../../src/tensor/metrics.js";
 import { newTicket, TensorPlane } from "../../../src/tensor/plane.js";
 import {
   connectWorker,
   type Epoch,
   type RemoteObject,
-  type Session,
+  Session,
   type Step,
   type Worker,
 } from "../../../src/worker/index.js";
@@ -157,6 +158,34 @@ describe("session", () => {
     fake.epochMs = 20; // time to fetch the others
     const snapshots = (await advance({ snapshotEvery: 1 })).map((e) => text(e.snapshot));
     expect(snapshots).to.deep.equal(["epoch 1", undefined, undefined, "epoch 4", "epoch 5", "epoch 6"]);
+  });
+
+  describe("whose worker does not answer on the tensor plane", () => {
+    let parts: { rpc: Rpc; plane: TensorPlane; feed: MetricsFeed };
+    beforeEach(() => {
+      parts = {
+        rpc: new Rpc(fake.address),
+        plane: new TensorPlane(String(fake.router.lastEndpoint)),
+        feed: new MetricsFeed(String(fake.publisher.lastEndpoint)),
+      };
+      const limits = { maxInlineBytes: 64, maxTensorBytes: 1e9 };
+      session = new Session("session-1", "cpu", { ...parts, limits, silenceMs: 50 });
+    });
+    afterEach(() => {
+      for (const part of Object.values(parts)) part.close();
+    });
+
+    it("asks again for a snapshot whose answer was lost with a connection", async () => {
+      fake.loseAnswers = 1;
+      const snapshots = (await advance({ snapshotEvery: 6 })).map((e) => text(e.snapshot));
+      expect(snapshots.at(-1)).to.equal("epoch 6");
+      expect(fake.renewed).to.deep.equal(["session-1"]);
+    });
+
+    it("ends where the worker does not know the session any more", async () => {
+      Object.assign(fake, { deaf: true, forgotten: true });
+      expect(await rejection(advance({ snapshotEvery: 1 }))).to.include({ field: "session_id" });
+    });
   });
 
   it("ends a failed job with the worker's reason", async () => {
