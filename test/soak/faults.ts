@@ -116,7 +116,7 @@ function killed(ground: Ground, undisturbed: () => Promise<string>): Trials {
       return recovered(gone, repeated(run, wanted));
     },
 
-    "the same, while a checkpoint is on its way": async () => {
+    "worker of one's own killed (-9) that a checkpoint is asked of": async () => {
       const first = await ground.startWorker();
       const args = [...LONG_RUN, "--worker", first.address];
       const wanted = await ground.undisturbed(args);

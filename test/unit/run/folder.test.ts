@@ -1,5 +1,13 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { appendFile, readFile, rename, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -247,6 +255,18 @@ describe("run folder", () => {
       const error = await rejection(acquireLock(dir));
       expect(error.message).to.contain("process 1 on elsewhere");
       expect((error as UsageError).remedy).to.contain(join(dir, "lock"));
+    });
+
+    it("takes over a stale lock whose takeover somebody died in, even where the clock was set back since", async () => {
+      const guard = join(dir, "lock.takeover.partial");
+      for (const hours of [-1, 24]) {
+        writeFileSync(join(dir, "lock"), JSON.stringify({ pid: 2 ** 22 + 1, host: hostname() }));
+        writeFileSync(guard, "");
+        const then = Date.now() / 1000 + 3600 * hours;
+        utimesSync(guard, then, then);
+        await (await acquireLock(dir)).release();
+        expect(existsSync(guard)).to.equal(false);
+      }
     });
 
     it("lets exactly one of many through at once, over a stale lock", async () => {
