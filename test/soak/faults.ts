@@ -49,6 +49,9 @@ export function measureFaults(only?: readonly string[]): Promise<Fault[]> {
       slow: () => measureSlow(ground),
       clock: () => measureClock(ground),
     };
+    const unknown = only?.find((kind) => !(kind in kinds));
+    if (unknown !== undefined)
+      throw new Error(`there are no faults ${unknown}; choose from ${Object.keys(kinds).join(", ")}`);
     let finished: Promise<string> | undefined;
     const undisturbed = () => {
       finished ??= ground.undisturbed(RUN);

@@ -1,7 +1,8 @@
 /**
  * `npm run soak`: faults and hostile input that take too long for the tests. `--only PART,PART` does some of them, `--json` prints all that was
  * found, `--long` waits for what takes minutes: a network cut for as long as it takes to give up, the end of a lease. `--cut SECONDS`,
- * `--clients N`, `--cases N` and `--seed N` say how much of it, `--faults KIND,KIND` which faults (killed, damaged, full, slow, clock). Ends with 1 when something does not hold.
+ * `--clients N`, `--cases N` and `--seed N` say how much of it; `--faults KIND,KIND` which faults: killed, damaged, full, slow, clock. Ends with 1
+ * when something does not hold.
  */
 import { parseArgs } from "node:util";
 import { measureParts, n, type Part, part, printTable, type Row } from "../parts.js";
