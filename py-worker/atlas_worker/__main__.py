@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import signal
+import stat
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,6 +41,13 @@ def main(argv: list[str] | None = None) -> int:
         serve.add_argument(
             f"--{plane}-port", type=_port, default=0, help=f"port of the {plane} plane (default: a free one)"
         )
+    serve.add_argument(
+        "--plane-folder",
+        type=Path,
+        metavar="DIR",
+        help="for clients of one user of this machine: both planes are sockets in it, which nobody else may enter, "
+        "in place of ports; removed at the end",
+    )
     serve.add_argument(
         "--health-port",
         type=_port,
@@ -127,6 +136,15 @@ def main(argv: list[str] | None = None) -> int:
             f"--listen {_written(host)}:{port} is reachable from other machines, which needs TLS and a token: give "
             f"{', '.join(missing)} (atlas worker keygen makes the files), or listen on 127.0.0.1"
         )
+    folder: Path | None = arguments.plane_folder
+    if folder is not None:
+        if arguments.tensor_port or arguments.metrics_port or not _is_loopback(host):
+            return _refuse("--plane-folder is for clients on this machine, in place of the planes' ports")
+        if not _is_private(folder):
+            return _refuse(
+                f"--plane-folder {folder} must be an empty folder that only you may enter (mode 0700)"
+            )
+        _plane_folders.append(folder)
     if not arguments.data_root.is_dir():
         return _refuse(f"--data-root {arguments.data_root} is not a folder")
     # Imported only now: torch takes seconds, and the watch on the parent is already up.
@@ -138,6 +156,8 @@ def main(argv: list[str] | None = None) -> int:
     threads = arguments.threads or machine.available_cores()
     machine.make_reproducible(threads)
     machine.keep_freed_memory()
+    limits = Limits(data_root=arguments.data_root.resolve(), trust_code=arguments.trust_code)
+    machine.bound_files(limits.max_files)
     import atlas_worker.blocks  # noqa: F401  registers every building block
 
     try:
@@ -153,9 +173,10 @@ def main(argv: list[str] | None = None) -> int:
             port,
             devices=machine.Devices(arguments.device),
             threads=threads,
-            limits=Limits(data_root=arguments.data_root.resolve(), trust_code=arguments.trust_code),
+            limits=limits,
             access=access.Access(tls, token or None),
             plane_ports=(arguments.tensor_port, arguments.metrics_port),
+            plane_folder=folder,
             health_port=arguments.health_port,
         )
     except InvalidInput as error:
@@ -234,7 +255,25 @@ def _exit_with_parent() -> None:
     _exit_now(0)
 
 
+def _is_private(folder: Path) -> bool:
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    mine = stat.S_ISDIR(status.st_mode) and status.st_mode & 0o077 == 0 and status.st_uid == os.getuid()
+    return mine and not any(folder.iterdir())
+
+
+_plane_folders: list[Path] = []
+"""To be removed at the end, however it comes."""
+
+
 def _exit_now(code: int) -> NoReturn:
+    for folder in _plane_folders:
+        with suppress(OSError):
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
     for child in _children(os.getpid()):
         try:
             os.kill(child, signal.SIGKILL)

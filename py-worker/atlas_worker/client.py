@@ -56,7 +56,12 @@ class Client:
         self.socket.linger = 0
         self.socket.ipv6 = True
         self.socket.rcvtimeo = 30_000
-        self.socket.connect(self.description.data_plane.tensors)
+        plane = self.description.data_plane
+        if plane.HasField("curve"):
+            self.socket.curve_serverkey = plane.curve.server_public.encode()
+            self.socket.curve_publickey = plane.curve.client_public.encode()
+            self.socket.curve_secretkey = plane.curve.client_secret.encode()
+        self.socket.connect(plane.tensors)
 
     def __enter__(self) -> Client:
         return self
@@ -113,16 +118,17 @@ class Client:
         else:
             message.ticket = f"{self.session}.{secrets.token_hex(16)}"
             buffer = Buffer(Layout(tensor.dtype, tuple(tensor.shape), data.nbytes), data)
-            self.exchange(b"PUT", message.ticket.encode(), wire.header(buffer), data)
+            frames = wire.pieces(data, self.description.data_plane.max_frame_bytes)
+            self.exchange(b"PUT", message.ticket.encode(), wire.header(buffer), *frames)
         return message
 
     def receive(self, message: tensor_pb2.Tensor) -> Tensor:
         """The tensor of a message, fetched when it has a ticket."""
         if message.WhichOneof("data") == "ticket":
-            head, body = self.exchange(b"GET", message.ticket.encode(), b"")
+            head, *body = self.exchange(b"GET", message.ticket.encode(), b"")
             header = tensor_pb2.TensorHeader.FromString(bytes(head))
             layout = wire.layout(header.dtype, header.shape, _LIMITS, "header")
-            return wire.view(Buffer(layout, body), "body")
+            return wire.view(Buffer(layout, wire.joined(body)), "body")
         layout = wire.layout(message.dtype, message.shape, _LIMITS, "tensor")
         return wire.view(Buffer(layout, memoryview(bytearray(message.inline))), "tensor")
 

@@ -3,9 +3,9 @@
 Tensor plane, frames after the routing identity that a DEALER does not see:
 
 ======== ===================================================================
-PUT      ``[request_id (8 bytes), b"PUT", ticket, TensorHeader, raw buffer]``
+PUT      ``[request_id (8 bytes), b"PUT", ticket, TensorHeader, raw buffer …]``
 GET      ``[request_id, b"GET", ticket, b""]``
-answers  ``[request_id, b"OK"]``, ``[request_id, b"OK", TensorHeader, raw buffer]``, ``[request_id, b"ERR", ErrorDetail]``
+answers  ``[request_id, b"OK"]``, ``[request_id, b"OK", TensorHeader, raw buffer …]``, ``[request_id, b"ERR", ErrorDetail]``
 ======== ===================================================================
 
 A ticket is ``<session id>.<32 lower-case hex digits>``: made up by the client for a PUT, by the worker for what it hands
@@ -13,7 +13,9 @@ out; a GET that was answered ends it. Buffers are row-major and little-endian an
 own copies. Metrics plane: ``[job_id, StepMetrics]``; messages to a slow subscriber are dropped.
 
 Encrypted, both sockets are CURVE servers (CurveZMQ, ZeroMQ RFC 26) that admit the holders of one client key pair, which
-``describe`` gives to whoever may call it; everyone else's handshake is refused (ZAP, RFC 27).
+``describe`` gives to whoever may call it; everyone else's handshake is refused (ZAP, RFC 27). Buffers then travel in
+pieces of ``max_guarded_frame_bytes``, so that larger frames, which ZeroMQ would keep for anyone until the handshake ends,
+need not be allowed. In a folder that only its user may enter, the sockets need no keys.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import hmac
 import logging
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import zmq
 from google.protobuf.message import DecodeError
@@ -43,7 +46,8 @@ _ZAP = "inproc://zeromq.zap.01"
 
 
 class DataPlane:
-    """Both sockets, bound to ``ports`` of ``host`` (an address; 0: a free port). ``start`` serves until ``stop``.
+    """Both sockets, bound to ``ports`` of ``host`` (an address; 0: a free port), or to files in ``folder``. ``start`` serves
+    until ``stop``.
 
     Raises ``AddressInUse``.
     """
@@ -55,6 +59,7 @@ class DataPlane:
         limits: Limits,
         *,
         ports: tuple[int, int] = (0, 0),
+        folder: Path | None = None,
         encrypted: bool = False,
     ) -> None:
         self._tickets, self._limits = tickets, limits
@@ -69,19 +74,26 @@ class DataPlane:
             socket.ipv6 = ":" in host
             socket.handshake_ivl = round(1000 * limits.max_handshake_seconds)
         self._curve = self._encrypt() if encrypted else None
-        # A frame of more is not even received: ZeroMQ drops the connection.
-        self._router.maxmsgsize = limits.max_tensor_bytes + 64 * KIB
+        zmq.Frame(
+            bytes(zmq.COPY_THRESHOLD), copy=False
+        )  # the first of its kind opens files, of which there may be none later
+        self._max_frame = limits.max_guarded_frame_bytes if encrypted else 0
+        # A frame of more is not even received: ZeroMQ drops the connection. What encryption adds counts.
+        self._router.maxmsgsize = (self._max_frame or limits.max_tensor_bytes) + KIB
         # Bounds what one client can have received but not yet looked at.
         self._router.rcvhwm = 4
         # An answer that cannot be sent is an error here, so that its ticket stays.
         self._router.router_mandatory = True
         self._publisher.sndhwm = _METRICS_HWM
         self._publisher.maxmsgsize = 64 * KIB  # what it receives are subscriptions
-        at = f"[{host}]" if ":" in host else host
         try:
-            self.tensors = _bind(self._router, at, ports[0])
-            self.metrics = _bind(self._publisher, at, ports[1])
-        except AddressInUse:
+            if folder is not None:
+                self.tensors = _bind(self._router, f"ipc://{folder / 'tensors'}")
+                self.metrics = _bind(self._publisher, f"ipc://{folder / 'metrics'}")
+            else:
+                self.tensors = _bind_port(self._router, host, ports[0])
+                self.metrics = _bind_port(self._publisher, host, ports[1])
+        except (AddressInUse, zmq.ZMQError):
             self._context.destroy(linger=0)
             raise
         self._thread = threading.Thread(target=self._serve, name="tensor-plane", daemon=True)
@@ -98,7 +110,9 @@ class DataPlane:
 
     def describe(self) -> worker_pb2.DataPlane:
         """Where it is and, if it is encrypted, the keys: for the eyes of those who may use it."""
-        return worker_pb2.DataPlane(tensors=self.tensors, metrics=self.metrics, curve=self._curve)
+        return worker_pb2.DataPlane(
+            tensors=self.tensors, metrics=self.metrics, curve=self._curve, max_frame_bytes=self._max_frame
+        )
 
     def _encrypt(self) -> worker_pb2.CurveKeys:
         # Bound before the sockets are, since a handshake that finds no handler is not refused.
@@ -170,13 +184,13 @@ class DataPlane:
             answer: list[bytes | memoryview]
             verb, *rest = [frame.buffer for frame in frames[2:]] or [memoryview(b"")]
             match bytes(verb), rest:
-                case b"PUT", [ticket, header, body]:
-                    self._put(_text(ticket), header, body)
+                case b"PUT", [ticket, header, first, *others]:
+                    self._put(_text(ticket), header, [first, *others])
                     answer = [b"OK"]
                 case b"GET", [ticket, header] if len(header) == 0:
                     fetched = _text(ticket)
                     buffer = self._tickets.peek(fetched)
-                    answer = [b"OK", wire.header(buffer), buffer.data]
+                    answer = [b"OK", wire.header(buffer), *wire.pieces(buffer.data, self._max_frame)]
                 case b"PUT" | b"GET", _:
                     raise InvalidInput(
                         f"a {bytes(verb).decode()} of {len(rest) + 2} frames",
@@ -196,7 +210,7 @@ class DataPlane:
             if fetched:
                 self._tickets.discard(fetched)
 
-    def _put(self, ticket: str, header: memoryview, body: memoryview) -> None:
+    def _put(self, ticket: str, header: memoryview, body: Sequence[memoryview]) -> None:
         message = tensor_pb2.TensorHeader()
         try:
             message.ParseFromString(bytes(header))
@@ -206,17 +220,22 @@ class DataPlane:
             ) from None
         layout = wire.layout(message.dtype, message.shape, self._limits, "header")
         wire.check_length(layout, message.byte_length, "header.byte_length")
-        wire.check_length(layout, len(body), "body")
-        self._tickets.upload(ticket, Buffer(layout, body))
+        wire.check_length(layout, sum(map(len, body)), "body")
+        self._tickets.upload(ticket, Buffer(layout, wire.joined(body)))
 
 
-def _bind(socket: zmq.Socket[bytes], host: str, port: int) -> str:
+def _bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
     """The endpoint that the socket is bound to."""
-    try:
-        socket.bind(f"tcp://{host}:{port or '*'}")
-    except zmq.ZMQError:
-        raise AddressInUse(host, port) from None
+    socket.bind(endpoint)
     return socket.get_string(zmq.LAST_ENDPOINT)
+
+
+def _bind_port(socket: zmq.Socket[bytes], host: str, port: int) -> str:
+    at = f"[{host}]" if ":" in host else host
+    try:
+        return _bind(socket, f"tcp://{at}:{port or '*'}")
+    except zmq.ZMQError:
+        raise AddressInUse(at, port) from None
 
 
 def _text(frame: memoryview) -> str:

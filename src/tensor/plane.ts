@@ -1,10 +1,10 @@
 /**
  * The tensor plane: large tensors, to and from the worker's ROUTER socket, beside the gRPC channel. The frames of a message are
  *
- *     to the worker    [request id, "PUT", ticket, TensorHeader, elements]    [request id, "GET", ticket, empty]
- *     from the worker  [request id, "OK"]    [request id, "OK", TensorHeader, elements]    [request id, "ERR", ErrorDetail]
+ *     to the worker    [request id, "PUT", ticket, TensorHeader, elements …]    [request id, "GET", ticket, empty]
+ *     from the worker  [request id, "OK"]    [request id, "OK", TensorHeader, elements …]    [request id, "ERR", ErrorDetail]
  *
- * The elements are handed to the socket, and taken from it, without being copied.
+ * The elements are handed to the socket, and taken from it, without being copied, unless they come in several frames.
  */
 import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
@@ -32,6 +32,13 @@ export function newTicket(sessionId: string): string {
   return `${sessionId}.${randomBytes(16).toString("hex")}`;
 }
 
+/** A buffer cut into frames of at most `most` bytes; 0: in one. */
+function pieces(bytes: Uint8Array, most: number): Uint8Array[] {
+  if (most === 0 || bytes.byteLength <= most) return [bytes];
+  const count = Math.ceil(bytes.byteLength / most);
+  return Array.from({ length: count }, (_, i) => bytes.subarray(i * most, (i + 1) * most));
+}
+
 /** How a ZeroMQ socket is told to encrypt (CurveZMQ); nothing without keys. */
 export function curveOptions(keys: CurveKeys | undefined) {
   return (
@@ -53,13 +60,15 @@ export class TensorPlane {
   /**
    * @param endpoint ZeroMQ endpoint, as Describe gives it
    * @param gone aborted when the worker is known to be gone; every transfer is then rejected with its reason
-   * @param curve keys of an encrypted plane, as Describe gives them
+   * @param options.curve keys of an encrypted plane, as Describe gives them
+   * @param options.maxFrameBytes of a frame that the plane takes, as Describe gives it (default: any)
    */
   constructor(
     readonly endpoint: string,
     private readonly gone?: AbortSignal,
-    curve?: CurveKeys,
+    private readonly options: { curve?: CurveKeys; maxFrameBytes?: number } = {},
   ) {
+    const { curve } = options;
     this.socket = new Dealer({ linger: 0, ipv6: endpoint.includes("["), ...curveOptions(curve) });
     this.socket.connect(endpoint);
     void this.receive();
@@ -73,7 +82,8 @@ export class TensorPlane {
   async put(ticket: string, tensor: Tensor, options?: TransferOptions): Promise<void> {
     const { dtype, shape, bytes } = tensor;
     const header = { dtype: wireType(dtype), shape: [...shape], byteLength: bytes.byteLength };
-    await this.request(["PUT", ticket, TensorHeader.encode(header).finish(), bytes], options);
+    const frames = pieces(bytes, this.options.maxFrameBytes ?? 0);
+    await this.request(["PUT", ticket, TensorHeader.encode(header).finish(), ...frames], options);
   }
 
   /**
@@ -82,10 +92,11 @@ export class TensorPlane {
    * @throws RpcError ("not_found") when there is no such ticket (any more), WorkerUnavailable when the worker does not answer
    */
   async get(ticket: string, options?: TransferOptions): Promise<Tensor> {
-    const [header, elements] = await this.request(["GET", ticket, ""], options);
-    if (header === undefined || elements === undefined)
+    const [header, first, ...others] = await this.request(["GET", ticket, ""], options);
+    if (header === undefined || first === undefined)
       throw new AtlasError(`the worker at ${this.endpoint} sent a tensor without its elements`);
     const { dtype, shape } = TensorHeader.decode(header);
+    const elements = others.length === 0 ? first : Buffer.concat([first, ...others]);
     return Tensor.fromBytes(typeFromWire(dtype), shape, elements);
   }
 

@@ -1,7 +1,9 @@
 /** A worker process of our own: started on a free loopback port, watched, and ended with us, however we end. */
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { parse } from "node:path";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, parse } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -26,6 +28,8 @@ const USAGE_HINT = /^(Run|See) '[^']* --help'/;
 const LAST_WORDS_MS = 1_000;
 /** How long news of a process's end may come after the loss of its connection. */
 const NEWS_MS = 2_000;
+/** Bytes of a socket's path, on macOS; Linux takes four more. */
+const LONGEST_SOCKET = 103;
 
 export interface StartOptions {
   device?: string;
@@ -89,23 +93,43 @@ export async function startLocalWorker({
   workerDir,
   ...options
 }: LocalOptions): Promise<LocalProcess> {
-  const { device, threads, trustCode, logLevel } = options;
+  const { device, threads, trustCode, logLevel, signal } = options;
+  signal?.throwIfAborted();
+  const planeFolder = makePlaneFolder();
+  const remove = () => planeFolder && rmSync(planeFolder, { recursive: true, force: true });
+  process.once("exit", remove);
+  // It is the user's own, and may read what they may.
+  const dataRoot = parse(process.cwd()).root;
   return startProgram(
     {
       command: python,
       args: [
         ...PYTHON_MODULE,
-        // It is the user's own, and may read what they may.
-        ...serveArguments({ device, threads, trustCode, logLevel, dataRoot: parse(process.cwd()).root }),
+        ...serveArguments({ device, threads, trustCode, logLevel, dataRoot, planeFolder }),
         "--parent-stdin",
       ],
       cwd: workerDir,
       env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
       called: "the local worker",
       remedy: "see what is missing with: atlas doctor",
+      clear: async () => {
+        process.off("exit", remove);
+        remove();
+      },
     },
     options,
   );
+}
+
+/** A folder that only we may enter, for sockets; undefined where there can be none: the planes then have ports, and encrypt. */
+function makePlaneFolder(): string | undefined {
+  const longest = join(tmpdir(), "atlas-XXXXXX", "metrics");
+  if (process.platform === "win32" || Buffer.byteLength(longest) > LONGEST_SOCKET) return undefined;
+  try {
+    return mkdtempSync(join(tmpdir(), "atlas-"));
+  } catch {
+    return undefined;
+  }
 }
 
 /**

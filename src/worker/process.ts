@@ -44,6 +44,8 @@ export interface ServeOptions {
   tensorPort?: number;
   /** Of the live metrics (default: a free one). */
   metricsPort?: number;
+  /** A folder of our own for the planes' sockets, in place of ports: for clients on this machine. */
+  planeFolder?: string;
   /** Certificate and private key, in PEM. */
   tlsCert?: string;
   tlsKey?: string;
@@ -71,6 +73,7 @@ export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeO
     "data-root": options.dataRoot,
     "tensor-port": options.tensorPort,
     "metrics-port": options.metricsPort,
+    "plane-folder": options.planeFolder,
     "tls-cert": options.tlsCert,
     "tls-key": options.tlsKey,
     "tls-client-ca": options.tlsClientCa,

@@ -53,7 +53,7 @@ export class Worker {
           `the worker at ${address} is not serving`,
           "wait until it has started, or restart it",
         );
-      const { tensors = "", metrics = "", curve } = dataPlane ?? {};
+      const { tensors = "", metrics = "", curve, maxFrameBytes = 0 } = dataPlane ?? {};
       if (tensors === "" || metrics === "")
         throw new WorkerUnavailable(
           `the worker at ${address} has no data plane`,
@@ -64,8 +64,11 @@ export class Worker {
           `the worker at ${address} would send tensors unencrypted: it does not use TLS itself`,
           "give it its certificate, in place of a proxy's",
         );
-      const info = { ...described, dataPlane: { tensors, metrics, curve: undefined } };
-      const plane = new TensorPlane(reachableEndpoint(tensors, address), process?.gone, curve);
+      const info = { ...described, dataPlane: { tensors, metrics, curve: undefined, maxFrameBytes } };
+      const plane = new TensorPlane(reachableEndpoint(tensors, address), process?.gone, {
+        curve,
+        maxFrameBytes,
+      });
       const feed = new MetricsFeed(reachableEndpoint(metrics, address), curve);
       return new Worker(rpc, info, plane, feed, process, signal);
     } catch (error) {

@@ -1,7 +1,9 @@
 /** Both sides of proto/atlas/v1: this client and the real worker. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { status } from "@grpc/grpc-js";
@@ -475,8 +477,14 @@ describe("the worker's process", function () {
     }
   };
 
-  it("killed in the middle of a job is reported as such", async () => {
+  /** Where the sockets of a local worker's planes are. */
+  const planeFolder = (endpoint = "") => dirname(endpoint.slice("ipc://".length));
+
+  it("killed in the middle of a job is reported as such, and leaves no sockets behind", async () => {
     const worker = await connectWorker({ device: "cpu", threads: 1 });
+    const folder = planeFolder(worker.info.dataPlane?.tensors);
+    expect(statSync(folder).mode & 0o777).to.equal(0o700);
+    expect(readdirSync(folder)).to.have.members(["tensors", "metrics"]);
     try {
       const session = await worker.openSession({ device: "cpu" });
       const dataset = await session.createDataset({
@@ -502,6 +510,34 @@ describe("the worker's process", function () {
     } finally {
       await worker.close();
     }
+    expect(existsSync(folder)).to.equal(false);
+  });
+
+  it("has ports, and asks for keys, where a socket's path would be too long", async () => {
+    const before = process.env.TMPDIR;
+    process.env.TMPDIR = join(tmpdir(), "x".repeat(90));
+    const worker = await connectWorker({ device: "cpu", threads: 1 }).finally(() => {
+      if (before === undefined) delete process.env.TMPDIR;
+      else process.env.TMPDIR = before;
+    });
+    try {
+      const { tensors = "", maxFrameBytes = 0 } = worker.info.dataPlane ?? {};
+      expect(tensors).to.match(/^tcp:/);
+      expect(maxFrameBytes).to.be.above(0);
+      const session = await worker.openSession({ device: "cpu" });
+      const numbers = Float32Array.from({ length: 200_001 }, (_, i) => i);
+      const inputs = Tensor.fromBytes("float32", [200_001, 1, 1, 1], new Uint8Array(numbers.buffer));
+      const made = await session.createDataset({
+        kind: "arrays",
+        params: {},
+        seed: 0,
+        tensors: { inputs, targets: inputs },
+      });
+      const read = await session.readDataset(made, { start: 0, count: 200_001 });
+      expect(Buffer.compare(read.inputs.bytes, inputs.bytes)).to.equal(0);
+    } finally {
+      await worker.close();
+    }
   });
 
   it("ends when its parent is killed by kill -9, whatever it is doing", async () => {
@@ -512,13 +548,16 @@ describe("the worker's process", function () {
       const session = await worker.openSession({ device: "cpu" });
       const dataset = await session.createDataset({ kind: "heat2d", params: { samples: 100000, steps: 1000 }, seed: 1 });
       session.advance(dataset).catch(() => {});
-      setTimeout(() => console.log(worker.info.pid), 500);`;
+      setTimeout(() => console.log(worker.info.pid, worker.info.dataPlane.tensors), 500);`;
     const options = ["--import", import.meta.resolve("tsx"), "--input-type=module", "-e", code];
     const parent = spawn(process.execPath, options, { stdio: ["ignore", "pipe", "inherit"] });
     const [line] = await once(createInterface({ input: parent.stdout }), "line");
-    expect(runs(Number(line))).to.equal(true);
+    const [pid, tensors] = String(line).split(" ");
+    expect(runs(Number(pid))).to.equal(true);
+    expect(existsSync(planeFolder(tensors))).to.equal(true);
     parent.kill("SIGKILL");
-    for (let i = 0; i < 300 && runs(Number(line)); i++) await sleep(50);
-    expect(runs(Number(line))).to.equal(false);
+    for (let i = 0; i < 300 && runs(Number(pid)); i++) await sleep(50);
+    expect(runs(Number(pid))).to.equal(false);
+    expect(existsSync(planeFolder(tensors))).to.equal(false);
   });
 });

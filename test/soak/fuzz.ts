@@ -306,11 +306,13 @@ async function fuzzConnections(local: LocalProcess, random: Random): Promise<voi
   const caller = new Caller(local.address, local.token);
   const { dataPlane } = await caller.call(WorkerServiceService.describe, {});
   caller.close();
-  const ports = [local.address, dataPlane?.tensors, dataPlane?.metrics].map((a) =>
-    Number(a?.split(":").at(-1)),
-  );
+  const { tensors = "", metrics = "" } = dataPlane ?? {};
+  const doors = [local.address, tensors, metrics].map((address) => {
+    const [, path] = /^ipc:\/\/(.*)$/.exec(address) ?? [];
+    return path === undefined ? { host: "127.0.0.1", port: Number(address.split(":").at(-1)) } : { path };
+  });
   for (let i = 0; i < CONNECTIONS; i++) {
-    const socket = connect(random.pick(ports), "127.0.0.1");
+    const socket = connect(random.pick(doors));
     socket.on("error", () => {}); // it may be ended at any time
     await once(socket, "connect");
     socket.write(random.bytes(1 + random.below(5_000)));

@@ -26,7 +26,6 @@ class Access:
     """What a worker asks of its clients; by default nothing, which is for the loopback interface only."""
 
     tls: grpc.ServerCredentials | None = None
-    """Also says whether the ZeroMQ planes are encrypted."""
     token: str | None = None
 
 

@@ -26,9 +26,12 @@ class Limits:
     """Calls at once, those included that wait for a server thread."""
     max_watches: int = 64
     """Streams at once, over all sessions; each occupies a server thread."""
+    max_guarded_frame_bytes: int = 128 * KIB
+    """Of a frame on a plane that asks for keys: ZeroMQ keeps so much of what a peer sends before it has shown its own."""
     max_handshake_seconds: float = 5.0
-    """A peer on a ZeroMQ plane that has not shown its key by then is dropped, and with it what it has sent: until it has,
-    ZeroMQ keeps up to ``max_tensor_bytes`` of that."""
+    """A peer on a ZeroMQ plane that has not shown its key by then is dropped, and with it what it has sent."""
+    max_files: int = 4096
+    """Of the process, connections among them: what strangers hold open is bounded by it."""
     max_rank: int = 16
     data_root: Path = Path("/")
     """Files that a client names must lie in it; relative paths start there."""

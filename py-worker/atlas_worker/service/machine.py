@@ -64,6 +64,17 @@ def keep_freed_memory() -> None:
     mallopt(top_pad, 64 << 20)
 
 
+def bound_files(most: int) -> None:
+    """Let the process have ``most`` open files, or as many as it may, whatever its limit was. Elsewhere than on Unix nothing happens."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 class Devices:
     """The devices that sessions may use. ``choice`` is the worker's ``--device``: "auto" allows every one and prefers
     the first CUDA device; "cpu" hides the others; "cuda" or "cuda:1" must exist (``InvalidInput``) and is preferred."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 from google.protobuf import struct_pb2
@@ -41,7 +42,8 @@ _SERVICES = (
 class Worker:
     """A worker on ``host`` (an address, or localhost) and ``port`` (0: a free one), its planes on ``plane_ports``.
 
-    Where ``access`` has TLS, the planes use CURVE. With ``health_port`` the health service is there too, see ``healthport``.
+    Where ``access`` asks for anything, the planes use CURVE; instead, they are sockets in ``plane_folder``, which nobody else
+    may enter. With ``health_port`` the health service is there too, see ``healthport``.
     Raises ``AddressInUse``.
     """
 
@@ -55,6 +57,7 @@ class Worker:
         limits: Limits | None = None,
         access: Access | None = None,
         plane_ports: tuple[int, int] = (0, 0),
+        plane_folder: Path | None = None,
         health_port: int | None = None,
     ) -> None:
         limits, access = limits or Limits(), access or Access()
@@ -89,8 +92,9 @@ class Worker:
             self._health_server = (
                 None if health_port is None else healthport.server(self._health, health_port)
             )
+            guarded = plane_folder is None and access != Access()
             self.dataplane = DataPlane(
-                host, tickets, limits, ports=plane_ports, encrypted=access.tls is not None
+                host, tickets, limits, ports=plane_ports, folder=plane_folder, encrypted=guarded
             )
         except AddressInUse:
             self._compute.close()

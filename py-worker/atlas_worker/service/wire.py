@@ -85,6 +85,27 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     return memoryview(cast(Any, tensor.detach().reshape(-1).view(torch.uint8).numpy()))
 
 
+def pieces(data: memoryview, most: int) -> list[memoryview]:
+    """A buffer cut into frames of at most ``most`` bytes; 0: in one.
+
+    >>> [bytes(piece) for piece in pieces(memoryview(b"abcde"), 2)]
+    [b'ab', b'cd', b'e']
+    """
+    return [data[at : at + most] for at in range(0, len(data), most)] if 0 < most < len(data) else [data]
+
+
+def joined(frames: Sequence[memoryview]) -> memoryview:
+    """The buffer that came in these frames; a copy only where there are several."""
+    if len(frames) == 1:
+        return frames[0]
+    whole = raw_bytes(torch.empty(sum(map(len, frames)), dtype=torch.uint8))
+    at = 0
+    for frame in frames:
+        whole[at : at + len(frame)] = frame
+        at += len(frame)
+    return whole
+
+
 @dataclass(frozen=True)
 class Wire:
     """Reads and writes the tensors of one session's messages (``session`` empty: inline only)."""

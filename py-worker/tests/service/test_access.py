@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +16,7 @@ import torch
 import zmq
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from zmq.utils.monitor import recv_monitor_message
 
 from atlas_worker.__main__ import main
 from atlas_worker.client import Client, remote_error
@@ -20,13 +24,19 @@ from atlas_worker.dataplane import DataPlane
 from atlas_worker.errors import AddressInUse
 from atlas_worker.gen.atlas.v1 import tensor_pb2, worker_pb2
 from atlas_worker.service.access import Access
-from atlas_worker.service.limits import Limits
+from atlas_worker.service.limits import KIB, MIB, Limits
 from atlas_worker.service.server import Worker
 from atlas_worker.service.tickets import Tickets
 
 from .support import Refused
 
 TOKEN = "correct-horse-battery-staple"
+HANDSHAKE = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +47,28 @@ def guarded() -> Iterator[Worker]:
     worker.stop()
 
 
-def test_the_token_opens_everything(guarded: Worker) -> None:
+@pytest.mark.parametrize("size", [0, 3, Limits().max_guarded_frame_bytes, 2_000_001])
+def test_the_token_opens_everything(guarded: Worker, size: int) -> None:
+    tensor = torch.arange(size).to(torch.uint8)
     with Client(guarded.address, token=TOKEN) as client:
-        assert torch.equal(client.receive(client.send(torch.ones(3), inline=False)), torch.ones(3))
+        assert client.description.data_plane.HasField("curve"), (
+            "the planes ask for keys, as they are on ports"
+        )
+        assert torch.equal(client.receive(client.send(tensor, inline=False)), tensor)
+
+
+def test_planes_of_one_user_are_files_in_their_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "planes"
+    folder.mkdir(mode=0o700)
+    worker = Worker(access=Access(token=TOKEN), plane_folder=folder)
+    worker.start()
+    assert {file.name for file in folder.iterdir() if file.is_socket()} == {"tensors", "metrics"}
+    with Client(worker.address, token=TOKEN) as client:
+        plane = client.description.data_plane
+        assert (plane.tensors, plane.metrics) == (f"ipc://{folder}/tensors", f"ipc://{folder}/metrics")
+        assert not plane.HasField("curve")
+        assert torch.equal(client.receive(client.send(torch.ones(99_999))), torch.ones(99_999))
+    worker.stop()
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper()])
@@ -95,9 +124,10 @@ def test_an_encrypted_plane_answers_those_with_its_keys(plane: DataPlane, keys: 
     public, secret = curve.client_public.encode(), curve.client_secret.encode()
     others_public, others_secret = zmq.curve_keypair()
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer, context.socket(zmq.SUB) as feed:
+        refusals = [end.get_monitor_socket(HANDSHAKE) for end in (dealer, feed)]
         for end in (dealer, feed):
             end.linger = 0
-            end.rcvtimeo = 5000 if keys == "right" else 300
+            end.rcvtimeo = 5000
             if keys == "none":
                 continue
             end.curve_serverkey = others_public if keys == "other server" else curve.server_public.encode()
@@ -107,33 +137,73 @@ def test_an_encrypted_plane_answers_those_with_its_keys(plane: DataPlane, keys: 
         feed.connect(plane.metrics)
         dealer.connect(plane.tensors)
         dealer.send_multipart([b"12345678", b"GET", b"ticket", b""])
-        if keys == "right":
-            assert dealer.recv_multipart()[:2] == [b"12345678", b"ERR"]
-        else:
-            with pytest.raises(zmq.Again):
-                dealer.recv_multipart()
-        plane.publish(tensor_pb2.StepMetrics(job_id="job-1"))
-        if keys == "right":
-            while not feed.poll(50):  # the subscription arrives in its own time
-                plane.publish(tensor_pb2.StepMetrics(job_id="job-1"))
-            assert feed.recv_multipart()[0] == b"job-1"
-        else:
-            assert not feed.poll(200)
+        for events in refusals:
+            assert events.poll(5000), "it is told whether it is let in"
+            event = recv_monitor_message(events)["event"]
+            assert (event == zmq.EVENT_HANDSHAKE_SUCCEEDED) == (keys == "right"), event
+        for end in (dealer, feed):
+            end.disable_monitor()
+        if keys != "right":
+            plane.publish(tensor_pb2.StepMetrics(job_id="job-1"))
+            assert not dealer.poll(200)
+            assert not feed.poll(0)
+            return
+        assert dealer.recv_multipart()[:2] == [b"12345678", b"ERR"]
+        while not feed.poll(50):  # the subscription arrives in its own time
+            plane.publish(tensor_pb2.StepMetrics(job_id="job-1"))
+        assert feed.recv_multipart()[0] == b"job-1"
 
 
 def test_who_shows_no_key_in_time_is_dropped() -> None:
     limits = Limits(max_handshake_seconds=0.2)
     plane = DataPlane("127.0.0.1", Tickets(limits), limits, encrypted=True)
     plane.start()
-    signature, version, mechanism = b"\xff" + bytes(8) + b"\x7f", b"\x03\x00", b"CURVE".ljust(20, b"\0")
-    long_command = b"\x06" + (2**30).to_bytes(8, "big")  # of ZMTP 3.0 (ZeroMQ RFC 23)
-    port = int(plane.tensors.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
-        peer.sendall(signature + version + mechanism + bytes(32) + long_command + bytes(1000))
-        with suppress(ConnectionResetError):
-            while peer.recv(100):
-                pass
+    with stranger(plane, limits.max_guarded_frame_bytes) as peer:
+        peer.sendall(bytes(1000))
+        assert hangs_up(peer)
     plane.stop()
+
+
+def test_of_what_strangers_send_little_is_kept() -> None:
+    limits = Limits(max_handshake_seconds=3.0)
+    plane = DataPlane("127.0.0.1", Tickets(limits), limits, encrypted=True)
+    plane.start()
+    count, most = 200, limits.max_guarded_frame_bytes + KIB
+    with ExitStack() as peers:
+        before = resident()
+        for _ in range(count):
+            peer = peers.enter_context(stranger(plane, most))
+            peer.sendall(bytes(most - 1))  # the last byte never comes
+        assert resident() - before < count * (most + 64 * KIB)
+        assert hangs_up(peer)
+    with stranger(plane, 2**30) as peer:
+        began = time.monotonic()
+        with suppress(ConnectionError):
+            for _ in range(1024):
+                peer.sendall(bytes(MIB))
+        assert hangs_up(peer)
+        assert time.monotonic() - began < limits.max_handshake_seconds, "at once"
+        assert resident() - before < count * (most + 64 * KIB)
+    plane.stop()
+
+
+def stranger(plane: DataPlane, length: int) -> socket.socket:
+    """A connection that has greeted as a CURVE client does, and begun with a command of so many bytes (ZMTP 3.0, ZeroMQ RFC 23)."""
+    peer = socket.create_connection(("127.0.0.1", int(plane.tensors.rpartition(":")[2])), timeout=10)
+    signature, version, mechanism = b"\xff" + bytes(8) + b"\x7f", b"\x03\x00", b"CURVE".ljust(20, b"\0")
+    peer.sendall(signature + version + mechanism + bytes(32) + b"\x06" + length.to_bytes(8, "big"))
+    return peer
+
+
+def hangs_up(peer: socket.socket) -> bool:
+    with suppress(ConnectionError):
+        while peer.recv(100):
+            pass
+    return True
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_ports_of_the_planes() -> None:

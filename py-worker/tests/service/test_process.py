@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,9 +57,15 @@ def start(*flags: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[list[subprocess.Popen[str]]]:
+def planes() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def two(planes: Path) -> Iterator[list[subprocess.Popen[str]]]:
     """Started together, because importing torch takes its time."""
-    processes = [start("--parent-stdin", "--threads", "1"), start()]
+    processes = [start("--parent-stdin", "--threads", "1", "--plane-folder", str(planes)), start()]
     yield processes
     for process in processes:
         process.kill()
@@ -80,17 +87,19 @@ def ended(process: subprocess.Popen[str], seconds: float) -> tuple[int, float, s
     return process.returncode, time.monotonic() - started, out, err
 
 
-def test_the_worker_dies_with_its_parent(two: list[subprocess.Popen[str]]) -> None:
+def test_the_worker_dies_with_its_parent(two: list[subprocess.Popen[str]], planes: Path) -> None:
     process = two[0]
     address = ready(process)
     client = Client(address)
     assert client.description.threads == 1
     port_in_use(address)
+    assert sorted(file.name for file in planes.iterdir()) == ["metrics", "tensors"]
     client.call("StartJob", handle=Objects(client).predictor(long_op=True))
     time.sleep(0.3)  # well into one torch operation that takes seconds
     code, took, out, _ = ended(process, 10)
     assert (code, out) == (0, "")
     assert took < 3
+    assert not planes.exists()
     client.close()
 
 
@@ -128,9 +137,13 @@ TOKEN = ("--token-file", "token")
         (("--listen", "192.168.1.7:0", *TOKEN), "192.168.1.7:0 .* give --tls-cert, --tls-key "),
         (("--tls-cert", "cert.pem"), "--tls-cert and --tls-key"),
         (("--tls-client-ca", "ca.pem"), "--tls-client-ca is for TLS"),
+        (("--plane-folder", "none", "--tensor-port", "1"), "--plane-folder is for clients on this machine"),
+        (("--plane-folder", "none", "--listen", "0.0.0.0:0", *TLS, *TOKEN), "--plane-folder is for clients"),
+        (("--plane-folder", "none"), "none must be an empty folder that only you may enter"),
+        (("--plane-folder", "/tmp"), "/tmp must be an empty folder that only you may enter"),
     ],
 )
-def test_listening_beyond_loopback_needs_tls_and_a_token(flags: tuple[str, ...], wanted: str) -> None:
+def test_what_would_let_strangers_in_is_refused(flags: tuple[str, ...], wanted: str) -> None:
     done = serve(*flags)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()

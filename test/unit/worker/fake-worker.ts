@@ -152,6 +152,7 @@ export class FakeWorker {
             tensors: String(this.router.lastEndpoint),
             metrics: String(this.publisher.lastEndpoint),
             curve: undefined,
+            maxFrameBytes: 0,
           },
           limits: {
             maxInlineBytes: 64,

@@ -78,9 +78,9 @@ describe("local worker", () => {
     const body = 'echo "$@" >&2; echo "$PYTHONPATH $(pwd)" >&2; exit 3';
     await rejection(script("arguments", body));
     await rejection(script("trusting", body, { trustCode: true }));
-    const serve = "-m atlas_worker serve --listen 127.0.0.1:0 --data-root /";
+    const serve = "-m atlas_worker serve --listen 127.0.0.1:0 --data-root / --plane-folder DIR";
     const where = `${dir} ${dir}`;
-    expect(logs).to.deep.equal([
+    expect(logs.map((line) => line.replace(/(plane-folder) \S+/, "$1 DIR"))).to.deep.equal([
       `${serve} --parent-stdin`,
       where,
       `${serve} --trust-code --parent-stdin`,
@@ -185,7 +185,10 @@ describe("local worker", () => {
         console.log(pid);
         ${then}`;
       const options = ["--import", import.meta.resolve("tsx"), "--input-type=module", "-e", code];
-      const child = spawn(process.execPath, options, { stdio: ["ignore", "pipe", "inherit"] });
+      const child = spawn(process.execPath, options, {
+        stdio: ["ignore", "pipe", "inherit"],
+        env: { ...process.env, TMPDIR: mkdtempSync(join(dir, "tmp-")) },
+      });
       const [line] = await once(createInterface({ input: child.stdout }), "line");
       return { parent: child, worker: Number(line) };
     }
