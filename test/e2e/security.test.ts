@@ -5,10 +5,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createServer } from "node:tls";
 import { expect } from "chai";
-import { Dealer, Subscriber } from "zeromq";
+import { curveKeyPair, Dealer, Subscriber } from "zeromq";
 import type { AtlasError } from "../../src/errors.js";
+import { WorkerServiceService } from "../../src/gen/atlas/v1/worker.js";
+import { Rpc } from "../../src/rpc/index.js";
+import { curveOptions } from "../../src/tensor/plane.js";
 import { type Credentials, connectWorker } from "../../src/worker/index.js";
 import { type Keys, makeKeys } from "../../src/worker/keys.js";
+import { readAccess } from "../../src/worker/remote.js";
 import { rejection } from "../unit/worker/rejection.js";
 import { atlas, complaint, finish, json } from "./atlas.js";
 
@@ -16,6 +20,12 @@ const TINY = [
   ..."pde --atlas=2 --N=8 --predictor=wide --task=discover_algebra --solver=paper --epochs=1".split(" "),
   ..."--predictor_lr=0.01 --device=cpu --threads=1 --fixed-seed".split(" "),
 ];
+
+/** The first that comes of a socket's attempts to be let in. */
+async function endOfHandshake({ events }: Dealer | Subscriber): Promise<string> {
+  for await (const { type } of events) if (type.startsWith("handshake")) return type;
+  return "none";
+}
 
 describe("a worker on the network", function () {
   this.timeout(60_000);
@@ -88,22 +98,41 @@ describe("a worker on the network", function () {
       where,
     );
     expect(info.address).to.equal(`grpcs://localhost:${port}`);
-    expect(info.dataPlane).to.have.keys("tensors", "metrics");
+    expect(info.dataPlane).to.have.keys("tensors", "metrics", "maxFrameBytes");
     const { tensors, metrics } = info.dataPlane;
-    const dealer = new Dealer({ linger: 0, receiveTimeout: 500 });
-    const feed = new Subscriber({ linger: 0, receiveTimeout: 500 });
-    try {
-      dealer.connect(tensors.replace("0.0.0.0", "127.0.0.1"));
-      feed.connect(metrics.replace("0.0.0.0", "127.0.0.1"));
-      feed.subscribe();
-      const sent = dealer.send([Buffer.alloc(8), "GET", "ticket", ""]).catch((error: Error) => error);
-      for (const answer of [dealer.receive(), feed.receive()])
-        expect(await answer.then(String, (error: { code: string }) => error.code)).to.equal("EAGAIN");
-      dealer.close();
-      await sent;
-    } finally {
-      dealer.close();
-      feed.close();
+    const here = (endpoint: string) => endpoint.replace("0.0.0.0", "127.0.0.1");
+    const address = { address: `127.0.0.1:${port}`, secure: true };
+    const rpc = new Rpc(address.address, await readAccess(address, shown));
+    const { dataPlane } = await rpc.call(WorkerServiceService.describe, {}).finally(() => rpc.close());
+    const keys = curveOptions(dataPlane?.curve) ?? expect.fail("no keys");
+    const others = curveKeyPair();
+    const cases: [what: string, keys: object, end: "handshake" | `handshake:error:${string}`][] = [
+      ["its keys", keys, "handshake"],
+      ["no keys", {}, "handshake:error:protocol"],
+      [
+        "keys of another",
+        { ...keys, curvePublicKey: others.publicKey, curveSecretKey: others.secretKey },
+        "handshake:error:auth",
+      ],
+    ];
+    for (const [what, options, end] of cases) {
+      const dealer = new Dealer({ linger: 0, receiveTimeout: 500, sendTimeout: 500, ...options });
+      const feed = new Subscriber({ linger: 0, ...options });
+      try {
+        const ends = Promise.all([dealer, feed].map((socket) => endOfHandshake(socket)));
+        dealer.connect(here(tensors));
+        feed.connect(here(metrics));
+        expect(await ends, what).to.deep.equal([end, end]);
+        await dealer.send([Buffer.alloc(8), "GET", "ticket", ""]).catch(() => {});
+        const answer = await dealer.receive().then(
+          ([, status]) => String(status),
+          (error: { code: string }) => error.code,
+        );
+        expect(answer, what).to.equal(end === "handshake" ? "ERR" : "EAGAIN");
+      } finally {
+        dealer.close();
+        feed.close();
+      }
     }
   });
 
