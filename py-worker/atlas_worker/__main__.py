@@ -12,6 +12,7 @@ import stat
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -86,6 +87,12 @@ def main(argv: list[str] | None = None) -> int:
         help="execute code that clients send or name: programs and modules as predictors (also: ATLAS_TRUST_CODE=1)",
     )
     serve.add_argument(
+        "--lease",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long a session is kept without a call, a watch or an unfinished job (1 to 604800; default 600)",
+    )
+    serve.add_argument(
         "--log-level", default="info", choices=logs.LEVELS, help="the least that is logged (default info)"
     )
     serve.add_argument(
@@ -157,6 +164,8 @@ def main(argv: list[str] | None = None) -> int:
     machine.make_reproducible(threads)
     machine.keep_freed_memory()
     limits = Limits(data_root=arguments.data_root.resolve(), trust_code=arguments.trust_code)
+    if arguments.lease is not None:
+        limits = replace(limits, lease_seconds=arguments.lease)
     machine.bound_files(limits.max_files)
     import atlas_worker.blocks  # noqa: F401  registers every building block
 
@@ -239,6 +248,12 @@ def _is_address(host: str) -> bool:
 def _positive(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) <= 4096:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads (1 to 4096)")
+    return int(text)
+
+
+def _seconds(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) <= 7 * 24 * 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (1 to 604800, a week)")
     return int(text)
 
 

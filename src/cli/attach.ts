@@ -9,7 +9,7 @@ export function register(program: Command): void {
     .description("Go on with a run where it stands on the worker that it was left to, to the end")
     .addHelpText(
       "after",
-      "\nA worker keeps a run that nobody asks for until its job has ended, and 10 minutes more. Then: atlas resume.\n\nExamples:\n  atlas attach latest\n  atlas attach 20260101-120000-pde-1a2b --token-file token",
+      "\nA worker keeps a run that nobody asks for until its job has ended, and 10 minutes more (or as its --lease says). Then: atlas resume.\n\nExamples:\n  atlas attach latest\n  atlas attach 20260101-120000-pde-1a2b --token-file token",
     );
   goOn(command, ["ca", "cert", "key", "token_file"], attachExperiment);
 }

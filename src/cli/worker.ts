@@ -35,6 +35,16 @@ const Start = z.object({
     description: "Folder that data files must lie in, and relative paths start in (default: the current one)",
     placeholder: "dir",
   }),
+  lease: z
+    .int()
+    .min(1)
+    .max(7 * 24 * 3600)
+    .optional()
+    .meta({
+      description:
+        "How long it keeps the session of a client that is gone, after its last job (default: 600)",
+      placeholder: "seconds",
+    }),
   log_level: z.enum(LOG_LEVELS).optional().describe("The least that it logs (default: info)"),
   log_format: z.enum(LOG_FORMATS).optional().describe("Of its log: text (default), or a JSON object a line"),
 });
@@ -65,6 +75,7 @@ export function register(program: Command): void {
         tlsClientCa: path(given.tls_client_ca),
         tokenFile: path(given.token_file),
         dataRoot: resolve(given.data_root ?? "."),
+        lease: given.lease,
         logLevel: given.log_level,
         logFormat: given.log_format,
         device,

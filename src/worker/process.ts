@@ -55,6 +55,8 @@ export interface ServeOptions {
   tokenFile?: string;
   /** Whether it executes code that its clients send or name (default: as ATLAS_TRUST_CODE says). */
   trustCode?: boolean;
+  /** Seconds that a session is kept without a call, a watch or an unfinished job (default 600). */
+  lease?: number;
   /** The least that it logs (default "info"). */
   logLevel?: LogLevel;
   /** As what: text (default), or an object of JSON a line. */
@@ -78,6 +80,7 @@ export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeO
     "tls-key": options.tlsKey,
     "tls-client-ca": options.tlsClientCa,
     "token-file": options.tokenFile,
+    lease: options.lease,
     "log-level": options.logLevel,
     "log-format": options.logFormat,
   };

@@ -2,10 +2,24 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
+import { Tensor } from "../../src/tensor/index.js";
 import { connectWorker } from "../../src/worker/index.js";
+import { residentMiB } from "../bench/load.js";
 import { rejection } from "../unit/worker/rejection.js";
-import { atlas, complaint, epochs, essence, inProcess, logged, only, refuses, start } from "./atlas.js";
+import {
+  atlas,
+  complaint,
+  epochs,
+  essence,
+  inProcess,
+  logged,
+  only,
+  refuses,
+  start,
+  until,
+} from "./atlas.js";
 
 /** A predictor of many epochs, by one job; then a short search. */
 const RUN = [
@@ -113,6 +127,34 @@ describe("a run on a worker that outlives it", function () {
     expect(complaint(await inProcess(["attach", other.run], where), 2)).to.match(
       /^error: run \S+ has no session .*; go on from its last checkpoints with: atlas resume \S+$/,
     );
+  });
+
+  it("loses its session, and the worker its memory, when its lease ends", async () => {
+    const other = { ...where, env: { XDG_STATE_HOME: join(dir, "leasing") } };
+    const started = await atlas(["worker", "start", "--lease=1", "--device=cpu", "--threads=1"], other);
+    const address = /^address +(\S+)$/m.exec(started.stdout)?.[1] ?? expect.fail(started.stderr);
+    const log = /^log +(.+)$/m.exec(started.stdout)?.[1] ?? "";
+    try {
+      const client = await connectWorker({ worker: address });
+      const session = await client.openSession({ device: "cpu" });
+      const inputs = Tensor.fromBytes("float32", [2 ** 14, 1, 32, 32], Buffer.alloc(2 ** 26));
+      const tensors = { inputs, targets: inputs };
+      await session.createDataset({ kind: "arrays", params: {}, seed: 0, tensors });
+      await sleep(2_500);
+      expect(await session.list(), "it is renewed").to.have.length(1);
+      const before = residentMiB(client.info.pid);
+      session.leave();
+      const left = performance.now();
+      // To ask for it would renew it.
+      await until(() => readFileSync(log, "utf8").includes("lease has ended"), "the end of the lease");
+      expect(performance.now() - left).to.be.within(700, 10_000);
+      await until(() => residentMiB(client.info.pid) < before - 100, "the end of its 128 MiB", 5_000);
+      expect(await rejection(client.attachSession(session.id))).to.include({ code: "not_found" });
+      await client.close({ leave: true });
+    } finally {
+      await atlas(["worker", "stop"], other);
+    }
+    await refuses([[["worker", "start", "--lease=0"], /^error: --lease/]], other);
   });
 
   it("is refused where its worker ends with it", async () => {
