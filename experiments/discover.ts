@@ -91,11 +91,7 @@ export default defineExperiment({
         "discover needs a predictor and samples",
         "give --predictor FILE and --inputs FILE.npy",
       );
-    if (!c.trust_code)
-      throw new UsageError(
-        `--predictor ${c.predictor} is code, which would be executed`,
-        "if you trust who made it, give --trust-code",
-      );
+    checkTrust(c);
     centres(c.charts);
     const [, path, factory] = FACTORY.exec(c.predictor) ?? [];
     return {
@@ -106,6 +102,7 @@ export default defineExperiment({
   },
 
   async run(ctx, c) {
+    checkTrust(c); // a run that goes on may have been made by others
     const inputs = readNpy(await readBytes(c.inputs!), c.inputs!);
     const vectors = inputs.shape.length === 3;
     const params = { outputs: c.outputs };
@@ -139,6 +136,15 @@ export default defineExperiment({
     return Object.assign(findings, await discoverCosets(ctx, task, search));
   },
 });
+
+/** @throws UsageError when the predictor is not trusted */
+function checkTrust({ trust_code, predictor }: Config): void {
+  if (trust_code) return;
+  throw new UsageError(
+    `--predictor ${predictor} is code, which would be executed`,
+    "if you trust who made it, give --trust-code",
+  );
+}
 
 /** The centres of the charts. @throws UsageError */
 function centres(text: string | undefined) {

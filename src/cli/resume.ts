@@ -4,7 +4,7 @@ import { UsageError } from "../errors.js";
 import type { Experiment } from "../experiment/define.js";
 import { builtinExperiments, loadExperiment } from "../experiment/load.js";
 import { Progress } from "../experiment/progress.js";
-import { type GoOnOptions, type Outcome, resumeExperiment } from "../experiment/runner.js";
+import { checkTrust, type GoOnOptions, type Outcome, resumeExperiment } from "../experiment/runner.js";
 import { Result } from "../result.js";
 import { findRun, type Run } from "../run/folder.js";
 import { printOutcome } from "./experiment.js";
@@ -36,6 +36,10 @@ export function goOn(
   way: (experiment: Experiment, path: string, options: GoOnOptions) => Promise<Outcome>,
 ): void {
   command.argument("[run]", "an id, the beginning of one, a path, or latest", "latest");
+  command.option(
+    "--trust-code",
+    "Execute the code that the run names: its experiment's file, or a predictor",
+  );
   addCommonOptions(command, [...workerOptions, "detach_on_interrupt", "runs", "json", ...LOG_OPTIONS]).action(
     async (name: string) => {
       const options = commonOptions(command);
@@ -52,11 +56,14 @@ export function goOn(
       const worker = { ...workerChoice(options), address: given("worker"), device: given("device") };
       if (workerOptions.includes("worker"))
         checkDetach(options.detach_on_interrupt, worker.address ?? run.config.worker.address);
+      const trustCode = command.getOptionValue("trustCode") === true;
+      checkTrust(run, trustCode);
       const interrupt = onInterrupt(progress, { detach: options.detach_on_interrupt });
       try {
         const experiment = await loadExperiment(fileOf(run));
         const { signal, onLasting } = interrupt;
-        printOutcome(await way(experiment, run.path, { worker, progress, signal, onLasting }), options.json);
+        const outcome = await way(experiment, run.path, { worker, progress, signal, onLasting, trustCode });
+        printOutcome(outcome, options.json);
       } finally {
         interrupt.dispose();
       }

@@ -51,7 +51,10 @@ export interface RunOptions {
   file?: string;
 }
 
-export type GoOnOptions = Pick<RunOptions, "worker" | "progress" | "signal" | "onLasting">;
+export type GoOnOptions = Pick<RunOptions, "worker" | "progress" | "signal" | "onLasting"> & {
+  /** Whether code that the run names is executed (default: not; a run that names none needs no trust). */
+  trustCode?: boolean;
+};
 
 /** A finished run. */
 export interface Outcome {
@@ -98,13 +101,14 @@ export async function runExperiment<E extends Experiment>(
 /**
  * Go on with a run that was interrupted, from its last checkpoints.
  *
- * @throws UsageError when it is finished already, or another process works in it
+ * @throws UsageError when it is finished already, another process works in it, or it names code that is not trusted
  */
 export async function resumeExperiment(
   experiment: Experiment,
   path: string,
   options: GoOnOptions = {},
 ): Promise<Outcome> {
+  checkTrust(await Run.open(path), options.trustCode);
   const run = await RunFolder.resume(path);
   // The same device and threads as before, since on another number of threads the last bits differ.
   const before = (await run.events()).find((e) => e.type === "worker");
@@ -120,7 +124,7 @@ export async function resumeExperiment(
 /**
  * Go on with a run whose process has ended or lost its worker, where its session on that worker stands: what the worker has done meanwhile counts.
  *
- * @throws UsageError when it never had a session that outlives its process, or another process works in it
+ * @throws UsageError when it never had a session that outlives its process, another process works in it, or it names code that is not trusted
  * @throws WorkerUnavailable when the worker cannot be reached; AtlasError when the session is no more: the run can then be resumed
  */
 export async function attachExperiment(
@@ -128,7 +132,9 @@ export async function attachExperiment(
   path: string,
   options: GoOnOptions = {},
 ): Promise<Outcome> {
-  const before = await lastSession(await Run.open(path));
+  const run = await Run.open(path);
+  checkTrust(run, options.trustCode);
+  const before = await lastSession(run);
   if (before === undefined)
     throw new UsageError(
       `run ${path} has no session that it could be attached to: its worker ended with it`,
@@ -142,6 +148,25 @@ export async function attachExperiment(
     options,
     "attached",
   );
+}
+
+/**
+ * A run's folder may come from a stranger, and so does then what it names.
+ *
+ * @throws UsageError when code beside this package's own would be executed to go on with a run, unless it is trusted
+ */
+export function checkTrust({ id, config }: Run, trusted = false): void {
+  const code = codeOf(config);
+  if (code === undefined || trusted) return;
+  throw new UsageError(
+    `to go on with run ${id} is to execute code: ${code}`,
+    "if you trust who made the run, and that file, give --trust-code",
+  );
+}
+
+/** What a config names that is code: the file of an experiment that is not ours, or a predictor. */
+function codeOf({ file, config: { trust_code, predictor } }: RunConfig): string | undefined {
+  return file ?? (trust_code === true ? String(predictor) : undefined);
 }
 
 /** The newest session of a run, if it may outlive the run's process, and what the log has of it. */
@@ -269,9 +294,10 @@ async function checkSameWorker(
     );
 }
 
-/** A run as it is named on a command line here. */
+/** A run as it is named on a command line here that goes on with it. */
 function nameFor(run: Run): string {
-  return relative(process.cwd(), run.path) === join(DEFAULT_RUNS, run.id) ? run.id : run.path;
+  const name = relative(process.cwd(), run.path) === join(DEFAULT_RUNS, run.id) ? run.id : run.path;
+  return codeOf(run.config) === undefined ? name : `${name} --trust-code`;
 }
 
 /** How to go on with a run that stopped. */

@@ -187,7 +187,11 @@ describe("atlas pde", function () {
     const listed = await json<{ id: string; path: string }[]>(["runs"], where);
     rmSync(join(listed.at(-1)!.path, "result.json"));
     const elsewhere = { ...where, cwd: tmpdir() };
-    const resumed = await json<Document>(["resume", listed.at(-1)!.path], elsewhere);
+    const resume = ["resume", listed.at(-1)!.path];
+    expect(complaint(await atlas(resume, elsewhere), 2)).to.match(
+      /^error: to go on with run \S+ is to execute code: \S+blur\.ts; .*--trust-code$/,
+    );
+    const resumed = await json<Document>([...resume, "--trust-code"], elsewhere);
     expect(essence(resumed)).to.equal(essence(result));
     const wrong = complaint(await atlas(["run", file, "--sample", "8"], where), 2);
     expect(wrong).to.match(/^error: unknown option '--sample' \(Did you mean --samples\?\); see --help$/);

@@ -1,6 +1,6 @@
 /** Predictors that other programs made, from the command line: a checkpoint of the published code, and the programs that it is exported as. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -78,9 +78,21 @@ describe("predictors from elsewhere", function () {
     const { path: mine, result } = await finish([...args, "--trust-code"], join(dir, "mine"), where);
     expect(result.algebra!.identified.name).to.equal("so(2)");
     expect(result.predictor.source).to.equal(join(dir, "ours.pt2"));
-    // Trusted for the run, it is so when the run goes on.
+    // Whether the run is trusted is asked again when it goes on: its folder may come from others.
     rmSync(join(mine, "result.json"));
-    const again = await json<typeof result>(["resume", mine], where);
+    const before = readFileSync(join(mine, "events.jsonl"), "utf8");
+    const untrusted = /^error: to go on with run \S+ is to execute code: \S+ours\.pt2; .*--trust-code$/;
+    for (const way of ["resume", "attach"])
+      expect(complaint(await atlas([way, mine], where), 2)).to.match(untrusted);
+    expect(readFileSync(join(mine, "events.jsonl"), "utf8")).to.equal(before);
+    const again = await json<typeof result>(["resume", mine, "--trust-code"], where);
     expect(again.algebra).to.deep.equal(result.algebra);
+    // Nor does it help a stranger to say in the run that it names no code.
+    rmSync(join(mine, "result.json"));
+    const config = readFileSync(join(mine, "config.json"), "utf8");
+    writeFileSync(join(mine, "config.json"), config.replace('"trust_code": true', '"trust_code": false'));
+    expect(complaint(await atlas(["resume", mine], where), 2)).to.match(
+      /^error: --predictor \S+ours\.pt2 is code/,
+    );
   });
 });
