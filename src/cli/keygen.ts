@@ -1,13 +1,10 @@
 /** `atlas worker keygen`: the files with which a worker can listen beyond its own machine. */
-import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
-import { FileError, UsageError } from "../errors.js";
+import { UsageError } from "../errors.js";
 import { flagsOf } from "../experiment/flags.js";
-import { explainFileSystem, writeFileAtomic } from "../run/atomic.js";
 import type { Keys } from "../worker/keys.js";
 import { addCommonOptions, givenValues } from "./options.js";
 
@@ -16,23 +13,14 @@ const Keygen = z.object({
     description: "Names and addresses under which the worker is reached from elsewhere, with commas between",
     placeholder: "names",
   }),
-  out: z.string().default("atlas-keys").meta({ description: "Folder to write them to", placeholder: "dir" }),
+  out: z
+    .string()
+    .default("atlas-keys")
+    .meta({ description: "Folder for them, which has nothing else in it", placeholder: "dir" }),
   days: z.int().min(1).max(3650).default(825).describe("For how long the certificates are valid"),
-  force: z.boolean().default(false).describe("Replace files that are there already"),
+  force: z.boolean().default(false).describe("Replace those that are there already, all or none"),
 });
 const KEYGEN = flagsOf(Keygen);
-
-/** File name by what it holds; all but the certificates are for their owner's eyes only. */
-const FILES: Record<keyof Keys, string> = {
-  ca: "ca.pem",
-  caKey: "ca-key.pem",
-  server: "server.pem",
-  serverKey: "server-key.pem",
-  client: "client.pem",
-  clientKey: "client-key.pem",
-  token: "token",
-};
-const PUBLIC: readonly (keyof Keys)[] = ["ca", "server", "client"];
 
 export function register(worker: Command): void {
   const keygen = worker
@@ -50,9 +38,9 @@ export function register(worker: Command): void {
       const { host, out, days, force } = Keygen.parse(givenValues(keygen, KEYGEN));
       const hosts = parseHosts(host);
       const folder = resolve(out);
-      const { makeKeys } = await import("../worker/keys.js");
-      await writeKeys(folder, await makeKeys({ hosts, days }), force);
-      process.stdout.write(`${instructions(out, hosts[0]!).join("\n")}\n`);
+      const { KEY_FILES, makeKeys, writeKeys } = await import("../worker/keys.js");
+      await writeKeys(folder, await makeKeys({ hosts, days }), { force });
+      process.stdout.write(`${instructions(out, hosts[0]!, KEY_FILES).join("\n")}\n`);
     });
 }
 
@@ -71,25 +59,8 @@ function parseHosts(text: string): string[] {
   );
 }
 
-/** @throws FileError when one of the files is there already, unless `force`; none is then written */
-async function writeKeys(folder: string, keys: Keys, force: boolean): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 }).catch((error) => {
-    throw explainFileSystem(error, "create", folder);
-  });
-  const present = Object.values(FILES)
-    .map((name) => join(folder, name))
-    .find((path) => existsSync(path));
-  if (present !== undefined && !force)
-    throw new FileError(
-      `${present} is there already`,
-      "choose another folder with --out, or replace it with --force",
-    );
-  for (const [what, name] of Object.entries(FILES) as [keyof Keys, string][])
-    await writeFileAtomic(join(folder, name), keys[what], undefined, PUBLIC.includes(what) ? 0o644 : 0o600);
-}
-
-function instructions(out: string, host: string): string[] {
-  const at = (what: keyof Keys) => join(out, FILES[what]);
+function instructions(out: string, host: string, files: Record<keyof Keys, string>): string[] {
+  const at = (what: keyof Keys) => join(out, files[what]);
   return [
     `for the worker's machine  ${(["server", "serverKey", "ca", "token"] as const).map(at).join(" ")}`,
     `for each client           ${(["ca", "client", "clientKey", "token"] as const).map(at).join(" ")}`,

@@ -1,7 +1,9 @@
 /** What two machines need to trust each other: an authority, the certificates that it signs, and a token. */
 import "reflect-metadata"; // which @peculiar/x509 asks for
 import { KeyObject, randomBytes, webcrypto } from "node:crypto";
+import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { isIP } from "node:net";
+import { basename, dirname, join } from "node:path";
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -14,6 +16,15 @@ import {
   type X509Certificate,
   X509CertificateGenerator,
 } from "@peculiar/x509";
+
+import { FileError } from "../errors.js";
+import {
+  errorCode,
+  explainFileSystem,
+  syncFolder,
+  TEMPORARY_SUFFIX,
+  writeFileAtomic,
+} from "../run/atomic.js";
 
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
 const DAY_MS = 24 * 3600 * 1000;
@@ -88,6 +99,55 @@ export async function makeKeys({
     clientKey: keyPem(client),
     token: randomBytes(TOKEN_BYTES).toString("base64url"),
   };
+}
+
+/** File name by what it holds; all but the certificates are for their owner's eyes only. */
+export const KEY_FILES: Readonly<Record<keyof Keys, string>> = {
+  ca: "ca.pem",
+  caKey: "ca-key.pem",
+  server: "server.pem",
+  serverKey: "server-key.pem",
+  client: "client.pem",
+  clientKey: "client-key.pem",
+  token: "token",
+};
+const PUBLIC: readonly (keyof Keys)[] = ["ca", "server", "client"];
+
+/**
+ * Write keys as the files of a folder that only its owner may enter. Whatever happens to the process, they are all of one set: the new files are
+ * made in a folder beside it, which then takes its place. Between two renames there is none; the former set is then in `.NAME.….old`.
+ *
+ * @throws FileError when there are keys already, unless `force`, or anything else is in the folder; nothing is then written
+ */
+export async function writeKeys(folder: string, keys: Keys, { force = false } = {}): Promise<void> {
+  const names = Object.values(KEY_FILES);
+  const present = await readdir(folder).catch((error) => {
+    if (errorCode(error) === "ENOENT") return [];
+    throw explainFileSystem(error, "create", folder);
+  });
+  const other = present.find((name) => !names.includes(name));
+  if (other !== undefined)
+    throw new FileError(`${folder} has other files in it (${other})`, "choose another folder with --out");
+  if (present[0] !== undefined && !force)
+    throw new FileError(
+      `${join(folder, present[0])} is there already`,
+      "choose another folder with --out, or replace it with --force",
+    );
+  const beside = join(dirname(folder), `.${basename(folder)}.${randomBytes(4).toString("hex")}`);
+  const [made, old] = [`${beside}${TEMPORARY_SUFFIX}`, `${beside}.old`];
+  try {
+    await mkdir(dirname(folder), { recursive: true });
+    await mkdir(made, { mode: 0o700 });
+    for (const [what, name] of Object.entries(KEY_FILES) as [keyof Keys, string][])
+      await writeFileAtomic(join(made, name), keys[what], undefined, PUBLIC.includes(what) ? 0o644 : 0o600);
+    if (present.length > 0) await rename(folder, old);
+    await rename(made, folder);
+    await syncFolder(dirname(folder));
+    await rm(old, { recursive: true, force: true });
+  } catch (error) {
+    await rm(made, { recursive: true, force: true }).catch(() => undefined);
+    throw explainFileSystem(error, "create", folder);
+  }
 }
 
 type CryptoKeyPair = webcrypto.CryptoKeyPair;

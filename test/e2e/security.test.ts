@@ -229,13 +229,18 @@ describe("a worker on the network", function () {
     const mode = (name: string) => statSync(join(keys, name)).mode & 0o777;
     for (const name of ["ca-key.pem", "server-key.pem", "client-key.pem", "token"])
       expect(mode(name)).to.equal(0o600);
+    expect(mode(".")).to.equal(0o700);
     const before = readFileSync(file("token"), "utf8");
     const again = ["worker", "keygen", "--host", "gpu-box", "--out", "keys"];
-    expect(complaint(await atlas(again, where), 2)).to.match(/keys\/ca\.pem is there already; .*--force$/);
+    expect(complaint(await atlas(again, where), 2)).to.match(
+      /keys\/ca-key\.pem is there already; .*--force$/,
+    );
     expect(readFileSync(file("token"), "utf8")).to.equal(before);
     expect(complaint(await atlas(["worker", "keygen", "--host", "a b"], where), 2)).to.match(
       /neither a host name nor/,
     );
+    const here = ["worker", "keygen", "--host", "gpu-box", "--out", ".", "--force"];
+    expect(complaint(await atlas(here, where), 2)).to.match(/ has other files in it \(.*\); choose another/);
   });
 
   it("does not listen without TLS and a token", async () => {
