@@ -311,7 +311,10 @@ def _items(
     container: Mapping[object, object] | list[object] | tuple[object, ...], prefix: str
 ) -> Iterator[tuple[str, object]]:
     items = container.items() if isinstance(container, Mapping) else enumerate(container)
-    return ((f"{prefix}{key}", item) for key, item in items)
+    for key, item in items:
+        if isinstance(key, (tuple, frozenset)):  # of a small file, it may take any amount of memory as a text
+            raise _endless("a key that is a container")
+        yield f"{prefix}{key}", item
 
 
 def _endless(what: str) -> CheckpointError:

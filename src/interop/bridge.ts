@@ -33,6 +33,12 @@ interface Live {
   idle?: NodeJS.Timeout;
 }
 
+export interface BridgeOptions {
+  onProgress?: (line: string) => void;
+  /** Milliseconds that it may take, once Python is there (default: any). */
+  limitMs?: number;
+}
+
 /** pythonia has one Python process for the whole program, so calls take turns. */
 let live: Live | undefined;
 let last: Promise<unknown> = Promise.resolve();
@@ -40,13 +46,14 @@ let last: Promise<unknown> = Promise.resolve();
 /**
  * Call a function of the bridge. Its Python process is started when there is none, and ends a moment after the call, or with us.
  *
- * @throws FileError for what Python says of the files it was given; a file-system error (with `code`) where it met one
+ * @throws FileError for what Python says of the first file it was given, or when it does not come to an end with it; a file-system error (with
+ * `code`) where it met one
  * @throws SetupError when the venv cannot be made or the process ends in the middle
  */
 export function callPython(
   name: BridgeFunction,
   args: readonly string[],
-  options: { onProgress?: (line: string) => void } = {},
+  options: BridgeOptions = {},
 ): Promise<unknown> {
   const call = last.then(() => run(name, args, options));
   last = call.catch(() => undefined);
@@ -56,15 +63,30 @@ export function callPython(
 async function run(
   name: BridgeFunction,
   args: readonly string[],
-  options: { onProgress?: (line: string) => void },
+  { onProgress, limitMs }: BridgeOptions,
 ): Promise<unknown> {
-  const { python, workerDir } = await ensureVenv(options);
+  const { python, workerDir } = await ensureVenv({ onProgress });
   clearTimeout(live?.idle);
   if (live?.python !== python) end();
+  let timer: NodeJS.Timeout | undefined;
   try {
     live ??= await start(python, workerDir);
     hold(live.bridge, true);
-    return unpack(String(await Promise.race([live.functions[name]!(...args), live.died])));
+    const { bridge, died, functions } = live;
+    const endless = new Promise<never>((_, reject) => {
+      if (limitMs === undefined) return;
+      timer = setTimeout(() => {
+        bridge.com.proc?.kill("SIGKILL"); // it may be where it heeds nothing else
+        end();
+        reject(
+          new FileError(
+            `${args[0]} takes more than ${Math.round(limitMs / 1000)} s to read, which was given up`,
+            "it may be made to hang whoever reads it; if you trust who made it, have its weights alone saved anew",
+          ),
+        );
+      }, limitMs);
+    });
+    return unpack(String(await Promise.race([functions[name]!(...args), died, endless])));
   } catch (error) {
     if (error instanceof FileError || (error instanceof Error && "code" in error)) throw error;
     end();
@@ -75,6 +97,7 @@ async function run(
       { cause: error },
     );
   } finally {
+    clearTimeout(timer);
     if (live) {
       hold(live.bridge, false);
       live.idle = setTimeout(end, IDLE_MS).unref();

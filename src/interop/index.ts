@@ -50,7 +50,12 @@ export interface CheckpointSummary {
 export interface InteropOptions {
   /** Told what the set-up of the Python environment does, when it has to be made first. */
   onProgress?: (line: string) => void;
+  /** Milliseconds that reading a file may take (default: 60 000, and 100 for each megabyte of it). */
+  limitMs?: number;
 }
+
+const LIMIT_MS = 60_000;
+const LIMIT_MS_PER_BYTE = 100 / 1e6;
 
 /**
  * List the tensors in a .pt, .pth (weights only; no code is executed) or .safetensors file. No worker is needed.
@@ -61,8 +66,8 @@ export async function inspectCheckpoint(
   path: string,
   options: InteropOptions = {},
 ): Promise<CheckpointSummary> {
-  await refuseUnreadable(path);
-  return summary(await call("inspect_checkpoint", [resolve(path)], path, options));
+  const limited = await checkReadable(path, options);
+  return summary(await call("inspect_checkpoint", [resolve(path)], path, limited));
 }
 
 /**
@@ -71,11 +76,11 @@ export async function inspectCheckpoint(
  * @throws as {@link inspectCheckpoint}
  */
 export async function convertCheckpoint(path: string, options: InteropOptions = {}): Promise<Uint8Array> {
-  await refuseUnreadable(path);
+  const limited = await checkReadable(path, options);
   const folder = await mkdtemp(join(tmpdir(), "atlas-convert-"));
   const target = join(folder, "weights.safetensors");
   try {
-    await call("convert_checkpoint", [resolve(path), target, "safetensors"], path, options);
+    await call("convert_checkpoint", [resolve(path), target, "safetensors"], path, limited);
     return await readFile(target);
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -100,9 +105,9 @@ export async function convertCheckpointFile(
       `cannot tell what ${to} is to be`,
       "give it the extension .pt, .pth or .safetensors",
     );
-  await refuseUnreadable(from);
+  const limited = await checkReadable(from, options);
   return write(to, force, async (temporary) =>
-    summary(await call("convert_checkpoint", [resolve(from), temporary, format], from, options, temporary)),
+    summary(await call("convert_checkpoint", [resolve(from), temporary, format], from, limited, temporary)),
   );
 }
 
@@ -176,15 +181,13 @@ async function call(
   }
 }
 
-/** Missing files and folders need no Python to be refused. */
-async function refuseUnreadable(path: string): Promise<void> {
-  let isFile: boolean;
-  try {
-    isFile = (await stat(path)).isFile();
-  } catch (error) {
+/** Missing files and folders need no Python to be refused. The options, with a limit for this file's size. */
+async function checkReadable(path: string, options: InteropOptions): Promise<InteropOptions> {
+  const found = await stat(path).catch((error) => {
     throw explainFileSystem(error, "read", path);
-  }
-  if (!isFile) throw new FileError(`${path} is not a file`, "give a .pt, .pth or .safetensors file");
+  });
+  if (!found.isFile()) throw new FileError(`${path} is not a file`, "give a .pt, .pth or .safetensors file");
+  return { limitMs: LIMIT_MS + LIMIT_MS_PER_BYTE * found.size, ...options };
 }
 
 function explainTarget(error: unknown, to: string): unknown {

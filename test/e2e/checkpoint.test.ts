@@ -40,6 +40,14 @@ open("truncated.pt", "wb").write(data[: len(data) // 2])
 data = open("old.pt", "rb").read()
 open("old-truncated.pt", "wb").write(data[: len(data) // 2])
 open("empty.pt", "wb")
+def doubled(name, n):
+    """A dict whose key is a pair of pairs of pairs …, n deep: to read it is to take its hash, which are 2^n steps."""
+    pickled = b"\\x80\\x02})" + b"q\\x01h\\x01\\x86" * n + b"K\\x01s."
+    with zipfile.ZipFile("weights.pt") as source, zipfile.ZipFile(name, "w") as out:
+        for entry in source.infolist():
+            out.writestr(entry.filename, pickled if entry.filename.endswith("data.pkl") else source.read(entry))
+doubled("deep.pt", 12)
+doubled("endless.pt", 60)
 open("text.pt", "w").write("these are not weights")
 zipfile.ZipFile("zip.pt", "w").writestr("hello", "x")
 `;
@@ -113,6 +121,20 @@ describe("checkpoints", function () {
     await convertCheckpointFile(file("types-back.pth"), file("types-again.safetensors"));
     expect(readFileSync(file("types-again.safetensors")).equals(readFileSync(there))).to.equal(true);
     expect(readdirSync(dir).filter((name) => name.endsWith(".partial"))).to.deep.equal([]);
+  });
+
+  it("gives up a file that has no end, and reads the next", async () => {
+    const deep = (await rejection(inspectCheckpoint(file("deep.pt")))) as FileError;
+    expect(deep.message).to.match(/has a key that is a container$/);
+    const began = performance.now();
+    const endless = (await rejection(inspectCheckpoint(file("endless.pt"), { limitMs: 2_000 }))) as FileError;
+    expect(endless).to.be.instanceOf(FileError);
+    expect(endless.message).to.match(/endless\.pt takes more than 2 s to read, which was given up$/);
+    expect(performance.now() - began).to.be.below(20_000);
+    expect((await inspectCheckpoint(file("weights.pt"))).tensors).to.have.length(7);
+    const target = file("endless.safetensors");
+    await rejection(convertCheckpointFile(file("endless.pt"), target, { limitMs: 500 }));
+    expect(readdirSync(dir).filter((name) => /endless\.safetensors/.test(name))).to.deep.equal([]);
   });
 
   it("refuses what would execute code, and does not execute it", async () => {
