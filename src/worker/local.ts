@@ -64,6 +64,8 @@ export interface Program {
   called: string;
   /** What helps when it does not start. */
   remedy: string;
+  /** Made for it, and removed when it or we end. */
+  folder?: string;
   /** Clears up what may be left of it, once it has ended. Must not fail. */
   clear?: () => Promise<unknown>;
 }
@@ -96,8 +98,6 @@ export async function startLocalWorker({
   const { device, threads, trustCode, logLevel, signal } = options;
   signal?.throwIfAborted();
   const planeFolder = makePlaneFolder();
-  const remove = () => planeFolder && rmSync(planeFolder, { recursive: true, force: true });
-  process.once("exit", remove);
   // It is the user's own, and may read what they may.
   const dataRoot = parse(process.cwd()).root;
   return startProgram(
@@ -112,10 +112,7 @@ export async function startLocalWorker({
       env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
       called: "the local worker",
       remedy: "see what is missing with: atlas doctor",
-      clear: async () => {
-        process.off("exit", remove);
-        remove();
-      },
+      folder: planeFolder,
     },
     options,
   );
@@ -138,7 +135,7 @@ function makePlaneFolder(): string | undefined {
  * @throws WorkerUnavailable when it cannot be started, ends, or does not serve in time; the signal's reason when aborted
  */
 export async function startProgram(
-  { command, args, cwd, env, called, remedy, clear }: Program,
+  { command, args, cwd, env, called, remedy, folder, clear }: Program,
   { onLog, signal, startTimeoutMs = 120_000, graceMs = 5_000 }: StartOptions,
 ): Promise<LocalProcess> {
   signal?.throwIfAborted();
@@ -159,7 +156,11 @@ export async function startProgram(
   const kill = (name: NodeJS.Signals) => {
     if (!over) killGroup(child.pid, name); // its id may be another's later
   };
-  const killAtExit = () => kill("SIGKILL");
+  const remove = () => folder !== undefined && rmSync(folder, { recursive: true, force: true });
+  const killAtExit = () => {
+    kill("SIGKILL");
+    remove();
+  };
   process.once("exit", killAtExit);
 
   const tail: string[] = [];
@@ -189,6 +190,7 @@ export async function startProgram(
   const ended = Promise.race([child.then(({ code }) => code), exit]).then((code) => {
     over = true;
     process.off("exit", killAtExit);
+    remove();
     const why = describeEnd(called, child, code, tail);
     gone.abort(closing ? new AtlasError("the worker was stopped") : why);
     return why;

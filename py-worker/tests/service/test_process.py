@@ -19,6 +19,7 @@ from atlas_worker.__main__ import main
 from atlas_worker.client import Client
 from atlas_worker.errors import InvalidInput
 from atlas_worker.service.access import read_token, server_tls
+from atlas_worker.service.limits import Limits
 
 from .support import Objects
 
@@ -94,6 +95,10 @@ def test_the_worker_dies_with_its_parent(two: list[subprocess.Popen[str]], plane
     assert client.description.threads == 1
     port_in_use(address)
     assert sorted(file.name for file in planes.iterdir()) == ["metrics", "tensors"]
+    limits = Path(f"/proc/{process.pid}/limits")
+    if limits.exists():
+        (files,) = [line for line in limits.read_text().splitlines() if line.startswith("Max open files")]
+        assert int(files.split()[3]) <= Limits().max_files
     client.call("StartJob", handle=Objects(client).predictor(long_op=True))
     time.sleep(0.3)  # well into one torch operation that takes seconds
     code, took, out, _ = ended(process, 10)

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -176,7 +176,11 @@ describe("local worker", () => {
   });
 
   describe("ends with the process that started it", () => {
-    async function parent(mode: Mode, then: string): Promise<{ parent: ChildProcess; worker: number }> {
+    async function parent(
+      mode: Mode,
+      then: string,
+      tmp = mkdtempSync(join(dir, "tmp-")),
+    ): Promise<{ parent: ChildProcess; worker: number }> {
       const python = fakePython(join(dir, mode), mode);
       const local = new URL("../../../src/worker/local.ts", import.meta.url);
       const code = `
@@ -187,7 +191,7 @@ describe("local worker", () => {
       const options = ["--import", import.meta.resolve("tsx"), "--input-type=module", "-e", code];
       const child = spawn(process.execPath, options, {
         stdio: ["ignore", "pipe", "inherit"],
-        env: { ...process.env, TMPDIR: mkdtempSync(join(dir, "tmp-")) },
+        env: { ...process.env, TMPDIR: tmp },
       });
       const [line] = await once(createInterface({ input: child.stdout }), "line");
       return { parent: child, worker: Number(line) };
@@ -201,8 +205,11 @@ describe("local worker", () => {
     });
 
     it("when that exits without a word, even if it does not listen", async () => {
-      const { worker } = await parent("stubborn", "process.exit(1);");
+      const tmp = mkdtempSync(join(dir, "tmp-"));
+      const { parent: p, worker } = await parent("stubborn", "process.exit(1);", tmp);
       await ends(worker);
+      if (p.exitCode === null) await once(p, "exit");
+      expect(readdirSync(tmp).filter((name) => name.startsWith("atlas-"))).to.deep.equal([]);
     });
   });
 
