@@ -27,6 +27,7 @@ function numerics<T>(name: string, rows: (found: T) => Row[]): Part {
   }, rows);
 }
 
+const count = (clients: number) => `${clients} client${clients === 1 ? "" : "s"}`;
 const gib = (bytes: number) => `${n(bytes / 2 ** 30)} GiB`;
 
 interface Solvers {
@@ -108,26 +109,21 @@ const PARTS: Record<string, Part> = {
   ),
   load: part(
     () => measureLoad(),
-    ({ describe, jobs, memory }: Loads): Row[] => [
-      ...(
-        [
-          ["Describe", describe],
-          ["small jobs (create, start, watch, delete)", jobs],
-        ] as const
-      ).flatMap(([what, loads]) =>
-        loads.map(
-          ({ clients, perSecond, p50, p99 }): Row => [
-            `${what}, ${clients} client${clients === 1 ? "" : "s"}`,
-            `${n(perSecond)} a second`,
-            `p50 ${n(p50)} ms, p99 ${n(p99)} ms`,
-          ],
-        ),
+    ({ loads, memory }: Loads): Row[] => [
+      ...loads.map(
+        ({ what, guard, clients, perSecond, p50, p99 }): Row => [
+          `${what === "job" ? "small jobs (create, start, watch, delete)" : "Describe"}, ${count(clients)}, ${guard}`,
+          `${n(perSecond)} a second`,
+          `p50 ${n(p50)} ms, p99 ${n(p99)} ms`,
+        ],
       ),
-      [
-        `worker's memory after ${n(memory.jobs)} jobs of 16 clients`,
-        `${n(memory.late)} MiB`,
-        `after half of them ${n(memory.early)} MiB`,
-      ],
+      ...memory.map(
+        ({ guard, jobs, early, late }): Row => [
+          `worker's memory after ${n(jobs)} jobs, ${guard}`,
+          `${n(late)} MiB`,
+          `after half of them ${n(early)} MiB`,
+        ],
+      ),
     ],
   ),
   transport: part(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -151,8 +152,9 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Versions of what the numbers and the protocol depend on."""
+    """Versions of what the numbers and the protocol depend on. Looked up once: that takes longer than all else in an answer."""
     found = {name: version(name) for name in ("numpy", "grpcio", "pyzmq", "protobuf", "safetensors")}
     return {
         "python": platform.python_version(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import grpc
@@ -205,6 +206,7 @@ class WorkerService:
         return worker_pb2.CloseSessionResponse()
 
 
+@cache
 def _capability(block: registry.Block) -> worker_pb2.Capability:
     params = struct_pb2.Struct()
     params.update(registry.describe_params(block.params))
