@@ -2,7 +2,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createSecureContext } from "node:tls";
+import { createSecureContext, type SecureContext } from "node:tls";
 import type { Access } from "../src/rpc/index.js";
 import { ensureVenv } from "../src/setup/venv.js";
 import { makeKeys } from "../src/worker/keys.js";
@@ -27,12 +27,7 @@ export async function startGuarded(guard: Guard, logLevel: LogLevel = "info"): P
     const local = await startLocalWorker({ python, workerDir, ...options });
     return { ...local, access: { token: local.token } };
   }
-  const { ca, server, serverKey } = await makeKeys({ hosts: [] });
-  const dir = await mkdtemp(join(tmpdir(), "atlas-keys-"));
-  try {
-    const [tlsCert, tlsKey] = [join(dir, "server.pem"), join(dir, "server-key.pem")];
-    await writeFile(tlsCert, server);
-    await writeFile(tlsKey, serverKey, { mode: 0o600 });
+  return withCertificate(async ({ tls, tlsCert, tlsKey }) => {
     const args = serveArguments({ ...options, host: "0.0.0.0", tlsCert, tlsKey });
     const local = await startProgram(
       {
@@ -46,7 +41,21 @@ export async function startGuarded(guard: Guard, logLevel: LogLevel = "info"): P
       {},
     );
     const address = local.address.replace("0.0.0.0", "127.0.0.1");
-    return { ...local, address, access: { token: local.token, tls: createSecureContext({ ca }) } };
+    return { ...local, address, access: { token: local.token, tls } };
+  });
+}
+
+/** Have a server started with new keys: the files of its certificate and key, which are gone afterwards, and what its clients trust. */
+export async function withCertificate<T>(
+  start: (keys: { tls: SecureContext; tlsCert: string; tlsKey: string }) => Promise<T>,
+): Promise<T> {
+  const { ca, server, serverKey } = await makeKeys({ hosts: [] });
+  const dir = await mkdtemp(join(tmpdir(), "atlas-keys-"));
+  try {
+    const [tlsCert, tlsKey] = [join(dir, "server.pem"), join(dir, "server-key.pem")];
+    await writeFile(tlsCert, server);
+    await writeFile(tlsKey, serverKey, { mode: 0o600 });
+    return await start({ tls: createSecureContext({ ca }), tlsCert, tlsKey });
   } finally {
     await rm(dir, { recursive: true });
   }

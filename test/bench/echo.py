@@ -1,4 +1,6 @@
-"""Echoes bytes over gRPC and over a plain TCP socket, beside which the tensor plane is measured. Prints both ports as JSON.
+"""Echoes bytes over gRPC, with and without TLS, and over a plain TCP socket, beside which the tensor plane is measured.
+
+Arguments: a certificate and its key. Prints the ports as JSON.
 
 The gRPC methods take and return raw bytes, so no protobuf encoding is in their way: ``/bench.Echo/Unary`` a whole buffer in one
 message, ``/bench.Echo/Chunks`` a stream of chunks, answered in like chunks once all have come. A TCP client first
@@ -13,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 
@@ -22,7 +25,7 @@ def chunks(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator
     yield from received
 
 
-def serve_grpc() -> tuple[grpc.Server, int]:
+def serve_grpc(certificate: Path, key: Path) -> tuple[grpc.Server, int, int]:
     limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(futures.ThreadPoolExecutor(4), options=limits)
     handlers = {
@@ -31,8 +34,10 @@ def serve_grpc() -> tuple[grpc.Server, int]:
     }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("bench.Echo", handlers)])
     port = server.add_insecure_port("127.0.0.1:0")
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    tls_port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
-    return server, int(port)
+    return server, int(port), int(tls_port)
 
 
 def serve_tcp() -> int:
@@ -55,6 +60,7 @@ def serve_tcp() -> int:
 
 
 if __name__ == "__main__":
-    server, port = serve_grpc()  # it ends when nothing refers to it any more
-    print(json.dumps({"grpc": port, "tcp": serve_tcp()}), flush=True)
+    # The server ends when nothing refers to it any more.
+    server, port, tls_port = serve_grpc(*map(Path, sys.argv[1:]))
+    print(json.dumps({"grpc": port, "tls": tls_port, "tcp": serve_tcp()}), flush=True)
     sys.stdin.read()  # until the parent is gone

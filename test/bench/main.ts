@@ -27,6 +27,11 @@ function numerics<T>(name: string, rows: (found: T) => Row[]): Part {
   }, rows);
 }
 
+/** What the tensor plane is measured beside. */
+const BESIDE: Record<string, string> = {
+  ...{ grpc: "gRPC", grpcTls: "gRPC with TLS", grpcChunks: "gRPC in 1 MiB chunks", tcp: "plain TCP" },
+};
+
 const count = (clients: number) => `${clients} client${clients === 1 ? "" : "s"}`;
 const gib = (bytes: number) => `${n(bytes / 2 ** 30)} GiB`;
 
@@ -129,10 +134,13 @@ const PARTS: Record<string, Part> = {
   transport: part(
     () => measureTransport(),
     (found: Transport[]): Row[] =>
-      found.map(({ mebibytes, gigabytesPerSecond: r }) => [
-        `tensor of ${mebibytes} MiB there and back, ZeroMQ`,
-        `${n(r.zeromq)} GB/s`,
-        `gRPC ${n(r.grpc)}, in 1 MiB chunks ${n(r.grpcChunks)}, plain TCP ${n(r.tcp)} GB/s`,
+      found.map(({ mebibytes, clients, gigabytesPerSecond: { zeromq, curve, ...beside } }) => [
+        `tensor of ${mebibytes} MiB there and back, ZeroMQ, ${count(clients)}`,
+        `${n(zeromq!)} GB/s`,
+        [
+          `with CURVE ${n(curve!)} GB/s`,
+          ...Object.entries(beside).map(([way, rate]) => `${BESIDE[way]} ${n(rate)} GB/s`),
+        ].join(", "),
       ]),
   ),
   overhead: part(

@@ -1,123 +1,162 @@
-/** One tensor to the worker and back: over the tensor plane, over gRPC in one message and in chunks, and over a plain TCP socket. */
+/**
+ * Tensors to the worker and back: over the tensor plane, encrypted and not; beside it over gRPC, with TLS and without, in one message and in
+ * chunks, and over a plain TCP socket.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { connect } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { Client, credentials } from "@grpc/grpc-js";
+import { WorkerServiceService } from "../../src/gen/atlas/v1/worker.js";
+import { Rpc } from "../../src/rpc/index.js";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { newTicket, TensorPlane } from "../../src/tensor/plane.js";
 import { Tensor } from "../../src/tensor/tensor.js";
-import { connectWorker } from "../../src/worker/index.js";
+import { PROTOCOL_VERSION } from "../../src/worker/index.js";
+import { reachableEndpoint } from "../../src/worker/remote.js";
+import { type Guarded, startGuarded, withCertificate } from "../workers.js";
 import { median } from "./statistics.js";
 
 const MIB = 2 ** 20;
 const CHUNK = MIB;
-const SIZES = [1, 16, 128];
+const MEBIBYTES = [1, 16, 128];
+/** So many at once, over the tensor plane only. */
+const CROWD = 16;
 const ROUNDS = 5;
+
+type Way = (bytes: Buffer) => Promise<Uint8Array>;
 
 export interface Transport {
   mebibytes: number;
-  /** Bytes there and bytes back, over the time of both. */
-  gigabytesPerSecond: { zeromq: number; grpc: number; grpcChunks: number; tcp: number };
+  /** Each with a tensor of its own, at the same time. */
+  clients: number;
+  /** Bytes there and bytes back of all clients, over the time of all. */
+  gigabytesPerSecond: Record<string, number>;
 }
 
 /** Throughput of each way at each size, timed in turns. */
-export async function measureTransport(sizes: readonly number[] = SIZES): Promise<Transport[]> {
-  const worker = await connectWorker({ device: "cpu" });
+export async function measureTransport(sizes: readonly number[] = MEBIBYTES): Promise<Transport[]> {
+  const workers: Guarded[] = [];
+  const planes: TensorPlane[] = [];
   const echo = await Echo.start();
   try {
-    const session = await worker.openSession({ label: "bench", device: "cpu" });
-    const plane = new TensorPlane(worker.info.dataPlane!.tensors);
-    const zeromq = async (bytes: Buffer) => {
-      const ticket = newTicket(session.id);
-      await plane.put(ticket, Tensor.fromBytes("uint8", [bytes.byteLength], bytes));
-      return (await plane.get(ticket)).bytes;
+    const ways: Record<"zeromq" | "curve", Way[]> = { zeromq: [], curve: [] };
+    for (const [name, guard] of [
+      ["zeromq", "plain"],
+      ["curve", "encrypted"],
+    ] as const) {
+      const worker = await startGuarded(guard);
+      workers.push(worker);
+      const { sessionId, connectPlane } = await openPlane(worker);
+      for (let i = 0; i < CROWD; i++) {
+        const plane = connectPlane();
+        planes.push(plane);
+        ways[name].push(async (bytes) => {
+          const ticket = newTicket(sessionId);
+          await plane.put(ticket, Tensor.fromBytes("uint8", [bytes.byteLength], bytes));
+          return (await plane.get(ticket)).bytes;
+        });
+      }
+    }
+    const beside: Record<string, Way[]> = {
+      ...{ grpc: [echo.unary(echo.plain)], grpcTls: [echo.unary(echo.tls)] },
+      ...{ grpcChunks: [echo.chunks], tcp: [echo.tcp] },
     };
-    const ways = { zeromq, grpc: echo.unary, grpcChunks: echo.chunks, tcp: echo.tcp };
     const found: Transport[] = [];
     for (const mebibytes of sizes) {
-      const bytes = Buffer.alloc(mebibytes * MIB, 7);
-      bytes.writeUInt32LE(mebibytes, 0);
-      const seconds = {
-        zeromq: [] as number[],
-        grpc: [] as number[],
-        grpcChunks: [] as number[],
-        tcp: [] as number[],
-      };
-      for (let round = 0; round <= ROUNDS; round++)
-        for (const [name, way] of Object.entries(ways) as [
-          keyof typeof ways,
-          (b: Buffer) => Promise<Uint8Array>,
-        ][]) {
-          const start = performance.now();
-          const back = await way(bytes);
-          const took = (performance.now() - start) / 1000;
-          if (back.byteLength !== bytes.byteLength || Buffer.compare(back, bytes) !== 0)
-            throw new Error(`${name} did not give back what it was given`);
-          if (round > 0) seconds[name].push(took); // the first is warm-up
-        }
-      const rate = (times: number[]) => (2 * bytes.byteLength) / median(times) / 1e9;
-      found.push({
-        mebibytes,
-        gigabytesPerSecond: {
-          zeromq: rate(seconds.zeromq),
-          grpc: rate(seconds.grpc),
-          grpcChunks: rate(seconds.grpcChunks),
-          tcp: rate(seconds.tcp),
-        },
-      });
+      const [zeromq, curve] = [ways.zeromq.slice(0, 1), ways.curve.slice(0, 1)];
+      found.push(await inTurns(mebibytes, { zeromq, curve, ...beside }));
+      found.push(await inTurns(mebibytes, ways));
     }
-    plane.close();
     return found;
   } finally {
+    for (const plane of planes) plane.close();
+    for (const worker of workers) await worker.close();
     echo.stop();
-    await worker.close();
   }
+}
+
+async function openPlane({ address, access }: Guarded) {
+  const rpc = new Rpc(address, access);
+  try {
+    const open = { label: "bench", device: "cpu", protocolVersion: PROTOCOL_VERSION };
+    const { sessionId } = await rpc.call(WorkerServiceService.openSession, open);
+    const { dataPlane } = await rpc.call(WorkerServiceService.describe, {});
+    const { tensors = "", curve } = dataPlane ?? {};
+    const connectPlane = () => new TensorPlane(reachableEndpoint(tensors, address), undefined, curve);
+    return { sessionId, connectPlane };
+  } finally {
+    rpc.close();
+  }
+}
+
+/** One tensor of each client of a way, then those of the next way, and so on. */
+async function inTurns(mebibytes: number, ways: Record<string, Way[]>): Promise<Transport> {
+  const bytes = Buffer.alloc(mebibytes * MIB, 7);
+  bytes.writeUInt32LE(mebibytes, 0);
+  const rates: Record<string, number[]> = {};
+  for (let round = 0; round <= ROUNDS; round++)
+    for (const [name, clients] of Object.entries(ways)) {
+      const start = performance.now();
+      const answers = await Promise.all(clients.map((way) => way(bytes)));
+      const took = (performance.now() - start) / 1000;
+      for (const back of answers)
+        if (Buffer.compare(back, bytes) !== 0) throw new Error(`${name} did not give back what it was given`);
+      if (round === 0) continue; // warm-up
+      rates[name] ??= [];
+      rates[name].push((2 * bytes.byteLength * clients.length) / took / 1e9);
+    }
+  const middle = Object.entries(rates).map(([name, all]) => [name, median(all)] as const);
+  const [clients = 0] = Object.values(ways).map((all) => all.length);
+  return { mebibytes, clients, gigabytesPerSecond: Object.fromEntries(middle) };
 }
 
 const same = (bytes: Buffer) => bytes;
 
 /** The other end of what the tensor plane is measured beside: echo.py. */
 class Echo {
-  private readonly client: Client;
   private constructor(
     private readonly child: ChildProcess,
-    grpcPort: number,
+    readonly plain: Client,
+    readonly tls: Client,
     private readonly tcpPort: number,
-  ) {
-    this.client = new Client(`127.0.0.1:${grpcPort}`, credentials.createInsecure(), {
-      "grpc.max_send_message_length": -1,
-      "grpc.max_receive_message_length": -1,
-      "grpc.enable_http_proxy": 0,
-    });
-  }
+  ) {}
 
-  static async start(): Promise<Echo> {
-    const { python } = await ensureVenv();
-    const child = spawn(python, [fileURLToPath(new URL("echo.py", import.meta.url))], {
-      stdio: ["pipe", "pipe", "inherit"],
+  static start(): Promise<Echo> {
+    return withCertificate(async ({ tls, tlsCert, tlsKey }) => {
+      const { python } = await ensureVenv();
+      const child = spawn(python, [fileURLToPath(new URL("echo.py", import.meta.url)), tlsCert, tlsKey], {
+        stdio: ["pipe", "pipe", "inherit"],
+      });
+      const [line] = (await once(createInterface(child.stdout), "line")) as [string];
+      const ports = JSON.parse(line) as { grpc: number; tls: number; tcp: number };
+      const options = {
+        ...{ "grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1 },
+        ...{ "grpc.enable_http_proxy": 0, "grpc.ssl_target_name_override": "localhost" },
+      };
+      const plain = new Client(`127.0.0.1:${ports.grpc}`, credentials.createInsecure(), options);
+      const secure = credentials.createFromSecureContext(tls);
+      return new Echo(child, plain, new Client(`127.0.0.1:${ports.tls}`, secure, options), ports.tcp);
     });
-    const [line] = (await once(createInterface(child.stdout), "line")) as [string];
-    const { grpc, tcp } = JSON.parse(line) as { grpc: number; tcp: number };
-    return new Echo(child, grpc, tcp);
   }
 
   stop(): void {
-    this.client.close();
+    this.plain.close();
+    this.tls.close();
     this.child.stdin?.end();
     this.child.kill();
   }
 
-  unary = (bytes: Buffer): Promise<Buffer> =>
-    new Promise((resolve, reject) => {
-      this.client.makeUnaryRequest("/bench.Echo/Unary", same, same, bytes, (error, answer) =>
+  unary = (client: Client) => (bytes: Buffer) =>
+    new Promise<Buffer>((resolve, reject) => {
+      client.makeUnaryRequest("/bench.Echo/Unary", same, same, bytes, (error, answer) =>
         error ? reject(error) : resolve(answer!),
       );
     });
 
   chunks = async (bytes: Buffer): Promise<Buffer> => {
-    const call = this.client.makeBidiStreamRequest<Buffer, Buffer>("/bench.Echo/Chunks", same, same);
+    const call = this.plain.makeBidiStreamRequest<Buffer, Buffer>("/bench.Echo/Chunks", same, same);
     const whole = Buffer.allocUnsafe(bytes.byteLength);
     let at = 0;
     call.on("data", (chunk: Buffer) => {
