@@ -1,4 +1,5 @@
 /** Calls as strangers may make them: any bytes to any method, with any token or none. */
+import type { SecureContext } from "node:tls";
 import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { ErrorDetail } from "../../src/gen/atlas/v1/error.js";
 import { DETAIL_KEY } from "../../src/rpc/errors.js";
@@ -25,9 +26,13 @@ export class Caller {
   constructor(
     address: string,
     private readonly token?: string,
+    tls?: SecureContext,
   ) {
-    // Clients of one process would share a connection.
-    this.client = new Client(address, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 });
+    const channel = tls ? credentials.createFromSecureContext(tls) : credentials.createInsecure();
+    this.client = new Client(address, channel, {
+      "grpc.use_local_subchannel_pool": 1, // clients of one process would share a connection
+      "grpc.ssl_target_name_override": "localhost",
+    });
   }
 
   /**

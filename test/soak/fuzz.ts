@@ -1,7 +1,8 @@
 /** Bytes that no client of ours would send, to every method and every port of a worker. */
 import { once } from "node:events";
-import { connect } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { connect as connectTls } from "node:tls";
 import { status } from "@grpc/grpc-js";
 import { expect } from "chai";
 import { Dealer } from "zeromq";
@@ -10,14 +11,16 @@ import { JobServiceService } from "../../src/gen/atlas/v1/job.js";
 import { ObjectServiceService } from "../../src/gen/atlas/v1/objects.js";
 import { DataType, type Tensor, TensorHeader } from "../../src/gen/atlas/v1/tensor.js";
 import {
+  type CurveKeys,
   type DescribeResponse,
   OpenSessionResponse,
   WorkerServiceService,
 } from "../../src/gen/atlas/v1/worker.js";
-import { newTicket } from "../../src/tensor/plane.js";
-import type { LocalProcess } from "../../src/worker/local.js";
+import { curveOptions, newTicket } from "../../src/tensor/plane.js";
+import { reachableEndpoint } from "../../src/worker/remote.js";
 import { PROTOCOL_VERSION } from "../../src/worker/worker.js";
 import { residentMiB } from "../bench/load.js";
+import type { Guard, Guarded } from "../workers.js";
 import { type Answer, Caller } from "./caller.js";
 import { checkWell, PLATES, withWorker } from "./worker.js";
 
@@ -28,7 +31,7 @@ const AT_ONCE = 16;
 const STRANGERS = 0.2;
 /** Of the cases, how many are frames of the tensor plane. */
 const FRAMES = 0.25;
-const CONNECTIONS = 200;
+const CONNECTIONS = 1_000;
 /** What no call may end in, beside what strangers may not get: a mistake of the worker's own, or no answer. */
 const FAULTS = ["internal", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL"];
 /** Hexadecimal digits of a request that are shown. */
@@ -54,9 +57,10 @@ export interface Fuzzed {
 
 /**
  * @param seed of all that is made up
+ * @param guard an encrypted worker is spoken to by those who have its keys, with the token or without, and gets noise from those who have none
  * @throws when a message to the tensor plane is not answered as it should be, or the worker is not well afterwards
  */
-export async function measureFuzz(cases: number, seed: number): Promise<Fuzzed> {
+export async function measureFuzz(cases: number, seed: number, guard: Guard): Promise<Fuzzed> {
   return withWorker(async (local) => {
     const random = new Random(seed);
     await checkWell(local);
@@ -69,9 +73,9 @@ export async function measureFuzz(cases: number, seed: number): Promise<Fuzzed> 
       if (done >= (memory.length * cases) / LOOKS) memory.push(residentMiB(local.pid));
       const batch = Math.min(BATCH, cases - done);
       const few = Math.round(FRAMES * batch);
-      const caller = new Caller(local.address, local.token);
+      const caller = new Caller(local.address, local.token, local.access.tls);
       try {
-        const target = await prepare(caller);
+        const target = await prepare(caller, local.address);
         await fuzzCalls(caller, target, random, batch - few, calls, faults);
         await fuzzFrames(target, random, few, frames);
         await caller.call(WorkerServiceService.closeSession, target);
@@ -93,7 +97,7 @@ export async function measureFuzz(cases: number, seed: number): Promise<Fuzzed> 
       faults: Object.fromEntries(faults),
       ...{ seconds, memory },
     };
-  });
+  }, guard);
 }
 
 interface Request {
@@ -107,11 +111,11 @@ interface Request {
 /** A session with something in it, and proper requests to it, which are then spoilt. */
 interface Target {
   sessionId: string;
-  plane: string;
+  plane: { endpoint: string; curve: CurveKeys | undefined };
   requests: Request[];
 }
 
-async function prepare(caller: Caller): Promise<Target> {
+async function prepare(caller: Caller, address: string): Promise<Target> {
   const open = { label: "fuzz", device: "cpu", protocolVersion: PROTOCOL_VERSION };
   const { sessionId } = await caller.call(WorkerServiceService.openSession, open);
   const { dataPlane }: DescribeResponse = await caller.call(WorkerServiceService.describe, {});
@@ -171,7 +175,7 @@ async function prepare(caller: Caller): Promise<Target> {
     }));
   return {
     sessionId,
-    plane: dataPlane?.tensors ?? "",
+    plane: { endpoint: reachableEndpoint(dataPlane?.tensors ?? "", address), curve: dataPlane?.curve },
     requests: [
       ...of(W.describe, {}),
       ...of(W.openSession, open),
@@ -261,9 +265,9 @@ async function fuzzFrames(
   count: number,
   tally: Record<string, number>,
 ): Promise<void> {
-  const dealer = new Dealer({ linger: 0, receiveTimeout: ANSWER_MS });
+  const dealer = new Dealer({ linger: 0, receiveTimeout: ANSWER_MS, ...curveOptions(plane.curve) });
   try {
-    dealer.connect(plane);
+    dealer.connect(plane.endpoint);
     const ticket = newTicket(sessionId);
     const header = { dtype: DataType.DATA_TYPE_FLOAT32, shape: [2, 2], byteLength: 16 };
     const proper = [
@@ -301,9 +305,10 @@ async function fuzzFrames(
   }
 }
 
-/** Connections to every port on which nobody speaks HTTP/2 or ZMTP. */
-async function fuzzConnections(local: LocalProcess, random: Random): Promise<void> {
-  const caller = new Caller(local.address, local.token);
+/** Connections to every port on which nobody speaks HTTP/2, TLS or ZMTP, or not for long. */
+async function fuzzConnections(local: Guarded, random: Random): Promise<void> {
+  const { tls } = local.access;
+  const caller = new Caller(local.address, local.token, tls);
   const { dataPlane } = await caller.call(WorkerServiceService.describe, {});
   caller.close();
   const { tensors = "", metrics = "" } = dataPlane ?? {};
@@ -311,14 +316,49 @@ async function fuzzConnections(local: LocalProcess, random: Random): Promise<voi
     const [, path] = /^ipc:\/\/(.*)$/.exec(address) ?? [];
     return path === undefined ? { host: "127.0.0.1", port: Number(address.split(":").at(-1)) } : { path };
   });
+  const openings = [HTTP2_OPENING, await tlsOpening(), zmtpOpening("NULL"), zmtpOpening("CURVE")];
   for (let i = 0; i < CONNECTIONS; i++) {
-    const socket = connect(random.pick(doors));
+    // Anyone may trust the authority, or not ask who signed; what comes next is for HTTP/2 to read.
+    const within = tls !== undefined && random.below(5) === 0;
+    const socket = within
+      ? connectTls({ ...doors[0]!, secureContext: tls, servername: "localhost", ALPNProtocols: ["h2"] })
+      : connect(random.pick(doors));
     socket.on("error", () => {}); // it may be ended at any time
-    await once(socket, "connect");
-    socket.write(random.bytes(1 + random.below(5_000)));
+    await once(socket, within ? "secureConnect" : "connect");
+    const opening = within ? HTTP2_OPENING : random.pick(openings);
+    const noise = random.bytes(1 + random.below(5_000));
+    socket.write(random.pick([noise, random.spoil(opening), Buffer.concat([opening, noise])]));
     await sleep(5);
     socket.destroy();
   }
+}
+
+/** HTTP/2's preface, empty SETTINGS, and the beginning of HEADERS (RFC 9113). */
+const HTTP2_OPENING = Buffer.concat([
+  Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+  Buffer.from("000000040000000000", "hex"),
+  Buffer.from("000040010400000001", "hex"),
+]);
+
+/** A proper ClientHello. */
+async function tlsOpening(): Promise<Buffer> {
+  const server = createServer();
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const client = connectTls({ port: (server.address() as AddressInfo).port, ALPNProtocols: ["h2"] });
+  client.on("error", () => {}); // it is not answered
+  const [socket] = (await once(server, "connection")) as [Socket];
+  const [hello] = (await once(socket, "data")) as [Buffer];
+  client.destroy();
+  socket.destroy();
+  server.close();
+  return hello;
+}
+
+/** The greeting of a ZeroMQ client, and its first command as long as CURVE's is, with nothing in it (ZeroMQ RFCs 23 and 26). */
+function zmtpOpening(mechanism: string): Buffer {
+  const greeting = ["ff00000000000000007f", "0300", Buffer.from(mechanism).toString("hex").padEnd(40, "0")];
+  const hello = ["04c8", Buffer.from("\x05HELLO").toString("hex"), "0100", "00".repeat(192)];
+  return Buffer.from([...greeting, "00".repeat(32), ...hello].join(""), "hex");
 }
 
 function add(tally: Record<string, number>, what: string): void {

@@ -6,6 +6,7 @@
  */
 import { parseArgs } from "node:util";
 import { measureParts, n, type Part, part, printTable, type Row } from "../parts.js";
+import type { Guard } from "../workers.js";
 import { type Crowd, measureCrowd, measureUnclosed, type Unclosed } from "./crowd.js";
 import { type Fault, faultRows, measureFaults } from "./faults.js";
 import { measureFuzz } from "./fuzz.js";
@@ -36,6 +37,23 @@ const counted = (tally: Record<string, number>) =>
     .toSorted(([, a], [, b]) => b - a)
     .map(([how, count]) => `${n(count)} ${how}`)
     .join(", ");
+
+const fuzz = (guard: Guard): Part => {
+  return async () => {
+    const found = await measureFuzz(cases, seed, guard);
+    const { calls, frames, connections, faults, seconds, memory } = found;
+    if (Object.keys(faults).length > 0) process.exitCode = 1;
+    const rows: Row[] = [
+      [
+        `${n(cases)} spoilt messages, ${n(connections)} connections of noise, ${guard}`,
+        `${n(cases / seconds)} a second`,
+        `calls: ${counted(calls)}; frames: ${counted(frames)}; worker's memory in MiB: ${memory.map((mib) => n(mib)).join(", ")}`,
+      ],
+      ...Object.entries(faults).map(([what, request]): Row => ["", "fault", `${what} (${request})`]),
+    ];
+    return { found, rows };
+  };
+};
 
 const PARTS: Record<string, Part> = {
   network: part(
@@ -77,20 +95,8 @@ const PARTS: Record<string, Part> = {
       ],
     ],
   ),
-  fuzz: async () => {
-    const found = await measureFuzz(cases, seed);
-    const { calls, frames, connections, faults, seconds, memory } = found;
-    if (Object.keys(faults).length > 0) process.exitCode = 1;
-    const rows: Row[] = [
-      [
-        `${n(cases)} spoilt messages, ${connections} connections of noise`,
-        `${n(cases / seconds)} a second`,
-        `calls: ${counted(calls)}; frames: ${counted(frames)}; worker's memory in MiB: ${memory.map((mib) => n(mib)).join(", ")}`,
-      ],
-      ...Object.entries(faults).map(([what, request]): Row => ["", "fault", `${what} (${request})`]),
-    ];
-    return { found, rows };
-  },
+  fuzz: fuzz("plain"),
+  "fuzz-tls": fuzz("encrypted"),
 };
 
 /** The number that a flag gives; one that is none ends the program with 2. */

@@ -1,14 +1,11 @@
 /** The worker that is put to the test, and whether it is well. */
 import { expect } from "chai";
-import { ensureVenv } from "../../src/setup/venv.js";
-import { type LocalProcess, startLocalWorker } from "../../src/worker/local.js";
-import { Worker } from "../../src/worker/worker.js";
 import { residentMiB } from "../bench/load.js";
+import { connectTo, type Guard, type Guarded, startGuarded } from "../workers.js";
 
 /** Give a worker of one thread that asks for a token, and end it afterwards. */
-export async function withWorker<T>(use: (local: LocalProcess) => Promise<T>): Promise<T> {
-  const { python, workerDir } = await ensureVenv();
-  const local = await startLocalWorker({ python, workerDir, device: "cpu", threads: 1, logLevel: "error" });
+export async function withWorker<T>(use: (local: Guarded) => Promise<T>, guard: Guard = "plain"): Promise<T> {
+  const local = await startGuarded(guard, "error");
   try {
     return await use(local);
   } finally {
@@ -21,9 +18,9 @@ export async function withWorker<T>(use: (local: LocalProcess) => Promise<T>): P
  *
  * @returns its resident memory in MiB
  */
-export async function checkWell(local: LocalProcess): Promise<number> {
+export async function checkWell(local: Guarded): Promise<number> {
   expect(local.gone.aborted, "the worker has ended").to.equal(false);
-  const worker = await Worker.connect({ address: local.address, secure: false }, { token: local.token });
+  const worker = await connectTo(local);
   try {
     const max = worker.info.limits?.maxSessions ?? 0;
     const [session, ...others] = await Promise.all(
