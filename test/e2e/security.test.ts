@@ -34,6 +34,9 @@ describe("a worker on the network", function () {
   let port: string;
   let where: { cwd: string; env: NodeJS.ProcessEnv };
   let shown: Required<Credentials>;
+  /** Of other authorities that the worker trusts as it does its own. */
+  let valid: (key: keyof Keys) => string;
+  let expired: (key: keyof Keys) => string;
   const file = (name: string) => join(keys, name);
   /** The files of other keys. */
   async function write(name: string, what: Partial<Keys>): Promise<(key: keyof Keys) => string> {
@@ -52,11 +55,20 @@ describe("a worker on the network", function () {
     };
     const made = await atlas(["worker", "keygen", "--host", "gpu-box,192.0.2.7", "--out", "keys"], where);
     expect(made.code, made.stderr).to.equal(0);
+    valid = await write("valid", await makeKeys({ hosts: [] }));
+    expired = await write(
+      "expired",
+      await makeKeys({ hosts: [], days: 1, notBefore: new Date("2020-01-01") }),
+    );
+    const authorities = [file("ca.pem"), valid("ca"), expired("ca")].map((path) =>
+      readFileSync(path, "utf8"),
+    );
+    writeFileSync(file("trusted.pem"), authorities.join(""));
     const { stdout, stderr } = await atlas(
       [
         ...["worker", "start", "--host", "0.0.0.0", "--device", "cpu", "--threads", "1", "--data-root", dir],
         ...["--tls-cert", "keys/server.pem", "--tls-key", "keys/server-key.pem"],
-        ...["--tls-client-ca", "keys/ca.pem", "--token-file", "keys/token"],
+        ...["--tls-client-ca", "keys/trusted.pem", "--token-file", "keys/token"],
       ],
       where,
     );
@@ -164,6 +176,13 @@ describe("a worker on the network", function () {
       ],
       ["no client certificate", here, { ...shown, cert: undefined, key: undefined }, 1, CERTIFICATE],
       ["another's", here, { ...shown, cert: other("client"), key: other("clientKey") }, 1, CERTIFICATE],
+      [
+        "an expired certificate",
+        here,
+        { ...shown, cert: expired("client"), key: expired("clientKey") },
+        1,
+        CERTIFICATE,
+      ],
       ["another authority", here, { ...shown, ca: other("ca") }, 1, AUTHORITY],
       ["the system's authorities", here, { ...shown, ca: undefined }, 1, AUTHORITY],
       ["a local worker", "local", shown, 2, /^--ca is for a worker that runs already; /],
@@ -208,21 +227,36 @@ describe("a worker on the network", function () {
     }
     const refused = ["worker", "info", "--worker", here, "--ca", file("ca.pem")];
     expect(complaint(await atlas(refused, where), 1)).to.match(/--cert and --key$/);
-    await (await connectWorker({ worker: here, ...shown })).close(); // it has not suffered
+    // It has not suffered; and it is their date that made it refuse the expired ones.
+    for (const given of [shown, { ...shown, cert: valid("client"), key: valid("clientKey") }])
+      await (await connectWorker({ worker: here, ...given })).close();
   });
 
   it("is not believed when its certificate has expired", async () => {
-    const expired = await makeKeys({ hosts: [], days: 1, notBefore: new Date("2020-01-01") });
-    const path = await write("expired", expired);
-    const server = createServer({ cert: expired.server, key: expired.serverKey, ALPNProtocols: ["h2"] });
+    const [cert, key] = [readFileSync(expired("server")), readFileSync(expired("serverKey"))];
+    const server = createServer({ cert, key, ALPNProtocols: ["h2"] });
     await new Promise<void>((resolve) =>
       server.on("tlsClientError", () => {}).listen(0, "127.0.0.1", resolve),
     );
     const worker = `grpcs://localhost:${(server.address() as AddressInfo).port}`;
-    const error = (await rejection(connectWorker({ worker, ca: path("ca") }))) as AtlasError;
+    const error = (await rejection(connectWorker({ worker, ca: expired("ca") }))) as AtlasError;
     server.close();
     expect(error.exitCode).to.equal(1);
     expect(error.message).to.match(/^cannot reach .*: its certificate has expired$/);
+  });
+
+  it("is not found where a worker without TLS listens, which does not suffer from being asked", async () => {
+    const plain = await connectWorker({ device: "cpu", threads: 1 });
+    try {
+      const worker = plain.address.replace("grpc:", "grpcs:");
+      const error = (await rejection(connectWorker({ worker, ...shown }))) as AtlasError;
+      expect(`${error.message}; ${error.remedy}`).to.match(
+        /^cannot reach .*: it does not speak TLS; write grpc:\/\/ in place of grpcs:\/\/$/,
+      );
+      await (await plain.openSession()).close();
+    } finally {
+      await plain.close();
+    }
   });
 
   it("has its keys made once, and for their owner's eyes", async () => {

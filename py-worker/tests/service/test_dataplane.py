@@ -91,11 +91,11 @@ def test_malformed_requests(client: Client) -> None:
     wrong = tensor_pb2.TensorHeader(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], byte_length=5)
     with Refused("invalid_input", "header.byte_length"):
         client.exchange(b"PUT", name, wrong.SerializeToString(), b"12345")
-    huge = tensor_pb2.TensorHeader(
-        dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[2**63, 2**63, 2**62], byte_length=4
-    )
-    with Refused("limit_exceeded", "header.shape"):
-        client.exchange(b"PUT", name, huge.SerializeToString(), b"1234")
+    minus_one = 2**64 - 1  # as a negative number is sent
+    for shape in ([2**63, 2**63, 2**62], [minus_one], [minus_one, minus_one], [0, minus_one]):
+        huge = tensor_pb2.TensorHeader(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=shape, byte_length=4)
+        with Refused("limit_exceeded", "header.shape"):
+            client.exchange(b"PUT", name, huge.SerializeToString(), b"1234")
     with Refused("not_found", "ticket"):
         client.exchange(b"PUT", b"0" * 32 + name[32:], head, b"1234")
     with Refused("not_found", "ticket"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,9 @@ from atlas_worker.service.server import Worker
 
 from . import fakes
 from .support import Objects, Refused
+
+MINUS_ONE = 2**64 - 1
+"""As a negative number is sent."""
 
 
 def test_dataset_from_parameters_and_tensors(client: Client, objects: Objects) -> None:
@@ -98,7 +104,7 @@ def test_bad_specs(client: Client, objects: Objects) -> None:
         client.create(dataset=objects_pb2.DatasetSpec())
     with Refused("invalid_input", "dataset.source.params.stepz"):
         objects.dataset(stepz=1)
-    for value in (0, 1.5, math.nan, math.inf, "3", None, [1], {"a": 1}):
+    for value in (0, -1, 1e300, 1.5, math.nan, math.inf, "3", None, [1], {"a": 1}):
         with Refused("invalid_input", "dataset.source.params.steps"):
             objects.dataset(steps=value)
     dataset, atlas = objects.dataset(), objects.atlas()
@@ -140,7 +146,9 @@ def test_tensors_that_do_not_fit(client: Client, objects: Objects) -> None:
         ],
         "limit_exceeded": [
             tensor_pb2.Tensor(dtype=f32, shape=[2**63, 2**63, 2], inline=b""),
-            tensor_pb2.Tensor(dtype=f32, shape=[0, 2**64 - 1], inline=b""),
+            tensor_pb2.Tensor(dtype=f32, shape=[0, MINUS_ONE], inline=b""),
+            tensor_pb2.Tensor(dtype=f32, shape=[MINUS_ONE], inline=b"1234"),
+            tensor_pb2.Tensor(dtype=f32, shape=[MINUS_ONE, MINUS_ONE], inline=b"1234"),
             tensor_pb2.Tensor(dtype=f32, shape=[20_000], inline=b"0" * 80_000),
         ],
         "not_found": [tensor_pb2.Tensor(dtype=f32, shape=[1], ticket="nonsense")],
@@ -312,6 +320,32 @@ def test_files_that_are_no_snapshots(client: Client, objects: Objects) -> None:
     torn[8:40] = 255
     with Refused("invalid_input", "snapshot"):
         client.call("RestoreSnapshot", handle=handle, snapshot=client.send(torn))
+
+
+class Code:
+    """Pickled, a call."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.made),)
+
+
+def test_pickles_are_refused_and_not_executed(client: Client, objects: Objects, tmp_path: Path) -> None:
+    handle, made = objects.predictor(), tmp_path / "executed"
+    before = objects.snapshot(handle)
+    archive = io.BytesIO()
+    torch.save({"weights": Code(made)}, archive)
+    for pickled in (pickle.dumps(Code(made)), archive.getvalue()):
+        tensor = torch.frombuffer(bytearray(pickled), dtype=torch.uint8)
+        for name, field in (("LoadWeights", "weights"), ("RestoreSnapshot", "snapshot")):
+            with Refused("invalid_input", field):
+                client.call(name, handle=handle, **{field: client.send(tensor)})
+    assert not made.exists()
+    assert torch.equal(objects.snapshot(handle), before)
+    pickle.loads(pickle.dumps(Code(made)))
+    assert made.exists(), "this is what it would have done"
 
 
 def test_snapshots_are_safetensors_and_reproducible(client: Client, objects: Objects) -> None:

@@ -109,6 +109,7 @@ describe("safetensors", () => {
     ["offsets past the end", file({ a: f32(0, 8, [2]) }, "1234"), /truncated.*"a" ends at byte 8/],
     ["offsets that go backwards", file({ a: f32(0, -4) }, "1234"), /header does not say what tensor "a" is/],
     ["sizes that differ", file({ a: f32(0, 4, [3]) }, "1234"), /shape \[3\] has 4 bytes/],
+    ["negative shapes", file({ a: f32(0, 4, [-1]) }, "1234"), /header does not say what tensor "a" is/],
     ["shapes beyond number", file({ a: f32(0, 4, [2 ** 40, 2 ** 40]) }, "1234"), /not a tensor's shape/],
     [
       "types that are not known",
@@ -168,6 +169,14 @@ describe("npy", () => {
     it(`reads format version ${version}`, () => {
       const header = "{'descr': '<i2', 'fortran_order': False, 'shape': (2L,), }\n";
       expect(readNpy(npy(header, Uint8Array.of(1, 0, 255, 255), version)).toNested()).to.deep.equal([1, -1]);
+    });
+
+  for (const shape of ["(-1,)", "(-1, -1)", `(${2 ** 40}, ${2 ** 40})`, "(0, -1)"])
+    it(`is refused with the shape ${shape}`, () => {
+      const header = `{'descr': '<f4', 'fortran_order': False, 'shape': ${shape}, }\n`;
+      expect(attempt(readNpy, npy(header, new Uint8Array(4)))?.message).to.match(
+        /header does not say what the array is|not a tensor's shape/,
+      );
     });
 
   for (const [what, descr, message] of [
