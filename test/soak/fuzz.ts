@@ -1,5 +1,6 @@
 /** Bytes that no client of ours would send, to every method and every port of a worker. */
 import { once } from "node:events";
+import { readdirSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
@@ -41,6 +42,9 @@ const ANSWER_MS = 60_000;
 const LOOKS = 10;
 /** In the second half of the cases it may grow by so much; in the first, libraries are loaded and allocators' caches fill. */
 const GROWTH_MIB = 64;
+/** So many more files may be open afterwards than before, after so long at the most: connections end in their own time. */
+const GROWTH_FILES = 8;
+const CLOSED_MS = 15_000;
 
 export interface Fuzzed {
   cases: number;
@@ -48,11 +52,13 @@ export interface Fuzzed {
   calls: Record<string, number>;
   frames: Record<string, number>;
   connections: number;
-  /** Calls that ended as none may, each with the first request, in hexadecimal, that met it; and memory that is not bounded. */
+  /** Calls that ended as none may, each with the first request, in hexadecimal, that met it; and memory or open files that are not bounded. */
   faults: Record<string, string>;
   seconds: number;
   /** Resident memory of the worker in MiB: before, {@link LOOKS} times on the way, and after. */
   memory: number[];
+  /** Files, connections among them, that the worker has open: before, and after. */
+  files: [number, number];
 }
 
 /**
@@ -65,6 +71,7 @@ export async function measureFuzz(cases: number, seed: number, guard: Guard): Pr
     const random = new Random(seed);
     await checkWell(local);
     const memory = [await checkWell(local)];
+    const before = openFiles(local.pid);
     const start = performance.now();
     const calls: Record<string, number> = {};
     const frames: Record<string, number> = {};
@@ -89,13 +96,17 @@ export async function measureFuzz(cases: number, seed: number, guard: Guard): Pr
     const growth = memory.at(-1)! - memory[LOOKS / 2]!;
     if (growth > GROWTH_MIB)
       faults.set("memory", `grows by ${Math.round(growth)} MiB in the second half of the cases`);
+    const until = performance.now() + CLOSED_MS;
+    while (openFiles(local.pid) > before + GROWTH_FILES && performance.now() < until) await sleep(500);
+    const after = openFiles(local.pid);
+    if (after > before + GROWTH_FILES) faults.set("files", `${after} are open, ${before} before`);
     return {
       cases,
       calls,
       frames,
       connections: CONNECTIONS,
       faults: Object.fromEntries(faults),
-      ...{ seconds, memory },
+      ...{ seconds, memory, files: [before, after] },
     };
   }, guard);
 }
@@ -359,6 +370,10 @@ function zmtpOpening(mechanism: string): Buffer {
   const greeting = ["ff00000000000000007f", "0300", Buffer.from(mechanism).toString("hex").padEnd(40, "0")];
   const hello = ["04c8", Buffer.from("\x05HELLO").toString("hex"), "0100", "00".repeat(192)];
   return Buffer.from([...greeting, "00".repeat(32), ...hello].join(""), "hex");
+}
+
+function openFiles(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length;
 }
 
 function add(tally: Record<string, number>, what: string): void {

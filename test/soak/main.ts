@@ -41,13 +41,13 @@ const counted = (tally: Record<string, number>) =>
 const fuzz = (guard: Guard): Part => {
   return async () => {
     const found = await measureFuzz(cases, seed, guard);
-    const { calls, frames, connections, faults, seconds, memory } = found;
+    const { calls, frames, connections, faults, seconds, memory, files } = found;
     if (Object.keys(faults).length > 0) process.exitCode = 1;
     const rows: Row[] = [
       [
         `${n(cases)} spoilt messages, ${n(connections)} connections of noise, ${guard}`,
         `${n(cases / seconds)} a second`,
-        `calls: ${counted(calls)}; frames: ${counted(frames)}; worker's memory in MiB: ${memory.map((mib) => n(mib)).join(", ")}`,
+        `calls: ${counted(calls)}; frames: ${counted(frames)}; worker's memory in MiB: ${memory.map((mib) => n(mib)).join(", ")}; open files: ${files.join(" and ")}`,
       ],
       ...Object.entries(faults).map(([what, request]): Row => ["", "fault", `${what} (${request})`]),
     ];
