@@ -10,7 +10,7 @@ import { type LocalProcess, startLocalWorker, startProgram } from "../src/worker
 import { type LogLevel, PYTHON_MODULE, serveArguments } from "../src/worker/process.js";
 import { Worker } from "../src/worker/worker.js";
 
-/** "plain": on the loopback interface, with a token. "encrypted": on all of them, with TLS, a token, and CURVE on its planes. */
+/** "plain": for this machine, with a token, its planes sockets in a folder of its user's. "encrypted": on all of them, with TLS, a token, and CURVE on its planes. */
 export const GUARDS = ["plain", "encrypted"] as const;
 export type Guard = (typeof GUARDS)[number];
 

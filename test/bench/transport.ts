@@ -83,8 +83,8 @@ async function openPlane({ address, access }: Guarded) {
     const open = { label: "bench", device: "cpu", protocolVersion: PROTOCOL_VERSION };
     const { sessionId } = await rpc.call(WorkerServiceService.openSession, open);
     const { dataPlane } = await rpc.call(WorkerServiceService.describe, {});
-    const { tensors = "", curve } = dataPlane ?? {};
-    const connectPlane = () => new TensorPlane(reachableEndpoint(tensors, address), undefined, curve);
+    const { tensors = "", ...options } = dataPlane ?? {};
+    const connectPlane = () => new TensorPlane(reachableEndpoint(tensors, address), undefined, options);
     return { sessionId, connectPlane };
   } finally {
     rpc.close();
