@@ -108,7 +108,9 @@ export async function resumeExperiment(
   path: string,
   options: GoOnOptions = {},
 ): Promise<Outcome> {
-  checkTrust(await Run.open(path), options.trustCode);
+  const recorded = await Run.open(path);
+  checkTrust(recorded, options.trustCode);
+  if (options.worker?.address === undefined) checkToken(recorded.config.worker.address, options.worker);
   const run = await RunFolder.resume(path);
   // The same device and threads as before, since on another number of threads the last bits differ.
   const before = (await run.events()).find((e) => e.type === "worker");
@@ -141,6 +143,7 @@ export async function attachExperiment(
       `go on from its last checkpoints with: atlas resume ${path}`,
     );
   const { address } = before.worker;
+  checkToken(address, options.worker);
   return carryOut(
     experiment,
     await RunFolder.attach(path),
@@ -161,6 +164,21 @@ export function checkTrust({ id, config }: Run, trusted = false): void {
   throw new UsageError(
     `to go on with run ${id} is to execute code: ${code}`,
     "if you trust who made the run, and that file, give --trust-code",
+  );
+}
+
+/**
+ * The same for the token of the environment: it goes to a worker of the user's choice, or to one of this machine.
+ *
+ * @throws UsageError when it would be shown to a worker that only the run's folder names
+ */
+function checkToken(address: string, worker: WorkerChoice = {}): void {
+  const { ATLAS_TOKEN, ATLAS_WORKER } = process.env;
+  if (!ATLAS_TOKEN || worker.tokenFile !== undefined || placeOf(address) !== "far") return;
+  if (ATLAS_WORKER?.replace(/\/$/, "") === address) return;
+  throw new UsageError(
+    `the run names the worker ${address}, to which the token in ATLAS_TOKEN would be shown`,
+    "if that worker is yours, give --token-file, or name it in ATLAS_WORKER too",
   );
 }
 

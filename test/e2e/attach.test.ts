@@ -1,5 +1,5 @@
 /** Runs that outlive their process: left to a worker in the background and come back to. Real processes throughout. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -127,6 +127,32 @@ describe("a run on a worker that outlives it", function () {
     expect(complaint(await inProcess(["attach", other.run], where), 2)).to.match(
       /^error: run \S+ has no session .*; go on from its last checkpoints with: atlas resume \S+$/,
     );
+  });
+
+  it("does not have the token of the environment shown to a worker that only its folder names", async () => {
+    const stranger = "grpc://worker.example:50051";
+    const run = join(dir, "strange");
+    cpSync(undisturbed, run, { recursive: true });
+    rmSync(join(run, "result.json"));
+    for (const file of ["config.json", "events.jsonl"].map((name) => join(run, name)))
+      writeFileSync(file, readFileSync(file, "utf8").replaceAll(worker, stranger));
+    for (const way of ["resume", "attach"]) {
+      const withToken = (env: NodeJS.ProcessEnv) => ({ ...where, env: { ATLAS_TOKEN: "secret", ...env } });
+      await refuses(
+        [
+          [
+            [way, run],
+            /^error: the run names the worker grpc:\/\/worker\.example:50051, to which .*; if .*ATLAS_WORKER/,
+          ],
+        ],
+        withToken({}),
+      );
+      // The user's own choice is looked at as any other.
+      await refuses(
+        [[[way, run], /would go to worker\.example:50051 unencrypted/]],
+        withToken({ ATLAS_WORKER: stranger }),
+      );
+    }
   });
 
   it("loses its session, and the worker its memory, when its lease ends", async () => {
