@@ -38,7 +38,7 @@ export function goOn(
   command.argument("[run]", "an id, the beginning of one, a path, or latest", "latest");
   command.option(
     "--trust-code",
-    "Execute the code that the run names: its experiment's file, or a predictor",
+    "Execute the code that the run names: its experiment's file, a predictor, or a worker's image",
   );
   addCommonOptions(command, [...workerOptions, "detach_on_interrupt", "runs", "json", ...LOG_OPTIONS]).action(
     async (name: string) => {

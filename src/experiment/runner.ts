@@ -7,6 +7,7 @@ import { RESULT_SCHEMA, Result } from "../result.js";
 import type { RunEvent, WorkerRecord } from "../run/events.js";
 import { Run, RunConfig, RunFolder } from "../run/folder.js";
 import { VERSION } from "../version.js";
+import { parseContainer } from "../worker/container.js";
 import {
   type Credentials,
   connectWorker,
@@ -110,7 +111,7 @@ export async function resumeExperiment(
 ): Promise<Outcome> {
   const recorded = await Run.open(path);
   checkTrust(recorded, options.trustCode);
-  if (options.worker?.address === undefined) checkToken(recorded.config.worker.address, options.worker);
+  if (options.worker?.address === undefined) checkWorker(recorded.config.worker.address, options);
   const run = await RunFolder.resume(path);
   // The same device and threads as before, since on another number of threads the last bits differ.
   const before = (await run.events()).find((e) => e.type === "worker");
@@ -143,7 +144,7 @@ export async function attachExperiment(
       `go on from its last checkpoints with: atlas resume ${path}`,
     );
   const { address } = before.worker;
-  checkToken(address, options.worker);
+  checkWorker(address, options);
   return carryOut(
     experiment,
     await RunFolder.attach(path),
@@ -168,14 +169,20 @@ export function checkTrust({ id, config }: Run, trusted = false): void {
 }
 
 /**
- * The same for the token of the environment: it goes to a worker of the user's choice, or to one of this machine.
+ * The same for a worker that only the run's folder names: another's image is code, and sees the files that the run names; and the token of the
+ * environment goes to a worker of the user's choice, or to one of this machine.
  *
- * @throws UsageError when it would be shown to a worker that only the run's folder names
+ * @throws UsageError when such an image would be executed without trust, or the token be shown to such a worker
  */
-function checkToken(address: string, worker: WorkerChoice = {}): void {
+function checkWorker(address: string, { worker = {}, trustCode = false }: GoOnOptions): void {
   const { ATLAS_TOKEN, ATLAS_WORKER } = process.env;
-  if (!ATLAS_TOKEN || worker.tokenFile !== undefined || placeOf(address) !== "far") return;
   if (ATLAS_WORKER?.replace(/\/$/, "") === address) return;
+  if (!trustCode && parseContainer(address)?.image !== undefined)
+    throw new UsageError(
+      `the run names the worker ${address}, an image that would be executed`,
+      "if you trust who made the run, and that image, give --trust-code",
+    );
+  if (!ATLAS_TOKEN || worker.tokenFile !== undefined || placeOf(address) !== "far") return;
   throw new UsageError(
     `the run names the worker ${address}, to which the token in ATLAS_TOKEN would be shown`,
     "if that worker is yours, give --token-file, or name it in ATLAS_WORKER too",
@@ -315,7 +322,8 @@ async function checkSameWorker(
 /** A run as it is named on a command line here that goes on with it. */
 function nameFor(run: Run): string {
   const name = relative(process.cwd(), run.path) === join(DEFAULT_RUNS, run.id) ? run.id : run.path;
-  return codeOf(run.config) === undefined ? name : `${name} --trust-code`;
+  const { image } = parseContainer(run.config.worker.address) ?? {};
+  return codeOf(run.config) === undefined && image === undefined ? name : `${name} --trust-code`;
 }
 
 /** How to go on with a run that stopped. */

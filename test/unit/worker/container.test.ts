@@ -1,4 +1,12 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
@@ -6,7 +14,7 @@ import { z } from "zod";
 import { SetupError, UsageError, WorkerUnavailable } from "../../../src/errors.js";
 import { defineExperiment } from "../../../src/experiment/define.js";
 import { Progress } from "../../../src/experiment/progress.js";
-import { runExperiment } from "../../../src/experiment/runner.js";
+import { resumeExperiment, runExperiment } from "../../../src/experiment/runner.js";
 import {
   type ContainerOptions,
   parseContainer,
@@ -126,7 +134,7 @@ esac`;
       summary: "Reads",
       config: z.object({ data: z.string().default(dir), title: z.string().default("/no/such/file") }),
       run: async () => {
-        throw new UsageError("far enough");
+        throw new Error("far enough"); // and the run is kept
       },
     });
     const options = { runs: join(dir, "runs"), progress: new Progress({ quiet: true }) };
@@ -137,6 +145,19 @@ esac`;
       `--mount type=bind,"source=${dir}","target=${dir}",readonly`,
     ]);
     expect(calls().at(-1)).to.match(/^rm --force atlas-/);
+    // To go on is another matter: the run may be a stranger's, and the image too.
+    const path = join(dir, "runs", readdirSync(join(dir, "runs"))[0]!);
+    const before = calls().length;
+    const { progress } = options;
+    const refused = (await rejection(resumeExperiment(experiment, path, { progress }))) as UsageError;
+    expect(`${refused.message}; ${refused.remedy}`).to.match(
+      /^the run names the worker docker:w, an image that would be executed; .*--trust-code$/,
+    );
+    expect(calls()).to.have.length(before);
+    for (const choice of [{ trustCode: true }, { worker }])
+      expect((await rejection(resumeExperiment(experiment, path, { progress, ...choice }))).message).to.equal(
+        "far enough",
+      );
   });
 
   it("is not to be had without an engine, or with one that does not run", async () => {
