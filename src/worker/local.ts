@@ -3,7 +3,7 @@ import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, parse } from "node:path";
+import { join, parse, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -120,10 +120,11 @@ export async function startLocalWorker({
 
 /** A folder that only we may enter, for sockets; undefined where there can be none: the planes then have ports, and encrypt. */
 function makePlaneFolder(): string | undefined {
-  const longest = join(tmpdir(), "atlas-XXXXXX", "metrics");
+  const prefix = join(resolve(tmpdir()), "atlas-"); // the worker is in another folder than we
+  const longest = join(`${prefix}XXXXXX`, "metrics");
   if (process.platform === "win32" || Buffer.byteLength(longest) > LONGEST_SOCKET) return undefined;
   try {
-    return mkdtempSync(join(tmpdir(), "atlas-"));
+    return mkdtempSync(prefix);
   } catch {
     return undefined;
   }
@@ -156,7 +157,11 @@ export async function startProgram(
   const kill = (name: NodeJS.Signals) => {
     if (!over) killGroup(child.pid, name); // its id may be another's later
   };
-  const remove = () => folder !== undefined && rmSync(folder, { recursive: true, force: true });
+  const remove = () => {
+    try {
+      if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+    } catch {} // an empty folder that stays is no reason not to tell how the worker ended
+  };
   const killAtExit = () => {
     kill("SIGKILL");
     remove();
