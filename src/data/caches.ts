@@ -1,5 +1,5 @@
 /** What a worker on this machine has kept of files that are slow to read: the worker's datasets/cache.py writes these, and nobody removes them but the user. */
-import { open, readdir, rm, stat } from "node:fs/promises";
+import { type FileHandle, open, readdir, rm, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { z } from "zod";
@@ -28,22 +28,17 @@ export function cacheFolder(): string {
 
 /** The caches in a folder and those below it, the oldest first; none where there is no such folder. @throws FileError */
 export async function listCaches(folder: string): Promise<CacheFile[]> {
-  try {
-    const entries = await readdir(folder, { recursive: true, withFileTypes: true });
-    const paths = entries
-      .filter((e) => e.isFile() && NAME.test(e.name))
-      .map((e) => join(e.parentPath, e.name));
-    const files = await Promise.all(
-      paths.map(async (path) => {
-        const { size: bytes, mtime: made } = await stat(path);
-        return { path, bytes, made, about: await readAbout(path) };
-      }),
-    );
-    return files.sort((a, b) => a.made.getTime() - b.made.getTime());
-  } catch (error) {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch((error) => {
     if (errorCode(error) === "ENOENT") return [];
-    throw explainFileSystem(error, "read", folder);
+    throw explainFileSystem(error, "read", folder, "--folder");
+  });
+  const files: CacheFile[] = [];
+  for (const { name, parentPath } of entries.filter((e) => e.isFile() && NAME.test(e.name))) {
+    const path = join(parentPath, name);
+    const found = await stat(path).catch(() => undefined); // it may be removed meanwhile
+    if (found) files.push({ path, bytes: found.size, made: found.mtime, about: await readAbout(path) });
   }
+  return files.sort((a, b) => a.made.getTime() - b.made.getTime());
 }
 
 /** Remove caches. A run that is using one keeps what it has mapped until it ends; later ones make it anew. @throws FileError */
@@ -52,13 +47,14 @@ export async function removeCaches(files: readonly CacheFile[]): Promise<void> {
     try {
       await rm(path, { force: true });
     } catch (error) {
-      throw explainFileSystem(error, "remove", path);
+      throw explainFileSystem(error, "remove", path, "--folder");
     }
 }
 
 async function readAbout(path: string): Promise<CacheFile["about"]> {
-  const file = await open(path, "r");
+  let file: FileHandle | undefined;
   try {
+    file = await open(path, "r");
     const head = Buffer.alloc(LONGEST_LINE);
     const { bytesRead } = await file.read(head, 0, head.length, 0);
     const text = head.toString("utf8", 0, bytesRead);
@@ -66,6 +62,6 @@ async function readAbout(path: string): Promise<CacheFile["about"]> {
   } catch {
     return undefined;
   } finally {
-    await file.close();
+    await file?.close();
   }
 }

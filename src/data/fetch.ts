@@ -108,10 +108,7 @@ export async function fetchRecord(
           ? "stopped; what has come is kept, but --force fetches it again"
           : "stopped; what has come is kept, and the same command goes on from there",
       );
-    const explained = explainFileSystem(error, "write", folder);
-    if (explained instanceof FileError)
-      explained.remedy = explained.remedy?.replace("--runs DIR", "--out DIR");
-    throw explained;
+    throw explainFileSystem(error, "write", folder, "--out");
   }
   return record.files.map(({ name, bytes, md5 }) => ({ path: join(folder, name), bytes, md5 }));
 }

@@ -77,14 +77,20 @@ const REASONS: Record<string, [reason: string, remedy: string]> = {
 
 const NO_SPACE = ["ENOSPC", "EDQUOT", "EFBIG"];
 
-/** Turn a file-system error into a {@link FileError} that names the path, the reason and the remedy; pass any other error through. */
+/**
+ * Turn a file-system error into a {@link FileError} that names the path, the reason and the remedy; pass any other error through.
+ *
+ * @param flag that says which folder it is
+ */
 export function explainFileSystem(
   error: unknown,
   action: "read" | "write" | "create" | "remove",
   path: string,
+  flag = "--runs",
 ): unknown {
   const known = REASONS[errorCode(error) ?? ""];
   if (error instanceof FileError || known === undefined) return error;
   const Kind = NO_SPACE.includes(errorCode(error)!) ? NoSpaceError : FileError;
-  return new Kind(`cannot ${action} ${path}: ${known[0]}`, known[1], { cause: error });
+  const remedy = known[1].replace("--runs", flag);
+  return new Kind(`cannot ${action} ${path}: ${known[0]}`, remedy, { cause: error });
 }

@@ -1,7 +1,7 @@
 /** What two machines need to trust each other: an authority, the certificates that it signs, and a token. */
 import "reflect-metadata"; // which @peculiar/x509 asks for
 import { KeyObject, randomBytes, webcrypto } from "node:crypto";
-import { mkdir, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, realpath, rename, rm } from "node:fs/promises";
 import { isIP } from "node:net";
 import { basename, dirname, join } from "node:path";
 import {
@@ -119,11 +119,12 @@ const PUBLIC: readonly (keyof Keys)[] = ["ca", "server", "client"];
  *
  * @throws FileError when there are keys already, unless `force`, or anything else is in the folder; nothing is then written
  */
-export async function writeKeys(folder: string, keys: Keys, { force = false } = {}): Promise<void> {
+export async function writeKeys(path: string, keys: Keys, { force = false } = {}): Promise<void> {
+  const folder = await realpath(path).catch(() => path); // of a link, what it leads to is replaced
   const names = Object.values(KEY_FILES);
   const present = await readdir(folder).catch((error) => {
     if (errorCode(error) === "ENOENT") return [];
-    throw explainFileSystem(error, "create", folder);
+    throw explainFileSystem(error, "create", folder, "--out");
   });
   const other = present.find((name) => !names.includes(name));
   if (other !== undefined)
@@ -141,12 +142,15 @@ export async function writeKeys(folder: string, keys: Keys, { force = false } = 
     for (const [what, name] of Object.entries(KEY_FILES) as [keyof Keys, string][])
       await writeFileAtomic(join(made, name), keys[what], undefined, PUBLIC.includes(what) ? 0o644 : 0o600);
     if (present.length > 0) await rename(folder, old);
-    await rename(made, folder);
+    await rename(made, folder).catch(async (error) => {
+      if (present.length > 0) await rename(old, folder);
+      throw error;
+    });
     await syncFolder(dirname(folder));
     await rm(old, { recursive: true, force: true });
   } catch (error) {
     await rm(made, { recursive: true, force: true }).catch(() => undefined);
-    throw explainFileSystem(error, "create", folder);
+    throw explainFileSystem(error, "create", folder, "--out");
   }
 }
 

@@ -1,19 +1,28 @@
 /** Keys on disk: all of one set, whenever their writer is killed. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
-import { KEY_FILES } from "../../../src/worker/keys.js";
+import { KEY_FILES, type Keys, writeKeys } from "../../../src/worker/keys.js";
 
 const TSX = import.meta.resolve("tsx");
 const KEYS = new URL("../../../src/worker/keys.ts", import.meta.url).href;
 const KILLS = 8;
 
-describe("replacing keys", () => {
+describe("replacing keys", function () {
+  this.timeout(120_000); // it starts a process for each kill
   let dir: string;
   before(() => {
     dir = mkdtempSync(join(tmpdir(), "atlas-keys-"));
@@ -46,6 +55,19 @@ describe("replacing keys", () => {
       // Between its two renames there is none in place, but the former one beside it.
       const old = readdirSync(dir).find((name) => name.endsWith(".old") && !existsSync(folder));
       expect(sets(old === undefined ? folder : join(dir, old))).to.have.length(1);
+      // What is left of a former set may be half removed.
+      for (const name of readdirSync(dir)) if (name !== "keys") rmSync(join(dir, name), { recursive: true });
     }
+  });
+
+  it("replaces those that a link leads to, and leaves the link", async () => {
+    const [folder, link] = [join(dir, "real"), join(dir, "link")];
+    const keys = (text: string) =>
+      Object.fromEntries(Object.keys(KEY_FILES).map((what) => [what, text])) as unknown as Keys;
+    await writeKeys(folder, keys("first"));
+    symlinkSync(folder, link);
+    await writeKeys(link, keys("second"), { force: true });
+    expect(sets(folder)).to.deep.equal(["second"]);
+    expect(readlinkSync(link)).to.equal(folder);
   });
 });
