@@ -117,22 +117,25 @@ async function check() {
     ["ruff format --check", python, ["-m", "ruff", "format", "--check", ...where], WORKER],
     ["mypy", python, ["-m", "mypy"], WORKER],
   ];
-  const folder = await mkdtemp(join(tmpdir(), "atlas-check-"));
-  const earlier = await earlierContracts(folder);
-  if (typeof earlier === "string") process.stderr.write(`check: without buf breaking: ${earlier}\n`);
-  else
-    for (const { when, archive } of earlier)
-      checks.push([
-        `buf breaking (proto/ as it was ${when}, with the same PROTOCOL_VERSION)`,
-        node,
-        [program("buf"), "breaking", "--against", archive],
-      ]);
   const failed = [];
-  for (const [title, command, args, cwd] of checks) {
-    process.stderr.write(`check: ${title}\n`);
-    if ((await foreground(command, args, { cwd })) !== 0) failed.push(title);
+  const folder = await mkdtemp(join(tmpdir(), "atlas-check-"));
+  try {
+    const earlier = await earlierContracts(folder);
+    if (typeof earlier === "string") process.stderr.write(`check: without buf breaking: ${earlier}\n`);
+    else
+      for (const { when, archive } of earlier)
+        checks.push([
+          `buf breaking (proto/ as it was ${when}, with the same PROTOCOL_VERSION)`,
+          node,
+          [program("buf"), "breaking", "--against", archive],
+        ]);
+    for (const [title, command, args, cwd] of checks) {
+      process.stderr.write(`check: ${title}\n`);
+      if ((await foreground(command, args, { cwd })) !== 0) failed.push(title);
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
   }
-  await rm(folder, { recursive: true, force: true });
   process.stderr.write(failed.length === 0 ? "check: all passed\n" : `check: failed: ${failed.join(", ")}\n`);
   return failed.length === 0 ? 0 : 1;
 }

@@ -646,7 +646,7 @@ export class Session {
     const options = { signal: over.signal };
     const dispose = onAbort([signal], () => over.abort(signal?.reason));
     const again = async () => {
-      await sleep(silenceMs, undefined, options);
+      await sleep(silenceMs, undefined, options).catch(() => over.signal.throwIfAborted()); // with the user's reason
       await rpc.call(
         WorkerServiceService.renewLease,
         { sessionId: this.id },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -57,9 +58,14 @@ def test_the_token_opens_everything(guarded: Worker, size: int) -> None:
         assert torch.equal(client.receive(client.send(tensor, inline=False)), tensor)
 
 
-def test_planes_of_one_user_are_files_in_their_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "planes"
-    folder.mkdir(mode=0o700)
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """pytest's own may be too long for a socket."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+def test_planes_of_one_user_are_files_in_their_folder(folder: Path) -> None:
     worker = Worker(access=Access(token=TOKEN), plane_folder=folder)
     worker.start()
     assert {file.name for file in folder.iterdir() if file.is_socket()} == {"tensors", "metrics"}
@@ -127,7 +133,7 @@ def test_an_encrypted_plane_answers_those_with_its_keys(plane: DataPlane, keys: 
         refusals = [end.get_monitor_socket(HANDSHAKE) for end in (dealer, feed)]
         for end in (dealer, feed):
             end.linger = 0
-            end.rcvtimeo = 5000
+            end.rcvtimeo = 30_000
             if keys == "none":
                 continue
             end.curve_serverkey = others_public if keys == "other server" else curve.server_public.encode()
@@ -138,7 +144,7 @@ def test_an_encrypted_plane_answers_those_with_its_keys(plane: DataPlane, keys: 
         dealer.connect(plane.tensors)
         dealer.send_multipart([b"12345678", b"GET", b"ticket", b""])
         for events in refusals:
-            assert events.poll(5000), "it is told whether it is let in"
+            assert events.poll(30_000), "it is told whether it is let in"
             event = recv_monitor_message(events)["event"]
             assert (event == zmq.EVENT_HANDSHAKE_SUCCEEDED) == (keys == "right"), event
         for end in (dealer, feed):
@@ -159,14 +165,15 @@ def test_who_shows_no_key_in_time_is_dropped() -> None:
     plane = DataPlane("127.0.0.1", Tickets(limits), limits, encrypted=True)
     plane.start()
     with stranger(plane, limits.max_guarded_frame_bytes) as peer:
-        peer.sendall(bytes(1000))
+        with suppress(ConnectionError):  # it may be dropped already
+            peer.sendall(bytes(1000))
         assert hangs_up(peer)
     plane.stop()
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no such measure of memory here")
 def test_of_what_strangers_send_little_is_kept() -> None:
-    limits = Limits(max_handshake_seconds=3.0)
+    limits = Limits(max_handshake_seconds=6.0)
     plane = DataPlane("127.0.0.1", Tickets(limits), limits, encrypted=True)
     plane.start()
     count, most = 200, limits.max_guarded_frame_bytes + KIB
@@ -190,7 +197,7 @@ def test_of_what_strangers_send_little_is_kept() -> None:
 
 def stranger(plane: DataPlane, length: int) -> socket.socket:
     """A connection that has greeted as a CURVE client does, and begun with a command of so many bytes (ZMTP 3.0, ZeroMQ RFC 23)."""
-    peer = socket.create_connection(("127.0.0.1", int(plane.tensors.rpartition(":")[2])), timeout=10)
+    peer = socket.create_connection(("127.0.0.1", int(plane.tensors.rpartition(":")[2])), timeout=30)
     signature, version, mechanism = b"\xff" + bytes(8) + b"\x7f", b"\x03\x00", b"CURVE".ljust(20, b"\0")
     peer.sendall(signature + version + mechanism + bytes(32) + b"\x06" + length.to_bytes(8, "big"))
     return peer

@@ -7,12 +7,15 @@ import { ROOT } from "../../../src/setup/common.mjs";
 import { earlierContracts } from "../../../src/setup/contract.mjs";
 import { program } from "../../../src/setup/node.mjs";
 
+/** Whoever's machine it is, and whatever they sign. */
+const IDENTITY = ["user.name=a", "user.email=a@b", "commit.gpgSign=false"].flatMap((c) => ["-c", c]);
+
 describe("the contract's earlier states", function () {
   this.timeout(60_000);
   let dir: string;
   let root: string;
   const git = (...args: string[]) =>
-    execFileSync("git", ["-c", "user.name=a", "-c", "user.email=a@b", ...args], { cwd: root, stdio: "pipe" });
+    execFileSync("git", [...IDENTITY, ...args], { cwd: root, stdio: "pipe" });
   const write = (version: number, ...fields: string[]) => {
     writeFileSync(join(root, "src/worker/worker.ts"), `export const PROTOCOL_VERSION = ${version};\n`);
     const body = fields.map((field, i) => `  ${field} = ${i + 1};\n`).join("");
