@@ -63,12 +63,12 @@ describe("a worker on the network", function () {
     const authorities = [file("ca.pem"), valid("ca"), expired("ca")].map((path) =>
       readFileSync(path, "utf8"),
     );
-    writeFileSync(file("trusted.pem"), authorities.join(""));
+    writeFileSync(join(dir, "trusted.pem"), authorities.join(""));
     const { stdout, stderr } = await atlas(
       [
         ...["worker", "start", "--host", "0.0.0.0", "--device", "cpu", "--threads", "1", "--data-root", dir],
         ...["--tls-cert", "keys/server.pem", "--tls-key", "keys/server-key.pem"],
-        ...["--tls-client-ca", "keys/trusted.pem", "--token-file", "keys/token"],
+        ...["--tls-client-ca", "trusted.pem", "--token-file", "keys/token"],
       ],
       where,
     );
