@@ -72,6 +72,7 @@ const REASONS: Record<string, [reason: string, remedy: string]> = {
   ENOTDIR: ["a part of its path is a file, not a folder", "choose another folder with --runs DIR"],
   EEXIST: ["something that is not a folder is in its place", "choose another folder with --runs DIR"],
   ENOENT: ["it does not exist", "check the path"],
+  EBUSY: ["it is in use, as a mount point is", "choose another folder with --runs DIR"],
   EISDIR: ["it is a folder, not a file", "check the path"],
 };
 

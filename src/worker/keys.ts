@@ -1,7 +1,7 @@
 /** What two machines need to trust each other: an authority, the certificates that it signs, and a token. */
 import "reflect-metadata"; // which @peculiar/x509 asks for
 import { KeyObject, randomBytes, webcrypto } from "node:crypto";
-import { mkdir, readdir, realpath, rename, rm } from "node:fs/promises";
+import { chmod, mkdir, readdir, realpath, rename, rm } from "node:fs/promises";
 import { isIP } from "node:net";
 import { basename, dirname, join } from "node:path";
 import {
@@ -115,7 +115,8 @@ const PUBLIC: readonly (keyof Keys)[] = ["ca", "server", "client"];
 
 /**
  * Write keys as the files of a folder that only its owner may enter. Whatever happens to the process, they are all of one set: the new files are
- * made in a folder beside it, which then takes its place. Between two renames there is none; the former set is then in `.NAME.….old`.
+ * made in a folder beside it, which then takes its place. Between two renames there is none; the former set is then in `.NAME.….old`. An empty
+ * folder stays the one that it is, which a shell may stand in, or be a mount point; only there may a part of the set be left.
  *
  * @throws FileError when there are keys already, unless `force`, or anything else is in the folder; nothing is then written
  */
@@ -123,27 +124,34 @@ export async function writeKeys(path: string, keys: Keys, { force = false } = {}
   const folder = await realpath(path).catch(() => path); // of a link, what it leads to is replaced
   const names = Object.values(KEY_FILES);
   const present = await readdir(folder).catch((error) => {
-    if (errorCode(error) === "ENOENT") return [];
+    if (errorCode(error) === "ENOENT") return undefined;
     throw explainFileSystem(error, "create", folder, "--out");
   });
-  const other = present.find((name) => !names.includes(name));
+  const other = present?.find((name) => !names.includes(name));
   if (other !== undefined)
     throw new FileError(`${folder} has other files in it (${other})`, "choose another folder with --out");
-  if (present[0] !== undefined && !force)
+  if (present?.[0] !== undefined && !force)
     throw new FileError(
       `${join(folder, present[0])} is there already`,
       "choose another folder with --out, or replace it with --force",
     );
   const beside = join(dirname(folder), `.${basename(folder)}.${randomBytes(4).toString("hex")}`);
   const [made, old] = [`${beside}${TEMPORARY_SUFFIX}`, `${beside}.old`];
+  const write = async (to: string) => {
+    for (const [what, name] of Object.entries(KEY_FILES) as [keyof Keys, string][])
+      await writeFileAtomic(join(to, name), keys[what], undefined, PUBLIC.includes(what) ? 0o644 : 0o600);
+  };
   try {
+    if (present?.length === 0) {
+      await chmod(folder, 0o700);
+      return await write(folder);
+    }
     await mkdir(dirname(folder), { recursive: true });
     await mkdir(made, { mode: 0o700 });
-    for (const [what, name] of Object.entries(KEY_FILES) as [keyof Keys, string][])
-      await writeFileAtomic(join(made, name), keys[what], undefined, PUBLIC.includes(what) ? 0o644 : 0o600);
-    if (present.length > 0) await rename(folder, old);
+    await write(made);
+    if (present) await rename(folder, old);
     await rename(made, folder).catch(async (error) => {
-      if (present.length > 0) await rename(old, folder);
+      if (present) await rename(old, folder);
       throw error;
     });
     await syncFolder(dirname(folder));

@@ -3,11 +3,13 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import {
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
+  statSync,
   symlinkSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -60,11 +62,16 @@ describe("replacing keys", function () {
     }
   });
 
-  it("replaces those that a link leads to, and leaves the link", async () => {
+  it("leaves an empty folder and a link what they are", async () => {
     const [folder, link] = [join(dir, "real"), join(dir, "link")];
+    mkdirSync(folder, { mode: 0o755 });
+    const { ino } = statSync(folder);
     const keys = (text: string) =>
       Object.fromEntries(Object.keys(KEY_FILES).map((what) => [what, text])) as unknown as Keys;
     await writeKeys(folder, keys("first"));
+    expect(statSync(folder).ino).to.equal(ino);
+    expect(statSync(folder).mode & 0o777).to.equal(0o700);
+    expect(sets(folder)).to.deep.equal(["first"]);
     symlinkSync(folder, link);
     await writeKeys(link, keys("second"), { force: true });
     expect(sets(folder)).to.deep.equal(["second"]);
