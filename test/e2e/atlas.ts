@@ -38,15 +38,20 @@ export function start(args: readonly string[], { cwd = ROOT, env = {} }: Where =
   child.stderr.on("data", (data: Buffer) => {
     stderr += String(data);
   });
+  let over = false;
+  const done = child.then(({ exitCode, stdout, stderr }): Done => {
+    over = true;
+    return { code: exitCode, stdout, stderr };
+  });
   return {
     pid: child.pid!,
     kill: (signal: NodeJS.Signals) => child.kill(signal),
-    /** Wait until something is written to stderr. */
+    /** Wait until something is written to stderr, all of which is there only once the process is over. */
     async says(what: RegExp): Promise<void> {
-      await until(() => what.test(stderr) || child.exitCode !== null, `${args.join(" ")} says ${what}`);
+      await until(() => what.test(stderr) || over, `${args.join(" ")} says ${what}`);
       expect(stderr).to.match(what);
     },
-    done: child.then(({ exitCode, stdout, stderr }): Done => ({ code: exitCode, stdout, stderr })),
+    done,
   };
 }
 
@@ -128,9 +133,9 @@ export function essence(run: string): string {
   return JSON.stringify(rest, null, 2);
 }
 
-/** The log of a run, of one type. */
+/** The log of a run, of one type. Its last line may be half written. */
 export function logged(run: string, type: string): Record<string, unknown>[] {
-  const lines = readFileSync(join(run, "events.jsonl"), "utf8").trimEnd().split("\n");
+  const lines = readFileSync(join(run, "events.jsonl"), "utf8").split("\n").slice(0, -1);
   return lines.map((line) => JSON.parse(line)).filter((event) => event.type === type);
 }
 

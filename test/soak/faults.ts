@@ -63,7 +63,7 @@ export function measureFaults(only?: readonly string[]): Promise<Fault[]> {
       for (const [fault, trial] of Object.entries(trials(undisturbed))) {
         process.stderr.write(`soak: ${fault}\n`);
         found.push({ fault, ...(await trial().catch(failure)) });
-        await ground.stopWorker();
+        await ground.clear();
       }
     }
     return found;

@@ -39,6 +39,7 @@ export interface Background {
 /** A folder with the runs in it, and the worker in the background that is theirs. */
 export class Ground {
   private count = 0;
+  private readonly begun: ReturnType<typeof start>[] = [];
 
   private constructor(
     readonly dir: string,
@@ -52,7 +53,7 @@ export class Ground {
     try {
       return await use(ground);
     } finally {
-      await ground.stopWorker();
+      await ground.clear();
       rmSync(dir, { recursive: true, force: true });
     }
   }
@@ -70,7 +71,9 @@ export class Ground {
     return { address, port: Number(port), pid: Number(pid), log };
   }
 
-  async stopWorker(): Promise<void> {
+  /** End the worker, and what a trial that failed may have left of its runs: one may stand still. */
+  async clear(): Promise<void> {
+    for (const process of this.begun.splice(0)) process.kill("SIGKILL");
     await atlas(["worker", "stop"], this.where);
   }
 
@@ -95,6 +98,7 @@ export class Ground {
   ) {
     const { cwd, env: own } = this.where;
     const process = start([...args, "--runs", runs], { cwd, env: { ...own, ...env } });
+    this.begun.push(process);
     await process.says(/^run +\S/m);
     const run = only(runs);
     await until(() => there(run), `${args[0]} gets where it should be`);
