@@ -9,7 +9,7 @@ import { reachableEndpoint } from "./remote.js";
 import { Session } from "./session.js";
 
 /** The protocol version that this client speaks; a worker must speak the same. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** What a worker is and can do: versions, devices, limits, registered building blocks. Holds no secret. */
 export type WorkerInfo = DescribeResponse;

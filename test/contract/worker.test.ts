@@ -19,6 +19,7 @@ import { newTicket, TensorPlane } from "../../src/tensor/plane.js";
 import {
   connectWorker,
   type Epoch,
+  PROTOCOL_VERSION,
   type RemoteObject,
   type Session,
   type Step,
@@ -83,7 +84,7 @@ describe("the worker", function () {
 
   it("says what it is", () => {
     const { info } = worker;
-    expect(info).to.include({ protocolVersion: 1, threads: 1 });
+    expect(info).to.include({ protocolVersion: PROTOCOL_VERSION, threads: 1 });
     expect(info.versions).to.include.keys("python", "torch", "numpy", "grpcio", "platform");
     expect(info.devices.map((d) => d.name)).to.include("cpu");
     expect(info.capabilities.map((c) => `${c.role} ${c.kind}`)).to.include.members([

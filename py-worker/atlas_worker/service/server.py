@@ -30,7 +30,7 @@ from .tickets import Tickets
 
 log = logging.getLogger("atlas_worker")
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 _SPARE_THREADS = 32
 _SERVICES = (

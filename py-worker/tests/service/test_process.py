@@ -20,6 +20,7 @@ from atlas_worker.client import Client
 from atlas_worker.errors import InvalidInput
 from atlas_worker.service.access import read_token, server_tls
 from atlas_worker.service.limits import Limits
+from atlas_worker.service.server import PROTOCOL_VERSION
 
 from .support import Objects
 
@@ -77,7 +78,7 @@ def ready(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = json.loads(process.stdout.readline())
     assert line["event"] == "ready"
-    assert line["protocol_version"] == 1
+    assert line["protocol_version"] == PROTOCOL_VERSION
     assert line["pid"] == process.pid
     return str(line["address"])
 

@@ -17,7 +17,7 @@ from atlas_worker.client import Client
 from atlas_worker.errors import AddressInUse, InvalidInput
 from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2
 from atlas_worker.service import machine
-from atlas_worker.service.server import Worker
+from atlas_worker.service.server import PROTOCOL_VERSION, Worker
 
 from . import fakes
 from .support import Objects, Refused, wait_for
@@ -25,7 +25,7 @@ from .support import Objects, Refused, wait_for
 
 def test_describe(client: Client) -> None:
     about = client.call("Describe")
-    assert about.protocol_version == 1
+    assert about.protocol_version == PROTOCOL_VERSION
     assert {"python", "torch", "numpy", "grpcio", "platform"} <= set(about.versions)
     assert about.devices[0].name == "cpu"
     assert 0 < about.devices[0].memory_free_bytes <= about.devices[0].memory_total_bytes
@@ -43,9 +43,9 @@ def test_describe(client: Client) -> None:
 
 def test_another_protocol_version_is_refused_with_both_named(client: Client) -> None:
     with Refused("not_ready", "protocol_version") as refused:
-        client.call("OpenSession", protocol_version=2)
-    assert "2" in refused.error.message
-    assert "1" in refused.error.message
+        client.call("OpenSession", protocol_version=PROTOCOL_VERSION + 1)
+    for version in (PROTOCOL_VERSION, PROTOCOL_VERSION + 1):
+        assert str(version) in refused.error.message
     assert "update the worker" in refused.error.remedy
     assert refused.error.status is grpc.StatusCode.FAILED_PRECONDITION
     with Refused("not_ready") as refused:
@@ -56,7 +56,7 @@ def test_another_protocol_version_is_refused_with_both_named(client: Client) -> 
 @pytest.mark.parametrize("device", ["cuda:7", "tpu", "cpu:3"])
 def test_an_absent_device_is_refused(client: Client, device: str) -> None:
     with Refused("invalid_input", "device", device):
-        client.call("OpenSession", protocol_version=1, device=device)
+        client.call("OpenSession", protocol_version=PROTOCOL_VERSION, device=device)
 
 
 def test_devices() -> None:
@@ -133,9 +133,9 @@ def test_sessions_do_not_see_each_other(worker: Worker, client: Client, objects:
 def test_session_limit(limited: Callable[..., Client]) -> None:
     client = limited(max_sessions=1)
     with Refused("limit_exceeded"):
-        client.call("OpenSession", protocol_version=1)
+        client.call("OpenSession", protocol_version=PROTOCOL_VERSION)
     client.call("CloseSession")
-    client.call("OpenSession", protocol_version=1)
+    client.call("OpenSession", protocol_version=PROTOCOL_VERSION)
 
 
 def test_a_session_whose_client_vanished_is_closed_and_freed(limited: Callable[..., Client]) -> None:
@@ -168,13 +168,13 @@ def test_calls_and_watches_renew_the_lease(limited: Callable[..., Client]) -> No
 def test_sessions_that_nobody_closes_make_room_again(limited: Callable[..., Client]) -> None:
     client = limited(max_sessions=8, lease_seconds=2)
     for _ in range(7):
-        client.call("OpenSession", protocol_version=1)
+        client.call("OpenSession", protocol_version=PROTOCOL_VERSION)
     with Refused("limit_exceeded", "", "8 open sessions") as refused:
-        client.call("OpenSession", protocol_version=1)
+        client.call("OpenSession", protocol_version=PROTOCOL_VERSION)
     assert "2 s" in refused.error.remedy
     time.sleep(2.1)
     for _ in range(8):
-        client.call("OpenSession", protocol_version=1)
+        client.call("OpenSession", protocol_version=PROTOCOL_VERSION)
 
 
 def test_a_repeated_creation_gives_the_first_ones_object(client: Client, objects: Objects) -> None:

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { PROTOCOL_VERSION } from "../../../src/worker/worker.js";
 import { FakeWorker } from "./fake-worker.js";
 
 /** "dying" ends in epoch 3; "stubborn" ends for nothing but SIGKILL. */
@@ -35,7 +36,12 @@ async function main(mode: Mode, args: string[]): Promise<void> {
   if (mode === "stubborn") process.on("SIGTERM", () => console.error("no"));
   else if (args.includes("--parent-stdin"))
     process.stdin.on("end", () => process.exit(child.kill() ? 0 : 1)).resume();
-  const ready = { event: "ready", address: fake.address, protocol_version: 1, pid: process.pid };
+  const ready = {
+    event: "ready",
+    address: fake.address,
+    protocol_version: PROTOCOL_VERSION,
+    pid: process.pid,
+  };
   console.log(JSON.stringify(ready));
 }
 

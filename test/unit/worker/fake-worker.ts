@@ -20,6 +20,7 @@ import { StepMetrics, TensorHeader } from "../../../src/gen/atlas/v1/tensor.js";
 import { type WorkerServiceServer, WorkerServiceService } from "../../../src/gen/atlas/v1/worker.js";
 import { DETAIL_KEY } from "../../../src/rpc/index.js";
 import { Tensor } from "../../../src/tensor/index.js";
+import { PROTOCOL_VERSION } from "../../../src/worker/worker.js";
 
 /** A failed call as the worker sends it. */
 export function failure(code: status, detail?: Partial<ErrorDetail>, details = ""): ServiceError {
@@ -56,7 +57,7 @@ export class FakeWorker {
   address = "";
 
   // What goes wrong.
-  protocolVersion = 1;
+  protocolVersion = PROTOCOL_VERSION;
   describeFails?: ServiceError;
   /** Break every watch after so many events. */
   breakWatchAfter = Number.POSITIVE_INFINITY;

@@ -12,6 +12,7 @@ import { newTicket, TensorPlane } from "../../../src/tensor/plane.js";
 import {
   connectWorker,
   type Epoch,
+  PROTOCOL_VERSION,
   type RemoteObject,
   Session,
   type Step,
@@ -342,7 +343,10 @@ describe("connecting", () => {
     fake.protocolVersion = 7;
     const error = (await rejection(connectWorker({ worker: `grpc://${fake.address}` }))) as WorkerUnavailable;
     expect(error).to.be.instanceOf(WorkerUnavailable);
-    expect(error.message).to.contain("version 7").and.to.contain("version 1").and.to.contain(fake.address);
+    expect(error.message)
+      .to.contain("version 7")
+      .and.to.contain(`version ${PROTOCOL_VERSION}`)
+      .and.to.contain(fake.address);
     expect(error.remedy).to.equal("update this package");
   });
 
@@ -487,7 +491,7 @@ describe("rpc", () => {
   it("refuses messages beyond its limit instead of sending them", async () => {
     const label = "x".repeat(65 << 20);
     const error = await rejection(
-      rpc.call(WorkerServiceService.openSession, { label, device: "", protocolVersion: 1 }),
+      rpc.call(WorkerServiceService.openSession, { label, device: "", protocolVersion: PROTOCOL_VERSION }),
     );
     expect(error).to.include({ code: "limit_exceeded" });
   });
