@@ -4,7 +4,6 @@ import { z } from "zod";
 import {
   AtlasError,
   amount,
-  architectureFor,
   type Context,
   defineExperiment,
   demandGenerators,
@@ -20,6 +19,7 @@ import {
   onlyFor,
   paperFields,
   planeRotation,
+  publishedTensors,
   type RemoteObject,
   readFiles,
   reuseField,
@@ -38,8 +38,10 @@ const ALL = [
   ...LOCAL,
   ...["PRECT", "UBOT", "VBOT", "QREFHT", "PS", "T200", "T500", "TS", "TREFHT", "Z1000", "Z200", "ZBOT"],
 ];
-/** Centres of the charts, as shares of the height; all are at mid-width. */
-const ROWS = [0.35, 0.45, 0.55, 0.65];
+/** Where the charts' centres are, as shares of the height; all are at mid-width. */
+const ROWS = "0.35 0.45 0.55 0.65";
+/** Where they are in the published code, by how many networks a checkpoint holds; versions differ. From the south, as are the files' rows. */
+const PUBLISHED_ROWS: Record<number, number[]> = { 3: [0.4, 0.5, 0.6], 4: [0.35, 0.45, 0.55, 0.65] };
 const CLASSES = { count: 3, background: 0, names: ["background", "tropical cyclone", "atmospheric river"] };
 /** What the predictor is tried with, besides what the solver draws: of gl(2)'s group, and the reflection that is not. */
 const MOVES = {
@@ -88,6 +90,10 @@ const config = z.object({
   test: z.int().min(0).default(0).describe("Files to test with, the first by name; 0 for all"),
   stride: whole(4, "Take every n-th row and column"),
   ...onlyFor(DISCOVER, {
+    rows: z.string().default(ROWS).meta({
+      description: "Centres of the charts, as shares of the maps' height from the north",
+      placeholder: "shares",
+    }),
     r_in: whole(200, "Radius of the charts, in rows of the files"),
     r_out: whole(150, "Radius on which transformed fields are compared, in rows of the files"),
     margin: z
@@ -100,6 +106,12 @@ const config = z.object({
       .default("cgnet")
       .describe(
         "CGNet, or as the published code has it (padded by the opposite side, another interpolation)",
+      ),
+    upside_down: z
+      .boolean()
+      .default(false)
+      .describe(
+        "The predictor knows maps with the south on top, as the files and the published code have them",
       ),
     cgnet_m: whole(3, "Blocks of CGNet's second stage"),
     cgnet_n: whole(21, "Blocks of its third stage"),
@@ -191,19 +203,19 @@ export default defineExperiment({
     const given = c.task === "downstream_baseline" ? BASELINE : c.identity;
     const identity = await lookUpIdentity(runs, given, 2, discovered ? `--task ${c.task}` : undefined);
     if (isDownstream(c.task)) demandGenerators(identity);
+    else sharesOf(c.rows);
     const decisive = isDownstream(c.task)
       ? (["task", "resolution", "levels"] as const)
-      : (["task", "stride", "r_in", "predictor", "cgnet_m", "cgnet_n", "cgnet_width"] as const);
+      : ([
+          ...(["task", "stride", "rows", "r_in"] as const),
+          ...(["predictor", "upside_down", "cgnet_m", "cgnet_n", "cgnet_width"] as const),
+        ] as const);
     const sameKind = (other: Record<string, unknown>) =>
       decisive.every((field) => other[field] === c[field]) && sameBasis(other.identity, identity);
     const reuse_predictor = c.reuse_predictor && (await runs.predictor(c.reuse_predictor, sameKind));
-    if ((await architectureFor(reuse_predictor, "ours", "published")) === "published")
-      throw new UsageError(
-        `--reuse-predictor ${reuse_predictor} is in the published code's layout, whose climate predictor is for other charts: three, at rows 0.4, 0.5 and 0.6 in the file's order; here are four, from the north`,
-        "give a run of this experiment or its weights, or train one with --predictor published",
-      );
     return {
       ...c,
+      ...asPublished(await publishedTensors(reuse_predictor), c),
       data: runs.workerPath(c.data),
       cache: c.cache && runs.workerPath(c.cache),
       identity,
@@ -236,14 +248,35 @@ function weather(
   );
 }
 
-/** The four charts, on a lattice of which every n-th row and column was taken. */
-function chartsOn(dataset: RemoteObject, { stride, r_in, r_out, margin }: Config) {
+/** What a predictor in the published code's layout was made for: its own network, on its own charts, of maps with the south on top. */
+function asPublished(tensors: string[] | undefined, c: Config): Partial<Config> {
+  if (tensors === undefined || isDownstream(c.task)) return {};
+  const networks = new Set(tensors.map((name) => /network(\d+)\./.exec(name)?.[1]));
+  const rows = PUBLISHED_ROWS[networks.size]?.map((fromSouth) => (1 - fromSouth).toFixed(2)).join(" ");
+  return { predictor: "published", upside_down: true, rows: c.rows === ROWS ? (rows ?? ROWS) : c.rows };
+}
+
+/** @throws UsageError when `rows` are no shares */
+function sharesOf(rows: string): number[] {
+  const shares = rows
+    .trim()
+    .split(/[\s,]+/)
+    .map(Number);
+  if (shares.every((share) => share > 0 && share < 1)) return shares;
+  throw new UsageError(
+    `--rows ${rows}: these are not shares of a height`,
+    `numbers between 0 and 1, as in ${ROWS}`,
+  );
+}
+
+/** The charts, on a lattice of which every n-th row and column was taken. */
+function chartsOn(dataset: RemoteObject, { rows, stride, r_in, r_out, margin }: Config) {
   const shape = z.tuple([z.int(), z.int(), z.int(), z.int()]).safeParse(dataset.facts.inputs);
   if (!shape.success)
     throw new AtlasError("the worker does not tell the maps' size", "use a worker of the same version");
   const [, , height, width] = shape.data;
   return {
-    charts: ROWS.map((share) => ({ row: Math.round(share * height), col: Math.round(width / 2) })),
+    charts: sharesOf(rows).map((share) => ({ row: Math.round(share * height), col: Math.round(width / 2) })),
     rIn: Math.max(1, Math.round(r_in / stride)),
     rOut: Math.max(1, Math.round(r_out / stride)),
     margin: Math.round(margin / stride),
@@ -263,7 +296,10 @@ async function discover(
   const options = {
     architecture: {
       kind: "cgnet",
-      params: { m: c.cgnet_m, n: c.cgnet_n, width: c.cgnet_width, published: c.predictor === "published" },
+      params: {
+        ...{ m: c.cgnet_m, n: c.cgnet_n, width: c.cgnet_width },
+        ...{ published: c.predictor === "published", upside_down: c.upside_down },
+      },
     },
     training: trainPixels(c, "cross_entropy", c.background_weight),
     dataset,

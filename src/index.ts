@@ -24,7 +24,14 @@ export {
   runExperiment,
   type WorkerChoice,
 } from "./experiment/runner.js";
-export { architectureFor, Identity, Runs, readBytes, readPredictor } from "./experiment/sources.js";
+export {
+  architectureFor,
+  Identity,
+  publishedTensors,
+  Runs,
+  readBytes,
+  readPredictor,
+} from "./experiment/sources.js";
 export * from "./experiment/stages.js";
 export { onlyFor } from "./experiment/uses.js";
 export { type Classes, type Illustration, illustrate, renderReport } from "./report/index.js";

@@ -197,8 +197,18 @@ export async function architectureFor<T extends string>(
   given: T,
   published: T,
 ): Promise<T> {
-  if (source === false || !(await isFile(source))) return given;
-  return (await inspectCheckpoint(source)).published === null ? given : published;
+  return (await publishedTensors(source)) === undefined ? given : published;
+}
+
+/**
+ * The names of the tensors of a predictor that {@link Runs.predictor} found, if it is a file in the layout of the method's published code.
+ *
+ * @throws as {@link readPredictor}
+ */
+export async function publishedTensors(source: string | false): Promise<string[] | undefined> {
+  if (source === false || !(await isFile(source))) return undefined;
+  const { published, tensors } = await inspectCheckpoint(source);
+  return published === null ? undefined : tensors.map(({ name }) => name);
 }
 
 async function readBasis(path: string): Promise<number[][][]> {

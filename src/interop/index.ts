@@ -43,7 +43,7 @@ export interface CheckpointSummary {
   leftOut: string[];
   /** What a .safetensors file says about itself. */
   metadata: Record<string, string>;
-  /** The experiment of the method's published code that has a predictor with such keys. */
+  /** The network of the method's published code that has such keys. */
   published: string | null;
 }
 

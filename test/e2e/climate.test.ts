@@ -101,6 +101,18 @@ describe("atlas climate", function () {
     expect(readFileSync(join(discovered.path, "report.html"), "utf8")).to.match(/class="row predictions/);
   });
 
+  it("looks at a published checkpoint on its own charts of maps with the south on top", async () => {
+    const theirs = await discover("--reuse-predictor=theirs.pt");
+    const { config } = JSON.parse(readFileSync(join(theirs.path, "config.json"), "utf8"));
+    const told = ["--predictor=published", "--upside-down", "--rows=0.65 0.55 0.45 0.35"];
+    expect(config).to.include({ predictor: "published", upside_down: true, rows: "0.65 0.55 0.45 0.35" });
+    const ours = await discover("--reuse-predictor=ours.pt", ...told);
+    const other = await discover("--reuse-predictor=ours.pt", ...told.filter((flag) => !/down/.test(flag)));
+    const [a, b, c] = [theirs, ours, other].map(({ result }) => result.algebra!.relativeErrors!);
+    for (const [i, error] of a!.entries()) expect(error).to.be.closeTo(b![i]!, 1e-4);
+    expect(a).to.not.deep.equal(c);
+  });
+
   it("refuses bad input in one line that names the file, and leaves no run of it", async () => {
     const damaged = (folder: string) => String.raw`\S+/${folder}/train/data-2000-01-0\d-01-1_\d\.nc`;
     const given = (folder: string, ...more: string[]) => [...DISCOVER, `--data=${folder}`, ...more];
@@ -114,6 +126,7 @@ describe("atlas climate", function () {
       [given("halved"), /^error: there is no folder \S+\/halved\/test.*atlas data climate --generate/],
       [given("nowhere"), /^error: there is no folder \S+\/nowhere\/train.*--fetch/],
       [given("whole", "--N=1000"), /^error: \S+\/whole\/train has \d+ files, 1000 were asked for/],
+      [given("whole", "--rows=0.5 1.5"), /^error: --rows 0\.5 1\.5: these are not shares/],
       [given("whole", "--r_in=90"), /^error: chart 0 at .* leaves the 96x144 lattice/],
       [[...SEGMENT, "--task=downstream_discovered"], /^error: --task downstream_discovered needs an alg/],
       [

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { ensureVenv } from "../../src/setup/venv.js";
-import { Tensor, writeNpy, writeSafetensors } from "../../src/tensor/index.js";
-import { atlas, complaint, type Finished, finish, json, refuses } from "./atlas.js";
+import { Tensor, writeNpy } from "../../src/tensor/index.js";
+import { atlas, complaint, type Finished, finish, json } from "./atlas.js";
 
 const SCRIPT = fileURLToPath(new URL("published.py", import.meta.url));
 const CPU = ["--device", "cpu", "--threads", "1", "--fixed-seed"];
@@ -35,14 +35,6 @@ describe("predictors from elsewhere", function () {
     expect(run.result.algebra!.identified.name).to.equal("so(2)");
     expect(run.result.algebra!.identified.cosine).to.be.greaterThan(0.999);
     expect(run.result.algebra!.found).to.equal(1);
-  });
-
-  it("has no published climate checkpoint looked at on charts that it is not for", async () => {
-    const weights = new Map([["network1.level1_0.conv.weight", Tensor.from([1], "float32")]]);
-    writeFileSync(join(dir, "climate.safetensors"), writeSafetensors(weights));
-    const line =
-      /^error: --reuse-predictor .*climate\.safetensors is in the published code's layout.*three, at/;
-    await refuses([[["climate", "--reuse_predictor", "climate.safetensors"], line]], where);
   });
 
   it("is told whose layout a checkpoint has", async () => {

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 
 from atlas_worker.generators.climatenet import generate
+from atlas_worker.predictors.cgnet import CGNet, CGNetParams
 
 GRID = (96, 144)
 
@@ -46,11 +48,27 @@ def empty(path: Path) -> None:
         file.unlink()
 
 
+def write_predictors(out: Path) -> None:
+    """An untrained CGNet of four charts by our names, ``OUT/ours.pt``, and as the published code keeps it, ``OUT/theirs.pt``."""
+    params = CGNetParams(m=1, n=1, width=4, published=True)
+    net = CGNet(4, 4, 3, params, torch.Generator().manual_seed(0))
+    ours, layout = net.state_dict(), net.published
+    assert layout is not None
+    theirs = {}
+    for name, short in layout.names.items():
+        lost = layout.epsilon - 1e-5 if name.endswith("running_var") else 0.0
+        for chart in range(4):
+            theirs[layout.prefix.format(layout.first + chart) + short] = ours[name][chart] - lost
+    torch.save(ours, out / "ours.pt")
+    torch.save(theirs, out / "theirs.pt")
+
+
 def main() -> None:
     out = Path(sys.argv[1])
     whole, other = out / "whole", out / "other"
     generate(6, 3, whole, 1, shape=GRID)
     generate(2, 3, other, 1, shape=(48, 72))
+    write_predictors(out)
     damages: dict[str, Callable[[Path], object]] = {
         "lacks": without("PSL"),
         "unlabelled": without("LABELS"),

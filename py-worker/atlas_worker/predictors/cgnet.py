@@ -189,7 +189,7 @@ class CGNet(nn.Module):
         self, charts: int, width_in: int, width_out: int, params: CGNetParams, seed: torch.Generator
     ) -> None:
         super().__init__()
-        self.as_published = params.published
+        self.as_published, self.upside_down = params.published, params.upside_down
         width, widths = params.width, (params.width, 2 * params.width, 4 * params.width)
         self.stem = nn.ModuleList(
             ConvNormPReLU(charts, a, width, seed, stride=stride)
@@ -228,7 +228,7 @@ class CGNet(nn.Module):
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         count, size = x.shape[1], x.shape[-1]
-        injected = h = join_charts(x)
+        injected = h = join_charts(x.flip(-2) if self.upside_down else x)
         for layer in self.stem:
             h = layer(h, charts)
         features: tuple[Tensor, ...] = (h,)
@@ -243,6 +243,8 @@ class CGNet(nn.Module):
         at = (pixels + 0.5) * (coarse / size) - 0.5 if self.as_published else pixels / STRIDE
         refine = linear_interpolation(at, coarse).to(logits.dtype)
         y = split_charts(refine @ logits @ refine.T, count)
+        if self.upside_down:
+            y = y.flip(-2)
         return y if radius is None else crop(y, radius)
 
     def _halved(self, x: Tensor) -> Tensor:
@@ -292,6 +294,9 @@ class CGNetParams:
     )
     published: bool = param(
         False, "Padding and interpolation as in the published code, whose checkpoints it takes"
+    )
+    upside_down: bool = param(
+        False, "For weights that know charts the other way up: rows are reversed on the way in and out"
     )
 
 

@@ -233,8 +233,8 @@ def jets(**params: Any) -> FittedPredictor:
     return predictor("mlp", params, x, 2, VectorSpace(4, False))
 
 
-def climate(radius: int = 13, published: bool = True) -> FittedPredictor:
-    params = {"m": 2, "n": 3, "published": published}
+def climate(radius: int = 13, published: bool = True, upside_down: bool = False) -> FittedPredictor:
+    params = {"m": 2, "n": 3, "published": published, "upside_down": upside_down}
     return predictor("cgnet", params, fields(4, radius), 3, charts(2, radius))
 
 
@@ -262,6 +262,16 @@ def test_a_published_checkpoint_gives_the_same_predictions(
     p.load_weights(net.state_dict())
     assert (p.predict(x) - expected).abs().max() < 1e-6 * max(1, float(expected.abs().max()))
     p.load_weights({f"module.{name}": t for name, t in net.state_dict().items()})  # of a DataParallel
+    assert (p.predict(x) - expected).abs().max() < 1e-6 * max(1, float(expected.abs().max()))
+
+
+def test_a_checkpoint_for_maps_the_other_way_up_has_its_outputs_turned_too() -> None:
+    torch.manual_seed(0)
+    net, p = scrambled(Climate(2, 2, 3)), climate(upside_down=True)
+    p.load_weights(net.state_dict())
+    x = torch.randn(3, *p._x.shape)
+    with torch.no_grad():
+        expected = net(x.flip(-2)).flip(-2)
     assert (p.predict(x) - expected).abs().max() < 1e-6 * max(1, float(expected.abs().max()))
 
 
