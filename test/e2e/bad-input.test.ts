@@ -17,6 +17,7 @@ import { expect } from "chai";
 import { execaSync } from "execa";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { Tensor, writeNpy, writeSafetensors } from "../../src/tensor/index.js";
+import { PROTOCOL_VERSION } from "../../src/worker/index.js";
 import { FakeWorker } from "../unit/worker/fake-worker.js";
 import { atlas, complaint, type Done, mountTmpfs, refuses } from "./atlas.js";
 
@@ -214,7 +215,7 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
       ],
     ]);
     const other = await FakeWorker.start();
-    other.protocolVersion = 2;
+    other.protocolVersion = PROTOCOL_VERSION + 1;
     try {
       await refused(
         [
@@ -224,7 +225,9 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
           ],
           [
             [...TINY, "--worker", `grpc://${other.address}`],
-            /^error: the worker at \S+ \(0\.0\.1\) speaks protocol version 2, and this atlas version 1; update this package$/,
+            new RegExp(
+              `^error: the worker at \\S+ \\(0\\.0\\.1\\) speaks protocol version ${PROTOCOL_VERSION + 1}, and this atlas version ${PROTOCOL_VERSION}; update this package$`,
+            ),
           ],
         ],
         1,

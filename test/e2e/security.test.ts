@@ -118,31 +118,32 @@ describe("a worker on the network", function () {
     const { dataPlane } = await rpc.call(WorkerServiceService.describe, {}).finally(() => rpc.close());
     const keys = curveOptions(dataPlane?.curve) ?? expect.fail("no keys");
     const others = curveKeyPair();
-    const cases: [what: string, keys: object, end: "handshake" | `handshake:error:${string}`][] = [
-      ["its keys", keys, "handshake"],
-      ["no keys", {}, "handshake:error:protocol"],
+    const cases: [what: string, keys: object, letIn: boolean][] = [
+      ["its keys", keys, true],
+      ["no keys", {}, false],
       [
         "keys of another",
         { ...keys, curvePublicKey: others.publicKey, curveSecretKey: others.secretKey },
-        "handshake:error:auth",
+        false,
       ],
     ];
-    for (const [what, options, end] of cases) {
+    for (const [what, options, letIn] of cases) {
       // Silence is waited for where it is expected only.
-      const timeout = end === "handshake" ? 30_000 : 500;
+      const timeout = letIn ? 30_000 : 500;
       const dealer = new Dealer({ linger: 0, receiveTimeout: timeout, sendTimeout: timeout, ...options });
       const feed = new Subscriber({ linger: 0, ...options });
       try {
         const ends = Promise.all([dealer, feed].map((socket) => endOfHandshake(socket)));
         dealer.connect(here(tensors));
         feed.connect(here(metrics));
-        expect(await ends, what).to.deep.equal([end, end]);
+        // Which error it is depends on whether the connection's end is seen before what is said of it.
+        for (const end of await ends) expect(end, what).to.match(letIn ? /^handshake$/ : /^handshake:error:/);
         await dealer.send([Buffer.alloc(8), "GET", "ticket", ""]).catch(() => {});
         const answer = await dealer.receive().then(
           ([, status]) => String(status),
           (error: { code: string }) => error.code,
         );
-        expect(answer, what).to.equal(end === "handshake" ? "ERR" : "EAGAIN");
+        expect(answer, what).to.equal(letIn ? "ERR" : "EAGAIN");
       } finally {
         dealer.close();
         feed.close();
