@@ -103,9 +103,13 @@ describe("atlas climate", function () {
 
   it("looks at a published checkpoint on its own charts of maps with the south on top", async () => {
     const theirs = await discover("--reuse-predictor=theirs.pt");
-    const { config } = JSON.parse(readFileSync(join(theirs.path, "config.json"), "utf8"));
+    const three = await discover("--reuse-predictor=three.pt");
+    const configOf = ({ path }: Finished) =>
+      JSON.parse(readFileSync(join(path, "config.json"), "utf8")).config;
     const told = ["--predictor=published", "--upside-down", "--rows=0.65 0.55 0.45 0.35"];
-    expect(config).to.include({ predictor: "published", upside_down: true, rows: "0.65 0.55 0.45 0.35" });
+    const published = { predictor: "published", upside_down: true };
+    expect(configOf(theirs)).to.include({ ...published, rows: "0.65 0.55 0.45 0.35" });
+    expect(configOf(three)).to.include({ ...published, rows: "0.60 0.50 0.40" });
     const ours = await discover("--reuse-predictor=ours.pt", ...told);
     const other = await discover("--reuse-predictor=ours.pt", ...told.filter((flag) => !/down/.test(flag)));
     const [a, b, c] = [theirs, ours, other].map(({ result }) => result.algebra!.relativeErrors!);

@@ -49,7 +49,7 @@ def empty(path: Path) -> None:
 
 
 def write_predictors(out: Path) -> None:
-    """An untrained CGNet of four charts by our names, ``OUT/ours.pt``, and as the published code keeps it, ``OUT/theirs.pt``."""
+    """An untrained CGNet of four charts by our names, ``OUT/ours.pt``, and as the published code keeps it, ``OUT/theirs.pt``; of three, ``OUT/three.pt``."""
     params = CGNetParams(m=1, n=1, width=4, published=True)
     net = CGNet(4, 4, 3, params, torch.Generator().manual_seed(0))
     ours, layout = net.state_dict(), net.published
@@ -61,6 +61,8 @@ def write_predictors(out: Path) -> None:
             theirs[layout.prefix.format(layout.first + chart) + short] = ours[name][chart] - lost
     torch.save(ours, out / "ours.pt")
     torch.save(theirs, out / "theirs.pt")
+    three = {name: t for name, t in theirs.items() if not name.startswith("network4.")}
+    torch.save(three, out / "three.pt")
 
 
 def main() -> None:

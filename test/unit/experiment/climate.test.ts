@@ -85,7 +85,7 @@ describe("the climate experiment", () => {
     expect(fake.log).to.have.length(2 + 2 * 30);
     expect(made("atlas")[0]).to.deep.include({ rIn: 200, rOut: 150 });
     expect(made("predictor")[0]!.architecture).to.deep.include({
-      params: { m: 3, n: 21, width: 32, published: false },
+      params: { m: 3, n: 21, width: 32, published: false, upside_down: false },
     });
     const { kind, params } = made("algebra")[0]!.solver as { kind: string; params: object };
     expect(kind).to.equal("paper");
