@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -54,7 +55,8 @@ def keep_freed_memory() -> None:
 
     A training step frees and takes the same tens of megabytes a hundred times; as mappings of their own, each would be faulted in
     page by page again. And have all threads share one heap: of heaps of their own, of which there are eight a core, each keeps what its threads
-    freed, so that the memory of a worker that answers many calls would creep up for hours. Elsewhere than on glibc nothing happens.
+    freed, so that the memory of a worker that answers many calls would creep up for hours. :func:`return_freed_memory` gives the system what is
+    not needed any more. Elsewhere than on glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -65,6 +67,14 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 1 << 30)
     mallopt(trim_threshold, 1 << 30)
     mallopt(top_pad, 64 << 20)
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what has been freed and is kept."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def bound_files(most: int) -> None:

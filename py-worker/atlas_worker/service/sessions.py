@@ -15,7 +15,7 @@ import torch
 
 from atlas_worker.errors import InvalidInput, LimitExceeded, NotFound, NotReady
 
-from . import logs
+from . import logs, machine
 from .limits import Limits
 from .snapshots import Origin, State
 from .tickets import Tickets
@@ -221,8 +221,7 @@ class Session:
             self.entries.clear()
             self.requests.clear()
         self.tickets.close(self.id)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        machine.return_freed_memory()
 
 
 class Sessions:
