@@ -1,6 +1,7 @@
 /** Ctrl-C: the first stops the run in an orderly way, the second at once, or leaves it to its worker where that is asked for. */
 import { UsageError } from "../errors.js";
 import type { Progress } from "../experiment/progress.js";
+import { placeOf } from "../worker/index.js";
 
 /** For how long the first Ctrl-C waits for a second one that leaves the run. */
 const SECOND_MS = 2_000;
@@ -64,9 +65,9 @@ export function onInterrupt(
 
 /** @throws UsageError where a run is to be left to a worker that ends with it */
 export function checkDetach(detach: boolean, address: string): void {
-  if (detach && address === "local")
+  if (detach && placeOf(address) === "ours")
     throw new UsageError(
-      "--detach-on-interrupt: a local worker ends with its run",
+      `--detach-on-interrupt: ${address === "local" ? "a local worker" : "a container of its own"} ends with its run`,
       "start one that does not (atlas worker start) and name it with --worker",
     );
 }

@@ -190,6 +190,10 @@ describe("a run on a worker that outlives it", function () {
           [...RUN, "--detach-on-interrupt"],
           /^error: --detach-on-interrupt: a local worker ends with its run; start/,
         ],
+        [
+          [...RUN, "--detach-on-interrupt", "--worker", "docker"],
+          /^error: --detach-on-interrupt: a container of its own ends with its run; start/,
+        ],
         [["attach", "nothing"], /^error: no run "nothing"/],
       ],
       where,
