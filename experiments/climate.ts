@@ -18,6 +18,7 @@ import {
   makePredictor,
   onlyFor,
   paperFields,
+  pixelFields,
   planeRotation,
   publishedTensors,
   type RemoteObject,
@@ -131,14 +132,7 @@ const config = z.object({
   ...onlyFor(TRAINED, {
     predictor_lr: amount(3e-3, "Learning rate of the predictors; 0.01 for the downstream tasks' fast preset"),
     ...onlyFor(DISCOVER, { background_weight: amount(0.2, "Weight of the background in their loss") }),
-    schedule: z
-      .enum(["cosine", "constant"])
-      .default("cosine")
-      .describe("Their learning rate over the epochs"),
-    precision: z
-      .enum(["float32", "bfloat16"])
-      .default("float32")
-      .describe("Of the networks' products in training; bfloat16 is for GPUs"),
+    ...pixelFields(),
   }),
   reuse_predictor: reuseField(),
   ...onlyFor(DISCOVER, {

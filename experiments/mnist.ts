@@ -21,6 +21,7 @@ import {
   NetworkError,
   onlyFor,
   paperFields,
+  pixelFields,
   planeRotation,
   type RemoteObject,
   type Runs,
@@ -95,14 +96,7 @@ const config = z.object({
       description: "Weight of black pixels in the predictors' loss (default: 0.1; downstream: 0.005)",
       placeholder: "number",
     }),
-    schedule: z
-      .enum(["cosine", "constant"])
-      .default("cosine")
-      .describe("Their learning rate over the epochs"),
-    precision: z
-      .enum(["float32", "bfloat16"])
-      .default("float32")
-      .describe("Of the networks' products in training; bfloat16 is for GPUs"),
+    ...pixelFields(),
   }),
   ...onlyFor(PREDICTS, { reuse_predictor: reuseField() }),
   ...onlyFor(DISCOVER, {

@@ -90,6 +90,15 @@ export function sameBasis(one: unknown, other: unknown): boolean {
   return a === b;
 }
 
+/** Config fields that {@link trainPixels} takes, of which experiments do not differ. */
+export const pixelFields = () => ({
+  schedule: z.enum(["cosine", "constant"]).default("cosine").describe("Their learning rate over the epochs"),
+  precision: z
+    .enum(["float32", "bfloat16"])
+    .default("float32")
+    .describe("Of the networks' products in training; bfloat16 is for GPUs"),
+});
+
 /** How a classifier of pixels is trained, from the config fields of these names. */
 export function trainPixels(
   c: { batch_size: number; predictor_lr: number; schedule: string; precision: string },

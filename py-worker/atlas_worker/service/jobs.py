@@ -12,13 +12,12 @@ from functools import partial
 from typing import Any
 
 import grpc
-import torch
 
 from atlas_worker.errors import Cancelled, Diverged, InvalidInput, LimitExceeded, NotFound, NotReady
 from atlas_worker.gen.atlas.v1 import error_pb2, job_pb2, tensor_pb2
 from atlas_worker.trainable import Trainable
 
-from . import logs, snapshots
+from . import logs, machine, snapshots
 from .compute import Compute
 from .failures import explain
 from .limits import Limits
@@ -248,8 +247,7 @@ class Job:
             entry.kept = {name: t.detach().clone() for name, t in tensors.items()}, dict(metadata)
 
     def _put_back(self, entry: Entry) -> None:
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        machine.return_freed_memory()
         try:
             state = entry.kept
             if state is None and entry.remake is not None:
