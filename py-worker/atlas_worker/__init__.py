@@ -1,3 +1,3 @@
 """The Atlas worker: the numerics of local symmetry discovery, served over gRPC and ZeroMQ."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

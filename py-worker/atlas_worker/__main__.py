@@ -1,4 +1,4 @@
-"""``python -m atlas_worker serve``: run a worker until it is told to stop; ``health``: ask one how it is."""
+"""``python -m atlas_worker``: ``serve`` runs a worker, ``health`` asks one whether it serves."""
 
 from __future__ import annotations
 
@@ -11,210 +11,190 @@ import signal
 import stat
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from atlas_worker.service import logs
 
+if TYPE_CHECKING:
+    from atlas_worker.service.auth import Access
+    from atlas_worker.service.limits import Limits
+    from atlas_worker.service.server import Worker
+
 log = logging.getLogger("atlas_worker")
+
+_STOP_SECONDS = 8.0
+"""Time for a worker to stop. Then the process ends, even in the middle of a step."""
+
+
+class _Refused(Exception):
+    """The command cannot be carried out as given; the text is the reason, for the user."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 after SIGTERM or SIGINT, 2 when the worker cannot start as asked; of ``health``, 0 or 1."""
+    """Run a command.
+
+    Args:
+        argv: The command line without the program's name; that of the process by default.
+
+    Returns:
+        The exit code. ``serve``: 0 after SIGTERM or SIGINT, 2 if the worker cannot start as given.
+        ``health``: 0 if the worker serves, else 1. ``catalogue``: 0.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return _COMMANDS[arguments.command](arguments)
+    except _Refused as refused:
+        print(f"atlas_worker: {refused}", file=sys.stderr)
+        return 2
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    from atlas_worker.service.healthport import is_serving
+
+    return 0 if is_serving(arguments.port) else 1
+
+
+def _catalogue(arguments: argparse.Namespace) -> int:
+    import atlas_worker.blocks  # noqa: F401  declares every block
+    from atlas_worker.catalogue import catalogue
+
+    print(json.dumps(catalogue(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    # Before PyTorch loads OpenMP: threads that wait by spinning slow a shared machine down.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    out = _claim_stdout()
+    if arguments.parent_stdin:
+        threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
+    stop = _stop_on_signals()
+    logs.configure(arguments.log_level, arguments.log_format, sys.stderr)
+    token = os.environ.pop("ATLAS_TOKEN", None)  # processes that the worker starts must not see it
+    _check_access(arguments, token)
+    _check_folders(arguments)
+    worker, access = _make_worker(arguments, token)
+    worker.start()
+    _announce(worker, access, out)
+    stop.wait()
+    log.info("stopping")
+    threading.Timer(_STOP_SECONDS, _exit_now, (1,)).start()
+    worker.stop()
+    _exit_now(0)
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "health": _health,
+    "catalogue": _catalogue,
+    "serve": _serve,
+}
+
+
+# The command line.
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m atlas_worker", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     health = commands.add_parser(
         "health", help="exit with 0 if the worker in the same container serves, else 1"
     )
-    health.add_argument("port", type=_port, help="its --health-port")
+    health.add_argument("port", type=_port, help="health port of the worker")
+    commands.add_parser("catalogue", help="print the block catalogue as JSON, for blocks.json")
     serve = commands.add_parser("serve", help="run a worker")
-    serve.add_argument(
-        "--listen",
-        type=_address,
-        default=("127.0.0.1", 0),
-        metavar="HOST:PORT",
-        help="address of the gRPC server, port 0 for a free one (default 127.0.0.1:0); "
-        "beyond the loopback interface TLS and a token are needed",
-    )
-    for plane in ("tensor", "metrics"):
-        serve.add_argument(
-            f"--{plane}-port", type=_port, default=0, help=f"port of the {plane} plane (default: a free one)"
-        )
-    serve.add_argument(
-        "--plane-folder",
-        type=Path,
-        metavar="DIR",
-        help="for clients of one user of this machine: both planes are sockets in it, which nobody else may enter, "
-        "in place of ports; removed at the end",
-    )
-    serve.add_argument(
-        "--health-port",
-        type=_port,
-        help="loopback port that answers gRPC's health checks, and nothing else, without TLS or token (default: none)",
-    )
-    serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate in PEM")
-    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key in PEM")
-    serve.add_argument(
-        "--tls-client-ca", type=Path, metavar="FILE", help="who must have signed the clients' certificates"
-    )
-    serve.add_argument(
-        "--token-file",
-        type=Path,
-        metavar="FILE",
-        help="the bearer token that clients must have (default: what ATLAS_TOKEN says, or none)",
-    )
-    serve.add_argument(
-        "--threads", type=_positive, help="CPU threads (default: the physical cores it may use)"
-    )
-    serve.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda or cuda:N: what sessions get by default"
-    )
-    serve.add_argument(
-        "--parent-stdin", action="store_true", help="exit at once when standard input is closed"
-    )
-    serve.add_argument(
-        "--data-root",
-        type=Path,
-        default=Path("."),
-        help="folder that data files must lie in (default: where it is started)",
-    )
-    serve.add_argument(
-        "--trust-code",
-        action="store_true",
-        default=os.environ.get("ATLAS_TRUST_CODE") == "1",
-        help="execute code that clients send or name: programs and modules as predictors (also: ATLAS_TRUST_CODE=1)",
-    )
-    serve.add_argument(
-        "--lease",
-        type=_seconds,
-        metavar="SECONDS",
-        help="how long a session is kept without a call, a watch or an unfinished job (1 to 604800; default 600)",
-    )
-    serve.add_argument(
-        "--log-level", default="info", choices=logs.LEVELS, help="the least that is logged (default info)"
-    )
-    serve.add_argument(
-        "--log-format",
-        default="text",
-        choices=logs.FORMATS,
-        help="of the log, on standard error: text, or an object of JSON a line",
-    )
-    arguments = parser.parse_args(argv)
-    if arguments.command == "health":
-        from atlas_worker.service.healthport import is_serving
+    for flag, settings in _serve_options().items():
+        serve.add_argument(flag, **settings)
+    return parser
 
-        return 0 if is_serving(arguments.port) else 1
-    # Before PyTorch loads OpenMP: threads that wait by spinning make a machine shared with others many times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    # Whatever a library prints must not end up beside the ready line: stdout is ours, fd 1 becomes stderr.
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    if arguments.parent_stdin:
-        threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
-    stop = threading.Event()
-    signals: list[int] = []
-
-    def on_signal(number: int, _: object) -> None:
-        signals.append(number)
-        if len(signals) > 1:
-            _exit_now(128 + number)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    logs.configure(arguments.log_level, arguments.log_format, sys.stderr)
-
-    host, port = arguments.listen
-    token = os.environ.pop("ATLAS_TOKEN", None)  # what it starts need not know it
-    if (arguments.tls_cert is None) != (arguments.tls_key is None):
-        return _refuse("--tls-cert and --tls-key are only good together: give both")
-    if arguments.tls_client_ca is not None and arguments.tls_cert is None:
-        return _refuse("--tls-client-ca is for TLS: give --tls-cert and --tls-key")
-    missing = []
-    if arguments.tls_cert is None:
-        missing += ["--tls-cert", "--tls-key"]
-    if arguments.token_file is None and not token:
-        missing += ["--token-file"]
-    if missing and not _is_loopback(host):
-        return _refuse(
-            f"--listen {_written(host)}:{port} is reachable from other machines, which needs TLS and a token: give "
-            f"{', '.join(missing)} (atlas worker keygen makes the files), or listen on 127.0.0.1"
-        )
-    folder: Path | None = arguments.plane_folder
-    if folder is not None:
-        if arguments.tensor_port or arguments.metrics_port or not _is_loopback(host):
-            return _refuse("--plane-folder is for clients on this machine, in place of the planes' ports")
-        if not _is_private(folder):
-            return _refuse(
-                f"--plane-folder {folder} must be an empty folder that only you may enter (mode 0700)"
-            )
-        _plane_folders.append(folder)
-    if not arguments.data_root.is_dir():
-        return _refuse(f"--data-root {arguments.data_root} is not a folder")
-    # Imported only now: torch takes seconds, and the watch on the parent is already up.
-    from atlas_worker.errors import AddressInUse, InvalidInput
-    from atlas_worker.service import access, machine
-    from atlas_worker.service.limits import Limits
-    from atlas_worker.service.server import PROTOCOL_VERSION, Worker
-
-    threads = arguments.threads or machine.available_cores()
-    machine.make_reproducible(threads)
-    machine.keep_freed_memory()
-    limits = Limits(data_root=arguments.data_root.resolve(), trust_code=arguments.trust_code)
-    if arguments.lease is not None:
-        limits = replace(limits, lease_seconds=arguments.lease)
-    machine.bound_files(limits.max_files)
-    import atlas_worker.blocks  # noqa: F401  registers every building block
-
-    try:
-        tls = None
-        if arguments.tls_cert is not None:
-            tls = access.server_tls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca)
-        if arguments.token_file is not None:
-            token = access.read_token(arguments.token_file)
-        elif token:
-            token = access.check_token(token, "ATLAS_TOKEN")
-        worker = Worker(
-            host,
-            port,
-            devices=machine.Devices(arguments.device),
-            threads=threads,
-            limits=limits,
-            access=access.Access(tls, token or None),
-            plane_ports=(arguments.tensor_port, arguments.metrics_port),
-            plane_folder=folder,
-            health_port=arguments.health_port,
-        )
-    except InvalidInput as error:
-        return _refuse(f"{error.message}: {error.field} takes {error.expected}")
-    except AddressInUse as error:
-        return _refuse(
-            f"{error}; choose others with --listen, --tensor-port, --metrics-port, --health-port; 0 is a free one"
-        )
-    worker.start()
-    asked = [what for what, given in (("TLS", tls), ("a token", token)) if given]
-    log.info("serving at %s with %s", worker.address, " and ".join(asked) or "neither TLS nor a token")
-    ready = {
-        "event": "ready",
-        "address": worker.address,
-        "protocol_version": PROTOCOL_VERSION,
-        "pid": os.getpid(),
+def _serve_options() -> dict[str, dict[str, Any]]:
+    """Options of ``serve``: what ``add_argument`` takes, by flag."""
+    return {
+        "--listen": {
+            "type": _address,
+            "default": ("127.0.0.1", 0),
+            "metavar": "HOST:PORT",
+            "help": "address of the gRPC server, port 0 for a free one (default 127.0.0.1:0); "
+            "beyond the loopback interface TLS and a token are needed",
+        },
+        "--tensor-port": {
+            "type": _port,
+            "default": 0,
+            "help": "port of the tensor plane (default: a free one)",
+        },
+        "--metrics-port": {
+            "type": _port,
+            "default": 0,
+            "help": "port of the metrics plane (default: a free one)",
+        },
+        "--plane-folder": {
+            "type": Path,
+            "metavar": "DIR",
+            "help": "use sockets in this folder for both planes instead of ports: for clients of "
+            "one user of this machine; nobody else may enter it; removed at the end",
+        },
+        "--health-port": {
+            "type": _port,
+            "help": "loopback port that answers gRPC's health checks, and nothing else, without "
+            "TLS or token (default: none)",
+        },
+        "--tls-cert": {"type": Path, "metavar": "FILE", "help": "certificate in PEM"},
+        "--tls-key": {"type": Path, "metavar": "FILE", "help": "private key of the certificate"},
+        "--tls-client-ca": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": "certificate of the authority that must have signed the clients' certificates",
+        },
+        "--token-file": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": "file with the bearer token that clients must send "
+            "(default: the token in ATLAS_TOKEN, or none)",
+        },
+        "--threads": {
+            "type": _positive,
+            "help": "CPU threads (default: the physical cores that the worker may use)",
+        },
+        "--device": {
+            "default": "auto",
+            "help": "default device of sessions: auto, cpu, cuda or cuda:N",
+        },
+        "--parent-stdin": {
+            "action": "store_true",
+            "help": "exit at once when standard input is closed",
+        },
+        "--data-root": {
+            "type": Path,
+            "default": Path("."),
+            "help": "folder that data files must lie in (default: the current folder)",
+        },
+        "--trust-code": {
+            "action": "store_true",
+            "default": os.environ.get("ATLAS_TRUST_CODE") == "1",
+            "help": "execute code that clients send or name: programs and modules as predictors "
+            "(also: ATLAS_TRUST_CODE=1)",
+        },
+        "--lease": {
+            "type": _seconds,
+            "metavar": "SECONDS",
+            "help": "how long a session is kept without a call, a watch or an unfinished job "
+            "(1 to 604800; default 600)",
+        },
+        "--log-level": {
+            "default": "info",
+            "choices": logs.LEVELS,
+            "help": "lowest level that is logged (default info)",
+        },
+        "--log-format": {
+            "default": "text",
+            "choices": logs.FORMATS,
+            "help": "format of the log on standard error: text, or one JSON object a line",
+        },
     }
-    print(json.dumps(ready), file=out, flush=True)
-    stop.wait()
-    log.info("stopping")
-    # A step that does not end must not keep the process.
-    threading.Timer(8.0, _exit_now, (1,)).start()
-    worker.stop()
-    _exit_now(0)
-
-
-def _refuse(reason: str) -> int:
-    print(f"atlas_worker: {reason}", file=sys.stderr)
-    return 2
 
 
 def _port(text: str) -> int:
@@ -228,9 +208,66 @@ def _address(text: str) -> tuple[str, int]:
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not (host == "localhost" or _is_address(host)):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not an address to listen on, such as 127.0.0.1:0, 0.0.0.0:50051, [::]:50051"
+            f"{text!r} is not an address to listen on, "
+            "such as 127.0.0.1:0, 0.0.0.0:50051, [::]:50051"
         )
     return host, _port(port)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads (1 to 4096)")
+    return int(text)
+
+
+def _seconds(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) <= 7 * 24 * 3600:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds (1 to 604800, a week)"
+        )
+    return int(text)
+
+
+# Checks of what was given.
+
+
+def _check_access(arguments: argparse.Namespace, token: str | None) -> None:
+    """Refuse incomplete TLS flags, and a worker without TLS or token that others can reach."""
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        raise _Refused("--tls-cert and --tls-key are only good together: give both")
+    if arguments.tls_client_ca is not None and arguments.tls_cert is None:
+        raise _Refused("--tls-client-ca is for TLS: give --tls-cert and --tls-key")
+    missing = []
+    if arguments.tls_cert is None:
+        missing += ["--tls-cert", "--tls-key"]
+    if arguments.token_file is None and not token:
+        missing += ["--token-file"]
+    host, port = arguments.listen
+    if missing and not _is_loopback(host):
+        raise _Refused(
+            f"--listen {_written(host)}:{port} is reachable from other machines, "
+            f"which needs TLS and a token: give {', '.join(missing)} "
+            "(atlas worker keygen makes the files), or listen on 127.0.0.1"
+        )
+
+
+def _check_folders(arguments: argparse.Namespace) -> None:
+    """Refuse folders that do not fit. The planes' folder is removed at the end from now on."""
+    folder: Path | None = arguments.plane_folder
+    if folder is not None:
+        ports = arguments.tensor_port or arguments.metrics_port
+        if ports or not _is_loopback(arguments.listen[0]):
+            raise _Refused(
+                "--plane-folder is for clients on this machine, in place of the planes' ports"
+            )
+        if not _is_private(folder):
+            raise _Refused(
+                f"--plane-folder {folder} must be an empty folder that only you may enter "
+                "(mode 0700)"
+            )
+        _plane_folders.append(folder)
+    if not arguments.data_root.is_dir():
+        raise _Refused(f"--data-root {arguments.data_root} is not a folder")
 
 
 def _written(host: str) -> str:
@@ -245,20 +282,124 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) <= 4096:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads (1 to 4096)")
-    return int(text)
-
-
-def _seconds(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) <= 7 * 24 * 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (1 to 604800, a week)")
-    return int(text)
-
-
 def _is_loopback(host: str) -> bool:
     return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    mine = (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_mode & 0o077 == 0
+        and status.st_uid == os.getuid()
+    )
+    return mine and not any(folder.iterdir())
+
+
+# The worker. Its modules are imported only here: PyTorch takes seconds to load, and the thread that
+# watches the parent already runs.
+
+
+def _make_worker(arguments: argparse.Namespace, token: str | None) -> tuple[Worker, Access]:
+    """Set the process up and make the worker. Raises ``_Refused`` if the worker cannot start."""
+    from atlas_worker.errors import AddressInUse, InvalidInput
+    from atlas_worker.service import devices
+    from atlas_worker.service.server import Worker
+
+    threads = arguments.threads or devices.available_cores()
+    devices.make_reproducible(threads)
+    devices.keep_freed_memory()
+    limits = _limits(arguments)
+    devices.bound_files(limits.max_files)
+    import atlas_worker.blocks  # noqa: F401  declares every block
+
+    try:
+        access = _access(arguments, token)
+        worker = Worker(
+            *arguments.listen,
+            devices=devices.Devices(arguments.device),
+            threads=threads,
+            limits=limits,
+            access=access,
+            plane_ports=(arguments.tensor_port, arguments.metrics_port),
+            plane_folder=arguments.plane_folder,
+            health_port=arguments.health_port,
+        )
+    except InvalidInput as error:
+        flag = f"--{error.field.replace('_', '-')}"
+        raise _Refused(f"{error.message}: {flag} takes {error.expected}") from None
+    except AddressInUse as error:
+        raise _Refused(
+            f"{error}; choose others with --listen, --tensor-port, --metrics-port, --health-port; "
+            "0 is a free one"
+        ) from None
+    return worker, access
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    from atlas_worker.service.limits import Limits
+
+    limits = Limits(data_root=arguments.data_root.resolve(), trust_code=arguments.trust_code)
+    return limits if arguments.lease is None else replace(limits, lease_seconds=arguments.lease)
+
+
+def _access(arguments: argparse.Namespace, token: str | None) -> Access:
+    from atlas_worker.service import auth
+
+    tls = None
+    if arguments.tls_cert is not None:
+        tls = auth.server_tls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca)
+    if arguments.token_file is not None:
+        token = auth.read_token(arguments.token_file)
+    elif token:
+        token = auth.check_token(token, "ATLAS_TOKEN")
+    return auth.Access(tls, token or None)
+
+
+def _announce(worker: Worker, access: Access, out: TextIO) -> None:
+    """Log that the worker serves, and write the ready line for the process that started it."""
+    from atlas_worker.service.server import PROTOCOL_VERSION
+
+    asked = [what for what, given in (("TLS", access.tls), ("a token", access.token)) if given]
+    log.info(
+        "serving at %s with %s", worker.address, " and ".join(asked) or "neither TLS nor a token"
+    )
+    ready = {
+        "event": "ready",
+        "address": worker.address,
+        "protocol_version": PROTOCOL_VERSION,
+        "pid": os.getpid(),
+    }
+    print(json.dumps(ready), file=out, flush=True)
+
+
+# The process.
+
+
+def _claim_stdout() -> TextIO:
+    """Return standard output for the ready line alone; what libraries print goes to stderr."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return out
+
+
+def _stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set. A second signal ends the process at once."""
+    stop = threading.Event()
+    signals: list[int] = []
+
+    def on_signal(number: int, _: object) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            _exit_now(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    return stop
 
 
 def _exit_with_parent() -> None:
@@ -270,17 +411,8 @@ def _exit_with_parent() -> None:
     _exit_now(0)
 
 
-def _is_private(folder: Path) -> bool:
-    try:
-        status = folder.lstat()
-    except OSError:
-        return False
-    mine = stat.S_ISDIR(status.st_mode) and status.st_mode & 0o077 == 0 and status.st_uid == os.getuid()
-    return mine and not any(folder.iterdir())
-
-
 _plane_folders: list[Path] = []
-"""To be removed at the end, however it comes."""
+"""Folders to remove when the process ends, however it ends."""
 
 
 def _exit_now(code: int) -> NoReturn:

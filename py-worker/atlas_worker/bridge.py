@@ -1,6 +1,7 @@
-"""What the orchestrator calls through its local Python bridge (src/interop), with no worker running.
+"""Functions that the orchestrator calls through its local Python bridge, without a worker.
 
-Paths in, a JSON text out: the bridge passes texts by value, and every other object by reference.
+The bridge (``src/interop``) passes texts by value and every other object by reference. So these
+functions take paths and return JSON texts.
 """
 
 from __future__ import annotations
@@ -18,24 +19,49 @@ from atlas_worker.checkpoints import CheckpointError, Format
 if TYPE_CHECKING:
     from atlas_worker.exports import ExportFormat
 
-signal.signal(
-    signal.SIGINT, signal.SIG_DFL
-)  # Ctrl-C is the orchestrator's to explain, without a traceback of ours
+# The orchestrator explains Ctrl-C; a traceback from here would only be in the way.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def inspect_checkpoint(path: str) -> str:
-    """The ``Summary`` of a checkpoint, or what is wrong with it."""
+    """Describe a checkpoint file.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        A JSON text: ``{"ok": ...}`` with a :class:`checkpoints.Summary`, or the error.
+    """
     return _answer(lambda: checkpoints.inspect(Path(path)).to_json())
 
 
 def convert_checkpoint(source: str, target: str, to: Format) -> str:
-    """Write ``source`` as ``target`` in the format ``to``; the ``Summary`` of what was written, or what is wrong."""
+    """Write the tensors of a checkpoint in another format.
+
+    Args:
+        source: The checkpoint to read.
+        target: The file to write. An existing file is overwritten.
+        to: The format of ``target``.
+
+    Returns:
+        A JSON text: ``{"ok": ...}`` with the :class:`checkpoints.Summary` of ``target``, or the
+        error.
+    """
     return _answer(lambda: checkpoints.convert(Path(source), Path(target), to).to_json())
 
 
 def export_predictor(source: str, target: str, to: ExportFormat) -> str:
-    """Write the predictor of a checkpoint of ours as ``target`` in the format ``to``; what was ``Exported``, or what is wrong."""
-    from atlas_worker import exports  # only now: it loads all architectures
+    """Write the predictor of an Atlas checkpoint for use in other programs.
+
+    Args:
+        source: A checkpoint that Atlas wrote.
+        target: The file to write. An existing file is overwritten.
+        to: The format of ``target``.
+
+    Returns:
+        A JSON text: ``{"ok": ...}`` with :class:`exports.Exported`, or the error.
+    """
+    from atlas_worker import exports  # imported only here, since it loads all architectures
 
     return _answer(lambda: exports.export(Path(source), Path(target), to).to_json())
 
@@ -44,13 +70,27 @@ def _answer(compute: Callable[[], dict[str, object]]) -> str:
     try:
         return json.dumps({"ok": compute()})
     except CheckpointError as error:
-        return json.dumps({"error": {"message": error.message, "remedy": error.remedy}})
+        return json.dumps(
+            {
+                "error": {
+                    "message": error.message,
+                    "remedy": error.remedy,
+                    "reason": error.reason,
+                }
+            }
+        )
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # PyTorch's words
+        # PyTorch reports a failed allocation on the CPU as a RuntimeError with these words.
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
             raise
         message = "there is not enough memory to load the checkpoint"
         return json.dumps(
-            {"error": {"message": message, "remedy": "close other programs, or use a larger machine"}}
+            {
+                "error": {
+                    "message": message,
+                    "remedy": "close other programs, or use a larger machine",
+                }
+            }
         )
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "")

@@ -1,4 +1,4 @@
-"""Checkpoint files: PyTorch's (.pt, .pth; weights only, never executing code) and safetensors."""
+"""Reads and writes checkpoint files of PyTorch (never executing code) and of safetensors."""
 
 from __future__ import annotations
 
@@ -17,32 +17,36 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import published
+from . import reference as reference_code
 
 Format = Literal["pytorch", "safetensors"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the weights, beside an optimiser's state, an epoch and the like."""
+"""Keys under which training scripts store the weights, beside an optimiser's state and the like."""
 
 LONGEST_HEADER = 100_000_000
-"""Bytes of a safetensors file's, as its library has it."""
+"""Largest header of a safetensors file in bytes, as its library allows."""
 
 DEEPEST = 64
+"""Largest number of nested containers in a PyTorch checkpoint. A container may hold itself."""
 MOST_ENTRIES = 200_000
+"""Largest number of entries in a PyTorch checkpoint."""
 LONGEST_NAME = 1000
-"""Levels of containers, entries, and characters of a flattened name that a PyTorch checkpoint may have. One that holds itself has no end of them."""
+"""Largest number of characters in a flattened name."""
 MOST_COPIES = 20
-"""How many times its own size a file may become where tensors that share memory are written one by one."""
+"""Largest growth of a file when tensors that share memory are written separately."""
 
-WEIGHTS_ALONE = "save its weights alone where it was made: torch.save(model.state_dict(), FILE)"
+WEIGHTS_ALONE = "save only its weights where it was made: torch.save(model.state_dict(), FILE)"
 
 
 @dataclass(eq=False)
 class CheckpointError(Exception):
-    """A file that is no checkpoint, is damaged, or would execute code. One line, and what to do."""
+    """A file that is no checkpoint, is damaged, or would execute code; with a remedy."""
 
     message: str
     remedy: str
+    reason: str = ""
+    """``executes_code`` if the file would execute code, else empty."""
 
     def __str__(self) -> str:
         return self.message
@@ -50,7 +54,7 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: the tensors by name, and what in it is no weight and was left out."""
+    """What a checkpoint file holds: tensors by name, and names of entries that are no weights."""
 
     format: Format
     tensors: dict[str, Tensor]
@@ -76,23 +80,33 @@ class Summary:
     tensors: list[TensorInfo]
     left_out: list[str]
     metadata: dict[str, str]
-    published: str | None
-    """The network of the method's published code that has such keys, of ``published.NETWORKS``."""
+    reference: str | None
+    """The reference network that has such keys, of ``reference.NETWORKS``; None for others."""
 
     def to_json(self) -> dict[str, object]:
-        """As JSON has it; the orchestrator's schema is in src/interop."""
+        """Return the fields as JSON values. The orchestrator's schema is in ``src/interop``."""
         return asdict(self)
 
 
 def load(path: Path) -> Checkpoint:
-    """Load a checkpoint to the CPU, whatever its name ends with; the format is told from its first bytes.
+    """Load a checkpoint to the CPU.
 
-    Raises ``CheckpointError`` when it is empty, truncated, no checkpoint, or needs code to be executed, and
-    ``OSError`` when it cannot be read.
+    The file's first bytes determine the format, not its name.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        Its tensors and metadata.
+
+    Raises:
+        CheckpointError: The file is empty, truncated, no checkpoint, or needs to execute code.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(9)
-    # First: it begins with its header's length, which may have any bytes. Those of other formats are no length that it may have.
+    # Safetensors first: it begins with its header's length, which may be any bytes. The first bytes
+    # of other formats, read as a length, exceed LONGEST_HEADER.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER:
         return _load_safetensors(path)
     if head.startswith(b"PK"):
@@ -106,18 +120,34 @@ def load(path: Path) -> Checkpoint:
 
 
 def inspect(path: Path) -> Summary:
-    """List a checkpoint's tensors. Raises as ``load`` does."""
+    """List a checkpoint's tensors. Raises the errors of :func:`load`."""
     checkpoint = load(path)
     tensors = [
-        TensorInfo(name, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel() * t.element_size())
+        TensorInfo(
+            name, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel() * t.element_size()
+        )
         for name, t in checkpoint.tensors.items()
     ]
-    network = published.network_of(name.removeprefix("module.") for name in checkpoint.tensors)
+    network = reference_code.network_of(name.removeprefix("module.") for name in checkpoint.tensors)
     return Summary(checkpoint.format, tensors, checkpoint.left_out, checkpoint.metadata, network)
 
 
 def convert(source: Path, target: Path, to: Format) -> Summary:
-    """Write the tensors of one checkpoint as another; ``target`` is overwritten. Raises as ``load`` does."""
+    """Write the tensors of one checkpoint as another.
+
+    Args:
+        source: The checkpoint to read.
+        target: The file to write. An existing file is overwritten.
+        to: The format of ``target``.
+
+    Returns:
+        The summary of ``target``.
+
+    Raises:
+        CheckpointError: ``source`` cannot be loaded (see :func:`load`), holds no tensors, would
+            become much larger, or has tensors that ``to`` cannot hold.
+        OSError: A file cannot be read or written.
+    """
     checkpoint = load(source)
     tensors = checkpoint.tensors
     if not tensors:
@@ -125,12 +155,14 @@ def convert(source: Path, target: Path, to: Format) -> Summary:
     dense = sum(t.numel() * t.element_size() for t in tensors.values() if t.layout == torch.strided)
     if dense > MOST_COPIES * source.stat().st_size:
         raise CheckpointError(
-            f"{source} would become {dense / 2**30:.1f} GiB, as its tensors share what is stored of them",
+            f"{source} would become {dense / 2**30:.1f} GiB, because its tensors share memory",
             WEIGHTS_ALONE,
         )
     if to == "safetensors":
         try:
-            save_file(_separate(tensors, source), target, metadata={"format": "pt", **checkpoint.metadata})
+            save_file(
+                _separate(tensors, source), target, metadata={"format": "pt", **checkpoint.metadata}
+            )
         except SafetensorError as error:
             if "I/O error" in str(error) and (code := re.search(r"os error (\d+)", str(error))):
                 raise OSError(int(code[1]), str(error), str(target)) from error
@@ -139,7 +171,8 @@ def convert(source: Path, target: Path, to: Format) -> Summary:
                 "convert its tensors to dense ones first",
             ) from error
     else:
-        # To a file object: the archive would be named after the file otherwise, and equal weights give unequal files.
+        # torch.save names an archive after its file. A file object gives equal files for equal
+        # weights.
         with target.open("wb") as file:
             torch.save({name: tensor.clone() for name, tensor in tensors.items()}, file)
     return inspect(target)
@@ -150,8 +183,8 @@ def _load_pytorch(path: Path, *, zipped: bool) -> Checkpoint:
         _refuse_programs(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the age of a file's format
-            # Mapped, an archive's numbers are read when they are used, and inspecting needs none of them.
+            warnings.simplefilter("ignore")  # about old file formats
+            # A mapped file is read where its numbers are used. Inspecting a file uses none.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)|(?:class|function) (\w[\w.]+)", str(error))
@@ -159,28 +192,29 @@ def _load_pytorch(path: Path, *, zipped: bool) -> Checkpoint:
         if needs is None:
             raise _damaged(path, error) from error
         raise CheckpointError(
-            f"{path} would execute code when loaded (it refers to {needs}), and was not",
+            f"{path} was not loaded, because loading it would execute code ({needs})",
             WEIGHTS_ALONE,
         ) from error
     except (OSError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # a damaged pickle can raise anything: EOFError, RuntimeError, KeyError, ValueError …
+    except Exception as error:  # a damaged pickle can raise any error, e.g. EOFError or KeyError
         raise _damaged(path, error) from error
     tensors, left_out = weights_of(content)
     return Checkpoint("pytorch", tensors, left_out, {})
 
 
 def _code_in_pickle(path: Path) -> str | None:
-    """The first thing outside PyTorch that a pickle refers to; read off its opcodes, none of which is carried out."""
+    """Name of the first thing outside PyTorch that a pickle refers to.
+
+    Only the opcodes are read. None of them is executed.
+    """
     texts: list[str] = []
     try:
         with path.open("rb") as file:
             for opcode, argument, _ in pickletools.genops(file):
                 if opcode.name == "GLOBAL" and isinstance(argument, str):
                     name = argument.replace(" ", ".")
-                elif opcode.name == "STACK_GLOBAL":  # of the last two texts
+                elif opcode.name == "STACK_GLOBAL":  # joins the last two texts
                     name = ".".join(texts[-2:])
                 else:
                     if isinstance(argument, str):
@@ -197,7 +231,7 @@ Archive = Literal["TorchScript program", "torch.export program", "state dict"]
 
 
 def archive_kind(archive: zipfile.ZipFile) -> Archive | None:
-    """What PyTorch wrote as a zip archive, told from the names in it; None for another's."""
+    """Tell what PyTorch wrote as a zip archive, by the names in it; None for other archives."""
     names = [name.split("/", 1)[-1] for name in archive.namelist()]
     if "constants.pkl" in names:
         return "TorchScript program"
@@ -210,11 +244,13 @@ def archive_kind(archive: zipfile.ZipFile) -> Archive | None:
 
 
 def _refuse_programs(path: Path) -> None:
-    """Refuse an archive that is damaged or compressed, and one that holds a program beside its weights."""
+    """Refuse an archive that is damaged or compressed, or that holds a program."""
     try:
         with zipfile.ZipFile(path) as archive:
             kind = archive_kind(archive)
-            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            compressed = any(
+                entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()
+            )
     except zipfile.BadZipFile as error:
         raise _damaged(path, error) from error
     if kind is None:
@@ -223,13 +259,14 @@ def _refuse_programs(path: Path) -> None:
         )
     if kind != "state dict":
         raise CheckpointError(
-            f"{path} is a {kind}, which is code to be executed, and not a state dict",
-            f"{WEIGHTS_ALONE}; or use it as it is: atlas discover --predictor FILE --trust-code",
+            f"{path} is a {kind}, which executes code, and not a state dict",
+            WEIGHTS_ALONE,
+            "executes_code",
         )
-    if compressed:  # mapped, the compressed bytes would be taken for numbers
+    if compressed:  # a mapped file would give the compressed bytes as numbers
         raise CheckpointError(
             f"{path} is a compressed zip file, which torch.save does not write",
-            "unpack it and pack it again uncompressed (zip -0), or save it anew with torch.save",
+            "pack it again without compression (zip -0), or save it again with torch.save",
         )
 
 
@@ -249,25 +286,43 @@ def _load_safetensors(path: Path) -> Checkpoint:
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return CheckpointError(
-        f"{path} is damaged or truncated ({reason[:160]})", "copy or download it again, or make it anew"
+        f"{path} is damaged or truncated ({reason[:160]})",
+        "copy or download it again, or make it again",
     )
 
 
 def weights_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors in what ``torch.load`` returned, flattened to dotted names, and the names of what is left out.
+    """Separate the tensors from the rest in what ``torch.load`` returned.
 
-    >>> weights, left_out = weights_of({"state_dict": {"a": torch.zeros(2)}, "epoch": 3, "optimizer": {}})
+    Args:
+        content: What ``torch.load`` returned.
+
+    Returns:
+        Tensors by flattened, dotted names, and the names of all other entries.
+
+    Raises:
+        CheckpointError: ``content`` is too deep or too large, two entries have the same flattened
+            name, or a tensor is larger than its stored numbers.
+
+    >>> content = {"state_dict": {"a": torch.zeros(2)}, "epoch": 3, "optimizer": {}}
+    >>> weights, left_out = weights_of(content)
     >>> list(weights), left_out
     (['a'], ['epoch', 'optimizer'])
     >>> list(weights_of({"encoder": {"w": torch.zeros(2)}, "decoder": {"w": torch.zeros(2)}})[0])
     ['encoder.w', 'decoder.w']
     """
-    for _ in _leaves(content):  # all of it, before any wrapper is opened: one may hold itself
+    # Check everything before any wrapper is opened: a wrapper may hold itself.
+    for _ in _leaves(content):
         pass
     outer: list[str] = []
     while isinstance(content, Mapping):
         inner = next(
-            (k for k in WRAPPERS if isinstance(content.get(k), Mapping) and any(_tensors(content[k]))), None
+            (
+                k
+                for k in WRAPPERS
+                if isinstance(content.get(k), Mapping) and any(_tensors(content[k]))
+            ),
+            None,
         )
         if inner is None:
             break
@@ -279,15 +334,17 @@ def weights_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
     for name, leaf in _leaves(content):
         if name in leaves:
             raise CheckpointError(
-                f"the checkpoint has two entries for {name} once flattened", "rename one of them"
+                f"the checkpoint has two entries named {name} once flattened", "rename one of them"
             )
         leaves[name] = leaf
-    tensors = {name: _whole(name, leaf) for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+    tensors = {
+        name: _whole(name, leaf) for name, leaf in leaves.items() if isinstance(leaf, Tensor)
+    }
     return tensors, outer + [name for name in leaves if name not in tensors]
 
 
 def _leaves(value: object) -> Iterator[tuple[str, object]]:
-    """What is in nested containers, by dotted names. Raises ``CheckpointError`` when there is no end of it."""
+    """Yield the values in nested containers by dotted names, up to the limits above."""
     levels, found = [iter([("", value)])], 0
     while levels:
         name, value = next(levels[-1], (None, None))
@@ -298,7 +355,9 @@ def _leaves(value: object) -> Iterator[tuple[str, object]]:
             raise _endless(f"a name of more than {LONGEST_NAME} characters")
         if isinstance(value, (Mapping, list, tuple)) and value:
             if len(levels) > DEEPEST:
-                raise _endless(f"containers nested more than {DEEPEST} deep, or one that holds itself")
+                raise _endless(
+                    f"containers nested more than {DEEPEST} deep, or one that holds itself"
+                )
             levels.append(_items(value, f"{name}." if name else ""))
             continue
         found += 1
@@ -312,7 +371,8 @@ def _items(
 ) -> Iterator[tuple[str, object]]:
     items = container.items() if isinstance(container, Mapping) else enumerate(container)
     for key, item in items:
-        if isinstance(key, (tuple, frozenset)):  # of a small file, it may take any amount of memory as a text
+        # A small file may hold a key whose text takes any amount of memory.
+        if isinstance(key, (tuple, frozenset)):
             raise _endless("a key that is a container")
         yield f"{prefix}{key}", item
 
@@ -322,14 +382,17 @@ def _endless(what: str) -> CheckpointError:
 
 
 def _whole(name: str, tensor: Tensor) -> Tensor:
-    """The tensor without its gradient, unless it is larger than what is stored of it: copied, it could take any amount of memory."""
+    """Detach a tensor; refuse one that has more elements than numbers stored.
+
+    A copy of such a tensor could take any amount of memory.
+    """
     dense = tensor.layout == torch.strided
     if tensor.is_meta:
-        raise CheckpointError(f"{name[:100]} has a shape, but no numbers", WEIGHTS_ALONE)
+        raise CheckpointError(f"{name[:100]} has a shape but no numbers", WEIGHTS_ALONE)
     if dense and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(
-            f"{name[:100]} has shape {list(tensor.shape)}, which is more than the numbers stored of it",
-            "save it whole where it was made: tensor.clone()",
+            f"{name[:100]} has shape {list(tensor.shape)}, but fewer numbers are stored",
+            "save a full copy where it was made: tensor.clone()",
         )
     return tensor.detach()
 
@@ -339,11 +402,14 @@ def _tensors(value: object) -> Iterator[bool]:
 
 
 def _separate(tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """Dense tensors that share no memory (tied weights, views), since safetensors stores each one whole."""
+    """Copy dense tensors that share memory (tied weights, views): safetensors stores each alone."""
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise CheckpointError(
                 f"{source}: {name} is a sparse or quantised tensor, which safetensors cannot hold",
                 "convert it to a dense one first (tensor.to_dense(), tensor.dequantize())",
             )
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    return {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }

@@ -1,4 +1,4 @@
-"""A small direct client, for tests and for measuring what the orchestrator adds. Not a public API."""
+"""A small direct client, for tests and to measure the orchestrator's overhead. Not a public API."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import grpc
 import zmq
 from google.protobuf import message_factory
+from google.rpc import code_pb2, status_pb2
+from grpc_status import rpc_status
 from torch import Tensor
 
 from atlas_worker.errors import WorkerError
-from atlas_worker.gen.atlas.v1 import error_pb2, job_pb2, objects_pb2, tensor_pb2, worker_pb2
-from atlas_worker.service import wire
-from atlas_worker.service.failures import METADATA_KEY
+from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2, tensor_pb2, worker_pb2
+from atlas_worker.service import status, tensor_codec
 from atlas_worker.service.limits import Limits
 from atlas_worker.service.server import PROTOCOL_VERSION
 from atlas_worker.service.tickets import Buffer, Layout
@@ -23,16 +24,26 @@ _LIMITS = Limits()
 
 
 class RemoteError(WorkerError):
-    """What a worker answered instead of a result."""
+    """The error that a worker returned instead of a result."""
 
-    def __init__(self, detail: error_pb2.ErrorDetail, status: grpc.StatusCode | None = None) -> None:
-        super().__init__(detail.message, detail.field, detail.expected, detail.remedy)
-        self.code, self.status = detail.code, status
+    def __init__(self, received: status_pb2.Status) -> None:
+        self.reason, error = status.read(received)
+        super().__init__(error.message, error.field, error.expected, error.remedy)
+        self.code: str = code_pb2.Code.Name(received.code)
 
 
 class Client:
-    """One session with the worker at ``address``, without TLS. RPCs are methods by name: ``client.call("GetJob", job_id=…)``
-    fills in the session. Raises ``RemoteError``."""
+    """One session with a worker, without TLS.
+
+    ``client.call("GetJob", job_id=…)`` calls an RPC by name and fills in the session. All methods
+    raise ``RemoteError`` if the worker refuses a call.
+
+    Args:
+        address: ``host:port`` of the worker.
+        device: The session's device.
+        label: The session's label.
+        token: The worker's bearer token, or None.
+    """
 
     def __init__(
         self, address: str, device: str = "cpu", label: str = "python", token: str | None = None
@@ -49,7 +60,9 @@ class Client:
             for rpc in service.methods
         }
         self.description = self.call("Describe")
-        opened = self.call("OpenSession", label=label, protocol_version=PROTOCOL_VERSION, device=device)
+        opened = self.call(
+            "OpenSession", label=label, protocol_version=PROTOCOL_VERSION, device=device
+        )
         self.session: str = opened.session_id
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
@@ -71,12 +84,20 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Hang up; the session stays."""
+        """Close the connections. The session stays open on the worker."""
         self.channel.close()
         self._context.destroy(linger=0)
 
     def call(self, name: str, **fields: Any) -> Any:
-        """A unary RPC; the stream itself for ``WatchJob``."""
+        """Call an RPC.
+
+        Args:
+            name: The RPC's name.
+            **fields: Fields of the request. ``session_id`` is filled in.
+
+        Returns:
+            The response, or the stream of responses for ``WatchJob``.
+        """
         rpc, service = self._methods[name]
         if "session_id" in rpc.input_type.fields_by_name and name != "OpenSession":
             fields.setdefault("session_id", self.session)
@@ -90,7 +111,7 @@ class Client:
             raise remote_error(error) from None
 
     def watch(self, job_id: str, after: int = 0, **fields: Any) -> Iterator[job_pb2.JobEvent]:
-        """Events after sequence ``after`` until the job is over."""
+        """Yield the job's events after sequence number ``after`` until the job ends."""
         try:
             for response in self.call("WatchJob", job_id=job_id, after_sequence=after, **fields):
                 yield response.event
@@ -98,11 +119,15 @@ class Client:
             raise remote_error(error) from None
 
     def create(self, **spec: Any) -> str:
-        """The handle of a new object: ``create(dataset=DatasetSpec(…))``."""
+        """Create an object, e.g. ``create(dataset=DatasetSpec(…))``, and return its handle."""
         return str(self.call("CreateObject", **spec).object.handle)
 
     def run(self, handle: str, **options: Any) -> list[job_pb2.JobEvent]:
-        """Advance an object and wait; every event of the job. Raises ``RemoteError`` when the job failed."""
+        """Run a job on an object, wait for its end, and return all its events.
+
+        Raises:
+            RemoteError: The job failed.
+        """
         job = self.call("StartJob", handle=handle, **options).job
         events = list(self.watch(job.job_id))
         if events[-1].state_changed.HasField("error"):
@@ -110,43 +135,52 @@ class Client:
         return events
 
     def send(self, tensor: Tensor, *, inline: bool | None = None) -> tensor_pb2.Tensor:
-        """A message for a CPU tensor, uploaded when it is large."""
-        data = wire.raw_bytes(tensor.contiguous())
-        message = tensor_pb2.Tensor(dtype=wire.CODES[tensor.dtype], shape=tensor.shape)
+        """Make a message from a CPU tensor.
+
+        Args:
+            tensor: The tensor.
+            inline: Whether the message holds the data. By default only small tensors are inline;
+                others are uploaded first.
+
+        Returns:
+            The message.
+        """
+        data = tensor_codec.raw_bytes(tensor.contiguous())
+        message = tensor_pb2.Tensor(dtype=tensor_codec.CODES[tensor.dtype], shape=tensor.shape)
         if data.nbytes <= _LIMITS.max_inline_bytes if inline is None else inline:
             message.inline = data.tobytes()
         else:
             message.ticket = f"{self.session}.{secrets.token_hex(16)}"
             buffer = Buffer(Layout(tensor.dtype, tuple(tensor.shape), data.nbytes), data)
-            frames = wire.pieces(data, self.description.data_plane.max_frame_bytes)
-            self.exchange(b"PUT", message.ticket.encode(), wire.header(buffer), *frames)
+            frames = tensor_codec.pieces(data, self.description.data_plane.max_frame_bytes)
+            self.exchange(b"PUT", message.ticket.encode(), tensor_codec.header(buffer), *frames)
         return message
 
     def receive(self, message: tensor_pb2.Tensor) -> Tensor:
-        """The tensor of a message, fetched when it has a ticket."""
+        """Return a message's tensor, and download it first if the message holds a ticket."""
         if message.WhichOneof("data") == "ticket":
             head, *body = self.exchange(b"GET", message.ticket.encode(), b"")
             header = tensor_pb2.TensorHeader.FromString(bytes(head))
-            layout = wire.layout(header.dtype, header.shape, _LIMITS, "header")
-            return wire.view(Buffer(layout, wire.joined(body)), "body")
-        layout = wire.layout(message.dtype, message.shape, _LIMITS, "tensor")
-        return wire.view(Buffer(layout, memoryview(bytearray(message.inline))), "tensor")
+            layout = tensor_codec.layout(header.dtype, header.shape, _LIMITS, "header")
+            return tensor_codec.view(Buffer(layout, tensor_codec.joined(body)), "body")
+        layout = tensor_codec.layout(message.dtype, message.shape, _LIMITS, "tensor")
+        return tensor_codec.view(Buffer(layout, memoryview(bytearray(message.inline))), "tensor")
 
     def exchange(self, *frames: bytes | memoryview) -> list[memoryview]:
-        """One request on the tensor plane; the frames after ``OK``."""
+        """Send one request on the tensor plane and return the frames after ``OK``."""
         request_id = secrets.token_bytes(8)
         self.socket.send_multipart([request_id, *frames], copy=False)
         answered, status, *rest = (frame.buffer for frame in self.socket.recv_multipart(copy=False))
         assert answered == request_id
         if bytes(status) != b"OK":
-            raise RemoteError(error_pb2.ErrorDetail.FromString(bytes(rest[0])))
+            raise RemoteError(status_pb2.Status.FromString(bytes(rest[0])))
         return rest
 
 
 def remote_error(error: Any) -> Exception:
-    """``RemoteError`` with the worker's detail, if there is one."""
-    for key, value in error.trailing_metadata() or ():
-        if key == METADATA_KEY:
-            return RemoteError(error_pb2.ErrorDetail.FromString(value), error.code())
+    """Return a ``RemoteError`` with the worker's details, or ``error`` itself if it has none."""
+    received = rpc_status.from_call(error)
+    if received is not None:
+        return RemoteError(received)
     assert isinstance(error, Exception)
     return error

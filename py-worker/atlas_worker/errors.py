@@ -1,4 +1,4 @@
-"""Errors a user can act on. Each one says what was wrong, where, what was expected and what to do."""
+"""Errors that a user can act on: what is wrong, where, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -7,39 +7,47 @@ from dataclasses import dataclass
 
 @dataclass(eq=False)
 class WorkerError(Exception):
-    """An error with a remedy. ``field`` is a dotted path into the request, e.g. ``params.batch_size``.
+    """An error with a remedy.
 
-    Raised anywhere in the worker; the service turns it into a gRPC status with the same four fields as
-    structured detail, so that the orchestrator shows one clear line.
+    Any part of the worker may raise it. The service turns it into a gRPC status with the same four
+    fields as structured details, so that the orchestrator shows one clear line.
     """
 
     message: str
+    """What is wrong, in one line."""
     field: str = ""
+    """Dotted path of the wrong value in the request, such as ``params.batch_size``."""
     expected: str = ""
+    """What the field accepts."""
     remedy: str = ""
+    """What the user can do."""
 
     def __str__(self) -> str:
         return self.message
 
 
 class InvalidInput(WorkerError):
-    """The request cannot be carried out as written (gRPC INVALID_ARGUMENT)."""
+    """The request cannot be executed as written (gRPC INVALID_ARGUMENT)."""
+
+
+class FileMissing(InvalidInput):
+    """The request names a file or folder that does not exist (gRPC NOT_FOUND)."""
 
 
 class NotFound(WorkerError):
-    """A handle, job, session or ticket that does not exist (gRPC NOT_FOUND)."""
+    """The handle, job, session or ticket does not exist (gRPC NOT_FOUND)."""
 
 
 class NotReady(WorkerError):
-    """The object exists but is not in the state this needs (gRPC FAILED_PRECONDITION)."""
+    """The object exists, but is not in the state that the call needs (gRPC FAILED_PRECONDITION)."""
 
 
 class LimitExceeded(WorkerError):
-    """A limit would be passed; nothing was allocated (gRPC RESOURCE_EXHAUSTED)."""
+    """The request would exceed a limit. Nothing was allocated (gRPC RESOURCE_EXHAUSTED)."""
 
 
 class Unauthenticated(WorkerError):
-    """The caller has not shown that it may use this worker (gRPC UNAUTHENTICATED)."""
+    """The caller has not proved that it may use this worker (gRPC UNAUTHENTICATED)."""
 
 
 class Diverged(WorkerError):
@@ -47,11 +55,11 @@ class Diverged(WorkerError):
 
 
 class AddressInUse(Exception):
-    """A port that the worker was told to listen on cannot be bound."""
+    """The worker cannot bind a port that it was told to listen on."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(f"cannot listen on {host}: port {port} is in use or not allowed")
 
 
 class Cancelled(Exception):
-    """The job was cancelled by its owner; raised out of the step callback."""
+    """The owner cancelled the job. The step callback raises this error to leave the epoch."""

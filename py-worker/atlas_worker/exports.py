@@ -1,4 +1,4 @@
-"""A trained predictor written for other programs: its weights, or the function that it computes."""
+"""Writes a trained predictor for other programs: its weights, or the function that it computes."""
 
 from __future__ import annotations
 
@@ -13,36 +13,42 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from . import blocks as blocks  # declares every architecture
 from . import checkpoints
+from .catalogue import find
 from .checkpoints import CheckpointError
 from .errors import WorkerError
-from .predictors.local import BUILT, build
+from .predictors.supervised import BUILT, build
 
 ExportFormat = Literal["pt", "safetensors", "torchscript", "export"]
 
 TOLERANCE = 1e-6
-"""Largest difference of a program's outputs from the predictor's own, to their size, with which it is written."""
+"""Largest accepted error of a written program, relative to the predictor's largest output."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. Shapes are of one sample: programs take and give ``[batch, *takes]`` and ``[batch, *gives]``, float32."""
+    """What was written.
+
+    Shapes are those of one sample. A program maps ``[batch, *takes]`` to ``[batch, *gives]``, both
+    float32.
+    """
 
     format: ExportFormat
     kind: str
     parameters: int
     takes: list[int]
     gives: list[int]
-    reach: int
-    """Pixels beyond a chart's radius that it takes."""
+    halo: int
+    """Pixels beyond a chart's radius that the predictor's input includes."""
 
     def to_json(self) -> dict[str, object]:
-        """As JSON has it; the orchestrator's schema is in src/interop."""
+        """Return the fields as JSON values. The orchestrator's schema is in ``src/interop``."""
         return asdict(self)
 
 
 class _Alone(nn.Module):
-    """An architecture as a function of its inputs alone."""
+    """Wraps an architecture as a function of its inputs alone."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -53,9 +59,20 @@ class _Alone(nn.Module):
 
 
 def export(source: Path, target: Path, to: ExportFormat) -> Exported:
-    """Write the predictor of a checkpoint of ours as ``to``; ``target`` is overwritten.
+    """Write the predictor of a checkpoint that Atlas wrote.
 
-    Raises ``CheckpointError`` when it holds none, or one that cannot be written as such a program; ``OSError``.
+    Args:
+        source: The checkpoint.
+        target: The file to write. An existing file is overwritten.
+        to: The format of ``target``.
+
+    Returns:
+        What was written.
+
+    Raises:
+        CheckpointError: The checkpoint holds no predictor, or its predictor cannot be written in
+            this format.
+        OSError: A file cannot be read or written.
     """
     checkpoint = checkpoints.load(source)
     metadata = checkpoint.metadata
@@ -66,8 +83,8 @@ def export(source: Path, target: Path, to: ExportFormat) -> Exported:
     }
     if not weights or BUILT not in metadata:
         raise CheckpointError(
-            f"{source} holds no predictor that says how it was built",
-            "give a run of this version of Atlas whose predictor was trained or loaded by it",
+            f"{source} holds no predictor with a description of how it was built",
+            "give a run of this version of Atlas that trained or loaded a predictor",
         )
     try:
         module, signature = build(metadata.get("kind", ""), metadata[BUILT], weights)
@@ -76,16 +93,17 @@ def export(source: Path, target: Path, to: ExportFormat) -> Exported:
             f"the predictor of {source} cannot be built again ({error})",
             "use the version of Atlas that trained it",
         ) from error
-    reach = int(getattr(module, "reach", 0))
+    kind = find("architecture", metadata["kind"], "kind").kind  # its name today
+    halo = int(getattr(module, "halo", 0))
     if signature.manifold == "planar":
-        size = 2 * (signature.radius + reach) + 1
+        size = 2 * (signature.radius + halo) + 1
         shape = [signature.charts, signature.inputs[0], size, size]
     elif signature.manifold == "vectors":
         shape = [signature.charts, *signature.inputs]
     elif to in ("torchscript", "export"):
         raise CheckpointError(
-            f"a predictor of kind {metadata['kind']} cannot be written as a program yet",
-            "export its weights: --format pt",
+            f"a predictor of kind {kind} cannot be written as a program yet",
+            "export its weights, as pt or safetensors",
         )
     else:
         shape = []
@@ -100,7 +118,7 @@ def export(source: Path, target: Path, to: ExportFormat) -> Exported:
     else:
         _write_program(alone, shape, target, to)
     parameters = sum(p.numel() for p in module.parameters())
-    return Exported(to, metadata["kind"], parameters, shape, gives, reach)
+    return Exported(to, kind, parameters, shape, gives, halo)
 
 
 def _write_program(
@@ -111,26 +129,29 @@ def _write_program(
     program: Callable[[Tensor], Tensor]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # sizes that are the same for every batch are constants, and may be
+            # Sizes that are the same for every batch become constants, as they should.
+            warnings.simplefilter("ignore")
             if to == "torchscript":
                 program = torch.jit.trace(alone, example, check_trace=False)
             else:
                 batch = {0: torch.export.Dim("batch", min=1)}
                 exported = torch.export.export(alone, (example,), dynamic_shapes=(batch,))
                 program = cast("Callable[[Tensor], Tensor]", exported.module())
-            # Also of a size beyond those in which small samples are computed at a time.
+            # The largest batch exceeds the batches in which predictors handle small samples.
             for count in (1, 3, 300) if example[0].numel() < 1000 else (1, 3):
                 x = torch.randn(count, *shape, generator=draw)
                 expected, got = alone(x), program(x)
                 scale = expected.abs().max().clamp(min=1e-30)
-                if expected.shape != got.shape or float((got - expected).abs().max() / scale) > TOLERANCE:
-                    raise ValueError(f"for {count} samples it computes something else")
+                if (
+                    expected.shape != got.shape
+                    or float((got - expected).abs().max() / scale) > TOLERANCE
+                ):
+                    raise ValueError(f"the program's outputs differ for {count} samples")
             if to == "torchscript":
                 torch.jit.save(program, target)
             else:
-                file = io.BytesIO()  # for a path it wants another extension than a temporary file has
+                # For a path, PyTorch asks for an extension that a temporary file does not have.
+                file = io.BytesIO()
                 torch.export.save(exported, file)
                 target.write_bytes(file.getvalue())
     except OSError:
@@ -139,5 +160,5 @@ def _write_program(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"the predictor cannot be written as {to} ({reason[:160]})",
-            "choose another --format, say pt",
+            "choose another format, such as pt",
         ) from error

@@ -1,6 +1,7 @@
-"""The worker's numerics, timed in this process: ``python numerics.py PART``, one JSON object on stdout.
+"""Times the worker's numerics in this process: ``python numerics.py PART`` prints a JSON object.
 
-What is compared is timed in turns within one run, so that a machine shared with others favours neither; medians are reported.
+Variants are timed in turns within one run, so that a shared machine favours none. Medians are
+reported.
 """
 
 from __future__ import annotations
@@ -19,24 +20,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, before PyTorch loads OpenMP
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # as the worker does, before PyTorch loads OpenMP
 
 import h5py
 import torch
 from torch import Tensor, nn
 
 from atlas_worker import blocks as blocks
-from atlas_worker import lie
+from atlas_worker.catalogue import BlockType, find, parse_params, register
 from atlas_worker.datasets.climatenet import NORMAL
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.fields.sphere import SphereAtlas, SphereChart
 from atlas_worker.generators import climatenet
-from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
-from atlas_worker.predictors.chartwise import PublishedParams
-from atlas_worker.registry import Role, find, parse_params, register
-from atlas_worker.roles import AlgebraSolver, CosetSolver, Dataset
-from atlas_worker.service import machine
-from atlas_worker.solvers.components import SAME, residual
+from atlas_worker.interfaces import AlgebraSolver, CosetSolver, Dataset, Signature
+from atlas_worker.predictors import FittedPredictor, make_objective, make_predictor
+from atlas_worker.predictors.chartwise import ReferenceCnnParams
+from atlas_worker.service import devices
+from atlas_worker.symmetry import lie
+from atlas_worker.symmetry.components import SAME, residual
 
 CPU = torch.device("cpu")
 SIDE = 128
@@ -47,7 +50,7 @@ ATLAS_1 = PlanarAtlas(tuple(Chart(round(u * SIDE), round(v * SIDE)) for u, v in 
 ROTATION = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
 
 PUBLISHED = {"samples": 10_000, "epochs": 10, "seconds": 1992.0}
-"""METHOD section 4: the published code's schedule, on another machine (2 busy cores)."""
+"""The published code's schedule (METHOD 2.2), on another machine (2 busy cores)."""
 
 
 def silent(step: int, steps: int, metrics: Mapping[str, float]) -> None:
@@ -65,14 +68,15 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def make(role: Role, kind: str, params: Mapping[str, Any], **parts: Any) -> Any:
-    block = find(role, kind, role)
-    return block.make(parse_params(block.params, params, role), **parts)
+def make(type: BlockType, kind: str, params: Mapping[str, Any], **parts: Any) -> Any:
+    block = find(type, kind, type)
+    return block.make(parse_params(block.params, params, type), **parts)
 
 
 def heat(samples: int, seed: int = 0) -> Dataset:
     dataset = cast(
-        Dataset, make("dataset", "heat2d", {"samples": samples}, seed=seed, device=CPU, tensors={})
+        Dataset,
+        make("dataset", "heat_equation", {"samples": samples}, seed=seed, device=CPU, tensors={}),
     )
     dataset.run_epoch(silent)
     return dataset
@@ -86,9 +90,9 @@ def predictor(
 
 
 def data() -> dict[str, Any]:
-    """Making the published number of samples, and this process's peak memory, PyTorch's own part included."""
+    """Time to make the published number of samples, and this process's peak memory with PyTorch."""
     before = peak_bytes()
-    dataset = make("dataset", "heat2d", {"samples": 10_000}, seed=0, device=CPU, tensors={})
+    dataset = make("dataset", "heat_equation", {"samples": 10_000}, seed=0, device=CPU, tensors={})
     seconds = timed(dataset.run_epoch, silent)
     return {
         "samples": 10_000,
@@ -104,7 +108,7 @@ def predictors() -> dict[str, Any]:
     """Training throughput of both architectures; a sample is one plate, seen on all 19 charts."""
     samples, rounds = 96, 5
     dataset = heat(samples)
-    nets = {kind: predictor(kind, dataset, rounds + 1) for kind in ("published", "wide")}
+    nets = {kind: predictor(kind, dataset, rounds + 1) for kind in ("reference_cnn", "strided_cnn")}
     seconds: dict[str, list[float]] = {kind: [] for kind in nets}
     for i in range(rounds + 1):
         for kind, net in nets.items():
@@ -122,9 +126,9 @@ def predictors() -> dict[str, Any]:
 
 
 class PlainLoop(nn.Module):
-    """The published predictor as it is usually written: one ``nn.Sequential`` a chart, called in a Python loop."""
+    """The published predictor as usually written: one ``nn.Sequential`` a chart, in a loop."""
 
-    reach = 0
+    halo = 0
 
     def __init__(self, charts: int, width: int = 16) -> None:
         super().__init__()
@@ -146,20 +150,28 @@ class PlainLoop(nn.Module):
         return torch.stack([self.nets[c](x[:, i]) for i, c in enumerate(chosen)], 1)
 
 
-@register("predictor", "plain-loop", "For comparison only", PublishedParams)
-def _plain_loop(params: PublishedParams, *, charts: int, **_: Any) -> PlainLoop:
-    return PlainLoop(charts, params.width)
+@register("architecture", "plain-loop", "For comparison only", ReferenceCnnParams)
+def _plain_loop(params: ReferenceCnnParams, *, signature: Signature, **_: Any) -> PlainLoop:
+    return PlainLoop(signature.charts, params.width)
 
 
 def schedule() -> dict[str, Any]:
-    """The published schedule on a slice, predictor pass and basis pass: ours and a plain loop over charts in turns."""
+    """The published schedule on a slice, predictor and basis pass: ours and a loop over charts."""
     samples, rounds = 96, 4
     dataset = heat(samples)
     sides = {}
-    for kind in ("published", "plain-loop"):
+    for kind in ("reference_cnn", "plain-loop"):
         net = predictor(kind, dataset, rounds + 1)
-        task = make_task(net, dataset, ATLAS_1)
-        solver = make("algebra_solver", "paper", {"r3": 0.1}, task=task, k=1, epochs=rounds + 1, seed=0)
+        objective = make_objective(net, dataset, ATLAS_1)
+        solver = make(
+            "algebra_solver",
+            "atlasd",
+            {"r3": 0.1},
+            objective=objective,
+            k=1,
+            epochs=rounds + 1,
+            seed=0,
+        )
         sides[kind] = (net, cast(AlgebraSolver, solver))
     times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in sides}
     for _ in range(rounds + 1):
@@ -169,7 +181,7 @@ def schedule() -> dict[str, Any]:
         kind: [statistics.median(column) / samples for column in zip(*passes[1:], strict=True)]
         for kind, passes in times.items()
     }
-    (first, second), plain = seconds["published"], sum(seconds["plain-loop"])
+    (first, second), plain = seconds["reference_cnn"], sum(seconds["plain-loop"])
     total = (first + second) * PUBLISHED["samples"] * PUBLISHED["epochs"]
     return {
         "slice": samples,
@@ -185,11 +197,16 @@ def schedule() -> dict[str, Any]:
 
 
 def spheres() -> dict[str, Any]:
-    """Making the published number of spheres of digits, and training what looks at them; a sample is a sphere, seen on all three charts."""
+    """Time to make the published number of spheres of digits, and to train a predictor on them.
+
+    A sample is a sphere, seen on all three charts.
+    """
 
     def digits(samples: int) -> Dataset:
         params = {"source": "sklearn", "samples": samples}
-        return cast(Dataset, make("dataset", "sphere_digits", params, seed=0, device=CPU, tensors={}))
+        return cast(
+            Dataset, make("dataset", "sphere_digits", params, seed=0, device=CPU, tensors={})
+        )
 
     many, few, rounds = digits(10_000), digits(64), 3
     seconds = timed(lambda: many.run_epoch(silent))
@@ -240,10 +257,10 @@ def angle(generator: Tensor) -> float:
 
 
 def solvers() -> dict[str, Any]:
-    """The grassmann solver's time to 2°, and the coset search's, from a predictor with the experiment's default fit."""
+    """Time of the grassmann solver to 2°, and of the coset search, from a default predictor."""
     samples, epochs, limit = 1000, 3, 2.0
     dataset = heat(samples)
-    net = predictor("wide", dataset, epochs, 0.01, "cosine")
+    net = predictor("strided_cnn", dataset, epochs, 0.01, "cosine")
     fit = sum(timed(lambda: net.run_epoch(silent)) for _ in range(epochs))
     runs = [_grassmann(net, dataset, seed, limit) for seed in range(3)]
     coset_seconds, names = [], []
@@ -252,10 +269,10 @@ def solvers() -> dict[str, Any]:
             CosetSolver,
             make(
                 "coset_solver",
-                "descent",
+                "multistart",
                 {},
-                task=make_task(net, dataset, ATLAS_1),
-                identity=ROTATION[None],
+                objective=make_objective(net, dataset, ATLAS_1),
+                identity_algebra=ROTATION[None],
                 epochs=1,
                 seed=seed,
             ),
@@ -278,33 +295,39 @@ def solvers() -> dict[str, Any]:
 
 
 def _grassmann(net: FittedPredictor, dataset: Dataset, seed: int, limit: float) -> dict[str, Any]:
-    """One solve. The time to the limit is when the start that wins in the end came within it to stay."""
+    """One solve. The time to the limit is when the winning start came within it to stay."""
     epochs = 3
     solver = make(
         "algebra_solver",
         "grassmann",
         {},
-        task=make_task(net, dataset, ATLAS_1),
+        objective=make_objective(net, dataset, ATLAS_1),
         k=1,
         epochs=epochs,
         seed=seed,
     )
-    history: list[list[tuple[float, Tensor]]] = []  # of each epoch: when, and every start's generator
+    history: list[
+        list[tuple[float, Tensor]]
+    ] = []  # of each epoch: when, and every start's generator
     begin = time.perf_counter()
     for _ in range(epochs):
         steps: list[tuple[float, Tensor]] = []
         history.append(steps)
         solver.run_epoch(
-            lambda *_, steps=steps: steps.append((time.perf_counter() - begin, solver._free.detach().clone()))
+            lambda *_, steps=steps: steps.append(
+                (time.perf_counter() - begin, solver._free.detach().clone())
+            )
         )
     seconds = time.perf_counter() - begin
     winner: Tensor = solver._free.detach()[0]
     degrees = angle(winner[0])
     to_limit: float | None = None
     for steps in reversed(history):
-        # A start is copied unchanged from its epoch's last step into the next epoch, at another index.
+        # A start is copied unchanged from its epoch's last step to another index in the next epoch.
         index = next(i for i, w in enumerate(steps[-1][1]) if torch.equal(w, winner))
-        outside = max((i for i, (_, w) in enumerate(steps) if angle(w[index, 0]) > limit), default=-1)
+        outside = max(
+            (i for i, (_, w) in enumerate(steps) if angle(w[index, 0]) > limit), default=-1
+        )
         if outside == len(steps) - 1:
             break
         to_limit = steps[outside + 1][0]
@@ -317,7 +340,7 @@ def _grassmann(net: FittedPredictor, dataset: Dataset, seed: int, limit: float) 
 def _previous(
     steps: list[tuple[float, Tensor]], index: int, history: list[list[tuple[float, Tensor]]]
 ) -> Tensor:
-    """The state that a start had at the end of the epoch before ``steps``; itself in the first epoch, where it is not used."""
+    """State of a start at the end of the epoch before ``steps``; its own in the first epoch."""
     epoch = next(i for i, s in enumerate(history) if s is steps)
     if epoch == 0:
         return steps[0][1][index]
@@ -327,7 +350,7 @@ def _previous(
 
 
 def components() -> dict[str, Any]:
-    """Component test of single matrices beside the published way: 10,000 steps of Adam on the same function."""
+    """Component test of single matrices, ours and the published 10,000 steps of Adam."""
     generator = torch.Generator().manual_seed(0)
     so2 = ROTATION[None].double()
     # In the order t, x, y, z: rotations, then boosts.
@@ -374,7 +397,7 @@ def components() -> dict[str, Any]:
 
 
 def _published_residual(basis: Tensor, matrix: Tensor) -> float:
-    """``min ‖exp(Σ w_i B_i) − M‖²/n²`` by 10,000 steps of Adam from zero, in float32 (METHOD 2.5)."""
+    """``min ‖exp(Σ w_i B_i) − M‖²/n²`` by 10,000 steps of Adam in float32 (METHOD 2.5)."""
     b, m = basis.float(), matrix.float()
     w = torch.zeros(len(b), requires_grad=True)
     adam = torch.optim.Adam([w], lr=1e-2)
@@ -393,7 +416,10 @@ def look(dataset: Dataset) -> None:
 
 
 def climate() -> dict[str, Any]:
-    """Reading ClimateNet's files, 16 variables of 768 × 1152: into the cache, and out of it; compressed as the generator's are, and as plain as ClimateNet's."""
+    """Time to read ClimateNet's files, 16 variables of 768 × 1152, into the cache and out of it.
+
+    Files are compressed like the generator's, or plain like ClimateNet's.
+    """
     passes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -407,9 +433,15 @@ def climate() -> dict[str, Any]:
                 for variable in source:
                     target[variable] = source[variable][()]
         for kind, path in (("compressed", packed), ("plain", plain)):
-            params = {"path": str(path), "variables": ",".join(NORMAL), "cache": str(folder / "cache")}
+            params = {
+                "path": str(path),
+                "variables": ",".join(NORMAL),
+                "cache": str(folder / "cache"),
+            }
             for turn in ("first", "second"):
-                dataset = cast(Dataset, make("dataset", "climatenet", params, seed=0, device=CPU, tensors={}))
+                dataset = cast(
+                    Dataset, make("dataset", "climatenet", params, seed=0, device=CPU, tensors={})
+                )
                 # The second is short until the samples are looked at.
                 seconds = timed(dataset.run_epoch, silent) + timed(look, dataset)
                 files = len(dataset.inputs)
@@ -420,6 +452,6 @@ def climate() -> dict[str, Any]:
 PARTS = {f.__name__: f for f in (data, predictors, schedule, solvers, components, spheres, climate)}
 
 if __name__ == "__main__":
-    machine.make_reproducible(machine.available_cores())
-    machine.keep_freed_memory()
+    devices.make_reproducible(devices.available_cores())
+    devices.keep_freed_memory()
     print(json.dumps({"threads": torch.get_num_threads(), **PARTS[sys.argv[1]]()}))

@@ -1,6 +1,7 @@
-"""Toy jets in the layout of the Top Quark Tagging Reference Dataset, for tests: ``python jets.py --out DIR``.
+"""Toy jets in the layout of the Top Quark Tagging Reference Dataset, for tests.
 
-Jets of massless particles about a random direction; the label says whether the invariant mass of all of them is above its median, so that the exact
+``python jets.py --out DIR`` writes them. The jets have massless particles about a random direction.
+The label says whether the invariant mass of all particles is above its median, so the exact
 symmetry is the Lorentz group's.
 """
 
@@ -33,7 +34,9 @@ def make_jets(
     return vectors.astype(np.float32), (mass > np.median(mass)).astype(np.int64)
 
 
-def write(path: Path, vectors: NDArray[np.float32], labels: NDArray[np.int64], ttv: int, damage: str) -> None:
+def write(
+    path: Path, vectors: NDArray[np.float32], labels: NDArray[np.int64], ttv: int, damage: str
+) -> None:
     """One file as pandas writes it (``format='table'``)."""
     jets, items, _ = vectors.shape
     floats = [f"{c}_{i}" for i in range(items) for c in ("E", "PX", "PY", "PZ")]
@@ -41,7 +44,11 @@ def write(path: Path, vectors: NDArray[np.float32], labels: NDArray[np.int64], t
     integers = ["ttv", "is_signal_new"]
     if damage == "columns":
         floats = [name.replace("PX_", "px_") for name in floats]
-    layout = [("index", "<i8"), ("values_block_0", "<f4", (len(floats),)), ("values_block_1", "<i8", (2,))]
+    layout = [
+        ("index", "<i8"),
+        ("values_block_0", "<f4", (len(floats),)),
+        ("values_block_1", "<i8", (2,)),
+    ]
     rows = np.zeros(jets, layout)
     rows["index"] = np.arange(jets)
     rows["values_block_0"][:, : 4 * items] = vectors.reshape(jets, -1)
@@ -51,7 +58,9 @@ def write(path: Path, vectors: NDArray[np.float32], labels: NDArray[np.int64], t
     if damage == "label":
         rows["values_block_1"][7, 1] = 2
     with h5py.File(path, "w") as file:
-        table = file.create_group("jets" if damage == "key" else "table").create_dataset("table", data=rows)
+        table = file.create_group("jets" if damage == "key" else "table").create_dataset(
+            "table", data=rows
+        )
         for block, names in enumerate([floats, integers]):
             table.attrs[f"values_block_{block}_kind"] = np.bytes_(pickle.dumps(names, protocol=0))
 
@@ -59,7 +68,9 @@ def write(path: Path, vectors: NDArray[np.float32], labels: NDArray[np.int64], t
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--jets", type=int, default=4000, help="in train.h5; a quarter of it in the others")
+    parser.add_argument(
+        "--jets", type=int, default=4000, help="in train.h5; a quarter of it in the others"
+    )
     parser.add_argument("--items", type=int, default=5, help="particles of a jet")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--flip", type=float, default=0.0, help="part of the labels that are wrong")

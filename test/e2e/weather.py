@@ -1,6 +1,8 @@
-"""Small weather in ClimateNet's layout, for tests: ``python weather.py OUT``, and copies of it whose last training file is damaged each in its own way.
+"""Small weather in ClimateNet's layout, for tests: ``python weather.py OUT``.
 
-``OUT/whole``, and ``OUT/lacks``, ``unlabelled``, ``coarse``, ``nan``, ``cut``, ``empty``, ``halved`` (no folder test).
+It writes ``OUT/whole``, and copies whose last training file is damaged, each in its own way:
+``OUT/lacks``, ``unlabelled``, ``coarse``, ``nan``, ``cut``, ``empty`` and ``halved`` (without the
+folder test).
 """
 
 from __future__ import annotations
@@ -49,10 +51,13 @@ def empty(path: Path) -> None:
 
 
 def write_predictors(out: Path) -> None:
-    """An untrained CGNet of four charts by our names, ``OUT/ours.pt``, and as the published code keeps it, ``OUT/theirs.pt``; of three, ``OUT/three.pt``."""
-    params = CGNetParams(m=1, n=1, width=4, published=True)
+    """An untrained CGNet of four charts by our names, ``OUT/ours.pt``, and by theirs.
+
+    ``OUT/theirs.pt`` has the names of the published code, ``OUT/three.pt`` three of its charts.
+    """
+    params = CGNetParams(m=1, n=1, width=4, reference=True)
     net = CGNet(4, 4, 3, params, torch.Generator().manual_seed(0))
-    ours, layout = net.state_dict(), net.published
+    ours, layout = net.state_dict(), net.reference_layout
     assert layout is not None
     theirs = {}
     for name, short in layout.names.items():

@@ -1,4 +1,4 @@
-"""A user's own arrays as a dataset."""
+"""Arrays that a client sends, as a dataset."""
 
 from __future__ import annotations
 
@@ -8,42 +8,57 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..catalogue import param, register
 from ..errors import InvalidInput
-from ..registry import param, register
 from .base import GivenDataset
 
 
 @dataclass(frozen=True)
 class ArraysParams:
+    """Parameters of the dataset ``arrays``."""
+
     outputs: int = param(
-        0, "What a predictor has to put out, where it is given and no targets are", minimum=0, maximum=65_536
+        0,
+        "Number of outputs of a given predictor, when no targets are sent; 0 if they are",
+        minimum=0,
+        maximum=65_536,
     )
 
 
 @register(
     "dataset",
     "arrays",
-    "Tensors `inputs` and `targets`, [N, channels, H, W] (sets of vectors: [N, m, n] and [N, outputs]), sent by the client",
+    "Tensors `inputs` and `targets` from the client, [N, channels, H, W] "
+    "(for sets of vectors [N, m, n] and [N, outputs])",
     ArraysParams,
 )
 class ArraysDataset(GivenDataset):
-    """``inputs [N, channels, H, W]`` and ``targets [N, channels', H, W]`` as given, as float32 on the device.
+    """Inputs and targets that a client sent, as float32 on the device.
 
-    Or sets of vectors, ``inputs [N, m, n]`` and ``targets [N, outputs]``. Targets that are left out are zeros, of ``outputs`` channels: for a
-    predictor that was trained elsewhere, which nothing here is fitted to.
+    ``inputs`` are ``[N, channels, H, W]`` and ``targets`` ``[N, channels', H, W]``, or for sets of
+    vectors ``[N, m, n]`` and ``[N, outputs]``. With the parameter ``outputs``, targets are zeros:
+    this is for a predictor that was trained elsewhere.
 
-    Raises ``InvalidInput`` when one is missing, of another shape, or has entries that are not finite.
+    Raises:
+        InvalidInput: A tensor is missing, has another shape, or has entries that are not finite.
     """
 
     kind = "arrays"
 
     def __init__(
-        self, params: ArraysParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+        self,
+        params: ArraysParams,
+        *,
+        seed: int,
+        device: torch.device,
+        tensors: Mapping[str, Tensor],
     ) -> None:
         names = ("inputs",) if params.outputs else ("inputs", "targets")
         for name in names:
             if name not in tensors:
-                raise InvalidInput(f"the tensor {name} is missing", "dataset.tensors", " and ".join(names))
+                raise InvalidInput(
+                    f"the tensor {name} is missing", "dataset.tensors", " and ".join(names)
+                )
         for name in tensors:
             if name not in names:
                 raise InvalidInput(
@@ -60,10 +75,14 @@ class ArraysDataset(GivenDataset):
             rank = 4 if not vectors else 3 if name == "inputs" else 2
             if tensors[name].dim() != rank:
                 raise InvalidInput(
-                    f"{name} have shape {list(tensors[name].shape)}", f"dataset.tensors.{name}", shapes[name]
+                    f"{name} have shape {list(tensors[name].shape)}",
+                    f"dataset.tensors.{name}",
+                    shapes[name],
                 )
             if not tensors[name].numel():
-                raise InvalidInput(f"{name} are empty", f"dataset.tensors.{name}", "at least one sample")
+                raise InvalidInput(
+                    f"{name} are empty", f"dataset.tensors.{name}", "at least one sample"
+                )
         moved = {name: tensors[name].to(device, torch.float32, copy=True) for name in names}
         self.inputs = moved["inputs"]
         lattice = () if vectors else self.inputs.shape[2:]
@@ -71,16 +90,20 @@ class ArraysDataset(GivenDataset):
         self.targets = moved.get("targets", zeros)
         if self.inputs.shape[0] != self.targets.shape[0] or lattice != self.targets.shape[2:]:
             raise InvalidInput(
-                f"inputs {list(self.inputs.shape)} and targets {list(self.targets.shape)} do not belong together",
+                f"inputs {list(self.inputs.shape)} and targets {list(self.targets.shape)} "
+                "do not belong together",
                 "dataset.tensors.targets",
                 "the same number of samples, height and width",
             )
         for name, t in moved.items():
             if not bool(torch.isfinite(t).all()):
                 raise InvalidInput(
-                    f"{name} have entries that are NaN or infinite", f"dataset.tensors.{name}", "finite"
+                    f"{name} have entries that are NaN or infinite",
+                    f"dataset.tensors.{name}",
+                    "finite numbers",
                 )
 
     @property
     def outputs(self) -> int:
+        """Number of channels or numbers of the targets."""
         return self.targets.shape[1]

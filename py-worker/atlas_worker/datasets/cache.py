@@ -1,4 +1,4 @@
-"""Arrays on disk: made once from files that are slow to read, and mapped into memory by all who come later."""
+"""Arrays cached on disk: made once from files that are slow to read, then mapped into memory."""
 
 from __future__ import annotations
 
@@ -25,70 +25,97 @@ from torch import Tensor
 from ..errors import InvalidInput
 
 FORMAT = 1
-"""To be raised when what is written changes."""
+"""Version of the file format. Raise it when the content changes."""
 FIELD = "dataset.source.params.cache"
-REMEDY = "choose another folder with --cache, or do without: --keep memory"
+"""Path of the cache folder in a request, for errors."""
+REMEDY = "choose another folder for the cache, or do without one"
 PAGE = 4096
-"""Arrays start at multiples of it."""
+"""Arrays start at multiples of this many bytes."""
 PARTIAL = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.partial")
+"""Names of files that are being written."""
 
 
 def user_folder(name: str) -> Path:
-    """Where this user's caches are: ``$XDG_CACHE_HOME/atlas-symmetry/NAME``, by default in ``~/.cache``.
+    """Return this user's folder for a cache.
 
-    Raises ``InvalidInput`` for a user without a home.
+    The folder is ``$XDG_CACHE_HOME/atlas-symmetry/NAME``, by default in ``~/.cache``.
+
+    Args:
+        name: Name of the cache.
+
+    Returns:
+        The folder, which may not exist yet.
+
+    Raises:
+        InvalidInput: The user has no home folder.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     try:
         base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
     except RuntimeError:
         raise InvalidInput(
-            "there is no folder for caches: neither XDG_CACHE_HOME nor HOME is set", FIELD, "a folder", REMEDY
+            "there is no folder for caches: neither XDG_CACHE_HOME nor HOME is set",
+            FIELD,
+            "a folder",
+            REMEDY,
         ) from None
     return base / "atlas-symmetry" / name
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Arrays of given shapes and types in one file, ``folder/KEY.arrays``, where KEY is a hash of ``facts`` and of those.
+    """Arrays in one file, ``folder/KEY.arrays``. KEY is a hash of the facts, shapes and types.
 
-    ``facts``: JSON values, all that the content depends on. ``about``: which of them a person is told who looks at the file's first
-    line (``head -n 1``). A file is whole or not there: it is written under another name, which ends in ``.partial``, and renamed once
-    it is on the disk. Two who make the same one do not disturb each other, the last to finish stays. What a writer that was killed
-    leaves is removed by the next one in that folder. Nothing else is ever removed: all files here may be deleted, at any
-    time; who has one mapped keeps it until they end.
+    A file is complete or absent: it is written under another name, which ends in ``.partial``, and
+    renamed when it is on the disk. Two processes that make the same file do not disturb each other;
+    the file of the last one stays. The next writer in the folder removes the partial files of
+    writers that were killed. Nothing else is ever removed. All files here may be deleted at any
+    time; a process that has a file mapped keeps it until it ends.
     """
 
     folder: Path
     facts: Mapping[str, Any]
+    """JSON values: all that the content depends on."""
     about: Mapping[str, Any]
+    """JSON values for people: the file's first line (``head -n 1``) shows them."""
     arrays: Sequence[tuple[tuple[int, ...], torch.dtype]]
+    """Shape and type of each array."""
 
     @property
     def path(self) -> Path:
+        """Path of the file."""
         return self.folder / f"{self._key}.arrays"
 
     @property
     def size(self) -> int:
-        """Of the file, in bytes."""
+        """Size of the file in bytes."""
         (shape, dtype), start = self.arrays[-1], self._starts[-1]
         return start + math.prod(shape) * dtype.itemsize
 
     def load(self) -> tuple[Tensor, ...] | None:
-        """The arrays, mapped (see :meth:`_map`); None where there is no such file, or a damaged one."""
+        """Map the arrays into memory; see :meth:`_map`. None if the file is missing or damaged."""
         try:
             with self.path.open("rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size == self.size and file.read(len(self._head)) == self._head:
+                if (
+                    os.fstat(file.fileno()).st_size == self.size
+                    and file.read(len(self._head)) == self._head
+                ):
                     return self._map(file)
-        except OSError:  # whatever is the matter with it, it can be made again
+        except OSError:  # whatever is wrong with the file, it can be made again
             pass
         return None
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
-        """Make the file; it is in place once the block ends, and nothing is left where that raises.
+        """Make the file, which is in place when the ``with`` block ends.
 
-        Raises ``InvalidInput`` where the folder cannot be written, or the disk has too little room.
+        Nothing is left if the block raises an error.
+
+        Yields:
+            The writer of the entries.
+
+        Raises:
+            InvalidInput: The folder cannot be written to, or the disk is too full.
         """
         with _refusing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -112,14 +139,15 @@ class Cache:
         free = shutil.disk_usage(self.folder).free
         if self.size > free:
             raise InvalidInput(
-                f"the cache takes {self.size / 1e9:.3g} GB, but only {free / 1e9:.3g} GB are free on the disk of {self.folder}",
+                f"the cache needs {self.size / 1e9:.3g} GB, "
+                f"but the disk of {self.folder} has only {free / 1e9:.3g} GB free",
                 FIELD,
-                "a folder on a disk with room",
+                "a folder on a disk with enough room",
                 REMEDY,
             )
 
     def _open(self) -> tuple[Path, FileIO]:
-        """A new file to write, locked for as long as it is open; those that nobody has locked are removed."""
+        """Create a file to write, locked while it is open, and remove files that nobody locks."""
         for path in self.folder.iterdir():
             if PARTIAL.fullmatch(path.name):
                 _remove_abandoned(path)
@@ -129,12 +157,17 @@ class Cache:
             _lock(file, wait=True)
             if partial.exists():
                 return partial, file
-            file.close()  # another who tidied up had it before it was locked
+            file.close()  # another process removed it before it was locked
 
     def _map(self, file: FileIO) -> tuple[Tensor, ...]:
-        """On the CPU; pages are read when they are looked at, and dropped when memory is short. What is written into them stays with us."""
+        """Map an open file into memory, on the CPU.
+
+        The system reads pages when they are used, and drops them when memory is short. What is
+        written into the tensors stays in this process.
+        """
         if sys.platform == "linux":
-            # Without NORESERVE, one larger than the memory is refused. Python has no name for it before 3.13.
+            # Without NORESERVE a file larger than the memory is refused. Python has no name for it
+            # before 3.13.
             flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)
             mapped = mmap.mmap(file.fileno(), self.size, flags)
         else:
@@ -157,7 +190,7 @@ class Cache:
 
     @cached_property
     def _starts(self) -> list[int]:
-        """Of the arrays, in bytes."""
+        """Where the arrays start, in bytes."""
         starts = [len(self._head)]
         for shape, dtype in self.arrays[:-1]:
             starts.append(_pages(starts[-1] + math.prod(shape) * dtype.itemsize))
@@ -165,7 +198,7 @@ class Cache:
 
 
 class Writer:
-    """Of a cache that is being made. ``arrays`` are there when it is in place, mapped."""
+    """Writes the entries of a cache file. ``arrays`` is set, mapped, when the file is in place."""
 
     arrays: tuple[Tensor, ...]
 
@@ -173,11 +206,13 @@ class Writer:
         self._cache, self._file = cache, file
 
     def put(self, index: int, parts: Sequence[Tensor]) -> None:
-        """Entry ``index`` of every array."""
-        for part, (shape, dtype), start in zip(parts, self._cache.arrays, self._cache._starts, strict=True):
+        """Write entry ``index`` of every array."""
+        for part, (shape, dtype), start in zip(
+            parts, self._cache.arrays, self._cache._starts, strict=True
+        ):
             if part.shape != shape[1:] or part.dtype != dtype:
                 raise ValueError(f"{part.shape} {part.dtype} given, {shape[1:]} {dtype} expected")
-            # Not through a mapping: a full disk would kill the process.
+            # A mapping would not do: on a full disk the process would be killed.
             with _refusing(self._cache.folder):
                 self._file.seek(start + index * part.numel() * dtype.itemsize)
                 left = part.contiguous().numpy().reshape(-1).data.cast("B")
@@ -191,25 +226,25 @@ def _pages(size: int) -> int:
 
 @contextmanager
 def _refusing(folder: Path) -> Iterator[None]:
-    """``InvalidInput`` for whatever the system says to writing into the folder."""
+    """Turn errors of writing into the folder into ``InvalidInput``."""
     try:
         yield
     except OSError as error:
         raise InvalidInput(
             f"the cache cannot be written in {folder}: {(error.strerror or str(error)).lower()}",
             FIELD,
-            "a folder that can be written to, on a disk with room",
+            "a writable folder on a disk with enough room",
             REMEDY,
         ) from error
 
 
 def _lock(file: FileIO, wait: bool = False) -> bool:
-    """Whether an open file is now locked by us; where there are no locks, it is not."""
+    """Lock an open file, and tell whether that worked. It does not where there are no locks."""
     try:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except (ImportError, OSError):  # Windows; another has it, or a file system without locks
+    except (ImportError, OSError):  # Windows, a file that another locks, or no locks
         return False
     return True
 
@@ -219,5 +254,5 @@ def _remove_abandoned(path: Path) -> None:
         with path.open("rb", buffering=0) as file:
             if _lock(file):
                 path.unlink()
-    except OSError:  # another's, or gone
+    except OSError:  # another process has it, or it is gone
         pass

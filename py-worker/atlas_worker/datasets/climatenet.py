@@ -1,4 +1,8 @@
-"""ClimateNet, METHOD 3.4: fields of the atmosphere, and where experts saw tropical cyclones and atmospheric rivers, from NetCDF files."""
+"""ClimateNet from NetCDF files (METHOD 3.4).
+
+The files hold fields of the atmosphere, and experts' labels of tropical cyclones and atmospheric
+rivers.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InvalidInput
+from ..catalogue import param, register
+from ..checkpointing import check_kind
+from ..errors import FileMissing, InvalidInput
 from ..generators.common import in_order
-from ..registry import param, register
-from ..solvers.state import check_kind
 from ..trainable import StepCallback
 from .base import MadeDataset, no_tensors
 from .cache import Cache, user_folder
-from .hdf5 import FIELD, first_line, open_hdf5
+from .pandas_hdf5 import FIELD, first_line, open_hdf5
 
 NORMAL = {
     "TMQ": (19.21859, 15.81723),
@@ -46,64 +50,93 @@ NORMAL = {
     "Z200": (11736.1035, 633.2581),
     "ZBOT": (61.3115, 4.9095),
 }
-"""Mean and standard deviation of every variable, in its own units; the first four are those that discovery looks at."""
+"""Mean and standard deviation of each variable in its own units. The first four are the default."""
 CLASSES = ("background", "tropical cyclone", "atmospheric river")
 LABELS = "LABELS"
+"""Name of the labels in a file."""
 NAME = re.compile(r"(data-\d{4}-\d{2}-\d{2}-\d+-\d+)_(\d+)\.nc")
+"""Name of a file: the time, and the number of the expert."""
 KIND = "a NetCDF-4 file"
 READERS = 2
-"""Threads: HDF5 reads one file at a time, while another is normalised, and a third is written. Two processes read compressed files
-1.3 times as fast, but take 2 s each to start; others wait for the disk."""
+"""Threads that read files.
+
+HDF5 reads one file at a time, while another is normalised and a third is written. Two processes
+would read compressed files 1.3 times as fast, but take 2 s each to start. Uncompressed files wait
+for the disk in any case.
+"""
 
 
 @dataclass(frozen=True)
 class ClimateNetParams:
-    path: str = param("", "Folder with files data-YYYY-MM-DD-….nc", file=True)
-    variables: str = param("TMQ,U850,V850,PSL", "Variables that are the channels, in this order")
-    files: int = param(0, "Files that are read, the first by name; 0 for all", minimum=0)
+    """Parameters of the dataset ``climatenet`` (METHOD 3.4)."""
+
+    path: str = param("", "Folder with files named data-YYYY-MM-DD-….nc", file=True)
+    variables: str = param(
+        "TMQ,U850,V850,PSL", "Variables to read as channels, in this order, separated by commas"
+    )
+    files: int = param(0, "Number of files to read, the first by name; 0 for all", minimum=0)
     stride: int = param(
         1, "Take every n-th row and column, from the north and the west", minimum=1, maximum=384
     )
-    keep: Literal["disk", "memory"] = param(
-        "disk", "Where the data are, once read: in a cache on the disk, for later runs too, or in memory"
+    storage: Literal["disk", "memory"] = param(
+        "disk",
+        "Cache decoded fields on the worker's disk, also for later runs, or hold them in memory",
+        former="keep",
     )
-    cache: str = param("", "Folder of the cache; empty for the worker's own", file=True)
+    cache: str = param("", "Folder of the cache; empty for the worker's default", file=True)
 
 
 @register(
     "dataset",
     "climatenet",
-    "Weather fields with experts' labels of ClimateNet (METHOD 3.4)",
+    "Weather fields of ClimateNet with experts' labels of storms",
     ClimateNetParams,
 )
 class ClimateNet(MadeDataset):
-    """Inputs ``[N, channels, H, W]`` float32, less their mean and over their standard deviation as ``NORMAL`` has them; targets
-    ``[N, 1, H, W]`` uint8: 0 background, 1 tropical cyclone, 2 atmospheric river. One sample a file, in the order of their names.
+    """Weather fields as inputs, and labels of pixels as targets (METHOD 3.4).
 
-    Rows run south and columns east, as on every lattice here: where a file's ``lat`` ascends, rows are flipped, and then
-    every ``stride``-th is taken, the northernmost first. Where several experts labelled one time, each has a file of their own, with the
-    same fields (see :func:`time_of`, ``scenes``). Opening checks that every file is whole, and what it has; reading checks
-    the values that are used.
+    Inputs are ``[N, channels, H, W]`` float32, minus the mean and over the standard deviation in
+    ``NORMAL``. Targets are ``[N, 1, H, W]`` uint8: 0 background, 1 tropical cyclone, 2 atmospheric
+    river. Each file is one sample, in the order of their names.
 
-    The data are ``N H W (4 channels + 1)`` bytes with H and W over the stride: of all 461 files 7 GB with 4 channels, 26 GB with 16.
-    With ``keep`` "memory" they are on the device. With "disk" they are written into a cache as the files are read, and mapped into
-    memory from it, then and by later runs (see ``cache.Cache``; its name is a hash of the files' folder, names, sizes and times of
-    change, of variables and stride): the system keeps what is looked at, as far as there is room. Such tensors are on the
-    CPU, whatever the device, but are copied to a CUDA device with twice their size free when the dataset is opened. Besides,
-    reading takes the memory of the fields of ``READERS + 1`` files.
+    Rows run south and columns east, as on every lattice in Atlas. If a file's ``lat`` ascends, its
+    rows are flipped. Then every ``stride``-th row is taken, beginning with the northernmost. If
+    several experts labelled one time, each has a file with the same fields (see :func:`time_of` and
+    ``scenes``). Opening the dataset checks that every file is complete, and what it contains;
+    reading checks the values that are used.
 
-    The cache is in ``$XDG_CACHE_HOME/atlas-symmetry/climatenet`` of the worker's user (``~/.cache`` by default), or in the folder
-    ``cache``, which is a client's to choose only within the worker's data root, like any file that a client names. Nothing but files of the
-    cache's own names is written there, or removed. Old ones stay until they are deleted, which is safe at any time.
+    The data are ``N H W (4 channels + 1)`` bytes, with H and W divided by the stride. All 461 files
+    are 7 GB with 4 channels, and 26 GB with 16. Reading also needs the memory of the fields of
+    ``READERS + 1`` files.
+
+    With ``storage = "memory"`` the data are on the device. With "disk" they are written into a
+    cache as the files are read, and mapped into memory from there, also by later runs (see
+    :class:`.cache.Cache`). The system then keeps the used parts in memory as far as there is room.
+    Such tensors are on the CPU whatever the device, unless a CUDA device has twice their size free
+    when the dataset is opened; then they are copied to it.
+
+    The cache is in ``$XDG_CACHE_HOME/atlas-symmetry/climatenet`` of the worker's user (by default
+    in ``~/.cache``), or in the folder ``cache``, which must lie within the worker's data root like
+    any file that a client names. Its key is a hash of the folder, names, sizes and modification
+    times of the files, of the variables and of the stride. Only files of the cache's own names are
+    written or removed there. Old ones stay until they are deleted, which is safe at any time.
     """
 
     kind = "climatenet"
     outputs = len(CLASSES)
+    """Number of classes."""
     background = 0
+    """Class of the pixels without a storm."""
     classes = CLASSES
+    """Names of the classes."""
 
     def __init__(
-        self, params: ClimateNetParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+        self,
+        params: ClimateNetParams,
+        *,
+        seed: int,
+        device: torch.device,
+        tensors: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
         no_tensors(self.kind, tensors)
@@ -112,7 +145,7 @@ class ClimateNet(MadeDataset):
         self._files = files_in(params.path)
         if params.files > len(self._files):
             raise InvalidInput(
-                f"{params.path} has {len(self._files)} files, {params.files} were asked for",
+                f"{params.path} has {len(self._files)} files, but {params.files} were asked for",
                 "dataset.source.params.files",
                 f"at most {len(self._files)}",
             )
@@ -122,15 +155,17 @@ class ClimateNet(MadeDataset):
             check_file(path, self._names, self._grid)
         self.coordinates = self._grid.coordinates(params.stride)
         numbers: dict[str, int] = {}
-        self.scenes = torch.tensor([numbers.setdefault(time_of(p), len(numbers)) for p in self._files])
-        self._place: Path | None = None
-        self._on_device = params.keep == "memory" or (
+        self.scenes = torch.tensor(
+            [numbers.setdefault(time_of(p), len(numbers)) for p in self._files]
+        )
+        self._cache_path: Path | None = None
+        self._on_device = params.storage == "memory" or (
             device.type == "cuda" and torch.cuda.mem_get_info(device)[0] >= 2 * self._bytes
         )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the inputs."""
+        """Shape of the inputs."""
         height, width = (-(-n // self._p.stride) for n in self._grid.shape)
         return len(self._files), len(self._names), height, width
 
@@ -141,18 +176,18 @@ class ClimateNet(MadeDataset):
 
     @property
     def memory_bytes(self) -> int:
-        """0 where the data stay on the disk: pages that are mapped are not kept."""
+        """Bytes on the device; 0 if the data stay on the disk, as mapped pages are not kept."""
         return self._bytes if self._on_device else 0
 
     def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
-        """Read the files, one by one, or the cache."""
+        """Read the files one by one, or the cache; see :class:`MadeDataset`."""
         samples, _, height, width = self.shape
         arrays = [(self.shape, torch.float32), ((samples, 1, height, width), torch.uint8)]
         held = tuple(
             torch.empty(shape, dtype=dtype, device=self._device)
             for shape, dtype in (arrays if self._on_device else ())
         )
-        cache = self._cache(arrays) if self._p.keep == "disk" else None
+        cache = self._cache(arrays) if self._p.storage == "disk" else None
         mapped = cache.load() if cache else None
         making = cache.writing() if cache and mapped is None else nullcontext()
         with ThreadPoolExecutor(READERS, "climatenet") as pool, making as writer:
@@ -169,12 +204,12 @@ class ClimateNet(MadeDataset):
                 on_step(i + 1, samples, {})
             if cache and cache != self._cache(arrays):
                 raise InvalidInput(
-                    f"files in {self._p.path} were changed while they were read",
+                    f"files in {self._p.path} changed while they were read",
                     FIELD,
-                    "files that stay as they are",
-                    "do it again once they are all there",
+                    "files that do not change",
+                    "try again when all files are complete",
                 )
-        self._place = cache.path if cache else None
+        self._cache_path = cache.path if cache else None
         inputs, targets = held or mapped or (writer.arrays if writer else ())
         return inputs, targets
 
@@ -183,93 +218,116 @@ class ClimateNet(MadeDataset):
         return torch.from_numpy(fields), torch.from_numpy(labels)[None]
 
     def _cache(self, arrays: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> Cache:
-        about = {"folder": os.path.abspath(self._p.path), "variables": self._names, "stride": self._p.stride}
+        about = {
+            "folder": os.path.abspath(self._p.path),
+            "variables": self._names,
+            "stride": self._p.stride,
+        }
         facts = {
             **about,
             "normal": [NORMAL[name] for name in self._names],
             "files": [stamp(path) for path in self._files],
         }
         folder = Path(self._p.cache) if self._p.cache else user_folder(self.kind)
-        return Cache(folder, facts, {"dataset": self.kind, "files": len(self._files), **about}, arrays)
+        return Cache(
+            folder, facts, {"dataset": self.kind, "files": len(self._files), **about}, arrays
+        )
 
     @property
     def facts(self) -> dict[str, str]:
-        """Where the cache is, once there is one."""
-        return {"cache": str(self._place)} if self._place else {}
+        """``cache``, the path of the cache file, if there is one."""
+        return {"cache": str(self._cache_path)} if self._cache_path else {}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """The position and what the files were: they have the data."""
+        """Return the position, and a hash of the files: the files hold the data."""
         tensors, metadata = super().state()
         return tensors, {**metadata, "files": self._stamps()}
 
     def _stamps(self) -> str:
-        """A hash of the files' names, sizes and times of change."""
+        """Hash of the files' names, sizes and modification times."""
         stamps = json.dumps([stamp(path) for path in self._files])
         return hashlib.sha256(stamps.encode()).hexdigest()[:32]
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Read the files again if the state had them.
+
+        Raises:
+            InvalidInput: The files changed since the state was saved.
+        """
         check_kind(metadata, self.kind)
         if metadata.get("files") != self._stamps():
             raise InvalidInput(
-                f"the files in {self._p.path} are not those that were read before",
+                f"the files in {self._p.path} are not the files that were read before",
                 FIELD,
                 "the same files",
-                "put them back, or begin anew",
+                "put the same files back, or start again",
             )
         super().load_state(tensors, metadata)
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where a file's values are; coordinates in degrees, None where a file does not tell them."""
+    """Positions of a file's values."""
 
     path: Path
     shape: tuple[int, int]
     lat: NDArray[np.float64] | None
+    """Latitudes of the rows in degrees, or None if the file has none."""
     lon: NDArray[np.float64] | None
+    """Longitudes of the columns in degrees, or None if the file has none."""
 
     def taken(self, stride: int) -> tuple[slice, slice]:
-        """The file's rows and columns that are taken: every ``stride``-th, from the north (the first row, where ``lat`` is not told)."""
+        """Return the slices of the file's rows and columns to take.
+
+        Every ``stride``-th is taken, from the north. Without ``lat`` the first row counts as north.
+        """
         south_first = self.lat is not None and self.lat[0] < self.lat[-1]
         return slice(None, None, -stride if south_first else stride), slice(None, None, stride)
 
     def coordinates(self, stride: int) -> tuple[Tensor, Tensor] | None:
-        """Latitudes and longitudes of what is taken, in degrees; None where the file does not tell both."""
+        """Return latitudes and longitudes to take, in degrees; None unless the file has both."""
         if self.lat is None or self.lon is None:
             return None
         rows, columns = self.taken(stride)
         return torch.from_numpy(self.lat[rows].copy()), torch.from_numpy(self.lon[columns].copy())
 
     def check(self) -> None:
-        """Raise ``InvalidInput`` for coordinates that are not those of rows and columns."""
-        for name, values, count in zip(("lat", "lon"), (self.lat, self.lon), self.shape, strict=True):
+        """Raise ``InvalidInput`` unless the coordinates fit the rows and columns."""
+        for name, values, count in zip(
+            ("lat", "lon"), (self.lat, self.lon), self.shape, strict=True
+        ):
             if values is None:
                 continue
             steps = np.diff(values)
             if len(values) != count or not np.isfinite(values).all():
-                told = f"{len(values)} values of {name}, not all finite, or not one for each of {count}"
+                wrong = (
+                    f"{len(values)} values of {name}, which are not all finite "
+                    f"or not one for each of {count}"
+                )
             elif name == "lat" and not ((steps > 0).all() or (steps < 0).all()):
-                told = "values of lat that neither ascend nor descend"
+                wrong = "values of lat that neither ascend nor descend"
             else:
                 continue
-            raise InvalidInput(f"{self.path} has {told}", FIELD, "a grid of lat and lon", "repair the file")
+            raise InvalidInput(
+                f"{self.path} has {wrong}", FIELD, "a grid of lat and lon", "repair the file"
+            )
 
     def difference(self, other: Grid) -> str | None:
-        """How ``other`` differs, in words."""
+        """Say how ``other`` differs, or return None if it does not."""
         if other.shape != self.shape:
             (h, w), (height, width) = other.shape, self.shape
-            return f"a grid of {h} × {w}, {self.path} one of {height} × {width}"
+            return f"a grid of {h} × {w}, but {self.path} has one of {height} × {width}"
         for name in ("lat", "lon"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours is not None and theirs is not None:
-                # A hundredth of a degree: float32 coordinates are as good.
+                # Within a hundredth of a degree, since coordinates may be float32.
                 if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=1e-2):
                     return f"other values of {name} than {self.path}"
         return None
 
 
 def variables(given: str) -> list[str]:
-    """Names from a comma list.
+    """Split a list of variables at commas. Raises ``InvalidInput`` for unknown or repeated names.
 
     >>> variables("PSL, TMQ")
     ['PSL', 'TMQ']
@@ -278,22 +336,34 @@ def variables(given: str) -> list[str]:
     unknown = [name for name in names if name not in NORMAL]
     if unknown or len(set(names)) < len(names):
         raise InvalidInput(
-            f"unknown variable {unknown[0]!r}" if unknown else f"a variable is named twice in {given}",
+            f"unknown variable {unknown[0]!r}"
+            if unknown
+            else f"a variable is named twice in {given}",
             "dataset.source.params.variables",
-            f"some of {','.join(NORMAL)}, each once",
+            f"a choice of {','.join(NORMAL)}, each at most once",
         )
     return names
 
 
 def files_in(folder: str) -> list[Path]:
-    """ClimateNet's files in a folder, by name. Raises ``InvalidInput`` where there are none."""
+    """Return the paths of ClimateNet's files in a folder, sorted by name.
+
+    Raises:
+        FileMissing: There is no such folder, or it has no such files.
+        InvalidInput: No folder is given.
+    """
     if not folder:
         raise InvalidInput("no folder is given", FIELD, "a folder with ClimateNet's files")
     if not Path(folder).is_dir():
-        raise InvalidInput(f"there is no folder {folder}", FIELD, "a folder", "check the path")
+        raise FileMissing(
+            f"there is no folder {folder}",
+            FIELD,
+            "a folder with ClimateNet's files",
+            "check the path",
+        )
     found = sorted(path for path in Path(folder).iterdir() if NAME.fullmatch(path.name))
     if not found:
-        raise InvalidInput(
+        raise FileMissing(
             f"{folder} has no files of ClimateNet",
             FIELD,
             "files named like data-2010-06-10-01-1_5.nc",
@@ -303,7 +373,7 @@ def files_in(folder: str) -> list[Path]:
 
 
 def time_of(path: Path) -> str:
-    """The time stamp in a file's name: experts who labelled the same fields share it.
+    """Return the time in a file's name. Experts who labelled the same fields share it.
 
     >>> time_of(Path("data-2010-06-10-01-1_5.nc"))
     'data-2010-06-10-01-1'
@@ -315,7 +385,7 @@ def time_of(path: Path) -> str:
 
 
 def grid_of(path: Path) -> Grid:
-    """The grid of a file's labels. Raises ``InvalidInput`` where it is none."""
+    """Read the grid of a file's labels. Raises ``InvalidInput`` if it is not a valid grid."""
     with open_hdf5(path, KIND) as file:
         grid = _grid(path, file)
     grid.check()
@@ -323,16 +393,25 @@ def grid_of(path: Path) -> Grid:
 
 
 def stamp(path: Path) -> tuple[str, int, int]:
-    """A file's name, size in bytes, and time of change in nanoseconds."""
+    """Return a file's name, size in bytes, and modification time in nanoseconds."""
     try:
-        told = path.stat()
+        status = path.stat()
     except OSError:
-        raise InvalidInput(f"there is no file {path} any more", FIELD, KIND, "put it back") from None
-    return path.name, told.st_size, told.st_mtime_ns
+        raise InvalidInput(f"the file {path} is gone", FIELD, KIND, "put it back") from None
+    return path.name, status.st_size, status.st_mtime_ns
 
 
 def check_file(path: Path, names: Sequence[str], grid: Grid) -> None:
-    """Raise ``InvalidInput`` for a file that lacks something or has another grid; no values are read but coordinates."""
+    """Check a file's variables and grid without reading values other than coordinates.
+
+    Args:
+        path: The file.
+        names: Variables that the file must have.
+        grid: The grid that the file must have.
+
+    Raises:
+        InvalidInput: The file lacks a variable, or has another grid.
+    """
     with open_hdf5(path, KIND) as file:
         _check(path, file, names, grid)
 
@@ -340,9 +419,20 @@ def check_file(path: Path, names: Sequence[str], grid: Grid) -> None:
 def read_file(
     path: Path, names: Sequence[str], grid: Grid, stride: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Normalised fields ``[names, H, W]`` and labels ``[H, W]`` of a file; every ``stride``-th row and column, rows from the north.
+    """Read and normalise a file.
 
-    Raises ``InvalidInput`` that names the file.
+    Args:
+        path: The file.
+        names: Variables to read.
+        grid: The grid that the file must have.
+        stride: Take every ``stride``-th row and column; rows from the north.
+
+    Returns:
+        Fields ``[names, H, W]`` and labels ``[H, W]``.
+
+    Raises:
+        InvalidInput: The file is damaged, differs from ``grid``, or has values that are not
+            accepted. The error names the file.
     """
     with open_hdf5(path, KIND) as file:
         _check(path, file, names, grid)
@@ -355,24 +445,34 @@ def read_file(
             good = np.isfinite(values)
             for fill in _fills(file[name]):
                 good &= values != fill
-            _demand(good, values, path, name, grid, stride, "finite numbers that are not the fill value")
-            # Before it is float32: PSL has more digits above its deviations than the others.
+            _demand(
+                good, values, path, name, grid, stride, "finite numbers that are not the fill value"
+            )
+            # In float64 first: PSL has more digits before its deviations than the other variables.
             field[:] = (values.astype(np.float64) - mean) / std
         values = _read(path, file, LABELS, taken)
         with np.errstate(invalid="ignore"):  # NaN is no class
             labels = values.astype(np.uint8)
         known = (labels == values) & (labels < len(CLASSES))
         _demand(
-            known, values, path, LABELS, grid, stride, "0 background, 1 tropical cyclone, 2 atmospheric river"
+            known,
+            values,
+            path,
+            LABELS,
+            grid,
+            stride,
+            "0 background, 1 tropical cyclone, 2 atmospheric river",
         )
         return fields, labels
 
 
 def _fills(variable: h5py.Dataset) -> list[np.generic]:
-    """The numbers that stand for a value that is missing, as the variable's attributes tell them."""
+    """Values that stand for a missing value, from the variable's attributes."""
     found = (variable.attrs.get(name) for name in ("_FillValue", "missing_value"))
     values = [np.asarray(fill).reshape(-1) for fill in found if fill is not None]
-    return [fill.astype(variable.dtype)[0] for fill in values if fill.dtype.kind in "iuf" and len(fill)]
+    return [
+        fill.astype(variable.dtype)[0] for fill in values if fill.dtype.kind in "iuf" and len(fill)
+    ]
 
 
 def _variable(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
@@ -383,7 +483,10 @@ def _variable(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     if not isinstance(found, h5py.Dataset):
         what = "has no LABELS" if name == LABELS else f"lacks the variable {name}"
         raise InvalidInput(
-            f"{path} {what}", FIELD, "a file of ClimateNet, with labels", "remove or replace it"
+            f"{path} {what}",
+            FIELD,
+            "a file of ClimateNet with labels",
+            "remove or replace the file",
         )
     if found.dtype.kind not in "iuf":
         raise InvalidInput(f"{path}: {name} does not hold numbers", FIELD, "numbers")
@@ -391,12 +494,15 @@ def _variable(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _shape(path: Path, file: h5py.File, name: str) -> tuple[int, int]:
-    """Without the dimension of time, of length 1."""
+    """Shape of a variable without the dimension of time, which has length 1."""
     shape = tuple(_variable(path, file, name).shape)
     plane = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
     if len(plane) != 2 or 0 in plane:
         raise InvalidInput(
-            f"{path}: {name} has the shape {shape}", FIELD, "(1, lat, lon) or (lat, lon)", "one time a file"
+            f"{path}: {name} has the shape {shape}",
+            FIELD,
+            "(1, lat, lon) or (lat, lon)",
+            "split the file into one for each time",
         )
     return plane
 
@@ -416,9 +522,14 @@ def _check(path: Path, file: h5py.File, names: Sequence[str], grid: Grid) -> Non
     for name in names:
         shape = _shape(path, file, name)
         if difference is None and shape != own.shape:
-            difference = f"{name} on a grid of {shape[0]} × {shape[1]}, {LABELS} on one of {own.shape[0]} × {own.shape[1]}"
+            difference = (
+                f"{name} on a grid of {shape[0]} × {shape[1]}, "
+                f"but {LABELS} on one of {own.shape[0]} × {own.shape[1]}"
+            )
     if difference is not None:
-        raise InvalidInput(f"{path} has {difference}", FIELD, "files of one grid", "remove or replace it")
+        raise InvalidInput(
+            f"{path} has {difference}", FIELD, "files of one grid", "remove or replace the file"
+        )
 
 
 def _values(path: Path, file: h5py.File, name: str) -> NDArray[np.generic]:
@@ -429,8 +540,10 @@ def _values(path: Path, file: h5py.File, name: str) -> NDArray[np.generic]:
     return values
 
 
-def _read(path: Path, file: h5py.File, name: str, taken: tuple[slice, slice]) -> NDArray[np.generic]:
-    # The whole plane, as it is compressed: HDF5 takes longer to pick rows and columns.
+def _read(
+    path: Path, file: h5py.File, name: str, taken: tuple[slice, slice]
+) -> NDArray[np.generic]:
+    # Read the whole plane, as it is compressed: HDF5 is slower at picking rows and columns.
     values = _values(path, file, name)
     return values.reshape(values.shape[-2:])[taken]
 

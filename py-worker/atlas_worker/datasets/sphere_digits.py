@@ -1,4 +1,7 @@
-"""Turned digits on a sphere, METHOD 3.3: a task with rotations about each digit that the sphere as a whole does not have."""
+"""Turned digits on a sphere (METHOD 3.3).
+
+The task has rotations about each digit that the sphere as a whole does not have.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..catalogue import param, register
 from ..fields.sphere import lattice
-from ..registry import param, register
-from ..solvers.state import random_stream
+from ..rng import random_stream
 from ..trainable import StepCallback
 from .base import MadeDataset, no_tensors
 from .digits import CLASSES, SIDE, load_digits
@@ -22,37 +25,52 @@ HEIGHT, WIDTH = 60, 120
 CYLINDER = 32
 """Rows of the cylinder; row 16 is the equator."""
 COLUMNS = (20, 60, 100)
-"""Where the digits are centred."""
+"""Columns of the digits' centres."""
 CHUNK = 512
+"""Samples made at a time."""
 
 
 @dataclass(frozen=True)
 class SphereDigitsParams:
+    """Parameters of the dataset ``sphere_digits`` (METHOD 3.3)."""
+
     source: Literal["idx", "sklearn"] = param(
-        "idx", "MNIST's IDX files, or the digits that come with scikit-learn"
+        "idx", "idx: MNIST's IDX files; sklearn: the digits that come with scikit-learn"
     )
     path: str = param("", "Folder with the IDX files", file=True)
-    split: Literal["train", "test"] = param("train", "Which digits")
+    split: Literal["train", "test"] = param("train", "Use the training or the test digits")
     samples: int = param(10_000, "Number of spheres", minimum=1)
     angle: float = param(
-        60.0, "Digits are turned by 90° and up to this many degrees more or less", minimum=0, maximum=180
+        60.0,
+        "Digits are turned by 90°, and by a random angle of up to this many degrees either way",
+        minimum=0,
+        maximum=180,
     )
 
 
-@register("dataset", "sphere_digits", "Three turned digits on a sphere (METHOD 3.3)", SphereDigitsParams)
+@register("dataset", "sphere_digits", "Three turned digits on a sphere", SphereDigitsParams)
 class SphereDigits(MadeDataset):
-    """Inputs ``[N, 1, 60, 120]`` float32 from 0 to 1, targets ``[N, 1, 60, 120]`` uint8: the digit on its non-zero pixels, else 10.
+    """Inputs float32 from 0 to 1, and labels of pixels uint8, both ``[N, 1, 60, 120]``.
 
-    Digits lie on the cylinder around the equator, each centred on a pixel and turned about exactly that by bilinear interpolation,
-    in 256 grey levels; the cylinder is projected to the sphere by the nearest pixel. They follow from seed, split and number.
+    The label is the digit on its non-zero pixels, and 10 elsewhere. Digits lie on the cylinder
+    around the equator. Each is centred on a pixel and turned about exactly that pixel, by bilinear
+    interpolation, in 256 grey levels. The cylinder is projected to the sphere by nearest pixel. The
+    samples follow from seed, split and number.
     """
 
     kind = "sphere_digits"
     outputs = CLASSES + 1
+    """The ten digits and background."""
     background = CLASSES
+    """Class of the pixels that show no digit."""
 
     def __init__(
-        self, params: SphereDigitsParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+        self,
+        params: SphereDigitsParams,
+        *,
+        seed: int,
+        device: torch.device,
+        tensors: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
         no_tensors(self.kind, tensors)
@@ -61,13 +79,17 @@ class SphereDigits(MadeDataset):
 
     @property
     def memory_bytes(self) -> int:
+        """Bytes of inputs and targets."""
         return self._p.samples * HEIGHT * WIDTH * (4 + 1)
 
     def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
+        """Make the samples; see :class:`MadeDataset`."""
         p, device = self._p, self._device
         images, labels = (t.to(device) for t in self._digits)
         generator = random_stream(self._seed)
-        which = torch.randint(len(images), (p.samples, len(COLUMNS)), generator=generator).to(device)
+        which = torch.randint(len(images), (p.samples, len(COLUMNS)), generator=generator).to(
+            device
+        )
         share = torch.rand(p.samples, len(COLUMNS), generator=generator, dtype=torch.float64)
         turns = rotations(math.radians(90) + math.radians(p.angle) * (2 * share - 1)).to(
             device, torch.float32
@@ -87,19 +109,26 @@ class SphereDigits(MadeDataset):
 
 
 def rotations(angles: Tensor) -> Tensor:
-    """``[...] -> [..., 2, 2]``, by angles in radians from the row axis towards the column axis."""
+    """Return rotations ``[..., 2, 2]`` by angles in radians, from the row to the column axis."""
     c, s = angles.cos(), angles.sin()
     return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
 
 
 def draw(images: Tensor, turns: Tensor) -> Tensor:
-    """``images [B, K, 28, 28]`` uint8, turned by ``turns [B, K, 2, 2]`` about their exact centre: ``[B, K, 32, 32]``, whole grey levels.
+    """Turn images about their exact centre, bilinearly, with zeros beyond the image.
 
-    Rows and columns −16 to 15 from the pixel that the centre is put on; bilinear, zero beyond the image.
+    Args:
+        images: ``[B, K, 28, 28]`` uint8.
+        turns: Rotations ``[B, K, 2, 2]``.
+
+    Returns:
+        ``[B, K, 32, 32]``, whole grey levels, of rows and columns −16 to 15 from the pixel on which
+        the centre lies.
     """
     offsets = torch.arange(-CYLINDER // 2, CYLINDER // 2, dtype=turns.dtype, device=turns.device)
     u = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij"), -1)
-    # From the image's centre, in halves of the distance between its first and last pixel, as (column, row).
+    # From the image's centre, as (column, row), in halves of the distance between its first and
+    # last pixel.
     source = torch.einsum("bkji,rcj->bkrci", turns, u).flip(-1) * (2 / (SIDE - 1))
     moved: Tensor = functional.grid_sample(
         images.flatten(0, 1)[:, None].to(turns.dtype),
@@ -112,14 +141,23 @@ def draw(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def cylinder_rows() -> Tensor:
-    """Row of the cylinder at each row of the sphere, ``[60]``; −1 beyond the cylinder."""
+    """Return the row of the cylinder at each row of the sphere, ``[60]``; −1 beyond it."""
     scale = WIDTH / (2 * math.pi)
     rows = (CYLINDER // 2 - scale * lattice(HEIGHT, WIDTH)[:, 0, 2]).round().long()
     return torch.where((rows >= 0) & (rows < CYLINDER), rows, -1)
 
 
 def on_sphere(patches: Tensor, rows: Tensor, outside: int) -> Tensor:
-    """Patches ``[B, K, 32, 32]`` around the digits' centres, on spheres ``[B, 1, 60, 120]`` that are ``outside`` elsewhere."""
+    """Place patches around the digits' centres on spheres.
+
+    Args:
+        patches: ``[B, K, 32, 32]``.
+        rows: What :func:`cylinder_rows` returns.
+        outside: Value elsewhere on the spheres.
+
+    Returns:
+        ``[B, 1, 60, 120]``.
+    """
     cylinder = patches.new_full((len(patches), CYLINDER, WIDTH), outside)
     for k, column in enumerate(COLUMNS):
         start = column - CYLINDER // 2

@@ -1,0 +1,1 @@
+"""Fields on lattices: charts, resampling, the sphere and the icosahedral grid."""

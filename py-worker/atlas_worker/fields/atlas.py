@@ -1,75 +1,97 @@
-"""Planar atlases: charts are square windows of a pixel lattice, centred on a pixel (METHOD section 1)."""
+"""Planar atlases: charts are square windows of a pixel lattice, centred on a pixel (METHOD 1.1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from ..catalogue import param
 from ..errors import InvalidInput
-from .resample import Interpolation
+
+OutputInterpolation = Literal["bilinear", "nearest"]
+"""How outputs are resampled when a matrix moves them. Inputs are always resampled bilinearly."""
 
 
 class FieldAtlas(Protocol):
-    """Square charts of one size on a manifold whose fields are ``[H, W]`` lattices of pixels.
-
-    ``r_in``: radius of the predictor's input and output crop (``2 r_in + 1`` pixels wide). ``r_out``: radius of the inner
-    crop on which transformed fields are compared. ``margin``: extra pixels of true field around what the
-    predictor reads that the resampler may read when it moves the input. ``output_interpolation``: how it moves outputs.
-    """
+    """Square charts of one size on a manifold whose fields are ``[H, W]`` lattices of pixels."""
 
     @property
-    def r_in(self) -> int: ...
+    def r_in(self) -> int:
+        """Radius in pixels of the predictor's input and output crops, ``2 r_in + 1`` wide."""
+        ...
 
     @property
-    def r_out(self) -> int: ...
+    def r_out(self) -> int:
+        """Radius in pixels of the inner crop on which moved fields are compared."""
+        ...
 
     @property
-    def margin(self) -> int: ...
+    def margin(self) -> int:
+        """Pixels of true field, around the predictor's input, that the resampler may read."""
+        ...
 
     @property
-    def output_interpolation(self) -> Interpolation: ...
+    def output_interpolation(self) -> OutputInterpolation:
+        """How the resampler moves outputs."""
+        ...
 
     def __len__(self) -> int:
-        """Number of charts."""
+        """Return the number of charts."""
         ...
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise ``InvalidInput`` when the charts do not fit fields of this ``shape [N, channels, H, W]``."""
+        """Raise ``InvalidInput`` if the charts do not fit fields ``[N, channels, H, W]``."""
         ...
 
     def pixels(self, shape: tuple[int, ...], radius: int) -> Tensor:
-        """Which pixel of the lattice is at each pixel of each chart: ``[C, s, s]`` int64 into ``H·W``, s = 2 radius + 1."""
+        """Map each pixel of each chart to a pixel of the lattice.
+
+        Args:
+            shape: Shape of the fields, ``(..., H, W)``.
+            radius: Radius of the charts in pixels.
+
+        Returns:
+            ``[C, s, s]`` int64 into ``H·W``, with s = 2 radius + 1.
+        """
         ...
 
-    def places(self, shape: tuple[int, ...]) -> Tensor:
-        """Which pixel of which chart is at each pixel of the lattice: ``[H, W]`` int64 into ``C·s·s``, s = 2 r_in + 1; −1 for none.
+    def chart_index_map(self, shape: tuple[int, ...]) -> Tensor:
+        """Map each pixel of the lattice to a pixel of a chart.
 
-        Where charts overlap, the one whose centre is nearest.
+        Where charts overlap, the chart with the nearest centre is chosen.
+
+        Args:
+            shape: Shape of the fields, ``(..., H, W)``.
+
+        Returns:
+            ``[H, W]`` int64 into ``C·s·s``, with s = 2 r_in + 1; −1 where there is no chart.
         """
         ...
 
 
-def check_radii(atlas: FieldAtlas, name: str) -> None:
-    """Raise ``InvalidInput`` for radii that are none."""
+def check_radii(atlas: FieldAtlas) -> None:
+    """Raise ``InvalidInput`` if an atlas has no charts, or impossible radii or margins."""
     if not len(atlas):
-        raise InvalidInput("the atlas has no charts", "atlas.charts", "at least one chart")
+        raise InvalidInput(
+            "the atlas has no charts", "atlas.action.params.charts", "at least one chart"
+        )
     if not 0 <= atlas.r_out <= atlas.r_in or atlas.margin < 0:
         raise InvalidInput(
-            f"r_in={atlas.r_in}, r_out={atlas.r_out}, margin={atlas.margin} is not an atlas",
-            f"atlas.{name}.r_out",
+            f"r_in={atlas.r_in}, r_out={atlas.r_out}, margin={atlas.margin} do not make an atlas",
+            "atlas.action.params.r_out",
             "0 <= r_out <= r_in and margin >= 0",
         )
 
 
-def check_fields(shape: tuple[int, ...], name: str) -> None:
-    """Raise ``InvalidInput`` unless ``shape`` is that of fields."""
+def check_fields(shape: tuple[int, ...]) -> None:
+    """Raise ``InvalidInput`` unless ``shape`` is that of a dataset of fields."""
     if len(shape) != 4:
         raise InvalidInput(
             f"the dataset's inputs have shape {list(shape)}",
-            f"atlas.{name}",
+            "atlas.action.kind",
             "[N, channels, H, W]",
             "use an atlas for sets of vectors",
         )
@@ -77,40 +99,59 @@ def check_fields(shape: tuple[int, ...], name: str) -> None:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart's centre in pixels: ``row`` is the first lattice axis (u), ``col`` the second (v)."""
+    """A chart's centre in pixels. The rows are the first axis of the lattice."""
 
-    row: int
-    col: int
+    row: int = param(..., "Row of the chart's centre, in pixels from the top", minimum=0)
+    col: int = param(..., "Column of the chart's centre, in pixels from the left", minimum=0)
 
 
 @dataclass(frozen=True)
 class PlanarAtlas:
-    """A ``FieldAtlas`` of windows of the lattice. Beyond the margin, and beyond the lattice, the border is repeated."""
+    """A ``FieldAtlas`` of windows of the lattice.
 
-    charts: tuple[Chart, ...]
-    r_in: int
-    r_out: int
-    margin: int = 0
-    output_interpolation: Interpolation = "bilinear"
+    Beyond the margin, and beyond the lattice, the border is repeated.
+    """
+
+    charts: tuple[Chart, ...] = param(
+        ..., "Centres of the charts, in pixels of the dataset's lattice", minimum=1
+    )
+    r_in: int = param(
+        ...,
+        "Radius of a chart in pixels; the predictor's output is 2 r_in + 1 pixels wide",
+        minimum=0,
+    )
+    r_out: int = param(
+        ..., "Radius in pixels of the inner part of a chart where fields are compared", minimum=0
+    )
+    margin: int = param(
+        0, "Pixels beyond the predictor's input that moving an input may read", minimum=0
+    )
+    output_interpolation: OutputInterpolation = param(
+        "bilinear", "Interpolation of outputs when a matrix moves them"
+    )
 
     def __len__(self) -> int:
         return len(self.charts)
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise ``InvalidInput`` when the crops of radius ``r_in`` do not lie inside the lattice of fields of this ``shape``."""
-        check_fields(shape, "planar")
-        check_radii(self, "planar")
+        """Raise ``InvalidInput`` if a chart of radius ``r_in`` leaves the lattice."""
+        check_fields(shape)
+        check_radii(self)
         height, width = shape[-2:]
         for i, c in enumerate(self.charts):
-            if not (self.r_in <= c.row < height - self.r_in and self.r_in <= c.col < width - self.r_in):
+            if not (
+                self.r_in <= c.row < height - self.r_in and self.r_in <= c.col < width - self.r_in
+            ):
                 raise InvalidInput(
-                    f"chart {i} at ({c.row}, {c.col}) with radius {self.r_in} leaves the {height}x{width} lattice",
-                    f"atlas.charts[{i}]",
+                    f"chart {i} at ({c.row}, {c.col}) with radius {self.r_in} "
+                    f"leaves the {height}x{width} lattice",
+                    f"atlas.action.params.charts[{i}]",
                     f"a centre at least {self.r_in} pixels from every edge",
                     "move the chart or lower r_in",
                 )
 
     def pixels(self, shape: tuple[int, ...], radius: int) -> Tensor:
+        """Map each pixel of each chart to a pixel of the lattice; see ``FieldAtlas``."""
         height, width = shape[-2:]
         offsets = torch.arange(-radius, radius + 1)
         centres = torch.tensor([(c.row, c.col) for c in self.charts])
@@ -118,17 +159,29 @@ class PlanarAtlas:
         cols = (centres[:, 1:] + offsets).clamp_(0, width - 1)
         return rows[:, :, None] * width + cols[:, None, :]
 
-    def places(self, shape: tuple[int, ...]) -> Tensor:
+    def chart_index_map(self, shape: tuple[int, ...]) -> Tensor:
+        """Map each pixel of the lattice to a pixel of a chart; see ``FieldAtlas``."""
         rows, cols = (torch.arange(n) for n in shape[-2:])
         centres = torch.tensor([(c.row, c.col) for c in self.charts])
         r, c = rows - centres[:, :1], cols - centres[:, 1:]
         return nearest_chart(
-            r[:, :, None].expand(-1, -1, len(cols)), c[:, None, :].expand(-1, len(rows), -1), self.r_in
+            r[:, :, None].expand(-1, -1, len(cols)),
+            c[:, None, :].expand(-1, len(rows), -1),
+            self.r_in,
         )
 
 
 def nearest_chart(rows: Tensor, cols: Tensor, radius: int) -> Tensor:
-    """``FieldAtlas.places`` from the lattice pixels' whole coordinates in every chart, from its centre, both ``[C, H, W]``."""
+    """Compute ``FieldAtlas.chart_index_map``.
+
+    Args:
+        rows: Row of each lattice pixel from each chart's centre, ``[C, H, W]`` int64.
+        cols: Column of each lattice pixel from each chart's centre, ``[C, H, W]`` int64.
+        radius: Radius of the charts in pixels.
+
+    Returns:
+        ``[H, W]`` int64 into ``C·s·s``, with s = 2 radius + 1; −1 where there is no chart.
+    """
     distance, chart = torch.maximum(rows.abs(), cols.abs()).min(0)
     side = 2 * radius + 1
     row, col = (t.gather(0, chart[None])[0] + radius for t in (rows, cols))

@@ -1,4 +1,4 @@
-"""Equirectangular lattices of any latitudes and longitudes: their fields at points of the sphere, and back."""
+"""Lattices of given latitudes and longitudes: their fields at points of the sphere, and back."""
 
 from __future__ import annotations
 
@@ -12,17 +12,27 @@ from .icosahedron import icosahedron
 from .sphere import unit_vectors
 
 WIDEST = 1.5
-"""Gap between two rows or columns, in the widest of the others, from which on a lattice does not cover the sphere."""
+"""Largest gap, relative to the widest other gap, with which a lattice still covers the sphere."""
 
 
 class Lattice:
-    """Rows at ``latitudes [H]``, ascending or descending, columns at ``longitudes [W]``, ascending once round; degrees, float64.
+    """A lattice on the whole sphere, with rows at latitudes and columns at longitudes.
 
-    ``coordinates`` None: the convention of ``fields.sphere``. Raises ``InvalidInput`` for coordinates that are no such lattice of the
-    whole sphere.
+    Latitudes ascend or descend. Longitudes ascend, and span less than one turn.
+
+    Args:
+        height: Number of rows H.
+        width: Number of columns W.
+        coordinates: Latitudes ``[H]`` and longitudes ``[W]`` in degrees; None for the convention of
+            ``fields.sphere``.
+
+    Raises:
+        InvalidInput: The coordinates do not form such a lattice.
     """
 
-    def __init__(self, height: int, width: int, coordinates: tuple[Tensor, Tensor] | None = None) -> None:
+    def __init__(
+        self, height: int, width: int, coordinates: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         if coordinates is None:
             self.latitudes = ((height - 1) / 2 - torch.arange(height).double()) * (180 / height)
             self.longitudes = torch.arange(width).double() * (360 / width)
@@ -30,22 +40,24 @@ class Lattice:
         self.latitudes, self.longitudes = (c.detach().double().cpu() for c in coordinates)
         if self.latitudes.shape != (height,) or self.longitudes.shape != (width,):
             raise _no_lattice(
-                f"has {list(self.latitudes.shape)} latitudes and {list(self.longitudes.shape)} longitudes",
-                f"[{height}] and [{width}], as the fields",
+                f"has {list(self.latitudes.shape)} latitudes "
+                f"and {list(self.longitudes.shape)} longitudes",
+                f"[{height}] and [{width}], like the fields",
             )
         rows, columns = self._sign() * self.latitudes, self._columns()
         steps = torch.cat([columns, columns.new_tensor([360.0])]).diff()
         if not (rows.isfinite().all() and columns.isfinite().all()):
-            raise _no_lattice("has coordinates that are not finite", "degrees")
+            raise _no_lattice("has coordinates that are not finite", "finite degrees")
         if rows.abs().max() > 90 + 1e-6 or not (rows.diff() > 0).all() or not (steps > 0).all():
             raise _no_lattice(
-                "is out of order", "latitudes that ascend or descend, longitudes that ascend once round"
+                "is out of order",
+                "latitudes that ascend or descend, longitudes that ascend within one turn",
             )
         poles = torch.stack([rows[0] + 90, 90 - rows[-1]])
         if height > 1 and poles.max() > WIDEST * rows.diff().max():
             raise _no_lattice("does not reach the poles", "fields on the whole sphere")
         if width > 1 and steps[-1] > WIDEST * steps[:-1].max():
-            raise _no_lattice("does not go all round", "fields on the whole sphere")
+            raise _no_lattice("does not go all the way round", "fields on the whole sphere")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Lattice) and self._key() == other._key()
@@ -62,13 +74,20 @@ class Lattice:
         return len(self.latitudes), len(self.longitudes)
 
     def points(self) -> Tensor:
-        """Unit vectors of the lattice's pixels, ``[H, W, 3]`` float64."""
+        """Return the unit vectors of the lattice's pixels, ``[H, W, 3]`` float64."""
         return unit_vectors(self.latitudes.deg2rad()[:, None], self.longitudes.deg2rad())
 
     def bilinear(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Four pixels around each of ``points [P, 3]`` and their weights, both ``[4, P]``: int64 into ``H·W``, and float32.
+        """Return the four pixels around each point, and their weights.
 
-        Linear in latitude and in longitude, which goes round; beyond the first and the last row's latitude these are repeated.
+        The interpolation is linear in latitude and in longitude. Longitudes go round. Beyond the
+        first and the last row, that row is repeated.
+
+        Args:
+            points: Unit vectors ``[P, 3]``.
+
+        Returns:
+            Pixels ``[4, P]`` int64 into ``H·W``, and weights ``[4, P]`` float32.
         """
         row, next_row, down, column, next_column, along = self._cells(points)
         width = self.shape[1]
@@ -77,18 +96,25 @@ class Lattice:
         return torch.stack(pixels), torch.stack(weights).float()
 
     def nearest(self, points: Tensor) -> Tensor:
-        """The pixel nearest in latitude and in longitude to each of ``points [P, 3]``: ``[P]`` int64 into ``H·W``."""
+        """Return the pixel nearest in latitude and longitude to each of ``points [P, 3]``.
+
+        Returns:
+            ``[P]`` int64 into ``H·W``.
+        """
         row, next_row, down, column, next_column, along = self._cells(points)
         return torch.where(down > 0.5, next_row, row) * self.shape[1] + torch.where(
             along > 0.5, next_column, column
         )
 
     def nearest_grid_pixels(self, resolution: int) -> Tensor:
-        """The pixel of the icosahedral grid nearest to each pixel of the lattice: ``[H, W]`` int64. Kept, as it takes a second."""
+        """Return the pixel of the icosahedral grid nearest to each pixel: ``[H, W]`` int64.
+
+        The result is cached, since it takes a second.
+        """
         return _nearest_grid_pixels(resolution, self)
 
     def _sign(self) -> float:
-        """Of the latitudes with which they ascend."""
+        """The factor, 1 or −1, with which the latitudes ascend."""
         return 1.0 if self.latitudes[0] <= self.latitudes[-1] else -1.0
 
     def _columns(self) -> Tensor:
@@ -96,7 +122,7 @@ class Lattice:
         return (self.longitudes - self.longitudes[0]).remainder(360)
 
     def _cells(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The rows before and after each point, how far it is from the one to the other, and the same of columns."""
+        """Rows before and after each point, its fraction between them, and the same for columns."""
         x, y, z = points.double().unbind(-1)
         rows, columns = self._sign() * self.latitudes, self._columns()
         latitude = (self._sign() * z.clamp(-1, 1).asin().rad2deg()).clamp(rows[0], rows[-1])

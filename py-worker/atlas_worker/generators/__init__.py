@@ -1,1 +1,4 @@
-"""Programs that make data files; each is run by itself, ``python -m atlas_worker.generators.NAME``, with packages of its own."""
+"""Programs that make data files.
+
+Run one as ``python -m atlas_worker.generators.NAME``. Some need packages of their own.
+"""

@@ -1,16 +1,26 @@
-"""Weather in the layout of ClimateNet, made by rules of thumb of the atmosphere: to try out what reads ClimateNet, not to learn about weather.
+"""Makes weather in the layout of ClimateNet, by rules of thumb of the atmosphere.
 
-Sea-level pressure has zonal belts, Rossby-like waves in the middle latitudes, extratropical lows, and small deep lows in the tropics;
-winds follow by geostrophy (damped near the equator) and, around a low, by gradient balance. Moisture falls with latitude and lies in
-filaments along jets that lead polewards out of the subtropics. Whatever is at the surface or at a height follows from pressure, temperature
-and a fixed orography. Labels follow from the fields alone, by thresholds: of pressure, vorticity and warm core for cyclones; of moisture,
-its flux, length and width for rivers; what is beyond them is outlined as by hand, smoothly and with some of what is around. One to three
-experts a time differ in their thresholds, so that they agree with one another no more than people do. On average 0.55 % of the pixels
-are cyclones and 5.7 % rivers; of ClimateNet 0.5 % and 5.8 % (Prabhat et al. 2021).
+The weather is for trying out programs that read ClimateNet, not for learning about weather.
 
-A time depends on the seed and its number alone, not on the number of processes. The folders train and test appear when they are whole.
+- Sea-level pressure has zonal belts, Rossby-like waves in the middle latitudes, extratropical lows,
+  and small deep lows in the tropics.
+- Winds follow by geostrophy (damped near the equator) and, around a low, by gradient balance.
+- Moisture falls with latitude, and lies in filaments along jets that lead polewards out of the
+  subtropics.
+- Other variables follow from pressure, temperature and a fixed orography.
+- Labels follow from the fields by thresholds: of pressure, vorticity and warm core for cyclones; of
+  moisture, its flux, length and width for rivers. The areas are then outlined smoothly, as by hand,
+  with some of their surroundings.
 
-Run as ``python -m atlas_worker.generators.climatenet``; it prints what ``common`` says. A process takes about 400 MB of memory.
+One to three experts label a time. Their thresholds differ, so that they agree no more than people
+do. On average 0.55 % of the pixels are cyclones and 5.7 % are rivers; in ClimateNet 0.5 % and 5.8 %
+are (Prabhat et al. 2021).
+
+A time depends on the seed and its number, not on the number of processes. The folders ``train`` and
+``test`` appear when they are complete.
+
+Run as ``python -m atlas_worker.generators.climatenet``; see :mod:`.common` for what it prints. Each
+process needs about 400 MB of memory.
 """
 
 from __future__ import annotations
@@ -30,31 +40,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.climatenet import NAME, NORMAL
-from .common import Refusal, in_order, is_marked, only_one, only_ours, put_in_place, report, run, writing
+from .common import (
+    Refusal,
+    in_order,
+    is_marked,
+    only_one,
+    only_ours,
+    put_in_place,
+    report,
+    run,
+    writing,
+)
 from .common import processes as pool_of
 
 Field = NDArray[np.floating[Any]]
-"""Of float32 where it is of a whole grid."""
+"""Numbers; float32 if they cover the whole grid."""
 Mask = NDArray[np.bool_]
 
 GRID = (768, 1152)
+"""Rows and columns of ClimateNet's grid."""
 FEWEST, MOST = 2, 10_000
+"""Bounds on the number of times."""
 EXPERTS = 3
-"""At most, for one time."""
+"""Largest number of experts for one time."""
 BYTES_A_TIME = 36_000_000
-"""On the disk, of two files on average: measured."""
+"""Measured size of a time on the disk: two files on average."""
 DIGITS = 12
-"""Bits of a float32 that are kept: 1 in 8000 is finer than what is made here, and what is left compresses."""
+"""Bits of a float32's fraction that are kept.
+
+1 in 8000 is finer than the accuracy of this weather, and the rest compresses.
+"""
 FIRST_DAY = datetime.date(2000, 1, 1)
 SOURCE = b"made by rules of thumb: atlas_worker.generators.climatenet"
-"""Attribute ``source`` of every file, by which those that may be overwritten are told from ClimateNet's own."""
+"""Attribute ``source`` of every file. Files without it are not overwritten."""
 
 EARTH = 6.371e6
-"""Radius, m."""
+"""Radius in m."""
 OMEGA = 7.292e-5
-"""Rotation of the Earth, 1/s."""
+"""Rotation of the Earth in 1/s."""
 DAMPING = 3e-5
-"""Coriolis parameter, 1/s, below which winds follow pressure less and less: that of 12°."""
+"""Coriolis parameter in 1/s, that of 12°, below which winds follow pressure less and less."""
 DENSITY = 1.1
 GRAVITY = 9.81
 
@@ -79,30 +104,30 @@ UNITS = {
 
 
 class Expert(NamedTuple):
-    """Thresholds of one."""
+    """Thresholds of one expert."""
 
     depth: float = 700.0
-    """Pa below the surroundings, for a cyclone's core."""
+    """Pressure of a cyclone's core below its surroundings, in Pa."""
     vorticity: float = 6e-5
-    """1/s, in the sense of a low."""
+    """Vorticity in the sense of a low, in 1/s."""
     warmth: float = 1.0
-    """K at 500 mbar above the surroundings."""
+    """Temperature at 500 mbar above the surroundings, in K."""
     reach: float = 400e3
-    """m from its centre that may belong to a cyclone."""
+    """Radius of a cyclone, in m."""
     moisture: float = 4.5
-    """kg/m² above the surroundings, for a river."""
+    """Moisture of a river above its surroundings, in kg/m²."""
     flux: float = 80.0
-    """kg/m² m/s."""
+    """Flux of moisture, in kg/m² · m/s."""
     length: float = 1500e3
-    """m, and twice the width."""
+    """Length of a river, which is also at least twice its width, in m."""
     hand: float = 300e3
-    """m, the size of what is smoothed away in an outline drawn by hand."""
+    """Size of what is smoothed away in an outline drawn by hand, in m."""
     margin: float = 0.12
-    """Part of the surroundings within ``hand`` that must be seen to be storm for a place to be taken in; the less, the wider the outline."""
+    """Fraction of storm within ``hand`` from which a place belongs to it; a small one widens it."""
 
 
 class Sphere:
-    """A grid from pole to pole: degrees, and the lengths of its steps in m."""
+    """A grid from pole to pole: angles in degrees, and the lengths of its steps in m."""
 
     def __init__(self, height: int, width: int) -> None:
         self.shape = height, width
@@ -117,18 +142,19 @@ class Sphere:
         self.area = (self.dx * self.dy).astype(np.float32)
 
     def east(self, field: Field) -> Field:
-        """∂/∂x, 1/m."""
+        """Compute the derivative ∂/∂x eastwards, in 1/m."""
         return (np.roll(field, -1, 1) - np.roll(field, 1, 1)) / (2 * self.dx)
 
     def north(self, field: Field) -> Field:
-        """∂/∂y, 1/m."""
+        """Compute the derivative ∂/∂y northwards, in 1/m."""
         return np.gradient(field, self.dy, axis=0).astype(np.float32)
 
     def vorticity(self, u: Field, v: Field) -> Field:
+        """Compute the vorticity of the wind ``(u, v)``, in 1/s."""
         return self.east(v) - self.north(u * self.cos) / self.cos
 
     def around(self, field: Field, degrees: float) -> Field:
-        """Running mean along the parallel, ``degrees`` to either side."""
+        """Compute the running mean along the parallel, ``degrees`` to either side."""
         width = self.shape[1]
         n = max(1, round(degrees / 360 * width))
         wrapped = np.concatenate([field[:, -n - 1 :], field, field[:, :n]], 1)
@@ -136,7 +162,7 @@ class Sphere:
         return ((sums[:, 2 * n + 1 :] - sums[:, : -2 * n - 1]) / (2 * n + 1)).astype(np.float32)
 
     def smoothed(self, field: Field, size: float) -> Field:
-        """Twice the running mean over ``size`` m to either side, along the parallels and the meridians."""
+        """Apply twice a running mean over ``size`` m to either side, along both axes."""
         height, width = self.shape
         n = np.clip(size / self.dx, 1, width // 2 - 1).astype(np.int64)
         m = max(1, round(size / self.dy))
@@ -153,7 +179,16 @@ class Sphere:
     def offsets(
         self, lat: float, lon: float, reach: float
     ) -> tuple[tuple[NDArray[np.signedinteger], ...], Field, Field]:
-        """Of the box within ``reach`` m of a place: its index, and eastward and northward distances from the place in m."""
+        """Find the box around a place.
+
+        Args:
+            lat: Latitude of the place in degrees.
+            lon: Longitude of the place in degrees.
+            reach: Half width of the box in m.
+
+        Returns:
+            The box's index, and distances east and north of the place in m.
+        """
         half = math.degrees(reach / EARTH)
         i = np.flatnonzero(np.abs(self.lat - lat) <= half)
         turn = np.remainder(self.lon - lon + 180, 360) - 180
@@ -165,28 +200,46 @@ class Sphere:
 
 
 def waves(
-    sphere: Sphere, rng: np.random.Generator, numbers: tuple[int, int], where: Field, tilt: float = 6.0
+    sphere: Sphere,
+    rng: np.random.Generator,
+    numbers: tuple[int, int],
+    where: Field,
+    tilt: float = 6.0,
 ) -> Field:
-    """Sum of waves around the globe with zonal wave numbers from ``numbers``, of variance ``where²``; their phases wander with latitude."""
+    """Add up random waves around the globe. Their phases vary slowly with latitude.
+
+    Args:
+        sphere: The grid.
+        rng: Source of the random numbers.
+        numbers: Smallest and largest zonal wave number.
+        where: Standard deviation of the sum.
+        tilt: Size of the variation of the phases.
+
+    Returns:
+        The sum on the grid.
+    """
     height, width = sphere.shape
     low, high = numbers
     spectrum = np.zeros((height, width // 2 + 1), np.complex64)
     y = np.linspace(-1, 1, height)
     for k in range(low, high + 1):
-        # Phase and strength are slow functions of latitude.
+        # Phase and strength vary slowly with latitude.
         phase = 2 * math.pi * rng.random() + sum(
             rng.normal() * tilt / n * np.cos(n * math.pi * (y + 1) / 2) for n in range(1, 5)
         )
         strength = 1 + 0.5 * np.cos(2 * math.pi * (y + rng.random()))
         size = rng.rayleigh(1 / math.sqrt(2))
-        if k < width / 2:  # what the grid resolves
+        if k < width / 2:  # waves that the grid resolves
             spectrum[:, k] = size * strength * np.exp(1j * phase)
     field = np.fft.irfft(spectrum, width, axis=1) * width
     return (field / math.sqrt(2 * (high - low + 1)) * where).astype(np.float32)
 
 
 def orography(sphere: Sphere, seed: int) -> Field:
-    """Heights in m, 0 over the oceans; a world's own, the same at all times. The south pole is a high land."""
+    """Make heights in m, 0 over the oceans. They belong to the seed and do not change with time.
+
+    The south pole is on high land.
+    """
     rng = np.random.default_rng([seed, 2**31])
     bumps = waves(sphere, rng, (1, 7), np.ones_like(sphere.rows) * sphere.cos, tilt=4)
     land = np.maximum(bumps - 0.55, 0) * 1300
@@ -196,7 +249,7 @@ def orography(sphere: Sphere, seed: int) -> Field:
 
 @dataclass(frozen=True)
 class World:
-    """One time: fields by ClimateNet's names ``[H, W]``, and the labels of every expert ``[H, W]``."""
+    """One time: fields by ClimateNet's names, and the labels of every expert, all ``[H, W]``."""
 
     sphere: Sphere
     fields: dict[str, Field]
@@ -204,7 +257,7 @@ class World:
 
 
 def make_world(seed: int, number: int, shape: tuple[int, int] = GRID) -> World:
-    """Time ``number`` of the world ``seed``. The same weather on any grid, as far as the grid resolves it."""
+    """Make time ``number`` of the seed's world: the same weather on any grid that resolves it."""
     sphere = Sphere(*shape)
     rng = np.random.default_rng([seed, number])
     fields = make_fields(sphere, rng, orography(sphere, seed))
@@ -213,7 +266,7 @@ def make_world(seed: int, number: int, shape: tuple[int, int] = GRID) -> World:
 
 
 def make_fields(sphere: Sphere, rng: np.random.Generator, height: Field) -> dict[str, Field]:
-    """All 16 variables."""
+    """Make all 16 variables, by ClimateNet's names."""
     lat, away = sphere.rows, np.abs(sphere.rows)
     zonal = (
         101000
@@ -223,17 +276,23 @@ def make_fields(sphere: Sphere, rng: np.random.Generator, height: Field) -> dict
         + 200 * _bell(lat, 90, 15)
     )
     middle = _bell(away, 48, 15) * sphere.cos**0.5
-    psl = zonal + waves(sphere, rng, (3, 9), 950 * middle) + waves(sphere, rng, (1, 3), 250 * sphere.cos)
-    tmq = 2 + 46 * np.exp(-(lat**2) / (2 * 24.0**2)) * np.exp(waves(sphere, rng, (2, 12), 0.15 * sphere.cos))
+    psl = (
+        zonal
+        + waves(sphere, rng, (3, 9), 950 * middle)
+        + waves(sphere, rng, (1, 3), 250 * sphere.cos)
+    )
+    tmq = 2 + 46 * np.exp(-(lat**2) / (2 * 24.0**2)) * np.exp(
+        waves(sphere, rng, (2, 12), 0.15 * sphere.cos)
+    )
 
     for _ in range(int(rng.integers(4, 9))):
         _river(sphere, rng, psl, tmq)
     f = sphere.coriolis / (sphere.coriolis**2 + DAMPING**2)
     u, v = -sphere.north(psl) * f / DENSITY, sphere.east(psl) * f / DENSITY
-    u -= 5.5 * _bell(away, 8, 9)  # trade winds, which pressure does not tell this near the equator
+    u -= 5.5 * _bell(away, 8, 9)  # trade winds, which pressure does not give so near the equator
     u += waves(sphere, rng, (1, 8), 2.0 * _bell(away, 0, 15))
     v += waves(sphere, rng, (1, 8), 2.0 * _bell(away, 0, 15))
-    # What flows polewards comes from where it is moist.
+    # Wind that blows polewards comes from moist regions.
     tmq *= np.exp(np.clip(0.018 * v * np.sign(lat) * _bell(away, 40, 20), -0.5, 0.5))
     south = sphere.sin**2
     mild = waves(sphere, rng, (2, 8), 2.5 * _bell(away, 45, 20))
@@ -250,12 +309,15 @@ def make_fields(sphere: Sphere, rng: np.random.Generator, height: Field) -> dict
     ps = psl * np.exp(-height * GRAVITY / (287 * (trefht + 3e-3 * height)))
     warm = 611 * np.exp(17.3 * (trefht - 273.15) / (trefht - 35.9))  # Pa, Tetens
     humid = np.clip(0.70 + 0.012 * (tmq - sphere.around(tmq, 20)), 0.3, 1.0)
-    turn = -np.sign(lat) * math.radians(15) * (1 - _bell(away, 0, 8))  # friction turns wind towards the low
+    # Friction turns the wind towards the low.
+    turn = -np.sign(lat) * math.radians(15) * (1 - _bell(away, 0, 8))
     ubot = 0.85 * (u * np.cos(turn) + v * np.sin(turn))
     vbot = 0.85 * (v * np.cos(turn) - u * np.sin(turn))
     convergence = np.maximum(-(sphere.east(ubot) + sphere.north(vbot * sphere.cos) / sphere.cos), 0)
-    # Showers: rain is lognormal, and more of it falls where winds meet.
-    showers = np.exp(np.clip(1.7 * waves(sphere, rng, (15, 60), np.ones_like(lat), tilt=25), -5, 5) - 1.45)
+    # Showers: rain is lognormal, and stronger where winds converge.
+    showers = np.exp(
+        np.clip(1.7 * waves(sphere, rng, (15, 60), np.ones_like(lat), tilt=25), -5, 5) - 1.45
+    )
     prect = 2.6e-9 * tmq * showers * (0.4 + np.minimum(convergence * 1e5, 10))
     made = {
         "TMQ": np.maximum(tmq, 0.1),
@@ -284,7 +346,10 @@ def _bell(x: Field, centre: float, width: float) -> Field:
 
 
 def _river(sphere: Sphere, rng: np.random.Generator, psl: Field, tmq: Field) -> None:
-    """A filament of moisture out of the subtropics, polewards and eastwards, and the pressure that drives a jet along it."""
+    """Add a filament of moisture from the subtropics, polewards and eastwards.
+
+    The pressure is changed so that it drives a jet along the filament.
+    """
     side = rng.choice([-1, 1])
     start, reach = rng.uniform(16, 24), rng.uniform(20, 32)
     slope, bend = rng.uniform(0.6, 1.6), rng.uniform(-0.015, 0.02)
@@ -294,7 +359,7 @@ def _river(sphere: Sphere, rng: np.random.Generator, psl: Field, tmq: Field) -> 
     centre = rng.uniform(0, 360) + slope * along + bend * along**2
     turn = np.remainder(sphere.lon[None].astype(np.float32) - centre + 180, 360) - 180
     tangent = np.radians(slope + 2 * bend * along) * sphere.cos / math.radians(1)
-    # Distance at right angles to the filament: positive to the east.
+    # Distance perpendicular to the filament: positive to the east.
     across = np.radians(turn) * EARTH * sphere.cos / np.sqrt(1 + tangent**2)
     ends = 1 / (1 + np.exp(-(away - start) / 2)) / (1 + np.exp((away - start - reach) / 2))
     ends = ends * (sphere.rows * side > 0)
@@ -304,8 +369,13 @@ def _river(sphere: Sphere, rng: np.random.Generator, psl: Field, tmq: Field) -> 
     psl += ends * force * across * np.exp(-((across / broad) ** 2) / 2)
 
 
-def _vortex(sphere: Sphere, rng: np.random.Generator, fields: tuple[Field, ...], tropical: bool) -> None:
-    """A low with the wind of gradient balance; a tropical one is small and deep, with a warm and moist core, others have a cold core."""
+def _vortex(
+    sphere: Sphere, rng: np.random.Generator, fields: tuple[Field, ...], tropical: bool
+) -> None:
+    """Add a low with the wind of gradient balance.
+
+    A tropical low is small and deep, with a warm and moist core. Other lows have a cold core.
+    """
     psl, u, v, tmq, t500, t200 = fields
     side = rng.choice([-1, 1])
     if tropical:
@@ -332,12 +402,23 @@ def _vortex(sphere: Sphere, rng: np.random.Generator, fields: tuple[Field, ...],
 
 
 def vary(expert: Expert, rng: np.random.Generator) -> Expert:
-    """Another with thresholds higher or lower by up to half."""
+    """Return another expert, whose thresholds differ by up to half."""
     return Expert(*(value * rng.uniform(0.65, 1.55) for value in expert))
 
 
-def label(sphere: Sphere, fields: dict[str, Field], experts: list[Expert]) -> list[NDArray[np.uint8]]:
-    """What every expert sees in the fields, ``[H, W]``: 0, 1 tropical cyclone, 2 atmospheric river."""
+def label(
+    sphere: Sphere, fields: dict[str, Field], experts: list[Expert]
+) -> list[NDArray[np.uint8]]:
+    """Label the fields as every expert does.
+
+    Args:
+        sphere: The grid.
+        fields: The variables.
+        experts: The experts.
+
+    Returns:
+        ``[H, W]`` for each expert: 0 background, 1 tropical cyclone, 2 atmospheric river.
+    """
     psl, u, v, tmq = (fields[name] for name in ("PSL", "U850", "V850", "TMQ"))
     tropics = np.flatnonzero(np.abs(sphere.lat) < 36)
     depth = sphere.around(psl, 10) - psl
@@ -362,14 +443,14 @@ def label(sphere: Sphere, fields: dict[str, Field], experts: list[Expert]) -> li
 
 
 def _cyclones(sphere: Sphere, psl: Field, core: Mask, low: Mask, reach: float) -> Mask:
-    """Around the lowest pressure of every core, what is low within ``reach``."""
+    """The low parts within ``reach`` of the lowest pressure of every core."""
     cyclones, left = np.zeros_like(core), core.copy()
     while left.any():
         rows, columns = np.nonzero(left)
         lowest = int(np.argmin(psl[rows, columns]))
-        place = float(sphere.lat[rows[lowest]]), float(sphere.lon[columns[lowest]])
+        centre = float(sphere.lat[rows[lowest]]), float(sphere.lon[columns[lowest]])
         left[rows[lowest], columns[lowest]] = False
-        box, east, north = sphere.offsets(*place, reach)
+        box, east, north = sphere.offsets(*centre, reach)
         disc = east**2 + north**2 <= reach**2
         cyclones[box] |= disc & low[box]
         left[box] &= ~disc
@@ -377,15 +458,15 @@ def _cyclones(sphere: Sphere, psl: Field, core: Mask, low: Mask, reach: float) -
 
 
 def _long(sphere: Sphere, wet: Mask, length: float) -> Mask:
-    """The connected parts of ``wet`` that are ``length`` m long, and at least twice as long as wide."""
+    """Connected parts of ``wet`` that are ``length`` m long and at least twice as long as wide."""
     height, width = sphere.shape
-    cell = max(1, height // 192)  # parts are told apart on a grid of about a degree
+    cell = max(1, height // 192)  # connected parts are found on a grid of about a degree
     rows, columns = -(-height // cell), -(-width // cell)
     padded = np.zeros((rows * cell, columns * cell), bool)
     padded[:height, :width] = wet
     coarse = padded.reshape(rows, cell, columns, cell).any((1, 3))
     part = np.where(coarse, np.arange(1, coarse.size + 1).reshape(coarse.shape), 0)
-    while True:  # the highest number of a part spreads through it
+    while True:  # spread the highest number of each part through it
         spread = np.maximum(part, np.maximum(np.roll(part, 1, 1), np.roll(part, -1, 1)))
         spread[1:] = np.maximum(spread[1:], part[:-1])
         spread[:-1] = np.maximum(spread[:-1], part[1:])
@@ -408,7 +489,9 @@ def _long(sphere: Sphere, wet: Mask, length: float) -> Mask:
 
 
 @dataclass(frozen=True)
-class Task:
+class TimeTask:
+    """One time to write."""
+
     """One time to be written."""
 
     seed: int
@@ -417,14 +500,14 @@ class Task:
     shape: tuple[int, int]
 
 
-def write_time(task: Task) -> int:
-    """A file for every expert of a time, in the task's folder; their bytes."""
+def write_time(task: TimeTask) -> int:
+    """Write a file for every expert of a time into the task's folder, and return their bytes."""
     world = make_world(task.seed, task.number, task.shape)
     stem = stem_of(task.number)
     paths = [task.folder / f"{stem}_{expert}.nc" for expert in range(len(world.labels))]
     write_file(paths[0], world, task.number)
     for path, labels in zip(paths, world.labels, strict=True):
-        if path != paths[0]:  # the fields are packed already
+        if path != paths[0]:  # the fields are compressed already
             shutil.copyfile(paths[0], path)
             with h5py.File(path, "r+") as file:
                 file["LABELS"][...] = labels
@@ -432,7 +515,7 @@ def write_time(task: Task) -> int:
 
 
 def stem_of(number: int) -> str:
-    """The name of a time.
+    """Return the name of a time.
 
     >>> stem_of(31)
     'data-2000-02-01-01-1'
@@ -441,7 +524,7 @@ def stem_of(number: int) -> str:
 
 
 def write_file(path: Path, world: World, number: int) -> None:
-    """NetCDF-4: HDF5 whose dimensions are scales."""
+    """Write the first expert's file, as NetCDF-4: HDF5 whose dimensions are scales."""
     sphere = world.sphere
     with h5py.File(path, "w", track_order=True) as file:
         file.attrs["source"] = np.bytes_(SOURCE)
@@ -470,22 +553,28 @@ def write_file(path: Path, world: World, number: int) -> None:
 
 
 def rounded(values: Field) -> NDArray[np.float32]:
-    """``DIGITS`` binary digits of every number's fraction; PSL and the like, which are far from zero, keep more.
+    """Round numbers to ``DIGITS`` bits of their fraction.
+
+    Variables that are far from zero, such as PSL, keep more bits.
 
     >>> float(rounded(np.array([1.00001], np.float32))[0])
     1.0
     """
-    # Of what is about 1e5 and differs by 1e3, the first 6 digits say nothing.
-    digits = DIGITS + (4 if values.size > 1 and abs(float(values.mean())) > 10 * float(values.std()) else 0)
+    # The first 6 bits of numbers about 1e5 that differ by 1e3 are all the same.
+    digits = DIGITS + (
+        4 if values.size > 1 and abs(float(values.mean())) > 10 * float(values.std()) else 0
+    )
     drop = 23 - digits
     bits = values.view(np.uint32)
     half = np.uint32(1 << (drop - 1))
-    kept: NDArray[np.float32] = ((bits + half) & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)).view(np.float32)
+    kept: NDArray[np.float32] = ((bits + half) & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)).view(
+        np.float32
+    )
     return kept
 
 
 def split(times: int) -> dict[str, range]:
-    """The last fifth is the test set; either has at least one time.
+    """Split times into the folders: the last fifth is the test set, and each has at least one.
 
     >>> split(24)
     {'train': range(0, 19), 'test': range(19, 24)}
@@ -495,16 +584,35 @@ def split(times: int) -> dict[str, range]:
 
 
 def generate(
-    times: int, seed: int, out: Path, processes: int, force: bool = False, shape: tuple[int, int] = GRID
+    times: int,
+    seed: int,
+    out: Path,
+    processes: int,
+    force: bool = False,
+    shape: tuple[int, int] = GRID,
 ) -> dict[str, Any]:
-    """Write the folders train and test into ``out``; what was written, as it is printed last. Rows are times.
+    """Write the folders ``train`` and ``test``.
 
-    With ``force`` in place of such folders, if all in them is marked as made here (``SOURCE``). Raises Refusal; nothing is left of the files
-    then, and nothing lost.
+    If it fails, it leaves no new files, and loses no old ones.
+
+    Args:
+        times: Number of times in both folders.
+        seed: Seed of the weather.
+        out: Folder of the two folders.
+        processes: Number of processes.
+        force: Replace existing folders, if all their files are marked as made here (``SOURCE``).
+        shape: Rows and columns of the grid.
+
+    Returns:
+        The last line of the report; rows are times.
+
+    Raises:
+        Refusal: The arguments are not accepted, folders exist, or there is too little space.
     """
     if not FEWEST <= times <= MOST:
         raise Refusal(
-            f"{times} times cannot be made", f"ask for {FEWEST} to {MOST:,}: train and test have one at least"
+            f"{times} times cannot be made",
+            f"ask for {FEWEST} to {MOST:,}: train and test need one each",
         )
     if seed < 0 or processes < 1:
         raise Refusal(
@@ -521,7 +629,8 @@ def generate(
             if existing and not force:
                 raise Refusal(
                     f"{out} has {', '.join(existing)} already",
-                    "choose another folder, or overwrite with --force",
+                    "choose another folder, or overwrite them",
+                    "exists",
                 )
             for name in existing:
                 _only_ours(out / name)
@@ -531,21 +640,24 @@ def generate(
             )
             if need > free:
                 raise Refusal(
-                    f"{times} times take some {need / 1e9:.2g} GB, but only {free / 1e9:.2g} GB are free on the disk of {out}",
+                    f"{times} times need about {need / 1e9:.2g} GB, "
+                    f"but the disk of {out} has only {free / 1e9:.2g} GB free",
                     "free some space, ask for fewer times, or choose a folder on another disk",
                     "no_space",
                 )
             try:
                 for folder in partial.values():
-                    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+                    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
                     folder.mkdir()
                 sizes: dict[str, int] = {}
                 with pool_of(min(processes, times), "weather") as pool:
                     for name, numbers in parts.items():
-                        tasks = [Task(seed, number, partial[name], shape) for number in numbers]
+                        tasks = [TimeTask(seed, number, partial[name], shape) for number in numbers]
                         progress = _Progress(name, len(tasks), start)
                         sizes[name] = sum(
-                            progress.count(in_order(pool, write_time, tasks, 2 * processes, progress.tell))
+                            progress.count(
+                                in_order(pool, write_time, tasks, 2 * processes, progress.tell)
+                            )
                         )
                 put_in_place({out / name: new for name, new in partial.items()})
             finally:
@@ -575,15 +687,16 @@ class _Progress:
 
 
 def _only_ours(folder: Path) -> None:
-    """Refuse to overwrite a folder that has something else than files that were made here."""
+    """Refuse to overwrite a folder that contains anything that was not made here."""
     held = sorted(folder.iterdir()) if folder.is_dir() else [folder]
     only_ours(held, lambda path: NAME.fullmatch(path.name) is not None and is_marked(path, SOURCE))
 
 
 def main() -> int:
+    """Run the program."""
     return run(
         "Weather in the layout of ClimateNet",
-        *("--files", "times, in both folders; a time has a file for each of its experts"),
+        *("--files", "number of times in both folders; a time has a file for each of its experts"),
         *("folder for the folders train and test", generate),
     )
 

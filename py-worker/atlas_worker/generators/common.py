@@ -1,8 +1,13 @@
-"""What programs that make data files share: how they report, refuse, stop, and share out their work.
+"""Shared parts of the programs that make data files: reports, refusals, stopping and processes.
 
-A program prints one JSON object a line: ``{"file", "done", "total", "seconds"}`` at least every two seconds, last
-``{"files": [{"path", "rows", "bytes"}], "seconds", "seed"}``, or ``{"error", "remedy", "kind"}`` before it exits with 2 (with 1 for what
-is no fault of the user's; with 130 or 143, without a line, for SIGINT and SIGTERM).
+A program prints one JSON object a line:
+
+- ``{"file", "done", "total", "seconds"}`` at least every two seconds;
+- ``{"files": [{"path", "rows", "bytes"}], "seconds", "seed"}`` at the end;
+- ``{"error", "remedy", "kind"}`` instead, if it fails. Its exit code is then 2, or 1 if the failure
+  is not the user's fault.
+
+After SIGINT or SIGTERM it prints no further line and exits with 130 or 143.
 """
 
 from __future__ import annotations
@@ -31,11 +36,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 HEARTBEAT = 2.0
-"""Seconds without a line of progress, at most."""
+"""Longest time in seconds without a line of progress."""
 
 
 class Refusal(Exception):
-    """What cannot be done, and what to do."""
+    """The program cannot do what was asked; with a remedy."""
 
     def __init__(self, message: str, remedy: str, kind: str = "usage", exit_code: int = 2) -> None:
         super().__init__(message)
@@ -43,10 +48,12 @@ class Refusal(Exception):
 
 
 def report(**line: Any) -> None:
+    """Print one line of the report."""
     print(json.dumps(line), flush=True)
 
 
 def available_cores() -> int:
+    """Return the number of processor cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -64,14 +71,29 @@ def _exit_with_parent() -> None:
 
 def _stop(number: int, _: object) -> NoReturn:
     for further in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(further, signal.SIG_IGN)  # what is to be tidied up is quick
+        signal.signal(further, signal.SIG_IGN)  # cleaning up is quick
     sys.exit(128 + number)
 
 
 def in_order(
-    pool: Executor, make: Callable[[T], R], tasks: Sequence[T], ahead: int, idle: Callable[[], object]
+    pool: Executor,
+    make: Callable[[T], R],
+    tasks: Sequence[T],
+    ahead: int,
+    idle: Callable[[], object],
 ) -> Iterator[R]:
-    """What ``make`` makes of the tasks, in their order, with no more than ``ahead`` of them under way, or waiting to be written."""
+    """Run tasks in a pool, and yield the results in the order of the tasks.
+
+    Args:
+        pool: The pool.
+        make: Runs one task.
+        tasks: The tasks.
+        ahead: Largest number of tasks that run or whose results wait to be yielded.
+        idle: Called at least every ``HEARTBEAT`` seconds while waiting.
+
+    Yields:
+        The results.
+    """
     under_way: deque[Future[R]] = deque()
     following = iter(tasks)
     while True:
@@ -90,7 +112,18 @@ def in_order(
 
 @contextmanager
 def processes(count: int, rows: str) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that are killed at the end, whatever they are doing, and that end when we do."""
+    """Start a pool of processes, which are killed at the end of the block or with this process.
+
+    Args:
+        count: Number of processes.
+        rows: What they make, for the error.
+
+    Yields:
+        The pool.
+
+    Raises:
+        Refusal: A process was killed.
+    """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_child)
     try:
@@ -98,24 +131,24 @@ def processes(count: int, rows: str) -> Iterator[ProcessPoolExecutor]:
     except BrokenExecutor as error:
         raise Refusal(
             f"a process that made {rows} was killed; was there enough memory?",
-            "try fewer with --processes",
-            "internal",
+            "try fewer processes",
+            "process_killed",
             1,
         ) from error
     finally:
         for child in multiprocessing.active_children():
-            child.kill()  # what it does would take seconds to finish
+            child.kill()  # its present task would take seconds to finish
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Refuse, for whatever the system says to writing into ``out``."""
+    """Turn errors of writing into ``out`` into a ``Refusal``."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "choose a folder that can be written to"
+        remedy = "choose a writable folder"
         if full or error.errno == errno.EIO:
             remedy = "free some space (or quota), or choose a folder on another disk"
         raise Refusal(
@@ -126,8 +159,8 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def _start_child() -> None:
-    """In each process of the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    """Set up a process of the pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent kills this process
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # FastJet prints a banner
 
     def follow() -> None:
@@ -141,7 +174,15 @@ def _start_child() -> None:
 
 @contextmanager
 def only_one(folder: Path, rows: str) -> Iterator[None]:
-    """Hold a folder against a second one of us; nothing of it stays behind."""
+    """Lock a folder against a second program of this kind. The lock leaves no trace.
+
+    Args:
+        folder: The folder.
+        rows: What the program makes, for the error.
+
+    Raises:
+        Refusal: Another process has locked the folder.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -153,7 +194,8 @@ def only_one(folder: Path, rows: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refusal(
-                f"another process is making {rows} in {folder}", "wait for it, or choose another folder"
+                f"another process is making {rows} in {folder}",
+                "wait for it, or choose another folder",
             ) from None
         except OSError:
             pass  # a file system without locks
@@ -163,18 +205,26 @@ def only_one(folder: Path, rows: str) -> Iterator[None]:
 
 
 def only_ours(paths: Sequence[Path], ours: Callable[[Path], bool]) -> None:
-    """Refuse to overwrite what was not made here."""
+    """Refuse to overwrite files that this program did not make.
+
+    Args:
+        paths: The files to overwrite.
+        ours: Tells whether this program made a file.
+
+    Raises:
+        Refusal: A file was made by something else.
+    """
     other = next((path for path in paths if not ours(path)), None)
     if other is not None:
         raise Refusal(
-            f"{other} was not made by --generate, and is not overwritten",
+            f"{other} was not made by this program, and is not overwritten",
             "move it away, or choose another folder",
             "file",
         )
 
 
 def is_marked(path: Path, source: bytes) -> bool:
-    """Whether it is an HDF5 file whose attribute ``source`` says so."""
+    """Tell whether a file is an HDF5 file with the attribute ``source`` given."""
     try:
         with h5py.File(path, "r") as file:
             found = file.attrs.get("source")
@@ -184,9 +234,16 @@ def is_marked(path: Path, source: bytes) -> bool:
 
 
 def put_in_place(made: Mapping[Path, Path]) -> None:
-    """Rename new files or folders, by what they are to be called, in one folder. What has those names is deleted when all are there.
+    """Rename new files or folders to their final names, in one folder.
 
-    Raises OSError; where that, or a signal, stops the renaming, all have the names they had.
+    Old files of these names are deleted once all new ones are in place. If an error or a signal
+    stops the renaming, all files have the names that they had before.
+
+    Args:
+        made: New path by final path.
+
+    Raises:
+        OSError: A path cannot be renamed.
     """
     for path, new in made.items():
         if path.is_dir() and not new.is_dir():
@@ -210,16 +267,33 @@ def put_in_place(made: Mapping[Path, Path]) -> None:
 
 
 def run(
-    description: str, count_flag: str, count_help: str, out_help: str, generate: Callable[..., dict[str, Any]]
+    description: str,
+    count_flag: str,
+    count_help: str,
+    out_help: str,
+    generate: Callable[..., dict[str, Any]],
 ) -> int:
-    """The program: ``generate(count, seed, out, processes, force)`` with what the command line says; the exit code."""
+    """Run a program: parse the command line and call ``generate``.
+
+    Args:
+        description: What the program makes, for ``--help``.
+        count_flag: Flag of the number of rows.
+        count_help: Its help.
+        out_help: Help of ``--out``.
+        generate: Called as ``generate(count, seed, out, processes, force)``; returns the last line.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(count_flag, type=int, required=True, help=count_help, dest="count")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help=out_help)
     parser.add_argument("--processes", type=int, default=available_cores())
-    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
-    parser.add_argument("--parent-stdin", action="store_true", help="stop when standard input is closed")
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    parser.add_argument(
+        "--parent-stdin", action="store_true", help="stop when standard input is closed"
+    )
     given = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

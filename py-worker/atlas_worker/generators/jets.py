@@ -1,17 +1,21 @@
-"""Top and QCD jets in the layout of the Top Quark Tagging Reference Dataset, by PYTHIA 8 and FastJet.
+"""Makes top and QCD jets in the layout of the Top Quark Tagging Reference Dataset.
 
-The recipe is that of Kasieczka, Plehn et al., "The Machine Learning Landscape of Top Taggers" (SciPost Phys. 7, 014, 2019), less its detector:
-proton collisions at 14 TeV without multiple interactions; top pairs that decay to quarks alone, or QCD dijets; anti-kT jets of
-R = 0.8 with pT from 550 to 650 GeV and |η| < 2; a top jet has the three quarks that a top decays to within 0.8 of its axis. The constituents
-are the stable visible particles themselves (no neutrinos, |η| < 4.9), without a detector's granularity.
+The jets are made by PYTHIA 8 and FastJet with the recipe of Kasieczka, Plehn et al., "The Machine
+Learning Landscape of Top Taggers" (SciPost Phys. 7, 014, 2019), without its detector:
 
-Jets are made in blocks whose random numbers depend on the seed and the block alone, so that a file does not depend on the number of processes.
-The files appear together, when all of them are whole.
+- proton collisions at 14 TeV without multiple interactions;
+- top pairs that decay to quarks only, or QCD dijets;
+- anti-kT jets of R = 0.8 with pT from 550 to 650 GeV and |η| < 2;
+- the three quarks of a top's decay lie within 0.8 of the axis of a top jet.
 
-Run as ``python -m atlas_worker.generators.jets``; prints one JSON object a line: ``{"file", "done", "total", "seconds"}`` at least every two
-seconds, last ``{"files": [{"path", "rows", "bytes"}], "seconds", "seed"}``, or ``{"error", "remedy", "kind"}`` before it exits with 2 (with 1
-for what is no fault of the user's; with 130 or 143, without a line, for SIGINT and SIGTERM). Needs requirements-jets.txt (pythia8mc and fastjet
-are GPL).
+The constituents are the stable visible particles (no neutrinos, |η| < 4.9), without a detector's
+granularity.
+
+Jets are made in blocks. A block's random numbers depend on the seed and the block only, so a file
+does not depend on the number of processes. The files appear together, when all are complete.
+
+Run as ``python -m atlas_worker.generators.jets``; see :mod:`.common` for what it prints. It needs
+the packages of ``requirements-jets.txt`` (pythia8mc and fastjet are under the GPL).
 """
 
 from __future__ import annotations
@@ -31,52 +35,87 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .common import Refusal, in_order, is_marked, only_one, only_ours, put_in_place, report, run, writing
+from .common import (
+    Refusal,
+    in_order,
+    is_marked,
+    only_one,
+    only_ours,
+    put_in_place,
+    report,
+    run,
+    writing,
+)
 from .common import processes as pool_of
 
 CONSTITUENTS = 200
+"""Constituents of a jet in the file."""
 BLOCK = 250
-"""Jets that one random stream makes: a block is all of one class, and blocks of the classes alternate."""
+"""Jets of one random stream. A block has jets of one class; blocks of the classes alternate."""
 EVENTS = 100
 """Collisions made at a time."""
 MIXED = 8
-"""Blocks whose jets are mixed with each other, and written at once."""
+"""Blocks whose jets are mixed with each other and written together."""
 FEWEST = 10
-"""Jets: two files of a fifth each, with a jet of either class."""
+"""Smallest number of jets: the two smaller files have a fifth each, with a jet of each class."""
 MOST = 100_000_000
+"""Largest number of jets."""
 BYTES_A_JET = 1150
-"""On the disk, compressed: measured."""
+"""Measured size of a jet on the disk, compressed."""
 PT = (550.0, 650.0)
+"""Transverse momentum of a jet in GeV."""
 ETA = 2.0
+"""Largest pseudorapidity of a jet."""
 RADIUS = 0.8
+"""R of the jet algorithm, and largest distance of a top's quarks from the jet's axis."""
 PT_HAT = (480.0, 900.0)
-"""Of the hard collision, GeV; a choice of ours, for speed. Of the jets of ``PT``, some 0.2 % would come from above, and some 20 to 25 %, by hard
-radiation, from below; a lower bound of 350 takes about twice as long."""
+"""Transverse momentum of the hard collision in GeV, limited for speed.
+
+About 0.2 % of the jets in ``PT`` would come from above these limits, and 20 to 25 % from below, by
+hard radiation. A lower limit of 350 takes about twice as long.
+"""
 VISIBLE_ETA = 4.9
+"""Largest pseudorapidity of a visible particle."""
 
 PACKAGES = ["pythia8mc", "fastjet", "awkward", "pandas", "tables"]
+"""Packages that the program needs."""
 SPLITS = {"train": (0.6, 0), "val": (0.2, 2), "test": (0.2, 1)}
-"""Share of the jets, and the column ``ttv``, of every file."""
+"""Fraction of the jets, and value of the column ``ttv``, of each file."""
 SOURCE = b"made by PYTHIA 8 and FastJet: atlas_worker.generators.jets"
-"""Attribute ``source`` of every file, by which those that may be overwritten are told from the reference data set's."""
+"""Attribute ``source`` of every file. Files without it are not overwritten."""
 
 COLUMNS = [f"{axis}_{i}" for i in range(CONSTITUENTS) for axis in ("E", "PX", "PY", "PZ")]
 TRUTH = ["truthE", "truthPX", "truthPY", "truthPZ"]
 SETTINGS = {
-    True: ["Top:gg2ttbar = on", "Top:qqbar2ttbar = on", "24:onMode = off", "24:onIfAny = 1 2 3 4 5"],
+    True: [
+        "Top:gg2ttbar = on",
+        "Top:qqbar2ttbar = on",
+        "24:onMode = off",
+        "24:onIfAny = 1 2 3 4 5",
+    ],
     False: ["HardQCD:all = on"],
 }
 
 
 @dataclass(frozen=True)
 class Block:
+    """Jets of one class that are made from one seed."""
+
     signal: bool
     jets: int
     seed: int
 
 
 def make_block(block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Constituents ``[jets, 200, 4]`` as (E, px, py, pz) in GeV, leading first, zero-padded; and the top ``[jets, 4]`` (zero for QCD)."""
+    """Make the jets of a block.
+
+    Args:
+        block: The block.
+
+    Returns:
+        Constituents ``[jets, 200, 4]`` as (E, px, py, pz) in GeV, by descending transverse momentum
+        and padded with zeros; and the tops ``[jets, 4]``, zero for QCD.
+    """
     import fastjet
     import pythia8mc
 
@@ -108,7 +147,7 @@ def make_block(block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def _jets(
     particles: Any, signal: bool, definition: Any
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """The jets of a batch of collisions that meet the recipe."""
+    """Yield the jets of a batch of collisions that meet the recipe, with their tops."""
     import awkward as ak
     import fastjet
 
@@ -143,12 +182,16 @@ def _jets(
 
 
 def _decays(particles: Any) -> list[list[NDArray[np.float64]]]:
-    """Of every collision, for each top the three quarks it ends in, ``[3, 4]`` as (E, px, py, pz)."""
+    """For each collision, the three quarks ``[3, 4]`` of each top, as (E, px, py, pz)."""
     import awkward as ak
 
     mother = particles.id[particles.mother1]
-    # Quarks straight from the decay of a top or of its W; the sign tells top from antitop.
-    quark = (particles.status == -23) & (abs(particles.id) <= 5) & ((abs(mother) == 24) | (abs(mother) == 6))
+    # Quarks from the decay of a top or of its W; the mother's sign tells top from antitop.
+    quark = (
+        (particles.status == -23)
+        & (abs(particles.id) <= 5)
+        & ((abs(mother) == 24) | (abs(mother) == 6))
+    )
     p = particles.p[quark]
     momenta = ak.zip([p.e, p.px, p.py, p.pz])
     positive = mother[quark] > 0
@@ -161,10 +204,12 @@ def _decays(particles: Any) -> list[list[NDArray[np.float64]]]:
 
 
 def _distance(axis: NDArray[np.float64], momenta: NDArray[np.float64]) -> NDArray[np.float64]:
-    """ΔR in pseudorapidity and azimuth."""
+    """ΔR, the distance in pseudorapidity and azimuth."""
 
     def angles(v: NDArray[np.float64]) -> tuple[Any, Any]:
-        return np.arcsinh(v[..., 3] / np.hypot(v[..., 1], v[..., 2])), np.arctan2(v[..., 2], v[..., 1])
+        return np.arcsinh(v[..., 3] / np.hypot(v[..., 1], v[..., 2])), np.arctan2(
+            v[..., 2], v[..., 1]
+        )
 
     (eta, phi), (eta0, phi0) = angles(momenta), angles(axis)
     turn = np.remainder(phi - phi0 + np.pi, 2 * np.pi) - np.pi
@@ -173,7 +218,7 @@ def _distance(axis: NDArray[np.float64], momenta: NDArray[np.float64]) -> NDArra
 
 
 def plan(jets: int, seed: int) -> dict[str, list[Block]]:
-    """The blocks of each file: half of its jets of either class, and no two blocks of one seed.
+    """Plan the blocks of each file: half of its jets of each class, and every block its own seed.
 
     >>> [(b.signal, b.jets) for b in plan(1001, seed=0)["train"]]
     [(True, 250), (False, 250), (True, 50), (False, 51)]
@@ -201,11 +246,28 @@ def plan(jets: int, seed: int) -> dict[str, list[Block]]:
 
 
 def write_file(
-    path: Path, blocks: Sequence[Block], seed: int, ttv: int, pool: Executor, ahead: int, start: float
+    path: Path,
+    blocks: Sequence[Block],
+    seed: int,
+    ttv: int,
+    pool: Executor,
+    ahead: int,
+    start: float,
 ) -> None:
-    """``path`` with the jets of ``blocks``, the classes mixed.
+    """Write the jets of blocks to a file, with the classes mixed.
 
-    Raises OSError when it cannot be written: ENOSPC before the disk is quite full, since HDF5 is at a loss when it is.
+    Args:
+        path: The file.
+        blocks: The blocks.
+        seed: Seed of the mixing.
+        ttv: Value of the column ``ttv``.
+        pool: Pool that makes the blocks.
+        ahead: Largest number of blocks that are made ahead.
+        start: Time when the program started.
+
+    Raises:
+        OSError: The file cannot be written. ENOSPC is raised before the disk is quite full, since
+            HDF5 fails on a full disk.
     """
     import pandas
     import tables
@@ -218,16 +280,20 @@ def write_file(
         report(file=path.stem, done=made, total=total, seconds=round(time.monotonic() - start, 3))
 
     tell()
-    path.open("wb").close()  # says clearly why it cannot be
+    path.open("wb").close()  # gives a clear error if the file cannot be written
     try:
         with pandas.HDFStore(path, "w", complevel=5, complib="blosc") as store:
             waiting: list[tuple[Any, Any, Any]] = []
-            for block, result in zip(blocks, in_order(pool, make_block, blocks, ahead, tell), strict=True):
+            for block, result in zip(
+                blocks, in_order(pool, make_block, blocks, ahead, tell), strict=True
+            ):
                 waiting.append((*result, np.full(block.jets, block.signal, np.int64)))
                 made += block.jets
-                # Some blocks at a time: their jets are mixed, as the label would else follow from the row.
+                # Mix the jets of several blocks: otherwise the row would tell the class.
                 if len(waiting) == MIXED or made == total:
-                    constituents, top, label = (np.concatenate(part) for part in zip(*waiting, strict=True))
+                    constituents, top, label = (
+                        np.concatenate(part) for part in zip(*waiting, strict=True)
+                    )
                     waiting = []
                     order = rng.permutation(len(label))
                     rows = pandas.DataFrame(
@@ -243,7 +309,7 @@ def write_file(
                     store.flush()
                     written += len(label)
                 tell()
-            # pandas 3 leaves it out, and older ones then take the file for one of before 0.10.
+            # pandas 3 leaves this out; older versions then take the file for one of before 0.10.
             store.get_storer("table").group._v_attrs.pandas_version = "0.15.2"
             store.root._v_attrs.source = SOURCE
         with path.open("rb+") as file:
@@ -251,21 +317,36 @@ def write_file(
         with pandas.HDFStore(path, "r") as store:
             if store.get_storer("table").nrows != total:
                 raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-    except tables.HDF5ExtError as error:  # the disk is full, or a limit is reached: it does not say
+    except tables.HDF5ExtError as error:  # a full disk or a limit: HDF5 does not say which
         code = errno.ENOSPC if shutil.disk_usage(path.parent).free < 2**20 else errno.EIO
         raise OSError(code, os.strerror(code), str(path)) from error
 
 
-def generate(jets: int, seed: int, out: Path, processes: int, force: bool = False) -> dict[str, Any]:
-    """Write train.h5, val.h5 and test.h5 into ``out``; what was written, as it is printed last.
+def generate(
+    jets: int, seed: int, out: Path, processes: int, force: bool = False
+) -> dict[str, Any]:
+    """Write the files ``train.h5``, ``val.h5`` and ``test.h5``.
 
-    With ``force`` in place of such files, if they are marked as made here (``SOURCE``). Raises Refusal; nothing is left of the files then, and
-    of others of their names nothing is lost.
+    If it fails, it leaves no new files, and loses no old ones.
+
+    Args:
+        jets: Number of jets in all three files.
+        seed: Seed of the jets.
+        out: Folder of the files.
+        processes: Number of processes.
+        force: Replace existing files, if they are marked as made here (``SOURCE``).
+
+    Returns:
+        The last line of the report.
+
+    Raises:
+        Refusal: The arguments are not accepted, files exist, packages are missing, or there is too
+            little space.
     """
     if not FEWEST <= jets <= MOST:
         raise Refusal(
             f"{jets} jets cannot be made",
-            f"ask for {FEWEST} to {MOST:,}: a file holds a fifth of them, of two classes",
+            f"ask for {FEWEST} to {MOST:,}: a file holds a fifth of the jets, of two classes",
         )
     if seed < 0 or processes < 1:
         raise Refusal(
@@ -274,7 +355,8 @@ def generate(jets: int, seed: int, out: Path, processes: int, force: bool = Fals
         )
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        remedy = f"{sys.executable} -m pip install -r {Path(__file__).parents[2] / 'requirements-jets.txt'}"
+        requirements = Path(__file__).parents[2] / "requirements-jets.txt"
+        remedy = f"{sys.executable} -m pip install -r {requirements}"
         raise Refusal(f"{', '.join(missing)} not installed", remedy, "internal", 1)
     start = time.monotonic()
     partial = {name: out / f"{name}.h5.partial" for name in SPLITS}
@@ -285,13 +367,15 @@ def generate(jets: int, seed: int, out: Path, processes: int, force: bool = Fals
             if existing and not force:
                 raise Refusal(
                     f"{out} has {', '.join(existing)} already",
-                    "choose another folder, or overwrite with --force",
+                    "choose another folder, or overwrite them",
+                    "exists",
                 )
             only_ours([out / name for name in existing], lambda path: is_marked(path, SOURCE))
             need, free = jets * BYTES_A_JET, shutil.disk_usage(out).free
             if need > free:
                 raise Refusal(
-                    f"{jets} jets take some {need / 1e9:.2g} GB, but only {free / 1e9:.2g} GB are free on the disk of {out}",
+                    f"{jets} jets need about {need / 1e9:.2g} GB, "
+                    f"but the disk of {out} has only {free / 1e9:.2g} GB free",
                     "free some space, ask for fewer jets, or choose a folder on another disk",
                     "no_space",
                 )
@@ -320,9 +404,11 @@ def _write_all(
 
 
 def main() -> int:
+    """Run the program."""
     return run(
         "Top and QCD jets by PYTHIA 8 and FastJet",
-        *("--jets", "in all three files", "folder for train.h5, val.h5 and test.h5"),
+        *("--jets", "number of jets in all three files"),
+        "folder for train.h5, val.h5 and test.h5",
         generate,
     )
 

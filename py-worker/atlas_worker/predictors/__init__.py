@@ -1,13 +1,5 @@
-"""Predictors: architectures, how they are fitted, and the task they pose."""
+"""Predictors: architectures, how they are fitted, and the objective of a fitted predictor."""
 
-from . import cgnet as cgnet
-from . import chartwise as chartwise
-from . import convnet as convnet
-from . import expression as expression
-from . import icosahedral_unet as icosahedral_unet
-from . import lorentz as lorentz
-from . import programs as programs
-from . import vectors as vectors
-from .local import FittedPredictor, make_predictor, make_task
+from .supervised import FittedPredictor, make_objective, make_predictor
 
-__all__ = ["FittedPredictor", "make_predictor", "make_task"]
+__all__ = ["FittedPredictor", "make_objective", "make_predictor"]

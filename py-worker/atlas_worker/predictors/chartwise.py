@@ -1,4 +1,4 @@
-"""Small convolutional networks, one a chart, all charts in one grouped convolution."""
+"""Small convolutional networks for each chart, all charts in one grouped convolution."""
 
 from __future__ import annotations
 
@@ -13,20 +13,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..catalogue import param, register
 from ..errors import InvalidInput
 from ..fields.resample import crop
-from ..published import Layout, layer_names, norm_names
-from ..registry import param, register
-from ..roles import Signature, refuse_tensors
+from ..interfaces import Signature, refuse_tensors
+from ..reference import Layout, layer_names, norm_names
 
 
 class ChartConv(nn.Module):
     """A convolution with its own weights for each chart: ``[B, C·in, s, s] -> [B, C·out, s', s']``.
 
-    ``weight [C, out, in / groups, kernel, kernel]``, ``bias [C, out]`` or none. ``groups``: within each chart, as PyTorch's.
-    Padding is by zeros, or with ``circular`` set to True by the opposite side.
-    Initialised as PyTorch's own convolution, or with ``delta`` as a random orthogonal map of channels at the kernel's centre and
-    zero elsewhere (delta-orthogonal, Xiao et al. 2018; for one group).
+    ``weight`` is ``[C, out, in / groups, kernel, kernel]``, ``bias`` is ``[C, out]`` or None.
+    Padding is by zeros; with the attribute ``circular`` set to True it is by the opposite side.
+
+    Args:
+        charts: Number of charts C.
+        width_in: Input channels of a chart.
+        width_out: Output channels of a chart.
+        generator: Source of the initial weights, drawn as for PyTorch's own convolution.
+        kernel: Width of the kernel in pixels.
+        stride: Stride in pixels.
+        padding: Padding on each side in pixels.
+        dilation: Dilation of the kernel.
+        groups: Groups within each chart.
+        biased: Whether there is a bias.
+        delta: Start with a random orthogonal map of channels at the kernel's centre and zero
+            elsewhere (delta-orthogonal, Xiao et al. 2018). For one group only.
     """
 
     def __init__(
@@ -53,9 +65,8 @@ class ChartConv(nn.Module):
             weight, bias = torch.zeros(shape), torch.zeros(charts, width_out)
             widest = max(width_in, width_out)
             q, _ = torch.linalg.qr(torch.randn(charts, widest, widest, generator=generator))
-            gain = math.sqrt(
-                max(1.0, width_out / width_in)
-            )  # a lone input channel is spread at unit variance
+            # A single input channel is spread at unit variance.
+            gain = math.sqrt(max(1.0, width_out / width_in))
             weight[..., kernel // 2, kernel // 2] = gain * q[:, :width_out, :width_in]
         else:
             bound = 1 / math.sqrt(fan * kernel**2)
@@ -73,7 +84,17 @@ class ChartConv(nn.Module):
         padded: bool = True,
         after: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """``padded`` False: without padding. ``after``: scale and shift ``[C, in]`` of x, to be folded into the weights (of one group)."""
+        """Apply the convolution.
+
+        Args:
+            x: ``[B, C·in, s, s]``.
+            charts: Indices of the C charts; None for all.
+            padded: Whether to pad.
+            after: Scale and shift of x, each ``[C, in]``, to fold into the weights. For one group.
+
+        Returns:
+            ``[B, C·out, s', s']``.
+        """
         weight = pick(self.weight, charts)
         bias = None if self.bias is None else pick(self.bias, charts)
         if after is not None:
@@ -96,9 +117,10 @@ class ChartConv(nn.Module):
 
 
 class ChartDeconv(nn.Module):
-    """A transposed 3×3 convolution with its own weights for each chart: ``[B, C·in, s, s] -> [B, C·out, s', s']``.
+    """A transposed 3×3 convolution with its own weights for each chart.
 
-    ``s' = stride (s − 1) + 3 − 2 padding + extra``. ``weight [C, in, out, 3, 3]``, ``bias [C, out]``, initialised as PyTorch's own.
+    ``[B, C·in, s, s] -> [B, C·out, s', s']`` with ``s' = stride (s − 1) + 3 − 2 padding + extra``.
+    ``weight`` is ``[C, in, out, 3, 3]`` and ``bias`` is ``[C, out]``, initialised as PyTorch's own.
     """
 
     def __init__(
@@ -117,9 +139,12 @@ class ChartDeconv(nn.Module):
         bound = 1 / math.sqrt(width_out * 9)
         shape = (charts, width_in, width_out, 3, 3)
         self.weight = nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * bound)
-        self.bias = nn.Parameter((2 * torch.rand(charts, width_out, generator=generator) - 1) * bound)
+        self.bias = nn.Parameter(
+            (2 * torch.rand(charts, width_out, generator=generator) - 1) * bound
+        )
 
     def forward(self, x: Tensor, charts: Tensor | None) -> Tensor:
+        """Apply the transposed convolution to ``x [B, C·in, s, s]`` of ``charts``."""
         weight, bias = pick(self.weight, charts), pick(self.bias, charts)
         return functional.conv_transpose2d(
             x,
@@ -133,7 +158,10 @@ class ChartDeconv(nn.Module):
 
 
 class ChartNorm(nn.Module):
-    """Batch normalisation of every chart's every channel; in evaluation mode by running statistics ``[C, width]``."""
+    """Batch normalisation of each chart and channel.
+
+    In evaluation mode it uses running statistics ``[C, width]``.
+    """
 
     running_mean: Tensor
     running_var: Tensor
@@ -146,27 +174,32 @@ class ChartNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(charts, width))
 
     def forward(self, x: Tensor, charts: Tensor | None) -> Tensor:
+        """Normalise ``x [B, C·width, s, s]`` of ``charts``."""
         mean, var, weight, bias = (
-            pick(t, charts).view(-1) for t in (self.running_mean, self.running_var, self.weight, self.bias)
+            pick(t, charts).view(-1)
+            for t in (self.running_mean, self.running_var, self.weight, self.bias)
         )
         return functional.batch_norm(x, mean, var, weight, bias, training=self.training)
 
     def affine(self, charts: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What it does in evaluation mode: ``scale x + shift``, both ``[C, width]``."""
+        """Return the scale and shift, each ``[C, width]``, of evaluation mode."""
         scale = pick(self.weight, charts) / (pick(self.running_var, charts) + 1e-5).sqrt()
         return scale, pick(self.bias, charts) - pick(self.running_mean, charts) * scale
 
 
-class PublishedNet(nn.Module):
-    """Three times [3×3 convolution, LeakyReLU, BatchNorm], then a 3×3 convolution; same padding by zeros (METHOD 3.1).
+class ReferenceCnn(nn.Module):
+    """The network of the AtlasD code for heat flow (METHOD 3.1).
 
-    ``[B, C, in, s, s] -> [B, C, out, s, s]``. ``charts``: the chart indices that the input was drawn for, None for all in order;
-    training mode needs all. ``radius``: only that much of the output around its centre is wanted.
+    ``[B, C, in, s, s] -> [B, C, out, s, s]``. The layers are three times [3×3 convolution,
+    LeakyReLU, BatchNorm], then a 3×3 convolution, with same padding by zeros.
     """
 
-    reach = 0
+    halo = 0
+    """The input is the chart alone."""
 
-    def __init__(self, charts: int, width_in: int, width_out: int, width: int, seed: torch.Generator) -> None:
+    def __init__(
+        self, charts: int, width_in: int, width_out: int, width: int, seed: torch.Generator
+    ) -> None:
         super().__init__()
         widths = [width_in, width, width, width]
         self.convs = nn.ModuleList(
@@ -176,7 +209,8 @@ class PublishedNet(nn.Module):
         self.last = ChartConv(charts, width, width_out, seed, padding=1)
 
     @property
-    def published(self) -> Layout:
+    def reference_layout(self) -> Layout:
+        """The reference layout of the weights."""
         names = dict(layer_names("last", "model.9"))
         for i in range(3):
             names |= {
@@ -186,6 +220,17 @@ class PublishedNet(nn.Module):
         return Layout("convolutions", names, "predictors.{}.")
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute the output.
+
+        Args:
+            x: ``[B, C, in, s, s]``.
+            charts: Indices of the charts that x was drawn for; None for all in order, which
+                training mode needs.
+            radius: Radius of the part of the output, around its centre, to return; None for all.
+
+        Returns:
+            ``[B, C, out, s', s']``.
+        """
         if radius is not None and not self.training:
             field = radius + len(self.convs) + 1
             if field <= x.shape[-1] // 2:
@@ -198,7 +243,7 @@ class PublishedNet(nn.Module):
         return split_charts(self.last(h, charts), count)
 
     def _inner(self, x: Tensor, charts: Tensor | None) -> Tensor:
-        """Evaluation mode where the padding is not felt: without it, and with each BatchNorm folded into the next layer."""
+        """Evaluate pixels that padding does not reach: unpadded, with BatchNorms folded."""
         h, after = join_charts(x), None
         for conv, norm in zip(self.convs, self.norms, strict=True):
             h = functional.leaky_relu(conv(h, charts, padded=False, after=after), inplace=True)
@@ -207,16 +252,19 @@ class PublishedNet(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """Strided 3×3 convolutions and their mirror image, for labels of pixels that depend on the whole chart (METHOD 3.3).
+    """Strided convolutions and their mirror image: ``[B, C, in, s, s] -> [B, C, out, s, s]``.
 
-    ``[B, C, in, s, s] -> [B, C, out, s, s]``: in→32→64→64 by strides of 2, 64→64, then 64→64, and 64→64→32→out back up, cut to s;
-    LeakyReLU and BatchNorm after all but the last. ``charts`` and ``radius`` as for ``PublishedNet``.
+    For labels of pixels that depend on the whole chart (METHOD 3.3). The 3×3 convolutions are
+    in→32→64→64 with stride 2, 64→64, then 64→64 and 64→64→32→out back up, cut to s. LeakyReLU and
+    BatchNorm follow all but the last.
 
-    The published code's own network, ``as_published``, goes up by 64→64→64→out, does not pad where it is narrowest, is exactly as large as
-    its input on the way up, and has LeakyReLU and BatchNorm after the last layer as well.
+    With ``as_reference`` the network is that of the AtlasD code. It goes up by 64→64→64→out, does
+    not pad where it is narrowest, is exactly as large as its input on the way up, and has LeakyReLU
+    and BatchNorm after the last layer as well.
     """
 
-    reach = 0
+    halo = 0
+    """The input is the chart alone."""
 
     def __init__(
         self,
@@ -225,13 +273,18 @@ class EncoderDecoder(nn.Module):
         width_out: int,
         width: int,
         seed: torch.Generator,
-        as_published: bool = False,
+        as_reference: bool = False,
     ) -> None:
         super().__init__()
-        half, pad = max(width // 2, 1), int(not as_published)
-        down = [(width_in, half, 2, 1), (half, width, 2, 1), (width, width, 2, 1), (width, width, 1, pad)]
-        wide = width if as_published else half
-        # Channels, stride, padding, and what the output is larger by.
+        half, pad = max(width // 2, 1), int(not as_reference)
+        down = [
+            (width_in, half, 2, 1),
+            (half, width, 2, 1),
+            (width, width, 2, 1),
+            (width, width, 1, pad),
+        ]
+        wide = width if as_reference else half
+        # Channels in and out, stride, padding, and extra pixels of the output.
         up = [
             (width, width, 1, pad, 0),
             (width, width, 2, 1, 1),
@@ -239,17 +292,21 @@ class EncoderDecoder(nn.Module):
             (wide, width_out, 2, 1, pad),
         ]
         self.down = nn.ModuleList(
-            ChartConv(charts, a, b, seed, stride=stride, padding=padding) for a, b, stride, padding in down
+            ChartConv(charts, a, b, seed, stride=stride, padding=padding)
+            for a, b, stride, padding in down
         )
         self.up = nn.ModuleList(
             ChartDeconv(charts, a, b, seed, stride=stride, padding=padding, extra=extra)
             for a, b, stride, padding, extra in up
         )
         widths = [b for _, b, *_ in down] + [b for _, b, *_ in up]
-        self.norms = nn.ModuleList(ChartNorm(charts, b) for b in (widths if as_published else widths[:-1]))
+        self.norms = nn.ModuleList(
+            ChartNorm(charts, b) for b in (widths if as_reference else widths[:-1])
+        )
 
     @property
-    def published(self) -> Layout | None:
+    def reference_layout(self) -> Layout | None:
+        """The reference layout of the weights, or None without ``as_reference``."""
         if len(self.norms) < len(self.down) + len(self.up):
             return None
         names = dict[str, str]()
@@ -261,6 +318,7 @@ class EncoderDecoder(nn.Module):
         return Layout("encoder-decoder", names, "c{}.", first=1)
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute logits; see :class:`ReferenceCnn` for the arguments."""
         h, *layers = join_charts(x), *self.down, *self.up
         for layer, norm in zip(layers, self.norms, strict=False):
             h = norm(functional.leaky_relu(layer(h, charts), inplace=True), charts)
@@ -271,14 +329,19 @@ class EncoderDecoder(nn.Module):
         return y if radius is None else crop(y, radius)
 
 
-class WideNet(nn.Module):
-    """A network that sees ``reach`` pixels beyond the chart, on a lattice ``stride`` times coarser: for smooth, far-reaching tasks.
+class StridedCnn(nn.Module):
+    """A network that sees far beyond the chart on a coarser lattice, for smooth tasks (METHOD 2.1).
 
-    ``[B, C, in, s + 2 reach, s + 2 reach] -> [B, C, out, s, s]``, s = 2 radius + 1. One strided convolution, ``layers`` 3×3
-    convolutions, all unpadded, so that every output pixel is computed alike and the borders leave no trace; then cubic convolution
-    (Keys 1981) between coarse pixels. Kernels start without off-centre weights: what the data do not determine (e.g. the
-    response to mixed second derivatives of fields that have none) stays at zero instead of at a random value, which
-    would show as a random stretch of the discovered generator.
+    ``[B, C, in, s + 2 halo, s + 2 halo] -> [B, C, out, s, s]``, with s = 2 radius + 1. The layers
+    are one strided convolution, ``layers`` 3×3 convolutions, and cubic convolution (Keys 1981)
+    between coarse pixels. Nothing is padded, so every output pixel is computed alike and the
+    borders leave no trace.
+
+    Kernels start without off-centre weights. So what the data do not determine (e.g. the response
+    to mixed second derivatives of fields that have none) stays at zero. A random value would show
+    as a random stretch of the discovered generator.
+
+    ``halo`` is the number of pixels beyond the chart that the network reads.
     """
 
     def __init__(
@@ -287,46 +350,65 @@ class WideNet(nn.Module):
         width_in: int,
         width_out: int,
         radius: int,
-        params: WideParams,
+        params: StridedCnnParams,
         seed: torch.Generator,
     ) -> None:
         super().__init__()
         stride, width = params.stride, params.width
-        self.stride, self.kernel, self.slope = stride, stride + (stride + 1) % 2, params.negative_slope
-        self.first = ChartConv(charts, width_in, width, seed, kernel=self.kernel, stride=stride, delta=True)
+        self.stride, self.kernel, self.slope = (
+            stride,
+            stride + (stride + 1) % 2,
+            params.negative_slope,
+        )
+        self.first = ChartConv(
+            charts, width_in, width, seed, kernel=self.kernel, stride=stride, delta=True
+        )
         self.convs = nn.ModuleList(
             ChartConv(charts, width, width, seed, delta=True) for _ in range(params.layers)
         )
         self.last = ChartConv(charts, width, width_out, seed, kernel=1, delta=True)
-        coarse, self.reach = self._lattice(radius)
+        coarse, self.halo = self._lattice(radius)
         self.refine: Tensor
-        self.register_buffer("refine", cubic_interpolation(coarse, stride, radius), persistent=False)
+        self.register_buffer(
+            "refine", cubic_interpolation(coarse, stride, radius), persistent=False
+        )
 
     def _lattice(self, radius: int) -> tuple[int, int]:
-        """Coarse pixels from the centre to the last that an output of ``radius`` needs, and pixels it reads beyond itself."""
-        # One more than to the output's edge, where there is anything between coarse pixels.
+        """Coarse pixels from the centre to the output's last, and the halo in pixels."""
+        # One coarse pixel beyond the output's edge, if there is anything between coarse pixels.
         coarse = math.ceil(radius / self.stride) + (self.stride > 1)
         return coarse, self.stride * (coarse + len(self.convs)) + self.kernel // 2 - radius
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute the output; see :class:`ReferenceCnn` for the arguments."""
         count, refine = x.shape[1], self.refine
         if radius is not None:
-            coarse, reach = self._lattice(radius)
-            x, refine = crop(x, radius + reach), cubic_interpolation(coarse, self.stride, radius).to(refine)
+            coarse, halo = self._lattice(radius)
+            x, refine = (
+                crop(x, radius + halo),
+                cubic_interpolation(coarse, self.stride, radius).to(refine),
+            )
         h = functional.leaky_relu(self.first(join_charts(x), charts), self.slope, inplace=True)
         for conv in self.convs:
             h = functional.leaky_relu(conv(h, charts), self.slope, inplace=True)
-        # [B, C·out, s, s]: coarse rows and columns to fine ones
+        # From coarse to fine rows and columns: [B, C·out, s, s].
         return split_charts(refine @ self.last(h, charts) @ refine.T, count)
 
 
 @functools.cache
 def cubic_interpolation(coarse: int, stride: int, radius: int) -> Tensor:
-    """Cubic convolution with a = −1/2, exact for quadratics (Keys 1981): ``[2 radius + 1, 2 coarse + 1]``.
+    """Matrix of cubic convolution with a = −1/2, which is exact for quadratics (Keys 1981).
 
-    Maps values at multiples of ``stride``, from ``-coarse`` to ``coarse``, to those at all whole numbers up to ``radius``. Needs
-    one point beyond the last interval, ``radius <= (coarse - 1) stride``, unless ``stride`` is 1. (PyTorch's own bicubic has
-    a = −3/4, which does not even reproduce a slope.)
+    PyTorch's own bicubic has a = −3/4, which does not even reproduce a slope.
+
+    Args:
+        coarse: The values are at multiples of ``stride``, from ``-coarse`` to ``coarse``.
+        stride: Distance of the values.
+        radius: The results are at all whole numbers up to ``radius``. This needs one value beyond
+            the last interval, ``radius <= (coarse - 1) stride``, unless ``stride`` is 1.
+
+    Returns:
+        ``[2 radius + 1, 2 coarse + 1]``.
     """
     points = torch.arange(-radius, radius + 1, dtype=torch.float64)[:, None] / stride
     d = (points - torch.arange(-coarse, coarse + 1, dtype=torch.float64)).abs()
@@ -336,71 +418,110 @@ def cubic_interpolation(coarse: int, stride: int, radius: int) -> Tensor:
 
 
 def join_charts(x: Tensor) -> Tensor:
-    """``[B, C, width, s, s] -> [B, C·width, s, s]``, the layout that the layers here take."""
+    """Join charts and channels: ``[B, C, width, s, s] -> [B, C·width, s, s]``, channels last."""
     return x.flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
 def split_charts(y: Tensor, charts: int) -> Tensor:
-    """``[B, C·width, s, s] -> [B, C, width, s, s]``."""
+    """Split charts and channels: ``[B, C·width, s, s] -> [B, C, width, s, s]``."""
     return cast(Tensor, y.unflatten(1, (charts, -1)))
 
 
 def pick(t: Tensor, charts: Tensor | None) -> Tensor:
-    """The entries ``t [C, …]`` of the chosen charts, of all for None."""
+    """Return the entries of ``t [C, …]`` for the chosen charts; all of them for None."""
     return t if charts is None else t[charts.to(t.device)]
 
 
 @dataclass(frozen=True)
-class WideParams:
+class StridedCnnParams:
+    """Parameters of the architecture ``strided_cnn``."""
+
     width: int = param(8, "Channels of the hidden layers", minimum=1, maximum=512)
-    layers: int = param(4, "3×3 convolutions on the coarse lattice", minimum=1, maximum=64)
-    stride: int = param(4, "Pixels between the points of the coarse lattice", minimum=1, maximum=32)
+    layers: int = param(
+        4, "Number of 3×3 convolutions on the coarse lattice", minimum=1, maximum=64
+    )
+    stride: int = param(
+        4, "Distance of the points of the coarse lattice, in pixels", minimum=1, maximum=32
+    )
     negative_slope: float = param(
-        0.7, "Slope of LeakyReLU for negative arguments; near 1 it extrapolates well", minimum=0, maximum=1
+        0.7,
+        "Slope of LeakyReLU for negative values; near 1 the network extrapolates well",
+        minimum=0,
+        maximum=1,
     )
 
 
 @register(
-    "predictor",
-    "wide",
-    "Unpadded convolutions on a coarser lattice that see far beyond the chart",
-    WideParams,
+    "architecture",
+    "strided_cnn",
+    "Convolutions without padding on a coarser lattice that see far beyond the chart",
+    StridedCnnParams,
+    aliases=("wide",),
+    manifolds=("planar",),
+    recorded_as=("wide", "WideParams"),
 )
-def make_wide(
-    params: WideParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
-) -> WideNet:
-    signature.require("planar", "wide")
+def make_strided_cnn(
+    params: StridedCnnParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
+) -> StridedCnn:
+    """Build a :class:`StridedCnn`."""
     refuse_tensors(tensors)
-    return WideNet(signature.charts, signature.inputs[0], signature.outputs, signature.radius, params, seed)
+    return StridedCnn(
+        signature.charts, signature.inputs[0], signature.outputs, signature.radius, params, seed
+    )
 
 
 @dataclass(frozen=True)
-class PublishedParams:
+class ReferenceCnnParams:
+    """Parameters of the architecture ``reference_cnn``."""
+
     width: int = param(16, "Channels of the hidden layers", minimum=1, maximum=512)
 
 
 @register(
-    "predictor", "published", "Three 3×3 convolutions, then one to the output (METHOD 3.1)", PublishedParams
+    "architecture",
+    "reference_cnn",
+    "Four 3×3 convolutions, the network of the AtlasD code for heat flow",
+    ReferenceCnnParams,
+    aliases=("published",),
+    manifolds=("planar",),
+    recorded_as=("published", "PublishedParams"),
 )
-def make_published(
-    params: PublishedParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
-) -> PublishedNet:
-    signature.require("planar", "published")
+def make_reference_cnn(
+    params: ReferenceCnnParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
+) -> ReferenceCnn:
+    """Build a :class:`ReferenceCnn`."""
     refuse_tensors(tensors)
-    return PublishedNet(signature.charts, signature.inputs[0], signature.outputs, params.width, seed)
+    return ReferenceCnn(
+        signature.charts, signature.inputs[0], signature.outputs, params.width, seed
+    )
 
 
 @dataclass(frozen=True)
 class EncoderDecoderParams:
+    """Parameters of the architecture ``encoder_decoder``."""
+
     width: int = param(64, "Channels of the widest layers", minimum=1, maximum=1024)
-    published: bool = param(False, "Exactly as in the published code, whose checkpoints it takes")
+    reference: bool = param(
+        False,
+        "Build the exact network of the AtlasD code, to load its checkpoints",
+        former="published",
+    )
 
 
 @register(
-    "predictor",
+    "architecture",
     "encoder_decoder",
-    "Strided convolutions and their mirror image, for labels of pixels (METHOD 3.3)",
+    "Strided convolutions and their mirror image, for labels of pixels",
     EncoderDecoderParams,
+    manifolds=("planar",),
 )
 def make_encoder_decoder(
     params: EncoderDecoderParams,
@@ -409,16 +530,21 @@ def make_encoder_decoder(
     tensors: Mapping[str, Tensor],
     seed: torch.Generator,
 ) -> EncoderDecoder:
-    signature.require("planar", "encoder_decoder")
+    """Build an :class:`EncoderDecoder`. Raises ``InvalidInput`` if ``reference`` does not fit."""
     refuse_tensors(tensors)
     size = 2 * signature.radius + 1
-    if params.published and (size < 17 or size % 8 == 7):
+    if params.reference and (size < 17 or size % 8 == 7):
         raise InvalidInput(
-            f"charts of {size} pixels: the published network gives fewer back",
-            "predictor.architecture.params.published",
+            f"the reference network returns fewer pixels than charts of {size} pixels have",
+            "predictor.architecture.params.reference",
             "r_in of at least 8 and not 3 more than a multiple of 4",
             "choose another r_in",
         )
     return EncoderDecoder(
-        signature.charts, signature.inputs[0], signature.outputs, params.width, seed, params.published
+        signature.charts,
+        signature.inputs[0],
+        signature.outputs,
+        params.width,
+        seed,
+        params.reference,
     )

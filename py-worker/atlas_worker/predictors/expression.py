@@ -1,4 +1,4 @@
-"""A function that is given as text instead of a network that was trained: ``abs(x) + abs(y)``."""
+"""A function given as text in place of a trained network, e.g. ``abs(x) + abs(y)`` (METHOD 3.5)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..catalogue import param, register
 from ..errors import InvalidInput
-from ..registry import param, register
-from ..roles import Signature, refuse_tensors
+from ..interfaces import Signature, refuse_tensors
 
 FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
     "abs": torch.abs,
@@ -33,6 +33,7 @@ FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
     "tan": torch.tan,
     "tanh": torch.tanh,
 }
+"""Functions that an expression may call."""
 _BINARY: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -42,11 +43,22 @@ _BINARY: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
 }
 _FIELD = "predictor.architecture.params.expression"
 _DEEPEST = 300
-"""Operations inside one another, ``x + x + …`` being one more each: far from Python's limit of recursion."""
+"""Largest nesting of operations, far below Python's recursion limit.
+
+``x + x + …`` nests one operation deeper for each term.
+"""
 
 
 class Expression:
-    """Arithmetic of the coordinates, parsed into a tree of known operations; nothing else is ever executed.
+    """Arithmetic of coordinates, parsed into a tree of known operations; no code is executed.
+
+    Args:
+        text: The expression.
+        coordinates: Names of the coordinates.
+
+    Raises:
+        InvalidInput: The text is too long, no expression, nested too deeply, or uses an unknown
+            name or operation.
 
     >>> f = Expression("abs(x) - y**2", ["x", "y"])
     >>> f(torch.tensor([[3.0, 1.0], [-1.0, 2.0]]))
@@ -60,7 +72,11 @@ class Expression:
         try:
             self._root = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise InvalidInput(f"{text!r} is not an expression ({error})", _FIELD, "arithmetic") from None
+            raise InvalidInput(
+                f"{text!r} is not an expression ({error})",
+                _FIELD,
+                "arithmetic, e.g. abs(x) + abs(y)",
+            ) from None
         if _depth(self._root) > _DEEPEST:
             raise InvalidInput(
                 "the expression is nested too deeply",
@@ -68,10 +84,11 @@ class Expression:
                 f"at most {_DEEPEST} operations inside one another",
                 "put parentheses around parts of a long sum",
             )
-        self._value(self._root, torch.ones(1, len(coordinates)))  # refuses now what it does not know
+        # Evaluate once, to refuse unknown names and operations now.
+        self._value(self._root, torch.ones(1, len(coordinates)))
 
     def __call__(self, points: Tensor) -> Tensor:
-        """``[..., n] -> [...]``"""
+        """Compute the values ``[...]`` at ``points [..., n]``."""
         value: Tensor = self._value(self._root, points)
         return value
 
@@ -80,7 +97,9 @@ class Expression:
             case ast.Constant(value=bool()):
                 pass
             case ast.Constant(value=int() as number) if abs(number) > sys.float_info.max:
-                raise InvalidInput("a number is too large", _FIELD, "numbers that a float64 can hold")
+                raise InvalidInput(
+                    "a number is too large", _FIELD, "numbers that a float64 can hold"
+                )
             case ast.Constant(value=int() | float() as number):
                 return torch.full_like(x[..., 0], float(number))
             case ast.Name(id=name) if name in self._coordinates:
@@ -93,7 +112,10 @@ class Expression:
                 wanted = 2 if name in ("atan2", "max", "min") else 1
                 if len(args) == wanted:
                     return FUNCTIONS[name](*(self._value(arg, x) for arg in args))
-                raise InvalidInput(f"{name} takes {wanted} argument{'s' * (wanted - 1)}", _FIELD, "")
+                arguments = f"{wanted} argument{'s' * (wanted - 1)}"
+                raise InvalidInput(
+                    f"{name} takes {arguments}, but has {len(args)}", _FIELD, arguments
+                )
         raise InvalidInput(
             f"{_shown(node)} is not known",
             _FIELD,
@@ -102,7 +124,7 @@ class Expression:
 
 
 def _depth(root: ast.AST) -> int:
-    """Levels of the tree, not counted by recursion."""
+    """Levels of the tree, counted without recursion."""
     depth, level = 0, [root]
     while level:
         depth, level = depth + 1, [child for node in level for child in ast.iter_child_nodes(node)]
@@ -112,44 +134,62 @@ def _depth(root: ast.AST) -> int:
 def _shown(node: ast.AST) -> str:
     try:
         return repr(ast.unparse(node))
-    except RecursionError:  # it takes several calls a level
+    except RecursionError:  # ast.unparse needs several calls for each level
         return f"an operation ({type(node).__name__})"
 
 
 @dataclass(frozen=True)
 class ExpressionParams:
-    expression: str = param("", "Of the coordinates, say abs(x) + abs(y)")
-    coordinates: str = param("", "Their names, by commas; empty for x1, x2 …")
+    """Parameters of the architecture ``expression``."""
+
+    expression: str = param("", "Function of the coordinates, e.g. abs(x) + abs(y)")
+    coordinates: str = param(
+        "", "Names of the coordinates, separated by commas; empty for x1, x2, …"
+    )
 
 
 class ExpressionModule(nn.Module):
-    """``[B, C, 1, n] -> [B, C, 1]``; no parameters."""
+    """An expression as a network without parameters: ``[B, C, 1, n] -> [B, C, 1]``."""
 
-    reach = 0
+    halo = 0
+    """There are no pixels."""
 
     def __init__(self, expression: Expression) -> None:
         super().__init__()
         self._f = expression
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute the values ``[B, C, 1]`` of ``x [B, C, 1, n]``."""
         return self._f(x)
 
 
 @register(
-    "predictor", "expression", "A given function of a vector's coordinates; not trained", ExpressionParams
+    "architecture",
+    "expression",
+    "A function of a vector's coordinates given as text; not trained",
+    ExpressionParams,
+    manifolds=("vectors",),
 )
 def make_expression(
-    params: ExpressionParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
+    params: ExpressionParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
 ) -> ExpressionModule:
-    signature.require("vectors", "expression")
+    """Build an expression. Raises ``InvalidInput`` if it is none, or does not fit the samples."""
     refuse_tensors(tensors)
     items, n = signature.inputs
     names = [c.strip() for c in params.coordinates.split(",")] if params.coordinates else []
     names = names or [f"x{i + 1}" for i in range(n)]
-    if items != 1 or not len(names) == len(set(names)) == n or not all(name.isidentifier() for name in names):
+    if (
+        items != 1
+        or not len(names) == len(set(names)) == n
+        or not all(name.isidentifier() for name in names)
+    ):
         raise InvalidInput(
             f"{len(names)} coordinates for samples of {items} vectors in R^{n}",
             "predictor.architecture.params.coordinates",
-            f"{n} different names, and samples of one vector",
+            f"{n} different names, for samples of one vector",
         )
     return ExpressionModule(Expression(params.expression, names))

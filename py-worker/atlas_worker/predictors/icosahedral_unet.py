@@ -1,4 +1,4 @@
-"""U-Nets on the icosahedral grid, whose kernels are those that a given gauge group leaves alone (METHOD 3.4)."""
+"""U-Nets on the icosahedral grid whose kernels a gauge group leaves unchanged (METHOD 5.3)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,36 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..catalogue import param, register
 from ..errors import InvalidInput
-from ..kernels import GaugeGroup, gauge_group
-from ..registry import param, register
-from ..roles import Signature, refuse_tensors
+from ..interfaces import Signature, refuse_tensors
+from ..symmetry.kernels import GaugeGroup, gauge_group
 from .icosahedral import ConstantConv, HexConv, OrientationNorm, Upsample
 from .icosahedral_charts import Orientations, Stride
 
 
 class IcosahedralUNet(nn.Module):
-    """From fields on the grid to logits of classes at its pixels: ``[B, 1, in, P] -> [B, 1, out, P]``.
+    """Maps fields on the grid to logits of its pixels: ``[B, 1, in, P] -> [B, 1, out, P]``.
 
-    ``levels`` strided convolutions, in → w → 2w → 4w …, each with a norm on the mean over orientations and ReLU. On the way back up, linear
-    interpolation, what the encoder had there, and a convolution, norm and ReLU, to half the channels each time; the last one, to the
-    classes, has no features of the encoder and no ReLU. The sum over orientations is the output. With in = w = 16, five levels and 3 classes:
+    The encoder has ``levels`` strided convolutions, in → w → 2w → 4w …, each with a norm on the
+    mean over orientations and ReLU. Each level of the decoder has linear interpolation, the
+    encoder's features of the same grid, and a convolution to half the channels, norm and ReLU. The
+    last level, to the classes, has no features of the encoder and no ReLU. The output is the sum
+    over orientations. With in = w = 16, five levels and 3 classes:
 
-    - ``SO(2)``: six orientations, kernels of 7 weights, each turned by 60° from one to the next (Cohen et al. 2019): 765,945 parameters;
-    - ``GL+(2)``: constant kernels, one weight for seven pixels; orientations would be all the same: 111,321 parameters.
+    - ``SO(2)``: six orientations, and kernels of 7 weights that turn by 60° from one orientation to
+      the next (Cohen et al. 2019); 765,945 parameters.
+    - ``GL+(2)``: constant kernels, with one weight for seven pixels, and one orientation, since six
+      would be equal; 111,321 parameters.
 
-    The icosahedron's 60 rotations commute with both.
+    Both commute with the icosahedron's 60 rotations.
+
+    Raises:
+        InvalidInput: The grid cannot be made coarser ``levels`` times.
     """
 
-    reach = 0
+    halo = 0
+    """The input is the whole grid."""
 
     def __init__(
         self,
@@ -42,11 +50,10 @@ class IcosahedralUNet(nn.Module):
         params: IcosahedralUNetParams,
         seed: torch.Generator,
     ) -> None:
-        """Raises ``InvalidInput`` for a grid that cannot be made coarser ``levels`` times."""
         super().__init__()
         if params.levels > resolution:
             raise InvalidInput(
-                f"a grid of resolution {resolution} has no {params.levels} coarser ones",
+                f"a grid of resolution {resolution} cannot be made coarser {params.levels} times",
                 "predictor.architecture.params.levels",
                 f"at most the grid's resolution, {resolution}",
                 "lower levels, or use a finer grid",
@@ -54,9 +61,13 @@ class IcosahedralUNet(nn.Module):
         self.facts = {"gauge": group}
         orientations: Orientations = 6 if group == "SO(2)" else 1
 
-        def block(at: int, width_in: int, width_out: int, read: Orientations, stride: Stride) -> Block:
+        def block(
+            at: int, width_in: int, width_out: int, read: Orientations, stride: Stride
+        ) -> Block:
             conv = (
-                HexConv(at, width_in, width_out, seed, orientations=read, stride=stride, kernels="own")
+                HexConv(
+                    at, width_in, width_out, seed, orientations=read, stride=stride, kernels="own"
+                )
                 if group == "SO(2)"
                 else ConstantConv(at, width_in, width_out, seed, stride=stride)
             )
@@ -67,17 +78,20 @@ class IcosahedralUNet(nn.Module):
             block(resolution - i, a, b, 1 if i == 0 else orientations, 2)
             for i, (a, b) in enumerate(itertools.pairwise([width_in, *widths]))
         )
-        # From the coarsest grid up: the encoder's widths there, the last without.
+        # From the coarsest grid up: the encoder's widths on each grid, then the classes.
         rising = [*reversed(widths), width_out]
         coarsest = resolution - params.levels
-        self.grow = nn.ModuleList(Upsample(coarsest + i, orientations) for i in range(params.levels))
+        self.grow = nn.ModuleList(
+            Upsample(coarsest + i, orientations) for i in range(params.levels)
+        )
         self.up = nn.ModuleList(
             block(coarsest + 1 + i, a + (b if i + 1 < params.levels else 0), b, orientations, 1)
             for i, (a, b) in enumerate(itertools.pairwise(rising))
         )
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
-        h = x.transpose(1, 2)  # the one chart is the one orientation of scalars
+        """Compute logits ``[B, 1, out, P]`` of ``x [B, 1, in, P]``."""
+        h = x.transpose(1, 2)  # the axis of the one chart becomes that of the one orientation
         passed = []
         for down in self.down:
             h = down(h).relu_()
@@ -93,31 +107,41 @@ class IcosahedralUNet(nn.Module):
 
 
 class Block(nn.Module):
-    """A convolution and its norm."""
+    """A convolution and its norm, on features ``[B, C, O, P]``."""
 
     def __init__(self, conv: HexConv | ConstantConv, width: int) -> None:
         super().__init__()
         self.conv, self.norm = conv, OrientationNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the convolution and the norm."""
         return cast(Tensor, self.norm(self.conv(x)))
 
 
 @dataclass(frozen=True)
 class IcosahedralUNetParams:
+    """Parameters of the architecture ``icosahedral_unet`` (METHOD 5.3)."""
+
     width: int = param(
-        16, "Channels after the first convolution; each further one doubles them", minimum=1, maximum=512
+        16,
+        "Channels after the first convolution; each further convolution doubles them",
+        minimum=1,
+        maximum=512,
     )
     levels: int = param(
-        5, "Times that the grid is made coarser, at most its resolution", minimum=1, maximum=10
+        5,
+        "How often the grid is made coarser; at most its resolution",
+        minimum=1,
+        maximum=10,
     )
 
 
 @register(
-    "predictor",
+    "architecture",
     "icosahedral_unet",
-    "U-Net on the icosahedral grid, its gauge group that of tensors.algebra [k, 2, 2] (METHOD 3.4)",
+    "U-Net on the icosahedral grid; the tensor `algebra` [k, 2, 2] sets its gauge group",
     IcosahedralUNetParams,
+    manifolds=("icosahedron",),
 )
 def make_icosahedral_unet(
     params: IcosahedralUNetParams,
@@ -126,7 +150,7 @@ def make_icosahedral_unet(
     tensors: Mapping[str, Tensor],
     seed: torch.Generator,
 ) -> IcosahedralUNet:
-    signature.require("icosahedron", "icosahedral_unet")
+    """Build an :class:`IcosahedralUNet` for ``tensors["algebra"] [k, 2, 2]``."""
     refuse_tensors(tensors, "algebra")
     return IcosahedralUNet(
         signature.resolution,

@@ -1,4 +1,7 @@
-"""Message passing between the vectors of a set: LorentzNet for any metric, and the same network without the symmetry."""
+"""Message passing between the vectors of a set (METHOD 5.1).
+
+The networks are LorentzNet for any metric, and the same network without the symmetry.
+"""
 
 from __future__ import annotations
 
@@ -12,46 +15,71 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..catalogue import param, register
 from ..errors import InvalidInput
-from ..registry import param, register
-from ..roles import Signature, refuse_tensors
+from ..interfaces import Signature, refuse_tensors
 from .vectors import linear, psi
 
 METRIC = "predictor.tensors.metric"
-AT_ONCE = {"cpu": 2**20, "cuda": 2**25}
-"""Entries of a tensor over pairs that are computed at once: bounds the memory that a large batch takes."""
+"""Path of the metric in a request, for errors."""
+MAX_BATCH = {"cpu": 2**20, "cuda": 2**25}
+"""Largest number of entries of a tensor over pairs, by device; bounds the memory of a batch."""
 
 
 class MessageBlock(nn.Module):
-    """One Lorentz group equivariant block (Gong et al. 2022) on pairs whose features are given.
+    """A Lorentz group equivariant block (Gong et al. 2022) on pairs whose features are given.
 
-    ``m_ij = φ_e(h_i, h_j, pairs_ij)``, ``x_i ← x_i + c Σ_j φ_x(m_ij) x_j``, ``h_i ← h_i + φ_h(h_i, Σ_j φ_m(m_ij) m_ij)``.
-    ``moves`` False leaves φ_x out: nothing reads the vectors after the last block.
+    ``m_ij = φ_e(h_i, h_j, pairs_ij)``, ``x_i ← x_i + c Σ_j φ_x(m_ij) x_j``,
+    ``h_i ← h_i + φ_h(h_i, Σ_j φ_m(m_ij) m_ij)``.
+
+    Args:
+        hidden: Width of the scalars and of the messages.
+        pairs: Number of features of a pair.
+        c: Factor of the messages that move vectors.
+        moves: Whether the block moves vectors. The last block need not, as nothing reads them.
+        seed: Source of the initial weights.
     """
 
-    def __init__(self, hidden: int, pairs: int, c: float, moves: bool, seed: torch.Generator) -> None:
+    def __init__(
+        self, hidden: int, pairs: int, c: float, moves: bool, seed: torch.Generator
+    ) -> None:
         super().__init__()
         self.c, self.widths = c, [hidden, hidden, pairs]
         self.phi_e1 = linear(2 * hidden + pairs, hidden, seed)
         self.phi_e2 = linear(hidden, hidden, seed)
         self.phi_m = linear(hidden, 1, seed)
         self.phi_h = nn.Sequential(
-            linear(2 * hidden, hidden, seed), nn.LayerNorm(hidden), nn.ReLU(), linear(hidden, hidden, seed)
+            linear(2 * hidden, hidden, seed),
+            nn.LayerNorm(hidden),
+            nn.ReLU(),
+            linear(hidden, hidden, seed),
         )
         self.phi_x = (
-            nn.Sequential(linear(hidden, hidden, seed), nn.ReLU(inplace=True), linear(hidden, 1, seed))
+            nn.Sequential(
+                linear(hidden, hidden, seed), nn.ReLU(inplace=True), linear(hidden, 1, seed)
+            )
             if moves
             else None
         )
 
     def forward(self, h: Tensor, x: Tensor, pairs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """``h [B, m, hidden]``, ``x [B, m, n]``, ``pairs [B, m, m, features]``; ``weight [B, m, m]`` of each pair in the sums."""
-        # The first layer of φ_e on (h_i, h_j, pairs_ij), without putting them together for every pair.
+        """Apply the block.
+
+        Args:
+            h: Scalars ``[B, m, hidden]``.
+            x: Vectors ``[B, m, n]``.
+            pairs: Features ``[B, m, m, features]``.
+            weight: Weight ``[B, m, m]`` of each pair in the sums.
+
+        Returns:
+            The new h and x.
+        """
+        # The first layer of φ_e on (h_i, h_j, pairs_ij), without joining these for every pair.
         of_i, of_j, of_pair = self.phi_e1.weight.split(self.widths, dim=1)
         e = functional.linear(pairs, of_pair)
         e += functional.linear(h, of_i, self.phi_e1.bias)[:, :, None]
         e += functional.linear(h, of_j)[:, None]
-        # As a matrix [B m m, hidden]: in place on a view of one, autograd would copy it several times.
+        # As a matrix [B m m, hidden]: autograd would copy a view that is changed in place.
         flat = self.phi_e2(e.relu_().flatten(0, 2)).relu_()
         m = flat.view_as(e)
         gate = self.phi_m(flat).view_as(weight).sigmoid() * weight
@@ -62,25 +90,43 @@ class MessageBlock(nn.Module):
 
 
 class MessageNet(nn.Module, ABC):
-    """Message passing over all pairs of a set's vectors: ``[B, C, m, n] -> [B, C, outputs]``, the same weights for all C.
+    """Message passing over all pairs of a set's vectors: ``[B, C, m, n] -> [B, C, outputs]``.
 
-    Scalars h_i start from a linear map of node features, go through the blocks, and their mean over the set is decoded by a
-    two-layer perceptron. A vector of zeros is padding: it sends nothing, receives nothing and is not in the mean. Vectors are
-    divided by ``unit`` first, one factor for all components, so it commutes with every linear map.
+    All C have the same weights. Scalars h_i start from a linear map of node features and go through
+    the blocks. A perceptron with two layers decodes their mean over the set. A vector of zeros is
+    padding: it sends nothing, receives nothing and is not in the mean. Vectors are divided by
+    ``unit`` first, one factor for all components, so it commutes with every linear map.
 
-    Differences from the paper, all for a training that is reproducible and sees no padding: LayerNorm in φ_h alone in place
-    of BatchNorm (whose statistics over padded pairs would depend on the padding, and which makes a sample's output depend
-    on its batch); no dropout, whose masks would have to be saved to resume bit for bit; sums over j are divided by the
-    set's nominal size m, a constant, which keeps the sums of order one and still tells how many vectors there are.
+    The network differs from that of the paper, so that training is reproducible and does not depend
+    on padding:
+
+    - It has LayerNorm, in φ_h only, in place of BatchNorm. BatchNorm's statistics over padded pairs
+      would depend on the padding, and a sample's output on its batch.
+    - It has no dropout, whose masks would have to be saved to resume bit for bit.
+    - Sums over j are divided by the set's nominal size m, a constant. This keeps the sums of order
+      one and still tells how many vectors there are.
+
+    Args:
+        signature: Shapes and scale of the data.
+        params: The parameters.
+        nodes: Number of features of a vector.
+        pairs: Number of features of a pair.
+        seed: Source of the initial weights.
     """
 
-    reach = 0
+    halo = 0
+    """There are no pixels."""
     unit: Tensor
+    """Scalar by which vectors are divided."""
 
     def __init__(
-        self, signature: Signature, params: LorentzNetParams, nodes: int, pairs: int, seed: torch.Generator
+        self,
+        signature: Signature,
+        params: LorentzNetParams,
+        nodes: int,
+        pairs: int,
+        seed: torch.Generator,
     ) -> None:
-        """``nodes``, ``pairs``: the number of features of each vector and of each pair."""
         super().__init__()
         hidden, last = params.hidden, params.layers - 1
         self.nominal = signature.inputs[0]
@@ -95,20 +141,21 @@ class MessageNet(nn.Module, ABC):
 
     @abstractmethod
     def node_features(self, x: Tensor) -> Tensor:
-        """``[B, m, n] -> [B, m, nodes]``."""
+        """Compute the features ``[B, m, nodes]`` of vectors ``x [B, m, n]``."""
 
     @abstractmethod
     def pair_features(self, x: Tensor) -> Tensor:
-        """``[B, m, n] -> [B, m, m, pairs]``, zero or not on the diagonal, which is not used."""
+        """Compute the features ``[B, m, m, pairs]`` of pairs; the diagonal is not used."""
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute logits ``[B, C, outputs]`` of ``x [B, C, m, n]``."""
         pairs = x.shape[-2] ** 2 * self.embed.out_features
-        at_once = max(1, AT_ONCE.get(x.device.type, 2**20) // pairs)
-        logits = [self._logits(some) for some in x.flatten(0, 1).split(at_once)]
+        max_batch = max(1, MAX_BATCH.get(x.device.type, 2**20) // pairs)
+        logits = [self._logits(some) for some in x.flatten(0, 1).split(max_batch)]
         return cast(Tensor, torch.cat(logits).unflatten(0, x.shape[:2]))
 
     def _logits(self, x: Tensor) -> Tensor:
-        """``[B, m, n] -> [B, outputs]``."""
+        """Logits ``[B, outputs]`` of ``x [B, m, n]``."""
         x = x / self.unit
         real = (x != 0).any(-1).to(x.dtype)
         itself = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
@@ -121,50 +168,71 @@ class MessageNet(nn.Module, ABC):
 
 
 class LorentzNet(MessageNet):
-    """LorentzNet (Gong et al. 2022, JHEP 07, 030) of any metric: invariant under every g with ``gᵀ J g = J``.
+    """LorentzNet (Gong et al. 2022, JHEP 07, 030) for any metric J (METHOD 5.1).
 
-    All it knows of the vectors are ``ψ(⟨x_i, x_i⟩_J)`` of each and ``ψ(‖x_i − x_j‖²_J)``, ``ψ(⟨x_i, x_j⟩_J)`` of each pair,
-    with ``⟨x, y⟩_J = xᵀ J y``; the group is O(1, 3) for ``J = diag(1, −1, −1, −1)``. An algebra determines J up to a factor: it is
-    scaled to the norm of that one, ``‖J‖_F = √n``.
+    It is invariant under every g with ``gᵀ J g = J``, since it reads the vectors only as
+    ``ψ(⟨x_i, x_i⟩_J)``, ``ψ(‖x_i − x_j‖²_J)`` and ``ψ(⟨x_i, x_j⟩_J)`` with ``⟨x, y⟩_J = xᵀ J y``.
+    The group is O(1, 3) for ``J = diag(1, −1, −1, −1)``. An algebra determines J up to a factor, so
+    J is scaled to the norm of that example, ``‖J‖_F = √n``.
+
+    Args:
+        signature: Shapes and scale of the data.
+        params: The parameters.
+        metric: ``[n, n]``.
+        seed: Source of the initial weights.
+
+    Raises:
+        InvalidInput: The metric is not symmetric, or degenerate.
     """
 
     metric: Tensor
+    """``[n, n]``, scaled."""
 
     def __init__(
         self, signature: Signature, params: LorentzNetParams, metric: Tensor, seed: torch.Generator
     ) -> None:
-        """``metric [n, n]``: symmetric, not degenerate; raises ``InvalidInput`` otherwise."""
         super().__init__(signature, params, 1, 2, seed)
         self.register_buffer("metric", checked_metric(metric, signature.inputs[-1]))
 
     def node_features(self, x: Tensor) -> Tensor:
+        """Compute ``ψ(⟨x_i, x_i⟩_J)``."""
         return psi(((x @ self.metric) * x).sum(-1, keepdim=True))
 
     def pair_features(self, x: Tensor) -> Tensor:
+        """Compute ``ψ(‖x_i − x_j‖²_J)`` and ``ψ(⟨x_i, x_j⟩_J)``."""
         inner = x @ self.metric @ x.mT
         square = inner.diagonal(dim1=-2, dim2=-1)
         return psi(torch.stack([square[:, :, None] + square[:, None] - 2 * inner, inner], -1))
 
 
 class ParticleGraphNet(MessageNet):
-    """LorentzNet without the symmetry, a baseline of the same size: it reads components, and has to learn the kinematics.
+    """LorentzNet without the symmetry, a baseline of the same size (METHOD 5.1).
 
-    The features are ``ψ(x_i)`` of each vector and ``ψ(x_i − x_j)`` of each pair, component by component; all else is the same.
+    It reads ``ψ(x_i)`` and ``ψ(x_i − x_j)`` component by component, and has to learn the
+    kinematics. All else is the same.
     """
 
-    def __init__(self, signature: Signature, params: LorentzNetParams, seed: torch.Generator) -> None:
+    def __init__(
+        self, signature: Signature, params: LorentzNetParams, seed: torch.Generator
+    ) -> None:
         n = signature.inputs[-1]
         super().__init__(signature, params, n, n, seed)
 
     def node_features(self, x: Tensor) -> Tensor:
+        """Compute ``ψ(x_i)``."""
         return psi(x)
 
     def pair_features(self, x: Tensor) -> Tensor:
+        """Compute ``ψ(x_i − x_j)``."""
         return psi(x[:, :, None] - x[:, None])
 
 
 def checked_metric(metric: Tensor, n: int) -> Tensor:
-    """The symmetric part of ``metric [n, n]`` with norm √n, in float32; raises ``InvalidInput`` when it is none.
+    """Return the symmetric part of ``metric [n, n]``, scaled to norm √n, in float32.
+
+    Raises:
+        InvalidInput: The metric has another shape, entries that are not finite numbers, is not
+            symmetric, or is degenerate.
 
     >>> checked_metric(torch.tensor([[0.0, 4.0], [4.0, 0.0]]), 2)
     tensor([[0., 1.],
@@ -174,19 +242,21 @@ def checked_metric(metric: Tensor, n: int) -> Tensor:
         raise InvalidInput(f"the metric has shape {list(metric.shape)}", METRIC, f"[{n}, {n}]")
     if not (metric.dtype.is_floating_point and metric.isfinite().all()):
         raise InvalidInput(
-            "the metric has entries that are not finite numbers", METRIC, "finite, floating point"
+            "the metric has entries that are not finite numbers",
+            METRIC,
+            "finite floating-point numbers",
         )
     j = metric.double()
     norm = torch.linalg.matrix_norm(j)
     if torch.linalg.matrix_norm(j - j.mT) > 2e-4 * norm:
-        raise InvalidInput("the metric is not symmetric", METRIC, "J = Jᵀ to 1e-4")
+        raise InvalidInput("the metric is not symmetric", METRIC, "J = Jᵀ to within 1e-4")
     j = (j + j.mT) / 2
     smallest = torch.linalg.eigvalsh(j).abs().min()
     if smallest <= 1e-6 * norm:
         raise InvalidInput(
-            "the metric is degenerate: it does not see one direction",
+            "the metric is degenerate: one direction has no length",
             METRIC,
-            "all eigenvalues other than zero",
+            "eigenvalues other than zero",
             "compute it from generators that determine it",
         )
     scaled: Tensor = j * (math.sqrt(n) / norm)
@@ -195,37 +265,51 @@ def checked_metric(metric: Tensor, n: int) -> Tensor:
 
 @dataclass(frozen=True)
 class LorentzNetParams:
+    """Parameters of the architectures ``lorentznet`` and ``particle_graph`` (METHOD 5.1)."""
+
     hidden: int = param(24, "Width of the scalars and of the messages", minimum=1, maximum=4096)
-    layers: int = param(3, "Blocks of message passing", minimum=1, maximum=64)
+    layers: int = param(3, "Number of blocks of message passing", minimum=1, maximum=64)
     unit: float = param(
-        0.03, "What vectors are divided by, in root mean squares of the data's entries", minimum=1e-6
+        0.03,
+        "Vectors are divided by this many root mean squares of the data's entries",
+        minimum=1e-6,
     )
     c: float = param(1e-3, "Factor of the messages that move vectors", minimum=0)
 
 
 @register(
-    "predictor",
+    "architecture",
     "lorentznet",
-    "LorentzNet (Gong et al. 2022), invariant under the group that keeps tensors.metric",
+    "LorentzNet (Gong et al. 2022), invariant under the group that keeps the tensor `metric`",
     LorentzNetParams,
+    manifolds=("vectors",),
 )
 def make_lorentznet(
-    params: LorentzNetParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
+    params: LorentzNetParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
 ) -> LorentzNet:
-    signature.require("vectors", "lorentznet")
+    """Build a :class:`LorentzNet` for ``tensors["metric"] [n, n]``."""
     refuse_tensors(tensors, "metric")
     return LorentzNet(signature, params, tensors["metric"], seed)
 
 
 @register(
-    "predictor",
+    "architecture",
     "particle_graph",
-    "LorentzNet's message passing on components, without a symmetry: a baseline of the same size",
+    "The network of lorentznet on components of vectors, without the symmetry: a baseline",
     LorentzNetParams,
+    manifolds=("vectors",),
 )
 def make_particle_graph(
-    params: LorentzNetParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
+    params: LorentzNetParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
 ) -> ParticleGraphNet:
-    signature.require("vectors", "particle_graph")
+    """Build a :class:`ParticleGraphNet`."""
     refuse_tensors(tensors)
     return ParticleGraphNet(signature, params, seed)

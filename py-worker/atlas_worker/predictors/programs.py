@@ -1,8 +1,11 @@
-"""Predictors that were made elsewhere: TorchScript and ``torch.export`` programs, and a user's own PyTorch module.
+"""Predictors that were made elsewhere (METHOD 3.6).
 
-All of them are code. A TorchScript program may read and write files (``torch.from_file``), and ``torch.export.load`` falls back to unpickling
-whatever a file holds and evaluates its symbolic shapes as Python: neither is safe with a file from a stranger. So the worker takes them only
-when it was started with ``--trust-code``.
+They are TorchScript and ``torch.export`` programs, and a user's own PyTorch module.
+
+All of them are code. A TorchScript program may read and write files (``torch.from_file``).
+``torch.export.load`` falls back to unpickling whatever a file holds, and evaluates its symbolic
+shapes as Python. Neither is safe with a file from a stranger. So the worker accepts them only if it
+was started to trust the code of its clients.
 """
 
 from __future__ import annotations
@@ -24,28 +27,36 @@ import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
+from ..catalogue import param, register
 from ..checkpoints import archive_kind
 from ..errors import InvalidInput
 from ..fields.resample import crop
-from ..registry import param, register
-from ..roles import Signature, refuse_tensors
+from ..interfaces import Signature, refuse_tensors
 
 _FIELD = "predictor.architecture.params"
 
 
 class Foreign(nn.Module):
-    """Somebody's networks as an architecture: ``[B, C, in, s + 2 reach, …] -> [B, C, out, s, s]``, or ``[B, 1, m, n] -> [B, 1, out]``.
+    """Foreign networks as an architecture.
 
-    ``networks``: one for every chart, or one for all. It ``takes`` a batch of all charts, or of one; the former is given zeros for the charts that
-    are not asked for, on which the others must not depend (``checked`` sees to it).
+    ``[B, C, in, s + 2 halo, …] -> [B, C, out, s, s]``, or ``[B, 1, m, n] -> [B, 1, out]``.
+
+    Args:
+        networks: One network for each chart, or one for all.
+        takes: Whether a network takes a batch of all charts ("charts") or of one ("chart"). All
+            charts are always given. Charts that are not asked for are zeros, and the others must
+            not depend on them. :func:`checked` makes sure of it.
+        halo: Pixels beyond the chart's radius that the networks read.
+        charts: Number of charts.
     """
 
-    def __init__(self, networks: Programs | Modules, takes: str, reach: int, charts: int) -> None:
+    def __init__(self, networks: Programs | Modules, takes: str, halo: int, charts: int) -> None:
         super().__init__()
         self.networks = networks
-        self.takes, self.reach, self.charts = takes, reach, charts
+        self.takes, self.halo, self.charts = takes, halo, charts
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute the outputs of ``x``; see :class:`~.supervised.ChartwiseModule`."""
         y = self._all(x, charts) if self.takes == "charts" else self._each(x, charts)
         return y if radius is None else crop(y, radius)
 
@@ -64,7 +75,11 @@ class Foreign(nn.Module):
 
 
 class Programs(nn.Module):
-    """Loaded programs, which compute in float32, on any device, and always the same: copies share them."""
+    """Loaded programs. They compute in float32, on any device, and never change: copies share them.
+
+    Args:
+        files: The programs' files.
+    """
 
     def __init__(self, files: list[bytes]) -> None:
         super().__init__()
@@ -78,10 +93,11 @@ class Programs(nn.Module):
         return self
 
     def forward(self, number: int, x: Tensor) -> Tensor:
-        """What program ``number`` makes of a batch."""
+        """Run program ``number`` on a batch."""
         if x.device not in self._loaded:
             self._loaded[x.device] = [load_program(file, x.device) for file in self._files]
-        # Unoptimised: a TorchScript program is otherwise compiled anew after its first runs, and rounds differently then.
+        # Optimisation would compile a TorchScript program again after its first runs, and then
+        # round differently.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             y = self._loaded[x.device][number](x.float())
         return y.to(x.dtype) if isinstance(y, Tensor) else y
@@ -90,7 +106,8 @@ class Programs(nn.Module):
 class Modules(nn.Module):
     """A user's modules, whose weights may be trained further.
 
-    ``single``: they compute in float32 whatever they are given and converted to, as those must that make float32 tensors of their own.
+    With ``single`` they compute in float32, whatever they are given and converted to. Modules that
+    make float32 tensors of their own need this.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
@@ -102,36 +119,51 @@ class Modules(nn.Module):
         return len(self.of)
 
     def forward(self, number: int, x: Tensor) -> Tensor:
-        """What module ``number`` makes of a batch."""
+        """Run module ``number`` on a batch."""
         y = self.of[number](x.float() if self.single else x)
         return y.to(x.dtype) if isinstance(y, Tensor) else y
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Modules:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.single:
-            super()._apply(lambda t: t.float() if t.dtype == torch.float64 else t, recurse)  # type: ignore[no-untyped-call]
+            super()._apply(_to_single, recurse)  # type: ignore[no-untyped-call]
         return self
 
 
+def _to_single(t: Tensor) -> Tensor:
+    return t.float() if t.dtype == torch.float64 else t
+
+
 def load_program(file: bytes, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A program of either kind, told from what is in the archive, with constant weights. It is code: see above. Raises ``InvalidInput``."""
+    """Load a program with constant weights. It is code: see the module's documentation.
+
+    Args:
+        file: The file, of ``torch.jit.save`` or ``torch.export.save``; its content tells which.
+        device: Device of the program.
+
+    Returns:
+        The program.
+
+    Raises:
+        InvalidInput: The file cannot be loaded as a program.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(file)) as archive:
             kind = archive_kind(archive)
         if kind == "state dict":
-            raise ValueError("it holds weights alone: it is for an architecture of the worker's own")
+            raise ValueError("it holds only weights; load them into an architecture of the worker")
         if kind == "TorchScript program":
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # there are such files still
+                warnings.simplefilter("ignore", DeprecationWarning)  # such files still exist
                 module = torch.jit.load(io.BytesIO(file), map_location=device).eval()
         else:
             module = move_to_device_pass(torch.export.load(io.BytesIO(file)), device).module()
     except Exception as error:  # a damaged archive can raise anything
         raise InvalidInput(
-            f"the predictor is no program that can be loaded ({_reason(error)})",
+            f"the predictor cannot be loaded as a program ({_reason(error)})",
             "predictor.tensors.program",
             "a file of torch.jit.save or torch.export.save",
-            "save it anew with this version of PyTorch",
+            "save it again with this version of PyTorch",
         ) from error
     for weight in module.parameters():
         weight.requires_grad_(False)
@@ -140,47 +172,72 @@ def load_program(file: bytes, device: torch.device) -> Callable[[Tensor], Tensor
 
 @dataclass(frozen=True)
 class ForeignParams:
+    """Parameters that ``program`` and ``module`` share."""
+
     takes: Literal["charts", "chart"] = param(
         "charts",
-        "All charts at once, [B, charts, channels, s, s], or one of them, [B, channels, s, s] (sets of vectors: [B, m, n])",
+        "Whether the predictor takes all charts at once, [B, charts, channels, s, s], "
+        "or one chart, [B, channels, s, s] (for sets of vectors: [B, m, n])",
     )
-    reach: int = param(0, "Pixels beyond the chart's radius that it reads", minimum=0, maximum=4096)
+    halo: int = param(
+        0,
+        "Pixels beyond the chart's radius that the predictor reads",
+        minimum=0,
+        maximum=4096,
+        former="reach",
+    )
 
 
 @dataclass(frozen=True)
 class ProgramParams(ForeignParams):
-    file: str = param("", "The program, where it is not sent as the tensor `program`", file=True)
+    """Parameters of the architecture ``program``."""
+
+    file: str = param("", "File of the program, unless it is sent as a tensor", file=True)
 
 
 @register(
-    "predictor",
+    "architecture",
     "program",
-    "A TorchScript or torch.export program in a file, or in tensors: program, or program.0, program.1 … for each chart; not trained",
+    "A TorchScript or torch.export program, in a file or in the tensors `program` or `program.N`, "
+    "one for each chart; not trained",
     ProgramParams,
-    code=True,
+    manifolds=("planar", "vectors"),
+    executes_code=True,
 )
 def make_program(
-    params: ProgramParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
+    params: ProgramParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
 ) -> Foreign:
+    """Load programs. Raises ``InvalidInput`` if they are missing, damaged, or do not fit."""
     given = dict(tensors)
     if params.file:
         if given:
-            raise InvalidInput("both a file and tensors are given", f"{_FIELD}.file", "one of them")
+            raise InvalidInput(
+                "both a file and tensors are given",
+                f"{_FIELD}.file",
+                "either a file or tensors",
+                "leave one of them out",
+            )
         files = [_read(params.file)]
     else:
-        names = ["program"] if "program" in given else [f"program.{i}" for i in range(signature.charts)]
+        names = (
+            ["program"] if "program" in given else [f"program.{i}" for i in range(signature.charts)]
+        )
         for name in [*names, *given]:
             if name not in given or name not in names:
                 raise InvalidInput(
                     f"the tensors are {', '.join(given) or 'none'}",
                     "predictor.tensors",
-                    f"program, or one each of program.0 to program.{signature.charts - 1}",
+                    f"program, or program.0 to program.{signature.charts - 1}",
                 )
             if given[name].dtype != torch.uint8 or given[name].dim() != 1:
                 raise InvalidInput(
                     f"the program is {given[name].dtype} {list(given[name].shape)}",
                     f"predictor.tensors.{name}",
-                    "a file's bytes, as uint8 [length]",
+                    "the bytes of a file, as uint8 [length]",
                 )
         files = [given[name].numpy().tobytes() for name in names]
     return checked(Programs(files), params, signature)
@@ -188,21 +245,29 @@ def make_program(
 
 @dataclass(frozen=True)
 class ModuleParams(ForeignParams):
-    file: str = param("", "A Python file", file=True)
-    factory: str = param("", "The function in it that makes the torch.nn.Module")
-    each: bool = param(False, "Make one for every chart (of those that take one chart)")
+    """Parameters of the architecture ``module``."""
+
+    file: str = param("", "Python file with the factory", file=True)
+    factory: str = param("", "Name of the function that returns the torch.nn.Module")
+    each: bool = param(False, "Make a module for each chart; for modules that take one chart")
 
 
 @register(
-    "predictor",
+    "architecture",
     "module",
-    "A user's own PyTorch module, made by a function in a file",
+    "Your own PyTorch module, made by a function in a Python file",
     ModuleParams,
-    code=True,
+    manifolds=("planar", "vectors"),
+    executes_code=True,
 )
 def make_module(
-    params: ModuleParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
+    params: ModuleParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
 ) -> Foreign:
+    """Make modules. Raises ``InvalidInput`` if the function fails, or a module does not fit."""
     refuse_tensors(tensors)
     factory = _factory(Path(params.file), params.factory)
     count = signature.charts if params.each and params.takes == "chart" else 1
@@ -214,41 +279,55 @@ def make_module(
             raise _failed(f"{params.factory}()", error, f"{_FIELD}.factory") from error
     if not all(isinstance(module, nn.Module) for module in modules):
         raise InvalidInput(
-            f"{params.factory}() made a {type(modules[0]).__name__}", f"{_FIELD}.factory", "a torch.nn.Module"
+            f"{params.factory}() returned a {type(modules[0]).__name__}",
+            f"{_FIELD}.factory",
+            "a torch.nn.Module",
         )
     return checked(Modules(modules), params, signature)
 
 
 def checked(networks: Programs | Modules, params: ForeignParams, signature: Signature) -> Foreign:
-    """The networks as an architecture, after a try on samples, or on noise where there are none.
+    """Wrap networks as an architecture, after a trial on samples, or on noise if there are none.
 
-    Raises ``InvalidInput`` when they do not take or give what the task needs, or a chart's output depends on other charts: each is looked at by itself.
+    Args:
+        networks: The networks.
+        params: How to call them.
+        signature: The shapes that they have to fit.
+
+    Returns:
+        The architecture.
+
+    Raises:
+        InvalidInput: The networks do not accept or return what the task needs, or the output on a
+            chart depends on other charts, which are compared one by one.
     """
-    if signature.manifold == "icosahedron":
-        signature.require("planar", "program")
     vectors, takes = signature.manifold == "vectors", params.takes
     if takes == "charts" and len(networks) > 1:
         raise InvalidInput(
-            "a program for each chart takes one chart", f"{_FIELD}.takes", "chart", "give takes: chart"
+            "programs for single charts take one chart, not all of them",
+            f"{_FIELD}.takes",
+            "chart",
+            "set takes to chart",
         )
-    foreign = Foreign(networks, takes, 0 if vectors else params.reach, signature.charts).eval()
+    foreign = Foreign(networks, takes, 0 if vectors else params.halo, signature.charts).eval()
     size = 2 * signature.radius + 1
     outputs = (signature.outputs,) if vectors else (signature.outputs, size, size)
-    for batch in (2, 3):  # two sizes: an exported program may be for one only
-        x = _trial(signature, batch, size + 2 * foreign.reach)
+    for batch in (2, 3):  # two sizes, since an exported program may accept only one
+        x = _trial(signature, batch, size + 2 * foreign.halo)
         y = _tried(foreign, x)
         expected = [batch, signature.charts, *outputs]
         if not isinstance(y, Tensor) or list(y.shape) != expected:
             got = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise InvalidInput(
-                f"the predictor gives {got} for {list(x.shape)}",
+                f"the predictor returns {got} for {list(x.shape)}",
                 f"{_FIELD}.takes",
                 f"{expected} ([batch, charts, outputs …])",
-                "check what it takes, its reach, and the task's charts and outputs",
+                "check takes and halo, and the charts and outputs of the task",
             )
         if not y.isfinite().all():
+            tried_on = "samples" if vectors else "noise"
             raise InvalidInput(
-                f"the predictor gives numbers that are not finite for {'samples' if vectors else 'noise'}",
+                f"the predictor returns numbers that are not finite for {tried_on}",
                 f"{_FIELD}.file",
                 "finite outputs",
                 "check its weights, and what it does with negative numbers",
@@ -259,8 +338,8 @@ def checked(networks: Programs | Modules, params: ForeignParams, signature: Sign
             raise InvalidInput(
                 f"the predictor's output on chart {chart} depends on the other charts",
                 f"{_FIELD}.takes",
-                "a function of each chart by itself",
-                "give one chart, or a predictor that treats its charts apart",
+                "an output on each chart that depends on that chart only",
+                "set takes to chart, or give a predictor that treats its charts separately",
             )
     if isinstance(networks, Modules):
         try:
@@ -272,7 +351,7 @@ def checked(networks: Programs | Modules, params: ForeignParams, signature: Sign
 
 
 def _doubled(foreign: Foreign) -> Foreign:
-    """As solvers compute with it: a copy in double precision. Raises ``InvalidInput``."""
+    """Copy an architecture in double precision, as solvers do. Raises ``InvalidInput``."""
     try:
         return copy.deepcopy(foreign).double()
     except Exception as error:
@@ -280,15 +359,17 @@ def _doubled(foreign: Foreign) -> Foreign:
 
 
 def _trial(signature: Signature, batch: int, size: int) -> Tensor:
-    """A batch of all charts as ``Foreign`` takes it: samples where the signature has some, else noise."""
+    """A batch of all charts for ``Foreign``: samples if the signature has any, else noise."""
     if signature.sample is not None:
         return signature.sample[torch.arange(batch) % len(signature.sample), None].cpu().float()
-    shape = signature.inputs if signature.manifold == "vectors" else (signature.inputs[0], size, size)
+    shape = (
+        signature.inputs if signature.manifold == "vectors" else (signature.inputs[0], size, size)
+    )
     return torch.randn(batch, signature.charts, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def _tried(foreign: Foreign, x: Tensor, charts: Tensor | None = None) -> Tensor:
-    """What it makes of a batch. Raises ``InvalidInput`` when it fails."""
+    """Output for a batch. Raises ``InvalidInput`` if the predictor fails."""
     taken = list(x.shape if foreign.takes == "charts" else x.flatten(0, 1).shape)
     try:
         with torch.no_grad():
@@ -304,12 +385,16 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise InvalidInput(
-            f"{path} cannot be read: {error.strerror}", f"{_FIELD}.file", "a program's file"
+            f"{path} cannot be read: {error.strerror}", f"{_FIELD}.file", "the file of a program"
         ) from None
 
 
 def _factory(path: Path, name: str) -> Callable[[], Any]:
-    """The function in a Python file, which is executed, beside which its own imports are found: as they are now, whatever was loaded before."""
+    """Execute a Python file and return its function ``name``.
+
+    The file can import modules beside it. They are loaded as they are now, whatever was loaded
+    before.
+    """
     if path.suffix != ".py" or not path.is_file():
         raise InvalidInput(f"{path} is no Python file", f"{_FIELD}.file", "the path of a .py file")
     spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", f"atlas_user_{path}"), path)
@@ -319,7 +404,7 @@ def _factory(path: Path, name: str) -> Callable[[], Any]:
     sys.modules[spec.name] = module
     loaded, cached = set(sys.modules), sys.dont_write_bytecode
     sys.path.insert(0, str(path.parent))
-    # A file that is edited twice a second would be taken for what was compiled.
+    # Bytecode has times in seconds: a file that is edited twice in a second would seem unchanged.
     sys.dont_write_bytecode = True
     importlib.invalidate_caches()
     try:
@@ -330,26 +415,32 @@ def _factory(path: Path, name: str) -> Callable[[], Any]:
         sys.path.remove(str(path.parent))
         sys.dont_write_bytecode = cached
         appeared = set(sys.modules) - loaded
-        for new in [m for m in appeared if _lies_in(path.parent, sys.modules.get(m.partition(".")[0]))]:
+        for new in [
+            m for m in appeared if _lies_in(path.parent, sys.modules.get(m.partition(".")[0]))
+        ]:
             del sys.modules[new]
     factory = getattr(module, name, None)
     if not callable(factory):
-        raise InvalidInput(f"{path} has no function {name!r}", f"{_FIELD}.factory", "the name of one")
+        raise InvalidInput(
+            f"{path} has no function {name!r}", f"{_FIELD}.factory", "the name of a function"
+        )
     return cast("Callable[[], Any]", factory)
 
 
 def _lies_in(folder: Path, module: ModuleType | None) -> bool:
-    """Whether a module or package is directly in a folder; not so those of an environment that is somewhere below it."""
+    """Whether a module or package is directly in a folder, not in an environment further below."""
     spec = module and module.__spec__
     places = [*((spec and spec.submodule_search_locations) or []), (spec and spec.origin) or ""]
     return Path(places[0]).parent == folder
 
 
 def _failed(what: str, error: Exception, field: str) -> InvalidInput:
-    return InvalidInput(f"{what} failed: {_reason(error)}", field, "", "try it in Python first")
+    return InvalidInput(
+        f"{what} failed: {_reason(error)}", field, "no error", "try it in Python first"
+    )
 
 
 def _reason(error: Exception) -> str:
-    """In one line: TorchScript's errors are tracebacks whose last line says what it was."""
+    """The last line of an error: TorchScript's errors are tracebacks that end with the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1][:200]

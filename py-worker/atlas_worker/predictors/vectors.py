@@ -1,4 +1,4 @@
-"""Networks that read a set of vectors, for global tasks."""
+"""Networks that read a set of vectors, for global tasks (METHOD 3.2)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..published import Layout, layer_names
-from ..registry import param, register
-from ..roles import Signature, refuse_tensors
+from ..catalogue import param, register
+from ..interfaces import Signature, refuse_tensors
+from ..reference import Layout, layer_names
 
 
 class Mlp(nn.Module):
-    """A multilayer perceptron on all numbers of a sample: ``[B, C, m, n] -> [B, C, out]``, the same for all C."""
+    """A multilayer perceptron on all numbers of a sample: ``[B, C, m, n] -> [B, C, out]``.
 
-    reach = 0
+    All C have the same weights.
+    """
+
+    halo = 0
+    """There are no pixels."""
     scale: Tensor
+    """Scalar by which the inputs are divided."""
 
     def __init__(self, signature: Signature, params: MlpParams, seed: torch.Generator) -> None:
         super().__init__()
@@ -31,7 +36,8 @@ class Mlp(nn.Module):
         self.activation = getattr(functional, params.activation)
 
     @property
-    def published(self) -> Layout | None:
+    def reference_layout(self) -> Layout | None:
+        """The reference layout of the weights, or None for another activation than ReLU."""
         if self.activation is not functional.relu:
             return None
         names = dict[str, str]()
@@ -40,6 +46,7 @@ class Mlp(nn.Module):
         return Layout("MLP", names, constants={"scale": torch.ones_like(self.scale)})
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute the outputs ``[B, C, out]`` of ``x [B, C, m, n]``."""
         h = x.flatten(-2) / self.scale
         for layer in self.layers[:-1]:
             h = self.activation(layer(h))
@@ -47,7 +54,7 @@ class Mlp(nn.Module):
 
 
 def linear(width_in: int, width_out: int, seed: torch.Generator) -> nn.Linear:
-    """Initialised as PyTorch's own, from ``seed``."""
+    """Make a linear layer, initialised as PyTorch's own, from ``seed``."""
     layer = nn.Linear(width_in, width_out)
     bound = 1 / math.sqrt(width_in)
     with torch.no_grad():
@@ -58,22 +65,32 @@ def linear(width_in: int, width_out: int, seed: torch.Generator) -> nn.Linear:
 
 @dataclass(frozen=True)
 class MlpParams:
-    width: int = param(512, "Units of a hidden layer", minimum=1, maximum=65_536)
-    layers: int = param(2, "Hidden layers", minimum=0, maximum=64)
-    activation: Literal["relu", "gelu", "silu", "softplus"] = param("relu", "After each hidden layer")
+    """Parameters of the architecture ``mlp``."""
+
+    width: int = param(512, "Number of units of a hidden layer", minimum=1, maximum=65_536)
+    layers: int = param(2, "Number of hidden layers", minimum=0, maximum=64)
+    activation: Literal["relu", "gelu", "silu", "softplus"] = param(
+        "relu", "Activation function after each hidden layer"
+    )
 
 
-@register("predictor", "mlp", "A multilayer perceptron on all vectors of a sample (METHOD 3.2)", MlpParams)
+@register(
+    "architecture",
+    "mlp",
+    "A multilayer perceptron on all vectors of a sample together",
+    MlpParams,
+    manifolds=("vectors",),
+)
 def make_mlp(
     params: MlpParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
 ) -> Mlp:
-    signature.require("vectors", "mlp")
+    """Build an :class:`Mlp`."""
     refuse_tensors(tensors)
     return Mlp(signature, params, seed)
 
 
 def psi(z: Tensor) -> Tensor:
-    """``ψ(z) = sgn(z) log(1 + |z|)``, entry by entry: tames a wide range.
+    """Compute ``ψ(z) = sgn(z) log(1 + |z|)`` of each entry, which tames a wide range.
 
     >>> psi(torch.tensor([0.0, -1.0, 1.0]))
     tensor([ 0.0000, -0.6931,  0.6931])
@@ -81,40 +98,60 @@ def psi(z: Tensor) -> Tensor:
     return z.sign() * z.abs().log1p()
 
 
-AT_ONCE = 256
-"""Samples at a time: tensors over pairs that are larger would be mapped anew by the allocator for every operation."""
+MAX_BATCH = 256
+"""Largest number of samples at a time.
+
+For larger tensors over pairs the allocator would map new memory in every operation.
+"""
 
 
 class QuadraticNet(nn.Module):
-    """Sums over pairs of vectors of a function of learnt quadratic forms: ``[B, C, m, n] -> [B, C, out]``, the same for all C.
+    """Sums over pairs of vectors of a function of learnt quadratic forms (METHOD 3.2).
 
-    ``z_kij = ψ(x_iᵀ W_k x_j)``, ``e = Σ_ij φ(z_·ij) / m``, output ``ρ(e, A s)``, ψ(z) = sgn(z) log(1 + |z|); s, the sum of all
-    vectors, counts as one more vector, vectors of zeros as none. The forms ``W_k`` are symmetric and otherwise free, and so is A: the
-    network can express invariance under the group of any form, or of none, and what it learns is decided by the data. (Without
-    A it would be the same for x and −x, whatever the task; with it, not where the data are all on one side, as energies are.)
+    ``[B, C, m, n] -> [B, C, out]``, with the same weights for all C. For learnt forms ``W_k`` and a
+    learnt map A the output is ``ρ(e, A s)`` with ``z_kij = ψ(x_iᵀ W_k x_j)`` and
+    ``e = Σ_ij φ(z_·ij) / m``. The sum s of all vectors counts as one more vector; vectors of zeros
+    do not count.
 
-    They are hard to learn where vectors lie near a cone: what matters is a form that nearly vanishes on the data, and that must be met to
-    a few per cent before it shows. So ``W = W₀ + R L``, with random ``W₀``, ``R`` learnt from zero, and ``L`` the inverse square
-    root of the forms' second moments over pairs of the data. A step of R moves all forms about as much as they are seen. At the start
-    the forms are W₀, which prefers none. (Were it L instead, the nearly vanishing form would be there before anything
-    is learnt, and would pass for a symmetry whatever the task.)
+    The forms ``W_k`` are symmetric and otherwise free, and so is A. So the network can express
+    invariance under the group of any form, or of none, and the data decide what it learns. (Without
+    A the output would be the same for x and −x, whatever the task. A cannot distinguish them if the
+    data are all on one side, as energies are.)
+
+    The forms are hard to learn where vectors lie near a cone. The form that matters nearly vanishes
+    on the data, and has to be met to a few per cent before it has an effect. So ``W = W₀ + R L``:
+    W₀ is random, R is learnt from zero, and L is the inverse square root of the forms' second
+    moments over pairs of the data. A step of R then changes the values of all forms about equally.
+    At the start the forms are W₀, which prefers none. (If they were L instead, the form that nearly
+    vanishes would be present before anything is learnt, and would pass for a symmetry whatever the
+    task is.)
     """
 
-    reach = 0
+    halo = 0
+    """There are no pixels."""
     scale: Tensor
+    """Scalar by which the inputs are divided."""
     start: Tensor
+    """``W₀ [forms, entries]``."""
     whiten: Tensor
+    """``L [entries, entries]``."""
     entries: Tensor
+    """Rows and columns ``[2, entries]`` of a symmetric matrix's entries."""
     pairs: Tensor
+    """Numbers ``[2, pairs]`` of the two vectors of each pair."""
 
-    def __init__(self, signature: Signature, params: QuadraticParams, seed: torch.Generator) -> None:
+    def __init__(
+        self, signature: Signature, params: QuadraticParams, seed: torch.Generator
+    ) -> None:
         super().__init__()
         m, n = signature.inputs
         self.n, self.size = n, m + 1
         self.register_buffer("entries", torch.triu_indices(n, n), persistent=False)
         forms, width = self.entries.shape[1], params.width
         self.register_buffer("scale", torch.tensor(signature.scale))
-        self.register_buffer("start", torch.randn(params.forms, forms, generator=seed) / math.sqrt(forms))
+        self.register_buffer(
+            "start", torch.randn(params.forms, forms, generator=seed) / math.sqrt(forms)
+        )
         self.register_buffer("whiten", torch.eye(forms))
         i, j = torch.triu_indices(self.size, self.size)
         self.register_buffer("pairs", torch.stack([i, j]), persistent=False)
@@ -126,11 +163,14 @@ class QuadraticNet(nn.Module):
         )
         self.sums = linear(n, params.sums, seed)
         self.rho = nn.ModuleList(
-            [linear(width + params.sums, 2 * width, seed), linear(2 * width, signature.outputs, seed)]
+            [
+                linear(width + params.sums, 2 * width, seed),
+                linear(2 * width, signature.outputs, seed),
+            ]
         )
 
     def matrices(self) -> Tensor:
-        """``W [forms, n, n]``, symmetric."""
+        """Return the symmetric forms ``W [forms, n, n]``."""
         rows, cols = self.entries
         entries = self.start + self.forms @ self.whiten
         entries = torch.where(rows != cols, entries * math.sqrt(0.5), entries)
@@ -140,12 +180,13 @@ class QuadraticNet(nn.Module):
         return w
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute the outputs ``[B, C, out]`` of ``x [B, C, m, n]``."""
         lead = x.shape[:-2]
-        parts = [self._forward(part) for part in x.flatten(0, -3).split(AT_ONCE)]
+        parts = [self._forward(part) for part in x.flatten(0, -3).split(MAX_BATCH)]
         return cast(Tensor, torch.cat(parts).unflatten(0, lead))
 
     def _forward(self, x: Tensor) -> Tensor:
-        """``[B, m, n] -> [B, out]``"""
+        """Outputs ``[B, out]`` of ``x [B, m, n]``."""
         x = self._with_sum(x)
         i, j = self.pairs
         y = torch.einsum("bma,kac->bkmc", x, self.matrices())
@@ -153,8 +194,8 @@ class QuadraticNet(nn.Module):
         h = psi(z)
         for a, layer in enumerate(cast("list[nn.Linear]", list(self.phi))):
             h = layer.weight @ (functional.silu(h) if a else h) + layer.bias[:, None]
-        there = (x != 0).any(-1)
-        e = (h * (there[:, i] & there[:, j]).to(h)[:, None]).sum(2) / self.size
+        real = (x != 0).any(-1)
+        e = (h * (real[:, i] & real[:, j]).to(h)[:, None]).sum(2) / self.size
         first, last = self.rho
         e = torch.cat([e, self.sums(x[:, 0])], 1)
         return cast(Tensor, last(functional.silu(first(e))))
@@ -164,38 +205,51 @@ class QuadraticNet(nn.Module):
         return torch.cat([x.sum(1, keepdim=True), x], 1)
 
     def _moments(self, sample: Tensor) -> Tensor:
-        """``L``: rows are orthogonal forms of equal mean square over pairs of the sample, the least magnified of norm 1."""
+        """Compute ``L`` from a sample.
+
+        Its rows are orthogonal forms of equal mean square over pairs of the sample. The form that
+        is magnified least has norm 1.
+        """
         x = self._with_sum(sample.cpu()).double()
-        there = (x != 0).any(-1)
+        real = (x != 0).any(-1)
         i, j = self.pairs
-        used = there[:, i] & there[:, j]
+        used = real[:, i] & real[:, j]
         xi, xj = x[:, i][used], x[:, j][used]
         a, b = self.entries
         features = (xi[:, a] * xj[:, b] + xi[:, b] * xj[:, a]) / 2
         features *= torch.where(a == b, 1.0, math.sqrt(2)).double()
         values, vectors = torch.linalg.eigh(features.T @ features / max(len(features), 1))
         largest = values[-1].clamp(min=1e-30)
-        # No form is magnified beyond what rounding in float32 leaves of it.
+        # No form is magnified beyond what remains of it after rounding in float32.
         whiten: Tensor = vectors * (largest / values.clamp(min=1e-10 * largest)).sqrt()
         return whiten.mT.float()
 
 
 @dataclass(frozen=True)
 class QuadraticParams:
-    forms: int = param(10, "Quadratic forms", minimum=1, maximum=4096)
-    width: int = param(24, "Units of a hidden layer", minimum=1, maximum=65_536)
-    sums: int = param(8, "Linear forms of the sum of all vectors", minimum=0, maximum=4096)
+    """Parameters of the architecture ``quadratic``."""
+
+    forms: int = param(10, "Number of quadratic forms", minimum=1, maximum=4096)
+    width: int = param(24, "Number of units of a hidden layer", minimum=1, maximum=65_536)
+    sums: int = param(
+        8, "Number of linear forms of the sum of all vectors", minimum=0, maximum=4096
+    )
 
 
 @register(
-    "predictor",
+    "architecture",
     "quadratic",
-    "Learnt quadratic forms of pairs of vectors, then a network summed over pairs",
+    "Learnt quadratic forms of pairs of vectors, then a network, summed over the pairs",
     QuadraticParams,
+    manifolds=("vectors",),
 )
 def make_quadratic(
-    params: QuadraticParams, *, signature: Signature, tensors: Mapping[str, Tensor], seed: torch.Generator
+    params: QuadraticParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
 ) -> QuadraticNet:
-    signature.require("vectors", "quadratic")
+    """Build a :class:`QuadraticNet`."""
     refuse_tensors(tensors)
     return QuadraticNet(signature, params, seed)

@@ -1,4 +1,6 @@
-"""The worker's service side: sessions own objects and tickets, jobs advance objects, gRPC and ZeroMQ carry it all.
+"""The service side of the worker.
 
-``server.Worker`` puts the parts together; ``compute.Compute`` is the one thread on which tensors are worked on.
+Sessions own objects and tickets, jobs advance objects, and gRPC and ZeroMQ carry both.
+``server.Worker`` puts the parts together. ``compute.Compute`` is the one thread that works on
+tensors.
 """

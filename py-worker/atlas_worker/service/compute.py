@@ -1,4 +1,4 @@
-"""The one thread on which tensors are worked on: jobs epoch by epoch, calls in between, the sessions in turn."""
+"""The one thread that works on tensors: jobs by epochs, calls between them, sessions in turn."""
 
 from __future__ import annotations
 
@@ -19,25 +19,41 @@ T = TypeVar("T")
 
 
 class Compute:
-    """A single thread, so that objects are never seen in the middle of an epoch, jobs share the device fairly, torch's
-    thread pool is made once, and nothing depends on how calls happen to interleave.
+    """A single thread for all work on tensors.
 
-    Every session has a queue, and the queues take turns: one piece of work each, first come, first served within a queue.
-    A job queues one epoch at a time; a session's call therefore waits for at most one epoch of each of its own jobs, and
-    before each of these for one piece of work of every other session, however much those have queued.
+    With one thread, objects are never seen in the middle of an epoch, jobs share the device fairly,
+    torch's thread pool is made once, and nothing depends on how calls interleave.
+
+    Each session has a queue, and the queues take turns with one piece of work each. A queue is
+    first come, first served. A job queues one epoch at a time. So a session's call waits for at
+    most one epoch of each of its own jobs, and before each of these for one piece of work of every
+    other session, however much those have queued.
+
+    Args:
+        threads: Threads of torch's CPU work.
     """
 
     def __init__(self, threads: int) -> None:
         self._changed = threading.Condition()
         self._queues: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
-        """Of the sessions that wait, in the order of their turns."""
+        """Queues of the sessions that wait, in the order of their turns."""
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, args=(threads,), name="compute", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(threads,), name="compute", daemon=True
+        )
         self._thread.start()
 
     def submit(self, session: str, work: Callable[[], T]) -> Future[T]:
-        """Queue ``work`` for a session (its id; "" for what belongs to none)."""
-        work = partial(copy_context().run, work)  # what it logs belongs to whoever asks for it
+        """Queue work for a session.
+
+        Args:
+            session: Id of the session; "" for work that belongs to none.
+            work: The work.
+
+        Returns:
+            The future of its result.
+        """
+        work = partial(copy_context().run, work)  # log lines of the work belong to the caller
         future = Future[T]()
         with self._changed:
             if self._closed:
@@ -48,7 +64,19 @@ class Compute:
         return future
 
     def call(self, context: grpc.ServicerContext, session: str, work: Callable[[], T]) -> T:
-        """Do ``work`` for an RPC and return its result; ``Cancelled`` if the client leaves before its turn comes."""
+        """Do work for an RPC and wait for its result.
+
+        Args:
+            context: The RPC.
+            session: Id of the session; "" for work that belongs to none.
+            work: The work.
+
+        Returns:
+            The result of the work.
+
+        Raises:
+            Cancelled: The client left before the work began.
+        """
         future = self.submit(session, work)
         while not wait([future], timeout=0.5).done:
             if not context.is_active() and future.cancel():
@@ -56,7 +84,7 @@ class Compute:
         return future.result()
 
     def close(self) -> None:
-        """Drop what is queued and wait for what runs."""
+        """Drop the queued work and wait for the running work to end."""
         with self._changed:
             self._closed = True
             for queue in self._queues.values():
@@ -84,9 +112,10 @@ class Compute:
                     future.set_result(work())
                 except BaseException as error:
                     future.set_exception(error)
-            del future, work  # while this waits for more, they must not keep the tensors they know of
+            # While this thread waits, these must not keep the tensors that they refer to.
+            del future, work
 
 
 def _drop(future: Future[Any]) -> None:
     if future.cancel():
-        future.set_running_or_notify_cancel()  # tells those who wait for it
+        future.set_running_or_notify_cancel()  # wakes the threads that wait for the future

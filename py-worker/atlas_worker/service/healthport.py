@@ -1,4 +1,7 @@
-"""``grpc.health.v1.Health`` on a loopback port of its own, for what watches over a process and has neither its token nor a certificate."""
+"""``grpc.health.v1.Health`` on a loopback port of its own.
+
+It is for programs that monitor the process and have neither its token nor a certificate.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,19 @@ _HOST = "127.0.0.1"
 
 
 def server(servicer: health.HealthServicer, port: int) -> grpc.Server:
-    """A server of this service and nothing else, not yet started. Raises ``AddressInUse``."""
-    # As of the worker's own server, two must not share a port.
+    """Make a server of the health service only, not yet started.
+
+    Args:
+        servicer: The health service.
+        port: Loopback port to listen on.
+
+    Returns:
+        The server.
+
+    Raises:
+        AddressInUse: The port cannot be bound.
+    """
+    # As for the worker's own server, two workers must not share a port.
     made = grpc.server(ThreadPoolExecutor(1, "health"), options=[("grpc.so_reuseport", 0)])
     health_pb2_grpc.add_HealthServicer_to_server(servicer, made)
     try:
@@ -27,7 +41,15 @@ def server(servicer: health.HealthServicer, port: int) -> grpc.Server:
 
 
 def is_serving(port: int, timeout: float = 5.0) -> bool:
-    """Whether the worker whose health is told at ``port`` says within ``timeout`` seconds that it serves."""
+    """Ask a worker on this machine whether it serves.
+
+    Args:
+        port: The worker's health port.
+        timeout: Seconds to wait for the answer.
+
+    Returns:
+        Whether the worker answered that it serves.
+    """
     with grpc.insecure_channel(f"{_HOST}:{port}") as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(

@@ -1,4 +1,4 @@
-"""The one job loop: advance a ``Trainable`` epoch by epoch, tell what happens, stop when asked, keep the last good state."""
+"""The job loop: it advances a ``Trainable`` by epochs, reports, and keeps the last good state."""
 
 from __future__ import annotations
 
@@ -9,34 +9,52 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import grpc
+from google.rpc import status_pb2
 
 from atlas_worker.errors import Cancelled, Diverged, InvalidInput, LimitExceeded, NotFound, NotReady
-from atlas_worker.gen.atlas.v1 import error_pb2, job_pb2, tensor_pb2
+from atlas_worker.gen.atlas.v1 import job_pb2, tensor_pb2
 from atlas_worker.trainable import Trainable
 
-from . import logs, machine, snapshots
+from . import logs, snapshots
 from .compute import Compute
-from .failures import explain
+from .devices import return_freed_memory
 from .limits import Limits
 from .sessions import Entry, Session, Sessions
-from .wire import Wire
+from .status import explain
+from .tensor_codec import TensorCodec
 
 log = logging.getLogger("atlas_worker")
 
 Publish = Callable[[tensor_pb2.StepMetrics], None]
+"""Publishes the metrics of a step."""
 
 _PUBLISH_INTERVAL = 0.02
 _OVER = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
-_STAGE = {"dataset": "generating", "predictor": "fitting", "algebra": "solving", "cosets": "solving"}
+_STAGE = {
+    "dataset": "generating",
+    "predictor": "fitting",
+    "algebra": "solving",
+    "cosets": "solving",
+}
 
 
 class Job:
-    """Advances one object to ``until`` finished epochs, one epoch per turn on the compute thread.
+    """Advances one object to a number of epochs, one epoch per turn on the compute thread.
 
-    Its events are kept for as long as it is, numbered from 1 without gaps; of snapshots only the latest.
+    All events are kept as long as the job, numbered from 1 without gaps. Only the latest snapshot
+    is kept.
+
+    Args:
+        entry: The object.
+        until: Number of finished epochs at which the job ends.
+        snapshot_every: Attach a snapshot to every n-th epoch and to the last; 0 for none.
+        session_id: Id of the session.
+        codec: Encodes snapshots.
+        compute: The compute thread.
+        publish: Publishes the metrics of steps.
     """
 
     def __init__(
@@ -45,33 +63,39 @@ class Job:
         until: int,
         snapshot_every: int,
         session_id: str,
-        wire: Wire,
+        codec: TensorCodec,
         compute: Compute,
         publish: Publish,
     ) -> None:
-        # All ids are of one length: subscribers of the metrics plane match by prefix.
+        # All ids have the same length: subscribers of the metrics plane match them by prefix.
         self.id = f"job-{secrets.token_hex(8)}"
-        # Let go when it is over: a job that is remembered must not keep a deleted object's memory.
+        # None once the job is over: the job must not keep the memory of a deleted object.
         self._entry: Entry | None = entry
         self._handle, self._until, self._snapshot_every = entry.handle, until, snapshot_every
-        self._session_id, self._wire, self._compute, self._publish = session_id, wire, compute, publish
+        self._session_id, self._codec, self._compute, self._publish = (
+            session_id,
+            codec,
+            compute,
+            publish,
+        )
         self._changed = threading.Condition()
         self._events: list[job_pb2.JobEvent] = []
         self._state: job_pb2.JobState = job_pb2.JOB_STATE_UNSPECIFIED
-        self._error: error_pb2.ErrorDetail | None = None
+        self._error: status_pb2.Status | None = None
         self._epoch: int = entry.value.epoch
         self._stop = threading.Event()
         self._in_turn = False
         self._snapshot_at: int | None = None
         self._published = 0.0
-        self.ended = 0.0
+        self.ended = 0.0  # time when the job was over, by the monotonic clock
 
     @property
     def over(self) -> bool:
+        """Whether the job has succeeded, failed or been cancelled."""
         return self._state in _OVER
 
     def start(self) -> None:
-        """Queue it; a job with nothing to do succeeds at once."""
+        """Queue the job. A job with nothing to do succeeds at once."""
         logs.bind(job=self.id)
         with self._changed:
             self._enter(job_pb2.JOB_STATE_QUEUED)
@@ -81,18 +105,19 @@ class Job:
         self._compute.submit(self._session_id, self._turn)
 
     def cancel(self) -> None:
-        """Ask it to stop: at once between epochs, else within a step. Nothing happens to a job that is over."""
+        """Stop the job: at once between epochs, else within a step. No effect if it is over."""
         with self._changed:
             self._stop.set()
             if not self._in_turn and not self.over:
                 self._end(job_pb2.JOB_STATE_CANCELLED)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it is over within ``seconds``."""
+        """Wait up to ``seconds`` for the job to be over, and tell whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: self.over, seconds)
 
     def describe(self) -> job_pb2.Job:
+        """Describe the job as a message."""
         with self._changed:
             return job_pb2.Job(
                 job_id=self.id,
@@ -106,10 +131,23 @@ class Job:
             )
 
     def watch(self, after: int, context: grpc.ServicerContext) -> Iterator[job_pb2.JobEvent]:
-        """Every event after sequence ``after``, then new ones until the job is over or the client is gone."""
+        """Yield the events after a sequence number, until the job is over or the client leaves.
+
+        Args:
+            after: The sequence number.
+            context: The client's call.
+
+        Yields:
+            The events.
+
+        Raises:
+            InvalidInput: The job has no event of this number yet.
+        """
         if after > len(self._events):
             raise InvalidInput(
-                f"{self.id} has no event {after} yet", "after_sequence", f"at most {len(self._events)}"
+                f"{self.id} has no event {after} yet",
+                "after_sequence",
+                f"at most {len(self._events)}",
             )
         context.add_callback(self._wake)
         while True:
@@ -126,7 +164,7 @@ class Job:
         with self._changed:
             self._changed.notify_all()
 
-    # What follows runs on the compute thread.
+    # The methods from here on run on the compute thread.
 
     def _turn(self) -> None:
         with self._changed:
@@ -151,9 +189,9 @@ class Job:
         except BaseException as failure:
             state = job_pb2.JOB_STATE_FAILED
             error = explain(
-                failure, f"{_STAGE[entry.role]} {entry.handle}, epoch {self._epoch + 1}", entry.role
-            )[1]
-        # Outside the handlers: their exception would keep the epoch's tensors alive.
+                failure, f"{_STAGE[entry.type]} {entry.handle}, epoch {self._epoch + 1}", entry.type
+            )
+        # Outside the except clauses: their exception would keep the epoch's tensors alive.
         if finished is None:
             self._put_back(entry)
         with self._changed:
@@ -169,7 +207,8 @@ class Job:
         value: Trainable = entry.value
         started, goal = time.perf_counter(), value.epoch + 1
         metrics = {
-            name: float(number) for name, number in value.run_epoch(partial(self._step, value)).items()
+            name: float(number)
+            for name, number in value.run_epoch(partial(self._step, value)).items()
         }
         seconds = time.perf_counter() - started
         for name, number in metrics.items():
@@ -178,7 +217,7 @@ class Job:
                     f"{name} became {number}",
                     name,
                     "a finite number",
-                    "lower the learning rate; the last epoch is kept",
+                    "lower the learning rate; the last finished epoch is kept",
                 )
         if value.epoch != goal:
             raise RuntimeError(f"{entry.handle} went to epoch {value.epoch} instead of {goal}")
@@ -189,7 +228,11 @@ class Job:
         )
 
     def _tell(self, entry: Entry, finished: job_pb2.EpochFinished) -> None:
-        """Emit the event, with a snapshot when it is due; without it if there is no room for one, which is an error."""
+        """Emit the event of a finished epoch, with a snapshot when it is due.
+
+        If there is no room for the snapshot, the event goes out without it, and the error is
+        raised.
+        """
         epoch = finished.epoch
         due = self._snapshot_every and (epoch % self._snapshot_every == 0 or epoch == self._until)
         try:
@@ -204,7 +247,9 @@ class Job:
                 self._emit(epoch_finished=finished)
             log.debug("epoch %d of %s took %.3f s", epoch, entry.handle, finished.seconds)
 
-    def _step(self, value: Trainable, step: int, steps_in_epoch: int, metrics: Mapping[str, float]) -> None:
+    def _step(
+        self, value: Trainable, step: int, steps_in_epoch: int, metrics: Mapping[str, float]
+    ) -> None:
         if self._stop.is_set():
             raise Cancelled
         now = time.monotonic()
@@ -224,11 +269,11 @@ class Job:
 
     def _freeze(self, entry: Entry) -> tensor_pb2.Tensor:
         state = entry.kept or entry.value.state()
-        self._wire.check_size(snapshots.size(state))
-        return self._wire.encode(snapshots.freeze(state, entry.origin))
+        self._codec.check_size(snapshots.size(state))
+        return self._codec.encode(snapshots.freeze(state, entry.origin))
 
     def _drop_snapshot(self) -> None:
-        """Only the latest is kept: the event stays, without its snapshot (a watcher may be reading the old message)."""
+        """Remove the snapshot from its event, in a copy, as a watcher may be reading the event."""
         with self._changed:
             if self._snapshot_at is None:
                 return
@@ -238,21 +283,21 @@ class Job:
             event.epoch_finished.ClearField("snapshot")
             self._events[self._snapshot_at], self._snapshot_at = event, None
         if ticket:
-            self._wire.tickets.discard(ticket)
+            self._codec.tickets.discard(ticket)
 
     def _keep(self, entry: Entry) -> None:
-        """Copy the state after the last finished epoch. A dataset, which may be large, starts again instead."""
-        if entry.role != "dataset":
+        """Copy the state of the last finished epoch. Datasets, which may be large, are remade."""
+        if entry.type != "dataset":
             tensors, metadata = entry.value.state()
             entry.kept = {name: t.detach().clone() for name, t in tensors.items()}, dict(metadata)
 
     def _put_back(self, entry: Entry) -> None:
-        machine.return_freed_memory()
+        return_freed_memory()
         try:
             state = entry.kept
             if state is None and entry.remake is not None:
                 state = entry.remake().state()
-            if state is not None:  # else there was no room for a copy, and nothing was done
+            if state is not None:  # otherwise the copy failed, and the epoch did not begin
                 entry.value.load_state(*state)
         except Exception:
             log.exception("%s could not be put back", entry.handle)
@@ -260,19 +305,19 @@ class Job:
         with self._changed:
             self._epoch = entry.value.epoch
 
-    # What follows is called with the condition held.
+    # The methods from here on are called with the condition held.
 
-    def _end(self, state: job_pb2.JobState, error: error_pb2.ErrorDetail | None = None) -> None:
+    def _end(self, state: job_pb2.JobState, error: status_pb2.Status | None = None) -> None:
         if self._entry is not None:
             self._entry.kept = None
             self._entry = None
         self.ended = time.monotonic()
         self._enter(state, error)
 
-    def _enter(self, state: job_pb2.JobState, error: error_pb2.ErrorDetail | None = None) -> None:
+    def _enter(self, state: job_pb2.JobState, error: status_pb2.Status | None = None) -> None:
         self._state, self._error = state, error
         self._emit(state_changed=job_pb2.StateChanged(state=state, error=error))
-        with logs.bound(job=self.id):  # whoever cancels it has not been told its id
+        with logs.bound(job=self.id):  # the call that cancels a job is not tagged with its id
             log.log(
                 logging.WARNING if error else logging.INFO,
                 "%s: %s at epoch %d of %d%s",
@@ -291,15 +336,23 @@ class Job:
 
 
 class JobService:
-    """``atlas.v1.JobService``."""
+    """Implements ``atlas.v1.JobService``; ``job.proto`` documents the methods."""
 
-    def __init__(self, sessions: Sessions, compute: Compute, publish: Publish, limits: Limits) -> None:
-        self._sessions, self._compute, self._publish, self._limits = sessions, compute, publish, limits
+    def __init__(
+        self, sessions: Sessions, compute: Compute, publish: Publish, limits: Limits
+    ) -> None:
+        self._sessions, self._compute, self._publish, self._limits = (
+            sessions,
+            compute,
+            publish,
+            limits,
+        )
         self._watches = threading.Semaphore(limits.max_watches)
 
     def StartJob(
         self, request: job_pb2.StartJobRequest, context: grpc.ServicerContext
     ) -> job_pb2.StartJobResponse:
+        """Start a job, or return the job that the same request started before."""
         session = self._sessions.get(request.session_id)
         with session.lock:
             known = request.request_id in session.requests
@@ -307,7 +360,11 @@ class JobService:
             self._sessions.check_queue()
         with session.lock:
             session.check_open()
-            job = session.requests.get(request.request_id) if request.request_id else None
+            job = (
+                cast(Job | None, session.requests.get(request.request_id))
+                if request.request_id
+                else None
+            )
             if job is None:
                 job = self._start(session, request)
                 if request.request_id:
@@ -317,30 +374,33 @@ class JobService:
     def _start(self, session: Session, request: job_pb2.StartJobRequest) -> Job:
         entry = session.find(request.handle, "handle")
         if not isinstance(entry.value, Trainable):
-            raise InvalidInput(f"{entry.handle} has no epochs to do", "handle", "an object that advances")
+            raise InvalidInput(
+                f"{entry.handle} has no epochs", "handle", "an object that has epochs"
+            )
         if entry.lost:
             raise NotReady(
                 f"{entry.handle} lost its state in a failure",
                 "handle",
-                "",
-                "restore a snapshot or create it again",
+                "an object with a state",
+                "restore a snapshot, or create the object again",
             )
         total = entry.value.total_epochs
-        if not 0 <= request.until_epoch <= total:
+        until = request.until_epoch if request.HasField("until_epoch") else total
+        if not 0 <= until <= total:
             raise InvalidInput(
-                f"cannot advance {entry.handle} to epoch {request.until_epoch}",
+                f"cannot advance {entry.handle} to epoch {until}",
                 "until_epoch",
                 f"0 to {total}",
             )
         session.check_idle(entry)
         self._forget(session)
-        wire = Wire(self._limits, session.tickets, session.id)
+        codec = TensorCodec(self._limits, session.tickets, session.id)
         job = Job(
             entry,
-            request.until_epoch or total,
+            until,
             request.snapshot_every,
             session.id,
-            wire,
+            codec,
             self._compute,
             self._publish,
         )
@@ -356,10 +416,12 @@ class JobService:
                     f"the session has {len(session.jobs)} unfinished jobs",
                     "session_id",
                     f"at most {self._limits.max_session_jobs}",
-                    "wait for some to end",
+                    "wait for some of them to end",
                 )
             del session.jobs[oldest.id]
-            session.requests = {name: job for name, job in session.requests.items() if job is not oldest}
+            session.requests = {
+                name: job for name, job in session.requests.items() if job is not oldest
+            }
 
     def _find(self, session_id: str, job_id: str) -> Job:
         return self._find_in(self._sessions.get(session_id), job_id)
@@ -368,23 +430,33 @@ class JobService:
         with session.lock:
             job = session.jobs.get(job_id)
         if job is None:
-            raise NotFound(f"no job {job_id!r} in this session", "job_id", "", "list the session's jobs")
-        return job
+            raise NotFound(
+                f"there is no job {job_id!r} in this session",
+                "job_id",
+                "",
+                "list the session's jobs",
+            )
+        return cast(Job, job)
 
-    def GetJob(self, request: job_pb2.GetJobRequest, context: grpc.ServicerContext) -> job_pb2.GetJobResponse:
+    def GetJob(
+        self, request: job_pb2.GetJobRequest, context: grpc.ServicerContext
+    ) -> job_pb2.GetJobResponse:
+        """Describe a job."""
         return job_pb2.GetJobResponse(job=self._find(request.session_id, request.job_id).describe())
 
     def ListJobs(
         self, request: job_pb2.ListJobsRequest, context: grpc.ServicerContext
     ) -> job_pb2.ListJobsResponse:
+        """Describe all jobs of a session."""
         session = self._sessions.get(request.session_id)
         with session.lock:
             jobs = list(session.jobs.values())
-        return job_pb2.ListJobsResponse(jobs=[job.describe() for job in jobs])
+        return job_pb2.ListJobsResponse(jobs=[cast(Job, job).describe() for job in jobs])
 
     def WatchJob(
         self, request: job_pb2.WatchJobRequest, context: grpc.ServicerContext
     ) -> Iterator[job_pb2.WatchJobResponse]:
+        """Yield a job's events after a sequence number, until the job is over."""
         session = self._sessions.get(request.session_id)
         job = self._find_in(session, request.job_id)
         if not self._watches.acquire(blocking=False):
@@ -404,6 +476,7 @@ class JobService:
     def CancelJob(
         self, request: job_pb2.CancelJobRequest, context: grpc.ServicerContext
     ) -> job_pb2.CancelJobResponse:
+        """Cancel a job."""
         job = self._find(request.session_id, request.job_id)
         job.cancel()
         return job_pb2.CancelJobResponse(job=job.describe())

@@ -1,4 +1,4 @@
-"""What a worker will hold and accept. Every limit is checked before the memory it guards is taken."""
+"""Limits of a worker. Each one is checked before the memory that it limits is allocated."""
 
 from __future__ import annotations
 
@@ -10,32 +10,39 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes in bytes, counts otherwise. The first five are what ``WorkerService.Describe`` reports."""
+    """Sizes in bytes, counts otherwise. ``WorkerService.Describe`` reports the first five."""
 
     max_inline_bytes: int = 64 * KIB
+    """Elements of a tensor inside a message."""
     max_tensor_bytes: int = 4 * GIB
+    """Elements of any tensor."""
     max_message_bytes: int = 8 * MIB
+    """A gRPC message."""
     max_sessions: int = 32
+    """Open sessions."""
     max_session_ticket_bytes: int = 8 * GIB
+    """Buffers of one session on the tensor plane."""
     max_session_objects: int = 256
+    """Objects of one session."""
     max_session_jobs: int = 256
-    """Finished jobs beyond this many are forgotten, oldest first."""
+    """Jobs of one session. Beyond it, the oldest finished jobs are forgotten."""
     max_unfinished_jobs: int = 128
-    """Jobs that run or wait, over all sessions."""
+    """Jobs of all sessions that run or wait."""
     max_calls: int = 512
-    """Calls at once, those included that wait for a server thread."""
+    """Calls at a time, including those that wait for a server thread."""
     max_watches: int = 64
-    """Streams at once, over all sessions; each occupies a server thread."""
+    """Watched jobs of all sessions; each watch occupies a server thread."""
     max_guarded_frame_bytes: int = 128 * KIB
-    """Of a frame on a plane that asks for keys: ZeroMQ keeps so much of what a peer sends before it has shown its own."""
+    """A frame on an encrypted plane, which ZeroMQ stores for a peer that has shown no key yet."""
     max_handshake_seconds: float = 5.0
-    """A peer on a ZeroMQ plane that has not shown its key by then is dropped, and with it what it has sent."""
+    """Time for a peer on a ZeroMQ plane to show its key, before it is dropped."""
     max_files: int = 4096
-    """Of the process, connections among them: what strangers hold open is bounded by it."""
+    """Open files of the process, connections included. It limits what strangers can hold open."""
     max_rank: int = 16
+    """Dimensions of a tensor."""
     data_root: Path = Path("/")
-    """Files that a client names must lie in it; relative paths start there."""
+    """Folder that files named by a client must lie in. Relative paths start here."""
     trust_code: bool = False
-    """Whether code that a client names or sends is executed: programs and modules as predictors."""
+    """Whether the worker executes code that a client names or sends: programs and modules."""
     lease_seconds: float = 600.0
-    """A session without a call, a watch or an unfinished job for so long is closed: its client ended without a word."""
+    """Time without a call, a watch or an unfinished job after which a session is closed."""

@@ -1,4 +1,4 @@
-"""The worker: its parts put together, started and stopped; and ``atlas.v1.WorkerService``."""
+"""The worker: puts its parts together, starts and stops them; and ``atlas.v1.WorkerService``."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from functools import cache
 from pathlib import Path
 
 import grpc
-from google.protobuf import struct_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from atlas_worker import __version__, registry
-from atlas_worker.dataplane import DataPlane
+from atlas_worker import __version__, catalogue
 from atlas_worker.errors import AddressInUse, NotReady
 from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2, worker_pb2
+from atlas_worker.service.dataplane import DataPlane
 
-from . import healthport, logs, machine
-from .access import Access, TokenRequired
+from . import healthport, logs
+from .auth import Access, TokenRequired
 from .compute import Compute
-from .failures import add_service
+from .devices import Devices, versions
 from .jobs import JobService
 from .limits import Limits
 from .objects import ObjectService
 from .sessions import Sessions
+from .status import add_service
 from .tickets import Tickets
 
 log = logging.getLogger("atlas_worker")
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = worker_pb2.PROTOCOL_VERSION_CURRENT
+"""Version of the contract that client and worker must agree on."""
 
 _SPARE_THREADS = 32
+"""Server threads in addition to one for each watch."""
 _SERVICES = (
     worker_pb2.DESCRIPTOR.services_by_name["WorkerService"],
     objects_pb2.DESCRIPTOR.services_by_name["ObjectService"],
@@ -41,11 +43,22 @@ _SERVICES = (
 
 
 class Worker:
-    """A worker on ``host`` (an address, or localhost) and ``port`` (0: a free one), its planes on ``plane_ports``.
+    """A worker with all its services, not yet started.
 
-    Where ``access`` asks for anything, the planes use CURVE; instead, they are sockets in ``plane_folder``, which nobody else
-    may enter. With ``health_port`` the health service is there too, see ``healthport``.
-    Raises ``AddressInUse``.
+    Args:
+        host: Address to listen on, or localhost.
+        port: Port of the gRPC server; 0 for a free port.
+        devices: Devices for the sessions; only the CPU by default.
+        threads: Threads of CPU work.
+        limits: Limits of the worker.
+        access: What the worker asks of its clients. If it asks for anything, the planes use CURVE.
+        plane_ports: Ports of the tensor plane and the metrics plane; 0 for a free port.
+        plane_folder: Folder for the planes' sockets instead of ports and CURVE. Nobody else may be
+            able to enter it.
+        health_port: Loopback port of the health service (see :mod:`.healthport`), or None.
+
+    Raises:
+        AddressInUse: A port cannot be bound.
     """
 
     def __init__(
@@ -53,7 +66,7 @@ class Worker:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
-        devices: machine.Devices | None = None,
+        devices: Devices | None = None,
         threads: int = 1,
         limits: Limits | None = None,
         access: Access | None = None,
@@ -62,7 +75,8 @@ class Worker:
         health_port: int | None = None,
     ) -> None:
         limits, access = limits or Limits(), access or Access()
-        host = "127.0.0.1" if host == "localhost" else host  # ZeroMQ binds to addresses, not to names
+        # ZeroMQ binds to addresses, not to names.
+        host = "127.0.0.1" if host == "localhost" else host
         self._compute = Compute(threads)
         tickets = Tickets(limits)
         self._sessions = Sessions(limits, tickets)
@@ -71,11 +85,11 @@ class Worker:
             maximum_concurrent_rpcs=limits.max_calls,
             interceptors=[] if access.token is None else [TokenRequired(access.token)],
             options=[
-                # Two workers on one port would share its connections, sessions and all, at random.
+                # Without this, two workers on one port would share its connections at random.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", limits.max_message_bytes),
                 ("grpc.max_send_message_length", limits.max_message_bytes),
-                # Clients that watch a long job may ping, so that a dead connection is noticed.
+                # Clients that watch a long job may ping, to notice a dead connection.
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ],
@@ -101,7 +115,9 @@ class Worker:
             self._compute.close()
             raise
         implementations = (
-            WorkerService(self._sessions, self.dataplane, devices or machine.Devices("cpu"), threads, limits),
+            WorkerService(
+                self._sessions, self.dataplane, devices or Devices("cpu"), threads, limits
+            ),
             ObjectService(self._sessions, self._compute, limits),
             JobService(self._sessions, self._compute, self.dataplane.publish, limits),
         )
@@ -121,6 +137,7 @@ class Worker:
         return bound
 
     def start(self) -> None:
+        """Start serving."""
         self.dataplane.start()
         self._sessions.start()
         self._server.start()
@@ -130,7 +147,13 @@ class Worker:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, grace: float = 1.0) -> None:
-        """Refuse new calls, cancel every job, free everything. Takes a step of the job that runs, and ``grace`` at most."""
+        """Refuse new calls, cancel all jobs and free everything.
+
+        This takes as long as a step of the running job, and at most ``grace`` for open calls.
+
+        Args:
+            grace: Seconds that open calls have to end.
+        """
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(grace)
         self._sessions.close_all()
@@ -142,10 +165,15 @@ class Worker:
 
 
 class WorkerService:
-    """``atlas.v1.WorkerService``."""
+    """Implements ``atlas.v1.WorkerService``; ``worker.proto`` documents the methods."""
 
     def __init__(
-        self, sessions: Sessions, dataplane: DataPlane, devices: machine.Devices, threads: int, limits: Limits
+        self,
+        sessions: Sessions,
+        dataplane: DataPlane,
+        devices: Devices,
+        threads: int,
+        limits: Limits,
     ) -> None:
         self._sessions, self._dataplane, self._devices = sessions, dataplane, devices
         self._threads, self._limits = threads, limits
@@ -153,11 +181,12 @@ class WorkerService:
     def Describe(
         self, request: worker_pb2.DescribeRequest, context: grpc.ServicerContext
     ) -> worker_pb2.DescribeResponse:
+        """Describe the worker."""
         limits = self._limits
         return worker_pb2.DescribeResponse(
             protocol_version=PROTOCOL_VERSION,
             worker_version=__version__,
-            versions=machine.versions(),
+            versions=versions(),
             devices=self._devices.describe(),
             data_plane=self._dataplane.describe(),
             limits=worker_pb2.Limits(
@@ -167,7 +196,7 @@ class WorkerService:
                 max_sessions=limits.max_sessions,
                 max_session_ticket_bytes=limits.max_session_ticket_bytes,
             ),
-            capabilities=[_capability(block) for block in registry.blocks()],
+            blocks=[_spec(block) for block in catalogue.blocks()],
             threads=self._threads,
             pid=os.getpid(),
         )
@@ -175,10 +204,12 @@ class WorkerService:
     def OpenSession(
         self, request: worker_pb2.OpenSessionRequest, context: grpc.ServicerContext
     ) -> worker_pb2.OpenSessionResponse:
+        """Open a session."""
         if request.protocol_version != PROTOCOL_VERSION:
             older = "worker" if request.protocol_version > PROTOCOL_VERSION else "client"
             raise NotReady(
-                f"the client speaks protocol version {request.protocol_version}, this worker {PROTOCOL_VERSION}",
+                f"the client has protocol version {request.protocol_version}, "
+                f"but this worker has {PROTOCOL_VERSION}",
                 "protocol_version",
                 str(PROTOCOL_VERSION),
                 f"update the {older}, so that both come from the same release",
@@ -194,6 +225,7 @@ class WorkerService:
     def RenewLease(
         self, request: worker_pb2.RenewLeaseRequest, context: grpc.ServicerContext
     ) -> worker_pb2.RenewLeaseResponse:
+        """Renew a session's lease, which every call does."""
         session = self._sessions.get(request.session_id)
         return worker_pb2.RenewLeaseResponse(
             device=str(session.device), lease_seconds=self._limits.lease_seconds
@@ -202,12 +234,13 @@ class WorkerService:
     def CloseSession(
         self, request: worker_pb2.CloseSessionRequest, context: grpc.ServicerContext
     ) -> worker_pb2.CloseSessionResponse:
+        """Close a session."""
         self._sessions.close(request.session_id)
         return worker_pb2.CloseSessionResponse()
 
 
 @cache
-def _capability(block: registry.Block) -> worker_pb2.Capability:
-    params = struct_pb2.Struct()
-    params.update(registry.describe_params(block.params))
-    return worker_pb2.Capability(role=block.role, kind=block.kind, summary=block.summary, params=params)
+def _spec(block: catalogue.Block) -> worker_pb2.BlockSpec:
+    spec = worker_pb2.BlockSpec(type=block.type, kind=block.kind)
+    spec.schema.update(catalogue.schema(block))
+    return spec

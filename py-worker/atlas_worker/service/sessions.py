@@ -9,139 +9,218 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from atlas_worker.errors import InvalidInput, LimitExceeded, NotFound, NotReady
 
-from . import logs, machine
+from . import logs
+from .devices import return_freed_memory
 from .limits import Limits
 from .snapshots import Origin, State
 from .tickets import Tickets
-
-if TYPE_CHECKING:
-    from .jobs import Job
 
 log = logging.getLogger("atlas_worker")
 
 _JOB_STOP_SECONDS = 5.0
 
 
+class Work(Protocol):
+    """What a session needs of a job, see :class:`.jobs.Job`."""
+
+    id: str
+    ended: float
+    """Time when the job was over, by the monotonic clock; 0 before."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the job is over."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop the job."""
+        ...
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for the job to be over, and tell whether it is."""
+        ...
+
+
 @dataclass(eq=False)
 class Entry:
-    """An object under its handle."""
+    """An object with its handle."""
 
     handle: str
     origin: Origin
+    """What identifies its snapshots."""
+    kind: str
+    """Kind of its block."""
     value: Any
-    """What ``roles`` names for the role, or a ``PlanarAtlas``."""
+    """The object: of the protocol in ``interfaces`` for its type, or an atlas."""
     remake: Callable[[], Any] | None
-    """For a dataset: makes it anew, as it was before its first epoch."""
+    """Makes a dataset again, as it was before its first epoch; None for other objects."""
     uses: tuple[Entry, ...] = ()
-    """What it was made from."""
+    """Objects from which it was made."""
     request: str = ""
-    """The client's name for the call that made it."""
+    """The client's id of the request that made it."""
     facts: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the last finished epoch."""
-    job: Job | None = None
+    """Metrics of the last finished epoch."""
+    job: Work | None = None
     """The last job that was started on it."""
     kept: State | None = None
-    """While a job runs: copies of the state after the last finished epoch."""
+    """While a job runs: a copy of the state after the last finished epoch."""
     lost: bool = False
-    """Its state could not be put back after a failure."""
+    """Whether its state could not be restored after a failure."""
 
     @property
-    def role(self) -> str:
-        return self.origin.role
+    def type(self) -> str:
+        """Type of the object, as in the contract."""
+        return self.origin.type
 
     @property
     def advancing(self) -> bool:
+        """Whether a job works on it."""
         return self.job is not None and not self.job.over
 
     def closure(self) -> Iterator[Entry]:
-        """It and all that it was made from."""
+        """Yield this entry and all entries from which it was made."""
         yield self
         for entry in self.uses:
             yield from entry.closure()
 
 
 class Session:
-    """Objects, jobs and tickets of one client. ``lock`` guards the tables, not the objects: those are for the compute
-    thread."""
+    """Objects, jobs and tickets of one client.
+
+    ``lock`` guards the tables. The objects themselves belong to the compute thread.
+
+    Args:
+        label: The client's name for the session, shown in logs.
+        device: Device of its objects.
+        limits: Limits of the worker.
+        tickets: Buffers of the tensor plane.
+    """
 
     def __init__(self, label: str, device: torch.device, limits: Limits, tickets: Tickets) -> None:
         self.id = secrets.token_hex(16)
         self.label, self.device, self.limits, self.tickets = label, device, limits, tickets
         self.lock = threading.RLock()
         self.entries: dict[str, Entry] = {}
-        self.jobs: dict[str, Job] = {}
-        self.requests: dict[str, Job] = {}
+        self.jobs: dict[str, Work] = {}
+        self.requests: dict[str, Work] = {}
         self._used = time.monotonic()
         self._held = 0
         self._made: dict[str, int] = {}
         self._closed = False
         tickets.open(self.id)
 
-    def find(self, handle: str, field: str, *roles: str) -> Entry:
-        """The object; ``NotFound``, or ``InvalidInput`` when it plays none of ``roles``."""
+    def find(self, handle: str, field: str, *types: str) -> Entry:
+        """Find an object by its handle.
+
+        Args:
+            handle: The handle.
+            field: Dotted path of the handle in the request, for the error.
+            *types: Accepted types; all if none are given.
+
+        Returns:
+            The object's entry.
+
+        Raises:
+            NotFound: There is no such object.
+            InvalidInput: The object has another type.
+        """
         with self.lock:
             entry = self.entries.get(handle)
         if entry is None:
-            raise NotFound(f"no object {handle!r} in this session", field, "", "create it first")
-        if roles and entry.role not in roles:
+            raise NotFound(
+                f"there is no object {handle!r} in this session", field, "", "create it first"
+            )
+        if types and entry.type not in types:
             raise InvalidInput(
-                f"{handle} is of role {entry.role}",
+                f"{handle} is of type {entry.type}",
                 field,
-                f"the handle of an object of role {' or '.join(roles)}",
+                f"the handle of an object of type {' or '.join(types)}",
             )
         return entry
 
     def check_room(self) -> None:
-        """``LimitExceeded`` when the session may not have another object."""
+        """Raise ``LimitExceeded`` if the session may not have another object."""
         with self.lock:
             if len(self.entries) >= self.limits.max_session_objects:
                 raise LimitExceeded(
                     f"the session has {len(self.entries)} objects",
                     "session_id",
                     f"at most {self.limits.max_session_objects}",
-                    "delete what is no longer needed",
+                    "delete objects that are no longer needed",
                 )
 
     def made_by(self, request: str, origin: Origin) -> Entry | None:
-        """What a call of this name has made already; ``InvalidInput`` when that is something else than ``origin`` says."""
+        """Find the object that a request has already made.
+
+        Args:
+            request: The client's id of the request; empty if it has none.
+            origin: What the request asks for.
+
+        Returns:
+            The object's entry, or None.
+
+        Raises:
+            InvalidInput: The request has made an object from another spec.
+        """
         if not request:
             return None
         with self.lock:
             entry = next((e for e in self.entries.values() if e.request == request), None)
         if entry is not None and entry.origin != origin:
             raise InvalidInput(
-                f"request {request} has made {entry.handle} from another spec",
+                f"request {request} has already made {entry.handle} from another spec",
                 "request_id",
-                "a name for each object",
-                "make up another one",
+                "an id for each object",
+                "choose another request id",
             )
         return entry
 
     def add(
         self,
         origin: Origin,
+        kind: str,
         value: Any,
         remake: Callable[[], Any] | None,
         uses: tuple[Entry, ...],
         request: str = "",
     ) -> Entry:
+        """Add an object, and return its entry with a new handle.
+
+        Args:
+            origin: What identifies its snapshots.
+            kind: Kind of its block.
+            value: The object.
+            remake: Makes a dataset again.
+            uses: Objects from which it was made.
+            request: The client's id of the request.
+
+        Returns:
+            The entry.
+
+        Raises:
+            NotFound: The session was closed.
+            LimitExceeded: The session has too many objects.
+        """
         with self.lock:
             self.check_open()
             self.check_room()
-            number = self._made[origin.role] = self._made.get(origin.role, 0) + 1
-            entry = Entry(f"{origin.role}-{number}", origin, value, remake, uses, request)
+            number = self._made[origin.type] = self._made.get(origin.type, 0) + 1
+            entry = Entry(f"{origin.type}-{number}", origin, kind, value, remake, uses, request)
             self.entries[entry.handle] = entry
             return entry
 
     def check_idle(self, entry: Entry) -> None:
-        """``NotReady`` while a job advances the object, something it was made from, or something made from it."""
+        """Raise ``NotReady`` while a job works on an object, or on one that it depends on.
+
+        Objects that were made from this one count as well.
+        """
         with self.lock:
             mine = set(entry.closure())
             for other in self.entries.values():
@@ -155,13 +234,14 @@ class Session:
                     )
 
     def delete(self, handle: str) -> None:
+        """Delete an object. Raises ``NotReady`` while it is in use."""
         with self.lock:
             entry = self.find(handle, "handle")
             self.check_idle(entry)
             del self.entries[handle]
 
     def renew(self) -> bool:
-        """Begin the lease anew, unless it is closed already."""
+        """Renew the lease. Returns False if the session is closed."""
         with self.lock:
             if self._closed:
                 return False
@@ -169,14 +249,14 @@ class Session:
             return True
 
     def expire(self) -> bool:
-        """Close it to new calls if its lease has ended; whether it has."""
+        """Close the session to new calls if its lease has ended, and tell whether it is closed."""
         with self.lock:
             self._closed = self._closed or self.expired
             return self._closed
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Renew the lease for as long as a call or a watch takes."""
+        """Hold the lease for the time of a call or a watch."""
         with self.lock:
             self._held += 1
         try:
@@ -188,7 +268,7 @@ class Session:
 
     @property
     def expired(self) -> bool:
-        """Whether its lease has ended; it does not while a job is unfinished."""
+        """Whether the lease has ended. It does not end while a job is unfinished."""
         with self.lock:
             if self._held or self.unfinished:
                 return False
@@ -197,17 +277,17 @@ class Session:
 
     @property
     def unfinished(self) -> int:
-        """Jobs that run or wait."""
+        """Number of jobs that run or wait."""
         with self.lock:
             return sum(not job.over for job in self.jobs.values())
 
     def check_open(self) -> None:
-        """``NotFound`` when it was closed since the call came in."""
+        """Raise ``NotFound`` if the session was closed since the call began."""
         if self._closed:
             raise _no_session()
 
     def close(self) -> None:
-        """Cancel its jobs, wait for a step of the one that runs, and free everything."""
+        """Cancel all jobs, wait for a step of the running one, and free everything."""
         with self.lock:
             self._closed = True
             jobs = list(self.jobs.values())
@@ -221,13 +301,14 @@ class Session:
             self.entries.clear()
             self.requests.clear()
         self.tickets.close(self.id)
-        machine.return_freed_memory()
+        return_freed_memory()
 
 
 class Sessions:
-    """The open sessions of a worker. Once started, those whose lease ends are closed.
+    """The open sessions of a worker. Once started, it closes those whose lease ends.
 
-    Nobody waits for a session's lock who holds that of the table, or of another session: calls would wait for each other.
+    A thread that holds the table's lock or a session's lock must not wait for another session's
+    lock; otherwise calls would wait for each other.
     """
 
     def __init__(self, limits: Limits, tickets: Tickets) -> None:
@@ -237,9 +318,11 @@ class Sessions:
         self._stopped = threading.Event()
 
     def start(self) -> None:
+        """Start the thread that closes expired sessions."""
         threading.Thread(target=self._watch_leases, name="leases", daemon=True).start()
 
     def open(self, label: str, device: torch.device) -> Session:
+        """Open a session. Raises ``LimitExceeded`` if there are too many."""
         self._close_expired()
         with self._lock:
             if len(self._open) >= self._limits.max_sessions:
@@ -247,7 +330,7 @@ class Sessions:
                     f"this worker has {len(self._open)} open sessions",
                     "",
                     f"at most {self._limits.max_sessions}",
-                    "close one, or try again later: one whose client is gone is closed "
+                    "close a session, or try again later: a session whose client is gone is closed "
                     f"{self._limits.lease_seconds:g} s after its last job",
                 )
             session = Session(label, device, self._limits, self.tickets)
@@ -255,6 +338,7 @@ class Sessions:
             return session
 
     def get(self, session_id: str) -> Session:
+        """Find a session and renew its lease. Raises ``NotFound`` if it is closed."""
         with self._lock:
             session = self._open.get(session_id)
         if session is None or not session.renew():
@@ -263,14 +347,14 @@ class Sessions:
         return session
 
     def check_queue(self) -> None:
-        """``LimitExceeded`` when no other job may wait. For who holds no session's lock."""
+        """Raise ``LimitExceeded`` if no more jobs may wait. Callers must hold no session's lock."""
         unfinished = sum(session.unfinished for session in self._all())
         if unfinished >= self._limits.max_unfinished_jobs:
             raise LimitExceeded(
                 f"{unfinished} jobs run or wait on this worker",
                 "",
                 f"at most {self._limits.max_unfinished_jobs}",
-                "try again when some have ended",
+                "try again when some of them have ended",
             )
 
     def _watch_leases(self) -> None:
@@ -283,13 +367,13 @@ class Sessions:
                 continue
             with self._lock:
                 if self._open.pop(session.id, None) is None:
-                    continue  # another closes it
+                    continue  # another thread closes it
             with logs.bound(run=session.label, session=session.id):
                 log.warning("the session's lease has ended")
                 session.close()
 
     def close(self, session_id: str) -> None:
-        """Also when it is closed already."""
+        """Close a session; no effect if it is closed."""
         with self._lock:
             session = self._open.pop(session_id, None)
         if session is not None:
@@ -298,6 +382,7 @@ class Sessions:
                 log.info("session closed")
 
     def close_all(self) -> None:
+        """Close all sessions."""
         self._stopped.set()
         for session in self._all():
             self.close(session.id)
@@ -312,5 +397,5 @@ def _no_session() -> NotFound:
         "no such session: it was closed, its lease ended, or the worker was restarted",
         "session_id",
         "",
-        "open a session",
+        "open a new session",
     )

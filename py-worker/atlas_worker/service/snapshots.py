@@ -1,4 +1,4 @@
-"""Objects frozen to safetensors files: the tensors and metadata of ``Trainable.state()`` and what they belong to."""
+"""Snapshots: the state of a ``Trainable`` and its origin in a safetensors file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from atlas_worker.catalogue import current_kind
 from atlas_worker.errors import InvalidInput
 
-from .wire import raw_bytes
+from .tensor_codec import raw_bytes
 
 State = tuple[dict[str, Tensor], dict[str, str]]
+"""Tensors and metadata, as ``Trainable.state`` returns them."""
 
 _OURS = "atlas."
+"""Prefix of our own entries in a file's metadata."""
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -34,28 +37,44 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Origin:
-    """What a snapshot is of: it fits objects with the same role, kind and spec, in any session."""
+    """Identity of a snapshot: it fits objects of the same type, kind and spec, in any session.
 
-    role: str
+    Type and kind have the names of the block's first release.
+    """
+
+    type: str
     kind: str
     spec: str
-    """Hash of the whole spec, its data and those of the objects it was made from."""
+    """Hash of the spec, of its tensors, and of the specs of the objects that it uses."""
 
 
 def size(state: State) -> int:
-    """Bytes of a state's tensors."""
+    """Return the bytes of a state's tensors."""
     return sum(t.numel() * t.element_size() for t in state[0].values())
 
 
 def freeze(state: State, origin: Origin) -> Tensor:
-    """A safetensors file, as uint8 ``[length]``. The same state gives the same bytes (the library's writer orders
-    metadata at random, hence our own)."""
+    """Write a state as a safetensors file.
+
+    The same state gives the same bytes. (The library's own writer orders metadata at random.)
+
+    Args:
+        state: The state.
+        origin: What the state belongs to.
+
+    Returns:
+        The file as uint8 ``[length]``, on the CPU.
+    """
     tensors = {name: t.detach().to("cpu").contiguous() for name, t in state[0].items()}
     metadata = dict(state[1])
-    metadata |= {f"{_OURS}role": origin.role, f"{_OURS}kind": origin.kind, f"{_OURS}spec": origin.spec}
+    metadata |= {
+        f"{_OURS}role": origin.type,
+        f"{_OURS}kind": origin.kind,
+        f"{_OURS}spec": origin.spec,
+    }
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     end = 0
-    # Wider types first keeps every tensor aligned, as the format asks.
+    # Wider types come first, to align every tensor as the format asks.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     for name in names:
         start, end = end, end + tensors[name].numel() * tensors[name].element_size()
@@ -79,7 +98,18 @@ def freeze(state: State, origin: Origin) -> Tensor:
 
 
 def thaw(file: Tensor, field: str) -> tuple[dict[str, Tensor], dict[str, str], Origin | None]:
-    """Tensors, metadata and, for a snapshot of ours, its origin. ``InvalidInput`` for what is no safetensors file."""
+    """Read a safetensors file.
+
+    Args:
+        file: The file as uint8 ``[length]``.
+        field: Dotted path of the file in the request, for the error.
+
+    Returns:
+        Tensors, metadata without our own entries, and the origin if the file is a snapshot.
+
+    Raises:
+        InvalidInput: The tensor is no safetensors file.
+    """
     if file.dtype != torch.uint8 or file.dim() != 1:
         raise InvalidInput(
             f"a {file.dtype} tensor of shape {list(file.shape)}",
@@ -106,18 +136,25 @@ def thaw(file: Tensor, field: str) -> tuple[dict[str, Tensor], dict[str, str], O
 
 
 def check_origin(got: Origin | None, want: Origin, field: str) -> None:
-    """``InvalidInput`` unless a snapshot is one of an object with the spec ``want``."""
+    """Raise ``InvalidInput`` unless a snapshot fits an object.
+
+    Args:
+        got: Origin of the snapshot, or None if the file is no snapshot.
+        want: Origin of the object.
+        field: Dotted path of the snapshot in the request, for the error.
+    """
     if got == want:
         return
+    object = f"{want.type} {current_kind(want.kind)!r}"
     if got is None:
         what = "a safetensors file that is no snapshot"
-    elif (got.role, got.kind) != (want.role, want.kind):
-        what = f"a snapshot of {got.role} {got.kind!r}"
+    elif (got.type, got.kind) != (want.type, want.kind):
+        what = f"a snapshot of {got.type} {current_kind(got.kind)!r}"
     else:
-        what = f"a snapshot of another {want.role} {want.kind!r}: its spec, or that of what it was made from, differs"
+        what = f"a snapshot of another {object}: its spec, or that of an object it uses, differs"
     raise InvalidInput(
         what,
         field,
-        f"a snapshot of {want.role} {want.kind!r} with the same spec",
-        "create the object as it was then",
+        f"a snapshot of {object} with the same spec",
+        "create the object with the spec that it had then",
     )

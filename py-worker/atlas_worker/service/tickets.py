@@ -1,4 +1,4 @@
-"""Buffers on the tensor plane, by ticket: what clients have uploaded and what waits to be fetched."""
+"""Buffers of the tensor plane by ticket: tensors that clients uploaded, and tensors to fetch."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _TICKET = re.compile(r"([0-9a-f]{32})\.[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Layout:
+    """Type, shape and bytes of a tensor."""
+
     dtype: torch.dtype
     shape: tuple[int, ...]
     nbytes: int
@@ -25,14 +27,18 @@ class Layout:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor's elements; ``data`` keeps whatever owns the memory alive."""
+    """A tensor's elements. ``data`` keeps the memory alive."""
 
     layout: Layout
     data: memoryview
 
 
 class Tickets:
-    """Thread-safe. A ticket is ``<session id>.<32 lower-case hex digits>``: unguessable, because the session id is."""
+    """All buffers of the tensor plane. Thread-safe.
+
+    A ticket is ``<session id>.<32 lower-case hex digits>``. It cannot be guessed, because the
+    session id cannot.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -40,31 +46,56 @@ class Tickets:
         self._sessions: dict[str, dict[str, Buffer]] = {}
 
     def open(self, session: str) -> None:
+        """Allow tickets of a session."""
         with self._lock:
             self._sessions[session] = {}
 
     def close(self, session: str) -> None:
-        """Free every buffer of a session; later uploads to it are refused."""
+        """Free all buffers of a session. Later uploads to it are refused."""
         with self._lock:
             self._sessions.pop(session, None)
 
     def upload(self, ticket: str, buffer: Buffer) -> None:
-        """Keep what a client sent under a ticket that it made up. Raises ``InvalidInput``, ``NotFound``, ``LimitExceeded``."""
+        """Store what a client sent.
+
+        Args:
+            ticket: The ticket, chosen by the client.
+            buffer: The tensor.
+
+        Raises:
+            InvalidInput: The ticket is malformed or in use.
+            NotFound: The session is closed.
+            LimitExceeded: The session would hold too many bytes.
+        """
         match = _TICKET.fullmatch(ticket)
         if match is None:
-            raise InvalidInput("malformed ticket", "ticket", "<session id>.<32 lower-case hex digits>")
+            raise InvalidInput(
+                "malformed ticket", "ticket", "<session id>.<32 lower-case hex digits>"
+            )
         with self._lock:
             self._add(match[1], ticket, buffer)
 
     def issue(self, session: str, buffer: Buffer) -> str:
-        """Hand out a ticket for a buffer. Raises ``NotFound`` (session closed), ``LimitExceeded``."""
+        """Store a buffer for a client to fetch.
+
+        Args:
+            session: Id of the session.
+            buffer: The tensor.
+
+        Returns:
+            A new ticket.
+
+        Raises:
+            NotFound: The session is closed.
+            LimitExceeded: The session would hold too many bytes.
+        """
         ticket = f"{session}.{secrets.token_hex(16)}"
         with self._lock:
             self._add(session, ticket, buffer)
         return ticket
 
     def peek(self, ticket: str) -> Buffer:
-        """The buffer, which stays. Raises ``NotFound``."""
+        """Return a buffer and keep it. Raises ``NotFound``."""
         with self._lock:
             buffer = self._sessions.get(ticket.partition(".")[0], {}).get(ticket)
         if buffer is None:
@@ -72,7 +103,19 @@ class Tickets:
         return buffer
 
     def take(self, session: str, ticket: str, field: str) -> Buffer:
-        """The buffer, whose ticket ends. Raises ``NotFound``, also for another session's ticket."""
+        """Return a buffer and end its ticket.
+
+        Args:
+            session: Id of the session.
+            ticket: The ticket.
+            field: Dotted path of the ticket in the request, for the error.
+
+        Returns:
+            The buffer.
+
+        Raises:
+            NotFound: The session has no such ticket.
+        """
         with self._lock:
             buffer = self._sessions.get(session, {}).pop(ticket, None)
         if buffer is None:
@@ -80,25 +123,25 @@ class Tickets:
         return buffer
 
     def discard(self, ticket: str) -> None:
-        """End a ticket, if it has not ended already."""
+        """End a ticket; no effect if it has ended."""
         with self._lock:
             self._sessions.get(ticket.partition(".")[0], {}).pop(ticket, None)
 
     def _add(self, session: str, ticket: str, buffer: Buffer) -> None:
         held = self._sessions.get(session)
         if held is None:
-            raise NotFound("no open session with this ticket's prefix", "ticket", "", "open a session")
+            raise NotFound("the ticket belongs to no open session", "ticket", "", "open a session")
         if ticket in held:
             raise InvalidInput(
-                "this ticket is in use", "ticket", "a ticket not used before", "make up another one"
+                "the ticket is in use", "ticket", "a ticket not used before", "choose another one"
             )
         total = sum(b.layout.nbytes for b in held.values()) + buffer.layout.nbytes
         if total > self._limits.max_session_ticket_bytes:
             raise LimitExceeded(
-                f"the session would keep {total} bytes on the tensor plane",
+                f"the session would hold {total} bytes on the tensor plane",
                 "ticket",
                 f"at most {self._limits.max_session_ticket_bytes} bytes",
-                "use or fetch what is there first",
+                "use or fetch the session's tensors first",
             )
         held[ticket] = buffer
 
@@ -108,5 +151,5 @@ def _unknown(field: str) -> NotFound:
         "no such ticket: it was used, replaced by a newer one, or its session is closed",
         field,
         "",
-        "upload the tensor, or ask for it, again",
+        "upload the tensor again, or ask for it again",
     )

@@ -1,6 +1,1 @@
-"""Solvers: Lie algebras, cosets, and the test for one component."""
-
-from . import cosets as cosets
-from . import grassmann as grassmann
-from . import liegan as liegan
-from . import paper as paper
+"""Solvers that find Lie algebras and coset representatives."""

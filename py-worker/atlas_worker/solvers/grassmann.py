@@ -1,4 +1,7 @@
-"""Lie algebra by the equivariance loss alone over orthonormal frames (METHOD 2.3), and the report that all algebra solvers share."""
+"""Lie algebra from the equivariance loss alone, over orthonormal frames (METHOD 2.3).
+
+This module also makes the report that all algebra solvers share (METHOD 2.6).
+"""
 
 from __future__ import annotations
 
@@ -10,78 +13,120 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .. import lie
-from ..actions import Batch, Task
+from ..catalogue import param, register
+from ..checkpointing import check_finite, restore
 from ..errors import InvalidInput
-from ..registry import param, register
-from ..roles import AlgebraReport, SpectrumEntry
-from ..trainable import StepCallback
-from .descent import Descent
-from .measure import (
+from ..interfaces import AlgebraReport, SpectrumEntry
+from ..rng import random_stream
+from ..symmetry import Batch, Objective, lie
+from ..symmetry.measure import (
     draw_batch,
     draw_coefficients,
     measure,
     principal_frame,
     relative_errors,
 )
-from .spectral import Spectrum, count, linearised_spectrum
-from .state import check_finite, random_stream, restore
+from ..symmetry.spectral import Spectrum, count, linearised_spectrum
+from ..trainable import StepCallback
+from .adam import AdamSolver
 
 EVALUATION_BATCHES = 4
+"""Batches on which frames are compared and measured."""
 
 SPECTRUM = 1024
-"""Samples of the linearised spectrum."""
+"""Samples from which the linearised spectrum is computed."""
 
 
 @dataclass(frozen=True)
 class GrassmannParams:
+    """Parameters of the solver ``grassmann`` (METHOD 2.3)."""
+
     starts: int = param(
         6,
-        "Random starts, all in one batch; the worse half is dropped after each epoch",
+        "Number of random starts; the worse half is dropped after each epoch",
         minimum=1,
         maximum=256,
     )
-    steps: int = param(60, "Steps in an epoch; 0 to keep a spectral start as it is", minimum=0)
-    batch_size: int = param(4, "Samples a step", minimum=1)
-    charts: int = param(6, "Charts a step, drawn at random", minimum=1)
-    learning_rate: float = param(0.1, "Adam's, falling to 1 % of it by a cosine", minimum=0)
-    scale: float = param(1.0, "Standard deviation of η along a unit generator", minimum=1e-3, maximum=10)
+    steps: int = param(
+        60, "Steps of Adam in an epoch; 0 keeps a spectral start unchanged", minimum=0
+    )
+    batch_size: int = param(4, "Samples in each step", minimum=1)
+    charts: int = param(6, "Charts in each step, drawn at random", minimum=1)
+    learning_rate: float = param(
+        0.1, "Learning rate of Adam; falls along a cosine to 1 % of this value", minimum=0
+    )
+    scale: float = param(
+        1.0,
+        "Standard deviation of the transformations that are tried",
+        minimum=1e-3,
+        maximum=10,
+    )
     compare: Literal["loss", "distance"] = param(
         "loss",
-        "What is minimised: the predictor's loss, or the distance of class probabilities, which the places where a predictor is sure and wrong do not rule",
+        "Minimise the predictor's loss, or the distance of class probabilities, "
+        "in which confident mistakes weigh less",
     )
     threshold: float = param(
-        0.15, "Relative error up to which a generator counts as a symmetry", minimum=0, maximum=1
+        0.15,
+        "Largest relative error with which a generator counts as a symmetry",
+        minimum=0,
+        maximum=1,
     )
-    evaluation: int = param(8, "Samples in each batch of the final evaluation, on every chart", minimum=1)
+    evaluation: int = param(8, "Samples in each batch of the final evaluation", minimum=1)
     start: Literal["random", "spectral"] = param(
-        "random", "From random frames, or from the linearised error's least directions (one start)"
+        "random", "Start from random frames, or from the directions of least linearised error"
     )
     standard_basis: bool = param(
-        False, "Report a sparse basis of the same span, disjoint where that is possible"
+        False, "Report a sparse basis: each generator has an entry that the others lack"
     )
     gap: float = param(
-        2.0, "k = 0: factor by which the error must grow after the last of the symmetries", minimum=1
+        2.0,
+        "With an automatic k: least factor by which the error must grow after the last symmetry",
+        minimum=1,
     )
 
 
 def check_k(k: int, n: int, least: int = 1) -> None:
-    """Raise ``InvalidInput`` unless ``1 <= k <= n²`` (or 0, where the number is to be found)."""
+    """Check the number of generators.
+
+    Args:
+        k: The number of generators.
+        n: Size of the matrices.
+        least: Smallest accepted k: 1, or 0 if the solver may find k by itself.
+
+    Raises:
+        InvalidInput: k is not from ``least`` to n².
+    """
     if not least <= k <= n * n:
         raise InvalidInput(
-            f"k is {k}", "algebra.k", f"from 1 to {n * n}, the dimension of gl({n})", "choose another k"
+            f"k is {k}",
+            "algebra.k",
+            f"from 1 to {n * n}, the dimension of gl({n})",
+            "choose another k",
         )
 
 
-def evaluation_batches(task: Task, samples: int, seed: int) -> list[Batch]:
-    """What a report is measured on: the predictor as it is now, on every chart."""
-    task.refresh()
+def evaluation_batches(objective: Objective, samples: int, seed: int) -> list[Batch]:
+    """Draw the batches for a report: the predictor as it is now, on every chart.
+
+    Args:
+        objective: The objective.
+        samples: Samples in each batch.
+        seed: Seed of the samples.
+
+    Returns:
+        ``EVALUATION_BATCHES`` batches.
+    """
+    objective.refresh()
     generator = random_stream(seed, 91)
-    return [draw_batch(task, generator, samples, task.charts) for _ in range(EVALUATION_BATCHES)]
+    return [
+        draw_batch(objective, generator, samples, objective.charts)
+        for _ in range(EVALUATION_BATCHES)
+    ]
 
 
 def report_algebra(
-    task: Task,
+    objective: Objective,
     generators: Tensor,
     starts: list[float],
     scale: float,
@@ -91,69 +136,96 @@ def report_algebra(
     rest: Tensor | None = None,
     reason: str = "",
 ) -> AlgebraReport:
-    """Measure what was learnt: every generator, and the spectrum over an orthonormal basis of gl(n) that begins with their span.
+    """Measure generators, and the spectrum over an orthonormal basis that begins with their span.
 
-    ``generators [k, n, n]`` are reported as they are, never replaced by anything nicer. ``rest``: an orthonormal basis of their
-    complement (None: any). ``reason``: why there are k of them, when that was found and not given.
+    The generators are reported as learnt, sorted by relative error. They are never replaced by
+    nicer ones (METHOD 4.1).
+
+    Args:
+        objective: The objective.
+        generators: ``[k, n, n]``.
+        starts: Final losses of all starts.
+        scale: Standard deviation of the transformations.
+        threshold: Largest relative error of a symmetry.
+        samples: Samples in each batch.
+        seed: Seed of the samples and transformations.
+        rest: Orthonormal basis ``[n² - k, n, n]`` of the complement of the span; None for any.
+        reason: Why there are k generators, if the solver found k itself.
+
+    Returns:
+        The report.
     """
-    batches = evaluation_batches(task, samples, seed)
+    batches = evaluation_batches(objective, samples, seed)
     frame = lie.frame(generators)
     everything = torch.cat([frame, lie.complement(frame) if rest is None else rest])
-    spectrum = measure(task, batches, everything, scale, seed)
+    spectrum = measure(objective, batches, everything, scale, seed)
     unit = generators / generators.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None]
-    along = measure(task, batches, unit, scale, seed)
-    typical = float(spectrum.motion.mean())
+    along = measure(objective, batches, unit, scale, seed)
+    typical = float(spectrum.displacement.mean())
     errors = relative_errors(along, typical)
     spectrum_errors = relative_errors(spectrum, typical)
     good = errors <= threshold
     order = torch.argsort(errors)
     generators, errors, losses = generators[order], errors[order], along.loss[order]
-    found = int(good.sum())
+    count = int(good.sum())
     ranked = torch.argsort(spectrum_errors)
     rest = spectrum_errors[len(frame) :]
-    others = f"; other directions: {float(rest.min()):.3f} to {float(rest.max()):.3f}" if len(rest) else ""
+    others = (
+        f"; other directions: {float(rest.min()):.3f} to {float(rest.max()):.3f}"
+        if len(rest)
+        else ""
+    )
     listed = ", ".join(f"{float(e):.3f}" for e in errors)
-    verdict = (
-        f"{found} of {len(generators)} generators have a relative equivariance error of at most {threshold:g} ({listed}{others})"
-        if found
-        else f"no direction has a relative equivariance error of at most {threshold:g} (best found: {listed}{others})"
+    bound = f"a relative equivariance error of at most {threshold:g}"
+    explanation = (
+        f"{count} of {len(generators)} generators have {bound} ({listed}{others})"
+        if count
+        else f"no direction has {bound} (best found: {listed}{others})"
     )
     if reason:
-        verdict = f"{reason}; {verdict}" if len(generators) else reason
+        explanation = f"{reason}; {explanation}" if len(generators) else reason
     return AlgebraReport(
         generators=generators,
         losses=losses.tolist(),
         relative_errors=errors.tolist(),
-        noise_floor=float(along.floor[order][: max(found, 1)].mean()) if len(generators) else 0.0,
-        found=found,
+        noise_floor=float(along.noise_floor[order][: max(count, 1)].mean())
+        if len(generators)
+        else 0.0,
+        symmetry_count=count,
         spectrum=[
             SpectrumEntry(everything[i], float(spectrum.loss[i]), float(spectrum_errors[i]))
             for i in ranked.tolist()
         ],
         start_losses=sorted(starts),
-        verdict=verdict,
+        explanation=explanation,
     )
 
 
 @register(
     "algebra_solver",
     "grassmann",
-    "Equivariance loss over orthonormal frames, several starts",
+    "Minimises the equivariance loss over orthonormal frames, from several starts",
     GrassmannParams,
+    manifolds=("planar", "vectors"),
+    needs_predictor=True,
+    finds_k=True,
 )
-class GrassmannSolver(Descent):
-    """Minimise ``Σ_c log E[L(f_c(gx), g f_c(x))]``, ``g = exp(Σ η_i B_i)``, over orthonormal frames ``B [k, n, n]``.
+class GrassmannSolver(AdamSolver):
+    """Minimises ``Σ_c log E[L(f_c(gx), g f_c(x))]`` over orthonormal frames (METHOD 2.3).
 
-    The frame is the Gram-Schmidt of free matrices, so scale and mutual angles need no regularisers. The logarithm makes it the
-    maximum-likelihood fit when charts differ in how well they can be predicted: a chart that is not symmetric itself (one
-    near an obstacle) is not let drown those that are. With k = n² there is nothing to search, and what is reported is measured.
+    ``g = exp(Σ η_i B_i)`` for a frame ``B [k, n, n]``, the Gram-Schmidt of free matrices. So sizes
+    and angles need no regularisers. The logarithm gives the maximum-likelihood fit if charts differ
+    in how well they can be predicted: a chart that is not symmetric itself, e.g. near an obstacle,
+    does not dominate the others. With k = n² nothing is sought, only measured.
     """
 
     kind = "grassmann"
 
-    def __init__(self, params: GrassmannParams, *, task: Task, k: int, epochs: int, seed: int) -> None:
-        check_k(k, task.n, 0)
-        self._p, self._task, self._asked, self._seed = params, task, k, seed
+    def __init__(
+        self, params: GrassmannParams, *, objective: Objective, k: int, epochs: int, seed: int
+    ) -> None:
+        check_k(k, objective.n, 0)
+        self._p, self._objective, self._asked, self._seed = params, objective, k, seed
         self._spectrum: Spectrum | None = None
         self._reason = ""
         super().__init__(self._draws(k), params.learning_rate, epochs)
@@ -164,27 +236,27 @@ class GrassmannSolver(Descent):
         return self._free.shape[1]
 
     def _draws(self, k: int) -> Tensor:
-        """Random frames to start from: ``[starts, k, n, n]``."""
-        n, seed = self._task.n, random_stream(self._seed, 0)
+        """Draw random frames to start from: ``[starts, k, n, n]``."""
+        n, seed = self._objective.n, random_stream(self._seed, 0)
         starts = 1 if k == n * n else self._p.starts
         return lie.frame(torch.randn(starts, k, n, n, generator=seed))
 
     def _linearised(self) -> Spectrum:
-        """Of the predictor as it was first looked at; computed once, and again after a resume."""
+        """Spectrum of the predictor as it is; computed once, and again after a resume."""
         if self._spectrum is None:
-            self._spectrum = linearised_spectrum(self._task, SPECTRUM, self._seed)
+            self._spectrum = linearised_spectrum(self._objective, SPECTRUM, self._seed)
         return self._spectrum
 
     def _count(self) -> tuple[int, str]:
-        """How many generators there are, and why."""
+        """Find the number of generators, and the reason for it."""
         p, spectrum = self._p, self._linearised()
-        batches = evaluation_batches(self._task, p.evaluation, self._seed)
-        along = measure(self._task, batches, spectrum.directions, p.scale, self._seed)
-        errors = relative_errors(along, float(along.motion.mean()))
+        batches = evaluation_batches(self._objective, p.evaluation, self._seed)
+        along = measure(self._objective, batches, spectrum.directions, p.scale, self._seed)
+        errors = relative_errors(along, float(along.displacement.mean()))
         return count(spectrum, errors, p.threshold, p.gap)
 
     def _begin(self) -> None:
-        """What needs the trained predictor: the number of generators, and a start near the answer."""
+        """Do what needs the trained predictor: find k, and start near the answer if asked to."""
         k = self._asked
         if k == 0:
             k, self._reason = self._count()
@@ -195,9 +267,17 @@ class GrassmannSolver(Descent):
         self._scores = torch.full((len(self._free),), math.inf)
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
-        """``steps`` steps of Adam, then the starts are compared on fresh data; returns the best one's ``loss``."""
-        p, task = self._p, self._task
-        task.refresh()
+        """Run ``steps`` steps of Adam, then compare the starts on fresh data.
+
+        Args:
+            on_step: Called after each step.
+
+        Returns:
+            The ``loss`` of the best start, and the number of remaining ``starts`` or, if the solver
+            finds k, of ``generators``.
+        """
+        p, objective = self._p, self._objective
+        objective.refresh()
         if self._epoch == 0:
             self._begin()
         if self._k == 0:
@@ -205,27 +285,37 @@ class GrassmannSolver(Descent):
             on_step(1, 1, {})
             return {"generators": 0.0}
         generator = random_stream(self._seed, 1, self._epoch)
-        steps = p.steps if self._k < task.n**2 else 0  # every frame spans all of gl(n)
+        steps = p.steps if self._k < objective.n**2 else 0  # every frame spans all of gl(n)
         for i in range(steps):
             self._anneal(i / steps)
-            batch = draw_batch(task, generator, p.batch_size, p.charts)
+            batch = draw_batch(objective, generator, p.batch_size, p.charts)
             eta = draw_coefficients(batch, generator, self._k, p.scale)
             per_chart = self._losses(batch, lie.frame(self._free), eta)
             self._step(per_chart.clamp(min=1e-12).log().mean(1))
-            on_step(i + 1, steps, {"loss": float(per_chart.detach().mean(1).min())} if i % 4 == 0 else {})
+            on_step(
+                i + 1,
+                steps,
+                {"loss": float(per_chart.detach().mean(1).min())} if i % 4 == 0 else {},
+            )
         check_finite(self._free.detach(), "the generators")
         self._compare()
         self._epoch += 1
-        found = {"generators": float(self._k)} if self._asked == 0 else {"starts": float(len(self._scores))}
+        found = (
+            {"generators": float(self._k)}
+            if self._asked == 0
+            else {"starts": float(len(self._scores))}
+        )
         return {"loss": float(self._scores[0]), **found}
 
     @torch.no_grad()
     def _compare(self) -> None:
-        """Rank the starts on one batch of fresh data; keep the better half (at least two, while there are two)."""
+        """Rank the starts on fresh data and keep the better half, but at least two of them."""
         generator = random_stream(self._seed, 2, self._epoch)
         scores = torch.zeros(len(self._free))
         for _ in range(EVALUATION_BATCHES):
-            batch = draw_batch(self._task, generator, self._p.evaluation, self._task.charts)
+            batch = draw_batch(
+                self._objective, generator, self._p.evaluation, self._objective.charts
+            )
             eta = draw_coefficients(batch, generator, self._k, self._p.scale)
             for s, frame in enumerate(lie.frame(self._free)):
                 scores[s] += self._losses(batch, frame[None], eta)[0].clamp(min=1e-12).log().mean()
@@ -239,11 +329,12 @@ class GrassmannSolver(Descent):
         self._set(self._free[order], adam)
 
     def _losses(self, batch: Batch, frames: Tensor, eta: Tensor) -> Tensor:
-        """``[S, C]``: the loss of frames ``[S, k, n, n]`` on every chart, mean over samples."""
-        compare = self._task.loss if self._p.compare == "loss" else self._task.distance
+        """Mean loss over samples of frames ``[S, k, n, n]`` on every chart: ``[S, C]``."""
+        compare = self._objective.loss if self._p.compare == "loss" else self._objective.distance
         return compare(batch, lie.expm(lie.combine(frames[:, None, None], eta))).mean(1)
 
     def report(self) -> AlgebraReport:
+        """Measure the best frame in its principal directions, or in a sparse basis of its span."""
         p, best = self._p, lie.frame(self._free.detach())[0]
         starts = [s for s in self._scores.tolist() if math.isfinite(s)]
         rest: Tensor | None = None
@@ -251,24 +342,38 @@ class GrassmannSolver(Descent):
             rest = self._linearised().within(lie.complement(best))
             if self._asked == 0 and not self._reason:
                 self._reason = self._count()[1]  # after a resume
-        batches = evaluation_batches(self._task, p.evaluation, self._seed)
+        batches = evaluation_batches(self._objective, p.evaluation, self._seed)
         best = (
             lie.sparse_basis(best)
             if p.standard_basis
-            else principal_frame(self._task, batches, best, p.scale, self._seed)
+            else principal_frame(self._objective, batches, best, p.scale, self._seed)
         )
         return report_algebra(
-            self._task, best, starts, p.scale, p.threshold, p.evaluation, self._seed, rest, self._reason
+            self._objective,
+            best,
+            starts,
+            p.scale,
+            p.threshold,
+            p.evaluation,
+            self._seed,
+            rest,
+            self._reason,
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the state of :class:`AdamSolver`, and the scores of the starts."""
         tensors, metadata = super().state()
         return {**tensors, "scores": self._scores.clone()}, metadata
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        # Starts fall from epoch to epoch, and the number of generators may have been found.
-        starts, k = tensors["free"].shape[:2] if "free" in tensors and tensors["free"].dim() == 4 else (0, 0)
+        """Restore what :meth:`state` returned. Raises ``InvalidInput`` if it does not fit."""
+        # The number of starts falls from epoch to epoch, and the solver may have found k.
+        starts, k = (
+            tensors["free"].shape[:2]
+            if "free" in tensors and tensors["free"].dim() == 4
+            else (0, 0)
+        )
         k = k if self._asked == 0 else self._asked
         scores = restore(tensors, "scores", torch.zeros(starts))
-        self._load(tensors, metadata, torch.zeros(starts, k, self._task.n, self._task.n))
+        self._load(tensors, metadata, torch.zeros(starts, k, self._objective.n, self._objective.n))
         self._scores = scores

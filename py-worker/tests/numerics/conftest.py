@@ -8,6 +8,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from atlas_worker import blocks
+
+assert blocks  # importing it declares every block, as a worker does
+
 settings.register_profile("numerics", deadline=None, derandomize=True, max_examples=25)
 
 

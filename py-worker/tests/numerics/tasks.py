@@ -1,4 +1,4 @@
-"""Tasks whose symmetry is known exactly: analytic functions of points and of planar fields in place of a predictor."""
+"""Tasks whose symmetry is known exactly: functions of points and of planar fields as predictors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from atlas_worker.actions import FieldInputs, LossKind, PlanarAction, SymmetryTask
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
+from atlas_worker.symmetry import EquivarianceObjective, FieldInputs, LossKind, PlanarAction
 
 J = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
 STRETCH = torch.tensor([[2.0, 0.5], [0.0, 1.0]])
@@ -31,19 +31,19 @@ class PointAction:
             return (g @ y[..., None])[..., 0]
         return y.expand(*g.shape[:-2], *y.shape[2:])
 
-    def still_in(self, x: Tensor) -> Tensor:
+    def crop_in(self, x: Tensor) -> Tensor:
         return x
 
-    def still_out(self, y: Tensor) -> Tensor:
+    def crop_out(self, y: Tensor) -> Tensor:
         return y
 
-    def covers(self, g: Tensor, x: Tensor) -> Tensor:
+    def stays_in_support(self, g: Tensor, x: Tensor) -> Tensor:
         return torch.ones(len(g), dtype=torch.bool)
 
-    def refined(self) -> PointAction:
+    def finer_interpolation(self) -> PointAction:
         return self
 
-    def smooth(self) -> PointAction:
+    def differentiable(self) -> PointAction:
         return self
 
 
@@ -76,14 +76,14 @@ def point_task(
     loss: LossKind = "l1",
     samples: int = 512,
     seed: int = 0,
-) -> SymmetryTask:
+) -> EquivarianceObjective:
     """The symmetry of ``f: [..., n] -> [..., outputs]`` on normally distributed points."""
     x = torch.randn(samples, 1, n, generator=torch.Generator().manual_seed(seed))
-    return SymmetryTask(Points(x), PointAction(n, out), lambda: lambda x, _: f(x), loss)
+    return EquivarianceObjective(Points(x), PointAction(n, out), lambda: lambda x, _: f(x), loss)
 
 
 def noisy(f: Callable[[Tensor], Tensor], size: float, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """``f`` as an imperfect predictor has learnt it: off by a smooth function of standard deviation ``size``."""
+    """``f`` as an imperfect predictor: plus a smooth function of standard deviation ``size``."""
 
     def g(x: Tensor) -> Tensor:
         y = f(x)
@@ -112,14 +112,18 @@ def complex_line(x: Tensor) -> Tensor:
 
 def waves(x: Tensor) -> Tensor:
     """No linear symmetry."""
-    return torch.stack([torch.sin(x[..., 0]) + torch.cos(2.3 * x[..., 1]), x[..., 0] + x[..., 1] ** 2], -1)
+    return torch.stack(
+        [torch.sin(x[..., 0]) + torch.cos(2.3 * x[..., 1]), x[..., 0] + x[..., 1] ** 2], -1
+    )
 
 
 def network(x: Tensor) -> Tensor:
     """A random network: no symmetry."""
     generator = torch.Generator().manual_seed(5)
     n = x.shape[-1]
-    h = torch.tanh(x @ torch.randn(n, 16, generator=generator) + torch.randn(16, generator=generator))
+    h = torch.tanh(
+        x @ torch.randn(n, 16, generator=generator) + torch.randn(16, generator=generator)
+    )
     return h @ torch.randn(16, 2, generator=generator)
 
 
@@ -140,13 +144,19 @@ def smooth_fields(samples: int, side: int, seed: int = 0, waves: int = 4) -> Ten
     phase = 6.3 * torch.rand(samples, waves, generator=g)
     t = torch.arange(side) - (side - 1) / 2
     u = torch.stack(torch.meshgrid(t, t, indexing="ij"), -1)
-    return torch.sin(torch.einsum("nwi,rci->nwrc", k, u) + phase[..., None, None]).sum(1, keepdim=True)
+    return torch.sin(torch.einsum("nwi,rci->nwrc", k, u) + phase[..., None, None]).sum(
+        1, keepdim=True
+    )
 
 
 def laplacian(x: Tensor) -> Tensor:
-    """Five-point Laplacian of ``[..., s, s]``, one pixel smaller all around: it commutes with O(2)."""
+    """Five-point Laplacian of ``[..., s, s]``, one pixel smaller all round; commutes with O(2)."""
     return (
-        x[..., 2:, 1:-1] + x[..., :-2, 1:-1] + x[..., 1:-1, 2:] + x[..., 1:-1, :-2] - 4 * x[..., 1:-1, 1:-1]
+        x[..., 2:, 1:-1]
+        + x[..., :-2, 1:-1]
+        + x[..., 1:-1, 2:]
+        + x[..., 1:-1, :-2]
+        - 4 * x[..., 1:-1, 1:-1]
     )
 
 
@@ -179,8 +189,12 @@ def masked(x: Tensor) -> Tensor:
     return x[..., 1:-1, 1:-1] * window
 
 
-def field_task(f: Callable[[Tensor], Tensor], samples: int = 64, seed: int = 0) -> SymmetryTask:
+def field_task(
+    f: Callable[[Tensor], Tensor], samples: int = 64, seed: int = 0
+) -> EquivarianceObjective:
     """``f: [..., s + 2, s + 2] -> [..., s, s]`` on two charts of smooth fields."""
     atlas = PlanarAtlas((Chart(20, 20), Chart(21, 24)), r_in=10, r_out=7, margin=6)
     fields = smooth_fields(samples, 45, seed)
-    return SymmetryTask(FieldInputs(fields, atlas, reach=1), PlanarAction(11, 7), lambda: lambda x, _: f(x))
+    return EquivarianceObjective(
+        FieldInputs(fields, atlas, halo=1), PlanarAction(11, 7), lambda: lambda x, _: f(x)
+    )

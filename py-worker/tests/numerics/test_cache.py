@@ -48,7 +48,7 @@ def refused(cache: Cache, between: Callable[[], object] = lambda: None) -> str:
     with pytest.raises(InvalidInput) as caught:
         make(cache, between)
     assert caught.value.field == "dataset.source.params.cache"
-    assert "--keep memory" in caught.value.remedy
+    assert "do without one" in caught.value.remedy
     assert str(cache.folder) in caught.value.message
     return caught.value.message
 
@@ -80,7 +80,9 @@ def test_what_is_mapped_outlives_the_file(tmp_path: Path) -> None:
 
 def test_other_content_is_another_file(tmp_path: Path) -> None:
     shapes = ((3, 5), torch.float32), ((3, 7, 1), torch.uint8), ((3, 2), torch.float64)
-    paths = {c.path for c in (cache_in(tmp_path), cache_in(tmp_path, 1), cache_in(tmp_path, 0, shapes))}
+    paths = {
+        c.path for c in (cache_in(tmp_path), cache_in(tmp_path, 1), cache_in(tmp_path, 0, shapes))
+    }
     assert len(paths) == 3
     assert cache_in(tmp_path).path in paths
 
@@ -137,7 +139,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
 
 def test_a_disk_with_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    assert "but only 1e-08 GB are free" in refused(cache_in(tmp_path))
+    assert "has only 1e-08 GB free" in refused(cache_in(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""CGNet: against the paper written out chart by chart, shapes, charts apart, learning, and resuming."""
+"""CGNet: compared with the paper chart by chart; shapes, separate charts, learning and resuming."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atlas_worker.fields.resample import crop
 from atlas_worker.predictors import FittedPredictor, make_predictor
 from atlas_worker.predictors.cgnet import CGNet, CGNetParams, linear_interpolation
 
-from .resuming import check_resuming
+from .resume_check import check_resuming
 
 CPU = torch.device("cpu")
 ATLAS = PlanarAtlas((Chart(12, 10), Chart(20, 22)), r_in=8, r_out=6)
@@ -28,7 +28,7 @@ def stream(seed: int = 0) -> torch.Generator:
 
 
 def scrambled(net: CGNet, seed: int = 1) -> CGNet:
-    """Every weight and statistic at random, so that none can be left out unnoticed; not so large that sigmoids saturate."""
+    """Set every weight and statistic at random, so that none can be forgotten, nor saturate."""
     g = stream(seed)
     with torch.no_grad():
         for name, t in net.state_dict().items():
@@ -45,7 +45,7 @@ def scrambled(net: CGNet, seed: int = 1) -> CGNet:
 
 
 class Written:
-    """The paper's network for one chart, from that chart's tensors, in PyTorch's own words; one method for each of its parts."""
+    """The paper's network for one chart, in plain PyTorch, with one method for each part."""
 
     def __init__(self, net: CGNet, chart: int) -> None:
         self.p = params = {k: v[chart].detach().clone() for k, v in net.state_dict().items()}
@@ -68,7 +68,9 @@ class Written:
     def joint(self, name: str, x: Tensor, dilation: int) -> Tensor:
         depth = x.shape[1]
         local = self.conv(f"{name}.local", x, padding=1, groups=depth)
-        around = self.conv(f"{name}.surrounding", x, padding=dilation, dilation=dilation, groups=depth)
+        around = self.conv(
+            f"{name}.surrounding", x, padding=dilation, dilation=dilation, groups=depth
+        )
         return self.activation(f"{name}.activation", torch.cat([local, around], 1))
 
     def context(self, name: str, x: Tensor) -> Tensor:
@@ -81,18 +83,25 @@ class Written:
         outputs = [self.context(f"{name}.first.context", h)]
         for i in range(blocks - 1):
             block = f"{name}.others.{i}"
-            joint = self.joint(f"{block}.joint", self.layer(f"{block}.reduce", outputs[-1]), dilation)
+            joint = self.joint(
+                f"{block}.joint", self.layer(f"{block}.reduce", outputs[-1]), dilation
+            )
             outputs.append(outputs[-1] + self.context(f"{block}.context", joint))
         return [outputs[0], outputs[-1]]
 
     def __call__(self, x: Tensor, params: CGNetParams) -> Tensor:
-        """``[B, in, s, s]``, where s − 1 is a multiple of 8: there the interpolation is PyTorch's, with aligned corners."""
+        """Logits of ``[B, in, s, s]``, where s − 1 is a multiple of 8.
+
+        Then the interpolation is PyTorch's, with aligned corners.
+        """
         half = functional.avg_pool2d(x, 3, 2, 1)
         h = self.layer("stem.0", x, padding=1, stride=2)
         h = self.layer("stem.2", self.layer("stem.1", h, padding=1), padding=1)
         h = self.activation("activations.0", torch.cat([h, half], 1))
         ends = self.stage("stages.0", h, params.m, 2)
-        h = self.activation("activations.1", torch.cat([*ends, functional.avg_pool2d(half, 3, 2, 1)], 1))
+        h = self.activation(
+            "activations.1", torch.cat([*ends, functional.avg_pool2d(half, 3, 2, 1)], 1)
+        )
         ends = self.stage("stages.1", h, params.n, 4)
         h = self.conv("classifier", self.activation("activations.2", torch.cat(ends, 1)))
         return functional.interpolate(h, x.shape[-2:], mode="bilinear", align_corners=True)
@@ -100,7 +109,9 @@ class Written:
 
 @pytest.mark.parametrize("params", [SMALL, CGNetParams(m=1, n=3, width=3)])
 @pytest.mark.parametrize("training", [True, False])
-def test_every_chart_has_the_paper_s_network_of_its_own(training: bool, params: CGNetParams) -> None:
+def test_every_chart_has_the_paper_s_network_of_its_own(
+    training: bool, params: CGNetParams
+) -> None:
     net = scrambled(CGNet(3, 2, 5, params, stream())).train(training)
     written = [Written(net, c) for c in range(3)]
     x = torch.randn(6, 3, 2, 33, 33, generator=stream(2))
@@ -115,7 +126,9 @@ def test_every_chart_has_the_paper_s_network_of_its_own(training: bool, params: 
             grad = w.p[name].grad
             assert grad is not None
             assert grad.abs().max() > 0, name
-            assert torch.allclose(p.grad[c], grad, rtol=1e-2, atol=1e-3 * float(grad.abs().max())), name
+            assert torch.allclose(
+                p.grad[c], grad, rtol=1e-2, atol=1e-3 * float(grad.abs().max())
+            ), name
     # Training has moved the running statistics alike; evaluation has left them alone.
     for name, buffer in net.named_buffers():
         for c, w in enumerate(written):
@@ -152,7 +165,9 @@ def test_a_subset_of_charts_is_that_part_of_all() -> None:
     x = torch.randn(2, 4, 1, 13, 13, generator=stream())
     everything = net(x)
     for chosen in ([2], [0, 3], [3, 1]):
-        assert torch.allclose(net(x[:, chosen], torch.tensor(chosen)), everything[:, chosen], atol=1e-5)
+        assert torch.allclose(
+            net(x[:, chosen], torch.tensor(chosen)), everything[:, chosen], atol=1e-5
+        )
     assert not torch.allclose(net(x[:, [0]], torch.tensor([1])), everything[:, [0]], atol=1e-2)
 
 
@@ -184,7 +199,7 @@ def test_it_is_as_light_as_the_paper_says(channels: int, classes: int, count: in
 
 
 class Shapes(GivenDataset):
-    """Two smooth fields; class 1 where the first is high, elsewhere 2 where the second is positive, else 0."""
+    """Two smooth fields. Class 1 where the first is high, else 2 where the second is positive."""
 
     kind = "shapes"
     outputs = 3
@@ -226,7 +241,7 @@ def test_training_lowers_the_loss_and_tells_classes_apart() -> None:
     p, data = predictor(epochs=8, schedule="cosine"), Shapes()
     losses = run(p, 8)
     assert losses[-1] < 0.6 * losses[0]
-    classes = p.likeliest(p.predict(p.crops(torch.arange(len(data.inputs)), data)), data)
+    classes = p.predict_classes(p.predict(p.crops(torch.arange(len(data.inputs)), data)), data)
     seen = classes >= 0
     truth = data.targets[:, 0].long()[seen]
     right = float((classes[seen] == truth).float().mean())

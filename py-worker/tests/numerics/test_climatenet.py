@@ -1,4 +1,4 @@
-"""ClimateNet's files: read right, refused in one clear line; and a generated world whose labels follow from its fields."""
+"""ClimateNet's files are read or refused in one line; a generated world's labels fit its fields."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import torch
 
+from atlas_worker.catalogue import find, schema
 from atlas_worker.datasets.climatenet import NORMAL, ClimateNet, ClimateNetParams, time_of
 from atlas_worker.errors import Cancelled, InvalidInput, NotReady
 from atlas_worker.generators import climatenet
 from atlas_worker.generators.common import put_in_place
-from atlas_worker.registry import describe_params
 
 CPU = torch.device("cpu")
 PATH = "dataset.source.params.path"
@@ -96,7 +96,9 @@ def test_fields_and_labels(folder: Path) -> None:
     assert dataset.targets.shape == (2, 1, H, W)
     assert dataset.memory_bytes == 0  # on the disk
     for i in range(2):
-        expected = {name: values[..., ::-1, :] for name, values in planes(i).items() if values.ndim > 1}
+        expected = {
+            name: values[..., ::-1, :] for name, values in planes(i).items() if values.ndim > 1
+        }
         assert np.array_equal(dataset.targets[i, 0].numpy(), expected["LABELS"])
         for channel, name in enumerate(("TMQ", "U850", "V850", "PSL")):
             mean, std = NORMAL[name]
@@ -109,7 +111,7 @@ def test_other_variables_fewer_files_and_a_stride(folder: Path) -> None:
     assert whole.inputs.shape == (2, 16, H, W)
     assert float(whole.inputs.mean()) == pytest.approx(0, abs=0.1)
     assert float(whole.inputs.std()) == pytest.approx(1, abs=0.1)
-    some = read(folder, variables="PSL, T500", files=1, stride=5, keep="memory")
+    some = read(folder, variables="PSL, T500", files=1, stride=5, storage="memory")
     names = list(NORMAL)
     expected = whole.inputs[:1, [names.index("PSL"), names.index("T500")], ::5, ::5]
     assert some.shape == (1, 2, 2, 3)
@@ -173,7 +175,9 @@ def test_scenes_and_classes(folder: Path) -> None:
     assert len(dataset.classes) == dataset.outputs
 
 
-def test_a_later_run_reads_the_cache(folder: Path, cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_run_reads_the_cache(
+    folder: Path, cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = read(folder)
     (path,) = cached.iterdir()
     monkeypatch.setattr("atlas_worker.datasets.climatenet.read_file", None)
@@ -183,7 +187,7 @@ def test_a_later_run_reads_the_cache(folder: Path, cached: Path, monkeypatch: py
     assert told == [(1, 2), (2, 2)]
     assert torch.equal(later.inputs, whole.inputs)
     assert torch.equal(later.targets, whole.targets)
-    for other in ({"stride": 2}, {"files": 1}, {"variables": "TMQ"}, {"keep": "memory"}):
+    for other in ({"stride": 2}, {"files": 1}, {"variables": "TMQ"}, {"storage": "memory"}):
         with pytest.raises(TypeError):
             read(folder, **other)
     monkeypatch.undo()
@@ -196,18 +200,21 @@ def test_a_later_run_reads_the_cache(folder: Path, cached: Path, monkeypatch: py
 
 
 def test_a_cache_of_ones_own_or_none(folder: Path, cached: Path, tmp_path: Path) -> None:
-    disk, memory = read(folder, cache=str(tmp_path / "mine")), read(folder, keep="memory")
+    disk, memory = read(folder, cache=str(tmp_path / "mine")), read(folder, storage="memory")
     assert torch.equal(disk.inputs, memory.inputs)
     assert torch.equal(disk.targets, memory.targets)
     assert memory.memory_bytes == 4 * memory.inputs.numel() + memory.targets.numel()
     assert len(list((tmp_path / "mine").iterdir())) == 1
     assert not cached.exists()
     # What a client names must lie in the worker's data root.
-    assert describe_params(ClimateNetParams)["cache"]["type"] == "file"
+    block = find("dataset", "climatenet", "")
+    assert schema(block)["params"]["properties"]["cache"]["format"] == "path"
 
 
-def test_on_a_gpu_with_room_the_data_are_held_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, need = read(folder, keep="memory"), 2 * H * W * (4 * 4 + 1)
+def test_on_a_gpu_with_room_the_data_are_held_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, need = read(folder, storage="memory"), 2 * H * W * (4 * 4 + 1)
     for free, expected in ((2 * need, need), (2 * need, need), (2 * need - 1, 0)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10 * need))
         params = ClimateNetParams(str(folder))
@@ -219,13 +226,13 @@ def test_on_a_gpu_with_room_the_data_are_held_there(folder: Path, monkeypatch: p
         assert torch.equal(dataset.targets, whole.targets)
 
 
-@pytest.mark.parametrize("keep", ["disk", "memory"])
-def test_a_run_that_is_stopped_leaves_nothing(folder: Path, cached: Path, keep: str) -> None:
+@pytest.mark.parametrize("storage", ["disk", "memory"])
+def test_a_run_that_is_stopped_leaves_nothing(folder: Path, cached: Path, storage: str) -> None:
     def stop(i: int, n: int, metrics: Mapping[str, float]) -> None:
         raise Cancelled
 
     before = threading.active_count()
-    dataset = make(folder, keep=keep)
+    dataset = make(folder, storage=storage)
     with pytest.raises(Cancelled):
         dataset.run_epoch(stop)
     assert threading.active_count() == before
@@ -235,7 +242,7 @@ def test_a_run_that_is_stopped_leaves_nothing(folder: Path, cached: Path, keep: 
 
 def test_files_that_change_while_they_are_read(folder: Path, cached: Path) -> None:
     dataset = make(folder)
-    with pytest.raises(InvalidInput, match="were changed while they were read"):
+    with pytest.raises(InvalidInput, match="changed while they were read"):
         dataset.run_epoch(lambda *_: os.utime(folder / SECOND, (0, 0)))
     assert list(cached.iterdir()) == []
 
@@ -285,7 +292,7 @@ def test_what_a_file_lacks(folder: Path) -> None:
 def test_another_grid(folder: Path) -> None:
     smaller = {name: values[..., :-1] for name, values in planes(1).items() if values.ndim > 1}
     path = write(folder / SECOND, 1, **smaller)
-    assert f"a grid of 8 × 11, {folder / FIRST} one of 8 × 12" in refused(folder, path)
+    assert f"a grid of 8 × 11, but {folder / FIRST} has one of 8 × 12" in refused(folder, path)
     assert "PSL on a grid of 8 × 11" in refused(folder, write(path, 1, PSL=smaller["PSL"]))
     assert "other values of lat" in refused(folder, write(path, 1, lat=planes(1)["lat"][::-1]))
     write(path, 1, lat=None, lon=None)
@@ -327,7 +334,7 @@ def test_parameters_that_cannot_be(folder: Path) -> None:
     where = "dataset.source.params."
     assert "unknown variable 'X'" in refused(folder, field=where + "variables", variables="TMQ,X")
     assert "named twice" in refused(folder, field=where + "variables", variables="TMQ,TMQ")
-    assert "has 2 files, 3 were asked for" in refused(folder, field=where + "files", files=3)
+    assert "has 2 files, but 3 were asked for" in refused(folder, field=where + "files", files=3)
     with pytest.raises(InvalidInput):
         ClimateNet(ClimateNetParams(str(folder)), seed=0, device=CPU, tensors={"x": torch.ones(1)})
 
@@ -364,7 +371,7 @@ def test_statistics_are_near_those_of_climatenet(worlds: list[climatenet.World])
 
 
 def test_winds_follow_pressure(worlds: list[climatenet.World]) -> None:
-    """In the middle latitudes, geostrophically: high pressure to the right in the north, to the left in the south."""
+    """In the middle latitudes, geostrophically: high pressure is to the right in the north."""
     for world in worlds[:3]:
         sphere, fields = world.sphere, world.fields
         for side in (-1, 1):
@@ -440,7 +447,9 @@ def test_labels_follow_from_the_fields(worlds: list[climatenet.World]) -> None:
     world, expert = worlds[0], climatenet.Expert()
     before = climatenet.label(world.sphere, world.fields, [expert])[0]
     turned = {name: np.roll(field, 48, 1) for name, field in world.fields.items()}
-    assert (climatenet.label(world.sphere, turned, [expert])[0] == np.roll(before, 48, 1)).mean() > 0.999
+    assert (
+        climatenet.label(world.sphere, turned, [expert])[0] == np.roll(before, 48, 1)
+    ).mean() > 0.999
     mirrored = {name: field[::-1] for name, field in world.fields.items()}
     mirrored["V850"] = -mirrored["V850"]
     assert (climatenet.label(world.sphere, mirrored, [expert])[0] == before[::-1]).mean() > 0.999
@@ -453,7 +462,9 @@ def test_no_fields_no_labels(worlds: list[climatenet.World]) -> None:
 
 def test_a_world_follows_its_seed_and_number() -> None:
     grid = (48, 72)
-    one, same, later, other = (climatenet.make_world(*at, grid) for at in ((0, 0), (0, 0), (0, 1), (1, 0)))
+    one, same, later, other = (
+        climatenet.make_world(*at, grid) for at in ((0, 0), (0, 0), (0, 1), (1, 0))
+    )
     assert np.array_equal(one.fields["PSL"], same.fields["PSL"])
     assert not np.array_equal(one.fields["PSL"], later.fields["PSL"])
     assert not np.array_equal(one.fields["PSL"], other.fields["PSL"])
@@ -468,7 +479,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 def test_the_loader_reads_what_is_generated(made: tuple[Path, dict[str, Any]]) -> None:
     out, told = made
     assert sorted(path.name for path in out.iterdir()) == ["test", "train"]
-    assert {Path(file["path"]).name: file["rows"] for file in told["files"]} == {"train": 4, "test": 1}
+    assert {Path(file["path"]).name: file["rows"] for file in told["files"]} == {
+        "train": 4,
+        "test": 1,
+    }
     for file in told["files"]:
         paths = sorted(Path(file["path"]).iterdir())
         assert len({time_of(path) for path in paths}) == file["rows"]
@@ -501,7 +515,7 @@ def test_existing_folders_are_kept(made: tuple[Path, dict[str, Any]], tmp_path: 
         climatenet.generate(2, 0, made[0], 1)
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mine.txt").touch()
-    with pytest.raises(climatenet.Refusal, match=r"mine.txt was not made by --generate"):
+    with pytest.raises(climatenet.Refusal, match=r"mine.txt was not made by this program"):
         climatenet.generate(2, 0, tmp_path, 1, force=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["train", "mine.txt"]
 
@@ -514,7 +528,7 @@ def test_a_downloaded_climatenet_is_not_overwritten(
     published = write(tmp_path / "data" / "test" / SECOND)
     for _ in range(2):
         before = contents(tmp_path / "data")
-        with pytest.raises(climatenet.Refusal, match=f"test/{SECOND} was not made by --generate"):
+        with pytest.raises(climatenet.Refusal, match=f"test/{SECOND} was not made by this program"):
             climatenet.generate(2, 0, tmp_path / "data", 1, force=True, shape=(48, 72))
         assert contents(tmp_path / "data") == before
         published.write_bytes(b"cut off")
@@ -545,7 +559,10 @@ def test_generated_weather_is_overwritten_when_the_new_is_whole(
     assert contents(out) == before
     told = climatenet.generate(2, 0, out, 1, force=True, shape=(48, 72))
     assert sorted(path.name for path in out.iterdir()) == ["test", "train"]
-    assert [len({time_of(path) for path in Path(f["path"]).iterdir()}) for f in told["files"]] == [1, 1]
+    assert [len({time_of(path) for path in Path(f["path"]).iterdir()}) for f in told["files"]] == [
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("last", range(1, 6))
@@ -595,7 +612,9 @@ def test_what_the_generator_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(climatenet.Refusal, match="not a directory"):
         climatenet.generate(2, 0, tmp_path / "file" / "x", 1)
     monkeypatch.setattr(climatenet, "BYTES_A_TIME", 10**15)
-    with pytest.raises(climatenet.Refusal, match=r"2 times take some 2e\+06 GB, but only .* GB are free"):
+    with pytest.raises(
+        climatenet.Refusal, match=r"2 times need about 2e\+06 GB, but .* has only .* GB free"
+    ):
         climatenet.generate(2, 0, tmp_path, 1)
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from atlas_worker import lie
 from atlas_worker.errors import InvalidInput
-from atlas_worker.solvers.components import SAME, compare, residual
+from atlas_worker.symmetry import lie
+from atlas_worker.symmetry.components import SAME, compare, residual
 
 numerics = settings.get_profile("numerics")
 few = settings(numerics, max_examples=8)
@@ -59,7 +59,9 @@ def element(basis: Tensor, seed: int, size: float) -> Tensor:
     return lie.expm(lie.combine(lie.frame(basis), size * w / w.norm()))
 
 
-@pytest.mark.parametrize("degrees", [0, 1, 45, 90, 135, 170, 179, 179.99, 180, -180, 181, -90, 270, 359])
+@pytest.mark.parametrize(
+    "degrees", [0, 1, 45, 90, 135, 170, 179, 179.99, 180, -180, 181, -90, 270, 359]
+)
 def test_every_rotation_is_in_the_component_of_the_identity(degrees: float) -> None:
     assert one(so(2), rotation(math.radians(degrees))) < 1e-9
 
@@ -130,7 +132,9 @@ def test_the_components_of_the_lorentz_group_are_four() -> None:
     g = [element(lorentz(), s, 1.5) for s in range(8)]
     parity, reversal = diag(1, -1, -1, -1), diag(-1, 1, 1, 1)
     cosets = [torch.eye(4).double(), parity, reversal, parity @ reversal]
-    labels, residuals = compare(lorentz(), torch.stack([cosets[i % 4] @ m for i, m in enumerate(g)]))
+    labels, residuals = compare(
+        lorentz(), torch.stack([cosets[i % 4] @ m for i, m in enumerate(g)])
+    )
     assert labels == [0, 1, 2, 3, 0, 1, 2, 3]
     assert residuals.shape == (8, 8)
     assert residuals.diagonal().max() < 1e-12
@@ -154,7 +158,9 @@ def test_distance_of_a_negative_scaling_is_the_published_measure(factor: float) 
 
 
 def test_positive_determinants_are_one_component_of_gl2_and_negative_ones_another() -> None:
-    m = torch.stack([rotation(2.0) @ diag(2, 0.5), diag(-3, -0.4), rotation(1.0) @ diag(1, -2), diag(-1, 1)])
+    m = torch.stack(
+        [rotation(2.0) @ diag(2, 0.5), diag(-3, -0.4), rotation(1.0) @ diag(1, -2), diag(-1, 1)]
+    )
     labels, residuals = compare(gl(2), m)
     assert labels == [0, 0, 1, 1]
     # The distance alone does not tell them apart: these quotients are nearly singular.
@@ -258,7 +264,9 @@ def test_verdicts_agree_with_the_published_way(name: str) -> None:
         "lorentz": (lorentz(), [torch.eye(4).double(), diag(1, -1, -1, -1), diag(-1, 1, 1, 1)]),
     }[name]
     matrices = torch.stack([c @ element(basis, s, 1.2) for s in range(8) for c in cosets])
-    noise = torch.randn(matrices.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noise = torch.randn(
+        matrices.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     matrices = matrices + 0.03 * noise  # as found by descent: near the group, not in it
     ours, theirs = residual(basis, matrices), published(basis, matrices, steps=1000)
     assert bool(((ours < SAME) == (theirs < SAME)).all())

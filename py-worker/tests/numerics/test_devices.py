@@ -1,4 +1,4 @@
-"""What is computed on another device than the CPU is what the CPU computes, whatever is made, trained, looked for and read: see elsewhere.py."""
+"""Another device computes what the CPU computes, in every kind of work; see fake_device.py."""
 
 from __future__ import annotations
 
@@ -12,25 +12,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atlas_worker import datasets, predictors, solvers
 from atlas_worker.client import Client
 from atlas_worker.datasets.climatenet import NORMAL
 from atlas_worker.gen.atlas.v1 import objects_pb2 as pb
-from atlas_worker.service import machine
+from atlas_worker.service import devices
 from atlas_worker.service.limits import Limits
 from atlas_worker.service.server import Worker
 
-from .elsewhere import HERE, THERE, Elsewhere, second_device
-from .tables import write
-
-assert datasets, predictors
-assert solvers  # importing them registers their blocks, as a worker does
+from .fake_device import HERE, THERE, Elsewhere, second_device
+from .pandas_tables import write
 
 TURN = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
 MOVES = torch.tensor([[[0.8, -0.6], [0.6, 0.8]], [[1.2, 0.0], [0.0, 0.9]]])
 
 
-class Devices(machine.Devices):
+class Devices(devices.Devices):
     def __init__(self) -> None:
         super().__init__("cpu")
         self.all.append(THERE)
@@ -69,23 +65,33 @@ class Side:
         self.client = client
         self.found: list[Any] = []
 
-    def make(self, role: str, spec: Any, restored: bool = True) -> str:
-        """Make an object of all its epochs; with ``restored`` the second half by another one, from a snapshot of this one."""
-        handle = self.client.create(**{role: spec})
+    def make(self, type: str, spec: Any, restored: bool = True) -> str:
+        """Make an object with all its epochs.
+
+        With ``restored``, another object does the second half from a snapshot of this one.
+        """
+        handle = self.client.create(**{type: spec})
         epochs = getattr(spec, "epochs", 0)
         if epochs > 1 and restored:
             self.client.run(handle, until_epoch=epochs // 2)
             snapshot = self.client.call("GetSnapshot", handle=handle).snapshot
-            handle = self.client.create(**{role: spec})
+            handle = self.client.create(**{type: spec})
             self.client.call("RestoreSnapshot", handle=handle, snapshot=snapshot)
-        if role != "atlas":
+        if type != "atlas":
             self.client.run(handle)
-        if role not in ("atlas", "dataset"):
-            self.found.append(self.client.receive(self.client.call("GetSnapshot", handle=handle).snapshot))
+        if type not in ("atlas", "dataset"):
+            self.found.append(
+                self.client.receive(self.client.call("GetSnapshot", handle=handle).snapshot)
+            )
         return handle
 
+    def atlas(self, kind: str, **params: Any) -> str:
+        return self.make("atlas", pb.AtlasSpec(action=pb.Block(kind=kind, params=params)))
+
     def dataset(self, kind: str, **params: Any) -> str:
-        handle = self.make("dataset", pb.DatasetSpec(source=pb.Component(kind=kind, params=params), seed=3))
+        handle = self.make(
+            "dataset", pb.DatasetSpec(source=pb.Block(kind=kind, params=params), seed=3)
+        )
         read = self.client.call("ReadDataset", handle=handle, start=1, count=2)
         self.found += [self.client.receive(read.inputs), self.client.receive(read.targets)]
         return handle
@@ -101,8 +107,8 @@ class Side:
         **tensors: Tensor,
     ) -> str:
         spec = pb.PredictorSpec(
-            architecture=pb.Component(kind=kind, params=params),
-            training=pb.Component(kind="supervised", params={"batch_size": 4, **training}),
+            architecture=pb.Block(kind=kind, params=params),
+            training=pb.Block(kind="supervised", params={"batch_size": 4, **training}),
             dataset=dataset,
             atlas=atlas,
             epochs=epochs,
@@ -127,12 +133,16 @@ class Side:
     def moved(self, predictor: str, matrices: Tensor = MOVES) -> None:
         sent = self.client.send(matrices)
         self.found.append(
-            self.client.call("MeasureEquivariance", handle=predictor, matrices=sent, samples=4, seed=1)
+            self.client.call(
+                "MeasureEquivariance", handle=predictor, matrices=sent, samples=4, seed=1
+            )
         )
 
-    def algebra(self, kind: str, k: int, predictor: str, dataset: str, atlas: str, **params: Any) -> None:
+    def algebra(
+        self, kind: str, k: int, predictor: str | None, dataset: str, atlas: str, **params: Any
+    ) -> None:
         spec = pb.AlgebraSpec(
-            solver=pb.Component(kind=kind, params=params),
+            solver=pb.Block(kind=kind, params=params),
             predictor=predictor,
             dataset=dataset,
             atlas=atlas,
@@ -142,13 +152,15 @@ class Side:
         )
         self.found.append(self.client.call("GetAlgebra", handle=self.make("algebra", spec)))
 
-    def cosets(self, identity: Tensor, predictor: str, dataset: str, atlas: str, **params: Any) -> None:
+    def cosets(
+        self, identity: Tensor, predictor: str, dataset: str, atlas: str, **params: Any
+    ) -> None:
         spec = pb.CosetSpec(
-            solver=pb.Component(kind="descent", params={"candidates": 4, "steps": 4, **params}),
+            solver=pb.Block(kind="multistart", params={"candidates": 4, "steps": 4, **params}),
             predictor=predictor,
             dataset=dataset,
             atlas=atlas,
-            identity=self.client.send(identity),
+            identity_algebra=self.client.send(identity),
             epochs=2,
             seed=9,
         )
@@ -156,36 +168,38 @@ class Side:
 
 
 def heat(side: Side) -> None:
-    data = side.dataset("heat2d", samples=8, side=48, steps=3)
-    charts = [pb.Chart(row=16, col=30), pb.Chart(row=30, col=20)]
-    atlas = side.make("atlas", pb.AtlasSpec(planar=pb.PlanarAtlas(charts=charts, r_in=7, r_out=5, margin=2)))
-    for kind, params in {"published": {"width": 4}, "wide": {"width": 4, "layers": 1, "stride": 2}}.items():
+    data = side.dataset("heat_equation", samples=8, side=48, steps=3)
+    charts = [{"row": 16, "col": 30}, {"row": 30, "col": 20}]
+    atlas = side.atlas("planar", charts=charts, r_in=7, r_out=5, margin=2)
+    for kind, params in {
+        "reference_cnn": {"width": 4},
+        "strided_cnn": {"width": 4, "layers": 1, "stride": 2},
+    }.items():
         p = side.predictor(kind, data, atlas, params, {"schedule": "cosine", "weight_decay": 0.01})
         side.moved(p)
     side.algebra("grassmann", 1, p, data, atlas, steps=4)
-    side.algebra("paper", 1, p, data, atlas, batch_size=4)
+    side.algebra("atlasd", 1, p, data, atlas, batch_size=4)
     side.cosets(TURN, p, data, atlas, candidates=2, steps=2)
 
 
 def digits(side: Side) -> None:
     data = side.dataset("sphere_digits", source="sklearn", samples=8)
-    charts = [pb.SphereChart(latitude=0, longitude=longitude) for longitude in (-2.0, 0.0, 2.0)]
-    atlas = side.make("atlas", pb.AtlasSpec(sphere=pb.SphereAtlas(charts=charts, r_in=14, r_out=14)))
+    charts = [{"latitude": 0, "longitude": longitude} for longitude in (-2.0, 0.0, 2.0)]
+    atlas = side.atlas("sphere", charts=charts, r_in=14, r_out=14)
     training = {"loss": "cross_entropy", "background_weight": 0.1}
     p = side.predictor("encoder_decoder", data, atlas, {}, training)
     side.scores(p, data)
     side.classes(p)
     side.algebra("grassmann", 1, p, data, atlas, steps=2, compare="distance")
-    side.algebra("liegan", 1, "", data, atlas, batch_size=4)
-    whole = pb.PlanarAtlas(charts=[pb.Chart(row=30, col=60)], r_in=20, r_out=16)
-    planar = side.make("atlas", pb.AtlasSpec(planar=whole))
+    side.algebra("liegan", 1, None, data, atlas, batch_size=4)
+    planar = side.atlas("planar", charts=[{"row": 30, "col": 60}], r_in=20, r_out=16)
     p = side.predictor("convnet", data, planar, {"kernel": "smooth"}, training, algebra=TURN)
     side.moved(p)
 
 
 def jets(side: Side) -> None:
-    data = side.dataset("hdf5_table", path="jets.h5", items=5)
-    atlas = side.make("atlas", pb.AtlasSpec(vectors=pb.VectorSpace(n=4)))
+    data = side.dataset("pandas_hdf5", path="jets.h5", items=5)
+    atlas = side.atlas("vectors", n=4)
     training = {"loss": "cross_entropy", "batch_size": 16}
     metric = torch.diag(torch.tensor([1.0, -1.0, -1.0, -1.0]))
     for kind in ("lorentznet", "particle_graph"):
@@ -196,21 +210,20 @@ def jets(side: Side) -> None:
         p = side.predictor(kind, data, atlas, {}, training)
         side.moved(p, metric[None])
     side.algebra("grassmann", 0, p, data, atlas, threshold=1, batch_size=32)
-    side.algebra("paper", 7, p, data, atlas, batch_size=32, standard_basis=True)
+    side.algebra("atlasd", 7, p, data, atlas, batch_size=32, standard_basis=True)
     side.cosets(torch.empty(0, 4, 4), p, data, atlas, batch_size=16)
 
 
 def weather(side: Side) -> None:
-    data = side.dataset("climatenet", path="weather", keep="memory")
-    charts = [pb.Chart(row=row, col=18) for row in (10, 14)]
-    planar = pb.PlanarAtlas(charts=charts, r_in=9, r_out=5, output_interpolation="nearest")
-    atlas = side.make("atlas", pb.AtlasSpec(planar=planar))
+    data = side.dataset("climatenet", path="weather", storage="memory")
+    charts = [{"row": row, "col": 18} for row in (10, 14)]
+    atlas = side.atlas("planar", charts=charts, r_in=9, r_out=5, output_interpolation="nearest")
     training = {"loss": "jaccard", "batch_size": 2}
     p = side.predictor("cgnet", data, atlas, {"m": 1, "n": 1, "width": 4}, training)
     side.scores(p, data)
     side.classes(p)
     side.algebra("grassmann", 4, p, data, atlas, compare="distance")
-    grid = side.make("atlas", pb.AtlasSpec(icosahedron=pb.IcosahedralGrid(resolution=2)))
+    grid = side.atlas("icosahedron", resolution=2)
     for algebra in (TURN, torch.eye(4).view(4, 2, 2)):
         p = side.predictor("icosahedral_unet", data, grid, {"levels": 2}, training, algebra=algebra)
         side.scores(p, data)
@@ -218,21 +231,21 @@ def weather(side: Side) -> None:
 
 
 def points(side: Side) -> None:
-    data = side.dataset("points", samples=256, n=2)
-    atlas = side.make("atlas", pb.AtlasSpec(vectors=pb.VectorSpace(n=2)))
+    data = side.dataset("gaussian_points", samples=256, n=2)
+    atlas = side.atlas("vectors", n=2)
     expression = {"expression": "abs(x) + abs(y)", "coordinates": "x,y"}
     p = side.predictor("expression", data, atlas, expression, {}, epochs=0)
     side.algebra("grassmann", 0, p, data, atlas, batch_size=64)
     side.cosets(torch.empty(0, 2, 2), p, data, atlas, batch_size=64)
 
 
-@pytest.mark.parametrize("task", [heat, digits, jets, weather, points])
-def test_another_device_computes_what_the_cpu_does(task: Any, address: str) -> None:
+@pytest.mark.parametrize("work", [heat, digits, jets, weather, points])
+def test_another_device_computes_what_the_cpu_does(work: Any, address: str) -> None:
     sides = []
     for device in (HERE, THERE):
         with Client(address, device=str(device)) as client:
             sides.append(Side(client))
-            task(sides[-1])
+            work(sides[-1])
     here, there = (side.found for side in sides)
     assert len(here) == len(there)
     for a, b in zip(here, there, strict=True):

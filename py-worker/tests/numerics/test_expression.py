@@ -12,7 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from atlas_worker.catalogue import find
 from atlas_worker.errors import InvalidInput
+from atlas_worker.interfaces import Signature
 from atlas_worker.predictors.expression import (
     FUNCTIONS,
     Expression,
@@ -20,7 +22,6 @@ from atlas_worker.predictors.expression import (
     ExpressionParams,
     make_expression,
 )
-from atlas_worker.roles import Signature
 
 FIELD = "predictor.architecture.params.expression"
 NUMERICS = settings.get_profile("numerics")
@@ -64,7 +65,9 @@ def refusal(text: str) -> InvalidInput:
 )
 def test_arithmetic_is_pythons(text: str, truth: Callable[[Tensor, Tensor], Tensor]) -> None:
     x = points()
-    assert torch.allclose(evaluate(text), truth(x[:, 0], x[:, 1]), rtol=1e-12, atol=0, equal_nan=True)
+    assert torch.allclose(
+        evaluate(text), truth(x[:, 0], x[:, 1]), rtol=1e-12, atol=0, equal_nan=True
+    )
 
 
 TWO = ("atan2", "max", "min")
@@ -77,10 +80,10 @@ def test_every_function_is_the_one_of_its_name(name: str) -> None:
     truth = MEANT.get(name) or getattr(torch, name)
     if name in TWO:
         got, expected = evaluate(f"{name}(x, y)"), truth(x[:, 0], x[:, 1])
-        assert refusal(f"{name}(x)").message == f"{name} takes 2 arguments"
+        assert refusal(f"{name}(x)").message == f"{name} takes 2 arguments, but has 1"
     else:
         got, expected = evaluate(f"{name}(x)"), truth(x[:, 0])
-        assert refusal(f"{name}(x, y)").message == f"{name} takes 1 argument"
+        assert refusal(f"{name}(x, y)").message == f"{name} takes 1 argument, but has 2"
     assert torch.equal(got.nan_to_num(7.0), expected.nan_to_num(7.0))
     assert refusal(f"{name}()").message.startswith(f"{name} takes")
     refusal(name)
@@ -202,9 +205,10 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
 
 
 TOKENS = [
-    *("x", "y", "z", "1", "2.5", "1e400", "9" * 320, "(", ")", "+", "-", "*", "/", "**", ",", ".", "[", "]", ":", "="),
-    *("abs", "max", "atan2", "lambda", "if", "else", "for", "in", "True", "'", '"', "\\", "{", "}", "~", "@", "#", " "),
-]  # fmt: skip
+    *("x", "y", "z", "1", "2.5", "1e400", "9" * 320, "(", ")", "+", "-", "*", "/", "**", ","),
+    *(".", "[", "]", ":", "=", "abs", "max", "atan2", "lambda", "if", "else", "for", "in"),
+    *("True", "'", '"', "\\", "{", "}", "~", "@", "#", " "),
+]
 
 
 @settings(NUMERICS, max_examples=300)
@@ -256,9 +260,7 @@ def test_coordinates_that_do_not_fit(coordinates: str, items: int, n: int) -> No
 
 def test_it_is_for_vectors_and_takes_no_tensors() -> None:
     with pytest.raises(InvalidInput) as caught:
-        make_expression(
-            ExpressionParams("x1"), signature=Signature("planar", 1, (1, 5, 5), 1), tensors={}, seed=torch.Generator()
-        )  # fmt: skip
+        Signature("planar", 1, (1, 5, 5), 1).check_manifold(find("architecture", "expression", ""))
     assert caught.value.field == "predictor.architecture.kind"
     with pytest.raises(InvalidInput) as caught:
         make_expression(

@@ -1,4 +1,4 @@
-"""U-Nets on the icosahedral grid: their group, their equivariance, their size, how they are fitted and scored."""
+"""U-Nets on the icosahedral grid: group, equivariance, size, fitting and scoring."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atlas_worker.actions import IcosahedralGrid
 from atlas_worker.datasets.base import GivenDataset
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.icosahedron import pixel_count, rotate
-from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
+from atlas_worker.predictors import FittedPredictor, make_objective, make_predictor
 from atlas_worker.predictors.icosahedral_unet import IcosahedralUNet, IcosahedralUNetParams
-from atlas_worker.predictors.local import jaccard_loss
+from atlas_worker.predictors.supervised import jaccard_loss
+from atlas_worker.symmetry import IcosahedralGrid
 
-from .resuming import check_resuming
+from .resume_check import check_resuming
 
 CPU = torch.device("cpu")
 TURN = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
@@ -27,7 +27,10 @@ CLASSES = ("background", "cap", "belt")
 
 
 class Weather(GivenDataset):
-    """Three smooth fields on a 12 × 24 lattice; where the first is high, and where the second is low. Two experts label all but the last scene."""
+    """Three smooth fields on a 12 × 24 lattice, labelled where the first is high or the second low.
+
+    Two experts label all scenes but the last.
+    """
 
     kind = "weather"
     outputs, background, classes = 3, 0, CLASSES
@@ -36,7 +39,9 @@ class Weather(GivenDataset):
         g = torch.Generator().manual_seed(0)
         coarse = torch.randn(scenes, 3, 4, 6, generator=g)
         fields = functional.interpolate(coarse, (12, 24), mode="bicubic")
-        labels = torch.where(fields[:, :1] > 0.6, 1, torch.where(fields[:, 1:2] < -0.6, 2, 0)).byte()
+        labels = torch.where(
+            fields[:, :1] > 0.6, 1, torch.where(fields[:, 1:2] < -0.6, 2, 0)
+        ).byte()
         self.scenes = torch.arange(2 * scenes - 1) // 2
         self.inputs, self.targets = fields[self.scenes], labels[self.scenes]
         self.targets[1::2, :, :6] = 0  # of the second experts, who saw nothing in the north
@@ -98,7 +103,9 @@ def test_the_60_rotations_commute_with_the_network(group: str, training: bool) -
         for turn in range(60):
             moved = f(rotate(x.transpose(1, 2), 2, turn).transpose(1, 2))
             # Vertices, which all are pixels here as elsewhere, included.
-            assert float((moved - rotate(y, 2, turn)).abs().max()) < 1e-5 * max(1.0, float(y.abs().max()))
+            assert float((moved - rotate(y, 2, turn)).abs().max()) < 1e-5 * max(
+                1.0, float(y.abs().max())
+            )
 
 
 def test_the_published_networks_have_the_published_numbers_of_parameters() -> None:
@@ -111,7 +118,9 @@ def test_the_published_networks_have_the_published_numbers_of_parameters() -> No
 @pytest.mark.parametrize("group", ALGEBRAS)
 def test_every_weight_counts_and_every_pixel_sees_the_whole_sphere(group: str) -> None:
     net = unet(group)
-    x = torch.randn(2, 1, 2, pixel_count(2), generator=torch.Generator().manual_seed(0), requires_grad=True)
+    x = torch.randn(
+        2, 1, 2, pixel_count(2), generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
     (net(x) * torch.randn(2, 1, 3, pixel_count(2))).sum().backward()
     for name, p in net.named_parameters():
         # A norm takes away what a bias adds.
@@ -144,11 +153,17 @@ def test_what_does_not_fit_is_refused() -> None:
         assert "\n" not in caught.value.message
     with pytest.raises(InvalidInput) as caught:
         make_predictor(
-            ("cgnet", {}), ("supervised", {"loss": "jaccard"}), Weather(), IcosahedralGrid(2), 1, 0, CPU
+            ("cgnet", {}),
+            ("supervised", {"loss": "jaccard"}),
+            Weather(),
+            IcosahedralGrid(2),
+            1,
+            0,
+            CPU,
         )
     assert caught.value.field == "predictor.architecture.kind"
     with pytest.raises(InvalidInput) as caught:
-        make_task(predictor(), Weather(), IcosahedralGrid(2))
+        make_objective(predictor(), Weather(), IcosahedralGrid(2))
     assert caught.value.field == "atlas"
 
 
@@ -167,7 +182,7 @@ def test_it_learns_and_its_classes_come_back_on_the_lattice(group: str) -> None:
     assert set(scores) > {f"iou_{c}" for c in CLASSES} | {"experts_mean_iou", "precision_cap"}
     outputs = p.predict(p.crops(torch.arange(9), data))
     assert outputs.shape == (9, 1, 3, 162)
-    classes = p.likeliest(outputs, data)
+    classes = p.predict_classes(outputs, data)
     assert classes.shape == (9, 12, 24)
     assert classes.dtype == torch.int64
     # Samples of one scene have one prediction, near enough to the first expert's.
@@ -184,12 +199,18 @@ def test_a_gpu_does_as_the_cpu_does_with_data_that_stay_on_the_cpu(group: str) -
         losses = [p.run_epoch(lambda *_: None)["loss"] for p in (here, there)]
         assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert there.scores(data)["mean_iou"] == pytest.approx(here.scores(data)["mean_iou"], abs=0.02)
-    classes = [p.likeliest(p.predict(p.crops(torch.arange(9), data)), data).cpu() for p in (here, there)]
+    classes = [
+        p.predict_classes(p.predict(p.crops(torch.arange(9), data)), data).cpu()
+        for p in (here, there)
+    ]
     assert float((classes[0] == classes[1]).double().mean()) > 0.99
 
 
 def test_it_trains_in_bfloat16_and_with_cross_entropy_as_well() -> None:
-    for training in ({"precision": "bfloat16"}, {"loss": "cross_entropy", "background_weight": 0.5}):
+    for training in (
+        {"precision": "bfloat16"},
+        {"loss": "cross_entropy", "background_weight": 0.5},
+    ):
         for group in ALGEBRAS:
             p = predictor(group, **training)
             losses = [p.run_epoch(lambda *_: None)["loss"] for _ in range(2)]
@@ -213,14 +234,19 @@ def test_norms_and_biases_do_not_decay() -> None:
 
 def test_the_jaccard_loss_is_one_minus_the_mean_of_the_classes_indices() -> None:
     g = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(2, 3, 4, 5, 5, generator=g), torch.randint(4, (2, 3, 5, 5), generator=g)
+    logits, labels = (
+        torch.randn(2, 3, 4, 5, 5, generator=g),
+        torch.randint(4, (2, 3, 5, 5), generator=g),
+    )
     p, expected = logits.softmax(2), []
     for chart in range(3):
         for c in range(4):
             t = (labels[:, chart] == c).float()
             both = (p[:, chart, c] * t).sum()
             expected.append(both / (p[:, chart, c].sum() + t.sum() - both))
-    assert float(jaccard_loss(logits, labels)) == pytest.approx(1 - float(torch.stack(expected).mean()))
+    assert float(jaccard_loss(logits, labels)) == pytest.approx(
+        1 - float(torch.stack(expected).mean())
+    )
     # Sure and right, sure and wrong.
     sure = 50 * nn.functional.one_hot(labels, 4).float().movedim(-1, 2)
     assert float(jaccard_loss(sure, labels)) < 1e-6

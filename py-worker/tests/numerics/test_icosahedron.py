@@ -1,4 +1,4 @@
-"""The icosahedral grid against the icosahedron, and its layers: that the 60 rotations commute with every one."""
+"""The icosahedral grid, and its layers, which commute with the icosahedron's 60 rotations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def seed(value: int = 0) -> torch.Generator:
 def noise(
     resolution: int, orientations: int, channels: int = 2, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Features with no symmetry, not even equal in all orientations at vertices: ``[2, channels, O, P]``."""
+    """Features ``[2, channels, O, P]`` without symmetry, nor equal orientations at vertices."""
     shape = (2, channels, orientations, pixel_count(resolution))
     return torch.randn(*shape, generator=seed(1)).to(dtype)
 
@@ -55,7 +55,9 @@ def test_the_vertices_are_the_icosahedrons() -> None:
     cosines = ends @ ends.T
     assert torch.allclose(cosines.diagonal(), torch.ones(12, dtype=torch.float64))
     # Each has its antipode, five neighbours at arctan 2, and five at arctan 2 from the antipode.
-    expected = torch.tensor([-1.0, *[-math.sqrt(0.2)] * 5, *[math.sqrt(0.2)] * 5, 1.0], dtype=torch.float64)
+    expected = torch.tensor(
+        [-1.0, *[-math.sqrt(0.2)] * 5, *[math.sqrt(0.2)] * 5, 1.0], dtype=torch.float64
+    )
     assert torch.allclose(cosines.sort(-1).values, expected.expand(12, -1))
 
 
@@ -63,7 +65,9 @@ def test_the_vertices_are_the_icosahedrons() -> None:
 def test_pixels_are_distinct_points_of_the_sphere(resolution: int) -> None:
     grid = icosahedron(resolution)
     assert grid.points.shape == (pixel_count(resolution), 3) == (10 * 4**resolution + 2, 3)
-    assert torch.allclose(grid.points.norm(dim=-1), torch.ones(len(grid), dtype=torch.float64), atol=1e-15)
+    assert torch.allclose(
+        grid.points.norm(dim=-1), torch.ones(len(grid), dtype=torch.float64), atol=1e-15
+    )
     distance = distances(grid.points, grid.points) + 9 * torch.eye(len(grid), dtype=torch.float64)
     # An edge of the icosahedron subtends arctan 2; bisected, at a vertex it stays the shortest.
     assert float(distance.min()) == pytest.approx(2 * math.sin(math.atan(2) / 2**resolution / 2))
@@ -144,9 +148,11 @@ def test_turns_are_those_of_parallel_transport_on_the_sphere(resolution: int) ->
                 assert turn == 0
                 continue
             a, b = grid.points[p], grid.points[q]
-            # The rotation that takes a to b along the great circle takes p's first direction to one near q's turn-th.
+            # Rotating a to b along the great circle takes p's first direction to q's turn-th.
             axis = torch.linalg.cross(a, b)
-            k = torch.stack([torch.linalg.cross(axis, e) for e in torch.eye(3, dtype=torch.float64)], -1)
+            k = torch.stack(
+                [torch.linalg.cross(axis, e) for e in torch.eye(3, dtype=torch.float64)], -1
+            )
             moved = torch.eye(3, dtype=torch.float64) + k + k @ k / (1 + a @ b)
             arm = moved @ (grid.points[grid.neighbours[p, 0]] - a)
             arms = grid.points[grid.neighbours[q]] - b
@@ -192,7 +198,9 @@ def test_other_resolutions_are_refused(resolution: int) -> None:
 def test_the_60_rotations_take_pixels_to_pixels(resolution: int) -> None:
     grid, group = icosahedron(resolution), rotations(resolution)
     assert group.matrices.shape == (60, 3, 3)
-    assert torch.allclose(group.matrices @ group.matrices.mT, torch.eye(3, dtype=torch.float64), atol=1e-14)
+    assert torch.allclose(
+        group.matrices @ group.matrices.mT, torch.eye(3, dtype=torch.float64), atol=1e-14
+    )
     assert torch.allclose(torch.linalg.det(group.matrices), torch.ones(60, dtype=torch.float64))
     apart = torch.cdist(group.matrices.flatten(1), group.matrices.flatten(1))
     assert float((apart + 9 * torch.eye(60)).min()) > 0.5
@@ -260,13 +268,16 @@ def worst(layer: nn.Module, x: Tensor, resolution: int, result: int) -> float:
     with torch.no_grad():
         y = layer(x)
         return max(
-            float((layer(rotate(x, resolution, g)) - rotate(y, result, g)).abs().max()) for g in range(60)
+            float((layer(rotate(x, resolution, g)) - rotate(y, result, g)).abs().max())
+            for g in range(60)
         )
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("name", LAYERS)
-def test_rotations_commute_with_every_layer(name: str, dtype: torch.dtype, tolerance: float) -> None:
+def test_rotations_commute_with_every_layer(
+    name: str, dtype: torch.dtype, tolerance: float
+) -> None:
     make, orientations, step = LAYERS[name]
     for resolution in (1, 2) if dtype == torch.float64 or step == 1 else (3,):
         layer = make(resolution).to(dtype)
@@ -281,7 +292,7 @@ def test_rotations_commute_with_every_layer(name: str, dtype: torch.dtype, toler
         assert y.shape[-1] == pixel_count(resolution + step)
         assert float(y.std()) > 0.1
         if y.shape[2] == 6 and not isinstance(layer, OrientationNorm):
-            # One value at vertices, several elsewhere.
+            # One value at vertices, several fake_device.
             ends = icosahedron(resolution + step).vertices
             spread = (y - y.mean(2, keepdim=True)).abs().amax((0, 1, 2))
             assert float(spread[ends].max()) < tolerance
@@ -317,13 +328,16 @@ def test_rotations_commute_with_a_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "resolution"), [(n, 1) for n in LAYERS] + [("scalar upsampled", 0), ("regular upsampled", 0)]
+    ("name", "resolution"),
+    [(n, 1) for n in LAYERS] + [("scalar upsampled", 0), ("regular upsampled", 0)],
 )
 def test_derivatives_are_those_of_differences(name: str, resolution: int) -> None:
     make, orientations, _ = LAYERS[name]
     layer = make(resolution).double()
     x = noise(resolution, orientations)[:1].requires_grad_(True)
-    assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda x, *_: layer(x), (x, *layer.parameters()), fast_mode=True
+    )
     # Features are in memory as they come, whatever that is.
     turned = x.detach().permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1)
     assert torch.equal(layer(turned), layer(x))
@@ -353,7 +367,9 @@ def test_a_wrong_table_breaks_it(table: str) -> None:
 def test_an_ordinary_kernel_without_frames_breaks_it() -> None:
     layer = HexConv(R, 2, 3, seed(), orientations=1).double()
     with torch.no_grad():
-        y = layer(noise(R, 1))[:, :, :1]  # one orientation alone, as a convolution on the charts would have
+        y = layer(noise(R, 1))[
+            :, :, :1
+        ]  # one orientation alone, as a convolution on the charts would have
         turned = layer(rotate(noise(R, 1), R, 7))[:, :, :1]
     assert float((turned - rotate(y, R, 7)).abs().max()) > 0.1
 
@@ -371,7 +387,9 @@ def test_convolutions_are_those_of_the_formula(kind: str, stride: int) -> None:
         w = layer.weight[0, 0].expand(1, 7)
     else:
         kernels = "own" if kind == "own" else "each"
-        layer = HexConv(R, 1, 1, seed(), orientations=orientations, stride=stride, kernels=kernels).double()  # type: ignore[arg-type]
+        layer = HexConv(
+            R, 1, 1, seed(), orientations=orientations, stride=stride, kernels=kernels
+        ).double()  # type: ignore[arg-type]
         w = layer.weight[0, 0]
     layer.bias.data.fill_(0.3)
     if orientations == 6:
@@ -454,7 +472,7 @@ def test_number_of_weights(layer: nn.Module, weights: int) -> None:
 
 
 def test_the_published_numbers_are_7_weights_and_1_for_each_pair_of_channels() -> None:
-    """METHOD 3.4: 765,945 and 111,321 weights; a bias and a norm's two for each channel."""
+    """METHOD 5.3: 765,945 and 111,321 weights; a bias and a norm's two for each channel."""
     down = [(16, 16), (16, 32), (32, 64), (64, 128), (128, 256)]
     up = [(256 + 128, 128), (128 + 64, 64), (64 + 32, 32), (32 + 16, 16), (16, 3)]
     pairs = sum(a * b for a, b in down + up)
@@ -465,4 +483,8 @@ def test_the_published_numbers_are_7_weights_and_1_for_each_pair_of_channels() -
 def test_tables_move_with_the_layer_but_are_not_saved() -> None:
     layer = HexConv(R, 2, 3, seed())
     assert set(layer.state_dict()) == {"weight", "bias"}
-    assert {name for name, _ in layer.named_buffers()} >= {"charts.border", "charts.spokes", "slots"}
+    assert {name for name, _ in layer.named_buffers()} >= {
+        "charts.border",
+        "charts.spokes",
+        "slots",
+    }

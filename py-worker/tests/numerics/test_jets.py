@@ -1,4 +1,4 @@
-"""Jets made by PYTHIA 8 and FastJet: the recipe's cuts, seen in what was made; the files; what is refused."""
+"""Jets made by PYTHIA 8 and FastJet: the cuts of the recipe, the files, and the refusals."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def run(*arguments: str, **options: Any) -> tuple[int, list[dict[str, Any]], str
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("jets") / "new"
-    code, lines, stderr = run("--jets", "43", "--seed", "7", "--out", str(folder), "--processes", "2")
+    code, lines, stderr = run(
+        "--jets", "43", "--seed", "7", "--out", str(folder), "--processes", "2"
+    )
     assert code == 0, stderr
     return folder, lines
 
@@ -68,7 +70,9 @@ def test_constituents_are_particles_leading_first_then_zeros(
     for jet, n in zip(constituents, count, strict=True):
         assert (jet[n:] == 0).all()
         p = jet[:n].astype(np.float64)
-        assert (p[:, 0] ** 2 - (p[:, 1:] ** 2).sum(1) > -1e-5 * p[:, 0] ** 2).all()  # no faster than light
+        assert (
+            p[:, 0] ** 2 - (p[:, 1:] ** 2).sum(1) > -1e-5 * p[:, 0] ** 2
+        ).all()  # no faster than light
     assert np.isfinite(constituents).all()
 
 
@@ -108,7 +112,9 @@ def test_files_have_the_layout_of_the_reference(files: tuple[Path, list[dict[str
         assert ((table["truthE"] > 0) == (table["is_signal_new"] == 1)).all()
 
 
-def test_files_can_be_read_by_programs_for_the_reference(files: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_files_can_be_read_by_programs_for_the_reference(
+    files: tuple[Path, list[dict[str, Any]]],
+) -> None:
     import tables
 
     with tables.open_file(files[0] / "val.h5") as file:
@@ -143,7 +149,8 @@ def test_existing_files_are_kept(files: tuple[Path, list[dict[str, Any]]]) -> No
     code, lines, _ = run("--jets", "10", "--out", str(files[0]))
     assert code == 2
     assert lines[-1]["error"].endswith("has train.h5, val.h5, test.h5 already")
-    assert "--force" in lines[-1]["remedy"]
+    assert lines[-1]["kind"] == "exists"
+    assert "or overwrite them" in lines[-1]["remedy"]
     assert (files[0] / "val.h5").read_bytes() == before
 
 
@@ -177,7 +184,9 @@ def test_files_are_overwritten_together_or_not_at_all(
         with pytest.raises(jets.Refusal, match=r"cannot write .*/val\.h5\.partial: broken"):
             overwritten(tmp_path, monkeypatch)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("train.h5", before)]
-    assert overwritten(tmp_path, monkeypatch) == dict.fromkeys(("train.h5", "val.h5", "test.h5"), "new")
+    assert overwritten(tmp_path, monkeypatch) == dict.fromkeys(
+        ("train.h5", "val.h5", "test.h5"), "new"
+    )
 
 
 @pytest.mark.parametrize("made_by", [None, b"somebody else", "text", "folder"])
@@ -200,7 +209,9 @@ def test_what_was_not_made_here_is_not_overwritten(
             if made_by is not None:
                 file.attrs["source"] = made_by
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    with pytest.raises(jets.Refusal, match=r"/val\.h5 was not made by --generate, and is not overwritten"):
+    with pytest.raises(
+        jets.Refusal, match=r"/val\.h5 was not made by this program, and is not overwritten"
+    ):
         overwritten(tmp_path, monkeypatch)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     assert other.exists()
@@ -224,7 +235,7 @@ def test_a_disk_that_is_too_small_is_refused_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jets, "BYTES_A_JET", 10**15)
-    with pytest.raises(jets.Refusal, match=r"10 jets take some 1e\+07 GB, but only .* GB are free"):
+    with pytest.raises(jets.Refusal, match=r"10 jets need about 1e\+07 GB, but .* GB free"):
         jets.generate(10, 0, tmp_path, 1)
 
 

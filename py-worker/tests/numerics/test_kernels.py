@@ -1,4 +1,4 @@
-"""Kernels that are invariant under a group, and networks made of them: equivariance itself is tested."""
+"""Kernels that are invariant under a group, and the equivariance of networks made of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.resample import transform
-from atlas_worker.kernels import (
+from atlas_worker.interfaces import Signature
+from atlas_worker.predictors.convnet import ConvNet, ConvNetParams, make_convnet
+from atlas_worker.symmetry.kernels import (
     averaged_kernels,
     gauge_group,
     grid_symmetries,
@@ -20,8 +22,6 @@ from atlas_worker.kernels import (
     invariant_polynomials,
     smooth_kernels,
 )
-from atlas_worker.predictors.convnet import ConvNet, ConvNetParams, make_convnet
-from atlas_worker.roles import Signature
 
 from .tasks import J
 
@@ -54,7 +54,9 @@ def turn(degrees: float) -> Tensor:
         (GL, 4, 7, 1),
     ],
 )
-def test_how_many_kernels_a_group_leaves(algebra: Tensor, turns: int, averaged: int, smooth: int) -> None:
+def test_how_many_kernels_a_group_leaves(
+    algebra: Tensor, turns: int, averaged: int, smooth: int
+) -> None:
     assert len(grid_symmetries(algebra)) == turns
     assert len(averaged_kernels(algebra, 5)) == averaged
     assert len(smooth_kernels(algebra, 5, 8, 1.2)) == smooth
@@ -84,7 +86,8 @@ def test_smooth_kernels_of_rotations_depend_on_the_radius_alone() -> None:
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize(
-    ("algebra", "even", "odd"), [(J[None], 1, 0), (BOOST, 1, 0), (SHEAR, 1, 1), (SCALING, 0, 0), (GL, 0, 0)]
+    ("algebra", "even", "odd"),
+    [(J[None], 1, 0), (BOOST, 1, 0), (SHEAR, 1, 1), (SCALING, 0, 0), (GL, 0, 0)],
 )
 def test_invariant_polynomials_are_those_of_invariant_theory(
     algebra: Tensor, even: int, odd: int, degree: int
@@ -108,7 +111,9 @@ def network(kernel: Kernel, seed: int = 0) -> ConvNet:
     signature = Signature("planar", 1, (1, 60, 120), 11, 14)
     tensors = {} if kernel == "free" else {"algebra": NEARLY}
     params = ConvNetParams(kernel=kernel)
-    net = make_convnet(params, signature=signature, tensors=tensors, seed=torch.Generator().manual_seed(seed))
+    net = make_convnet(
+        params, signature=signature, tensors=tensors, seed=torch.Generator().manual_seed(seed)
+    )
     return net.eval().requires_grad_(False)
 
 
@@ -122,7 +127,7 @@ def blobs(size: int) -> Tensor:
 
 
 def error(net: ConvNet, degrees: float) -> float:
-    """``‖f(gx) − g f(x)‖ / ‖f(x) − mean‖`` within 9 pixels of the centre, whose corners stay in the chart."""
+    """``‖f(gx) − g f(x)‖ / ‖f(x) − mean‖`` within 9 pixels of the centre."""
     x, g = blobs(29), turn(degrees)
     y = net(x)
     difference = transform(net(transform(x, g, 14)), torch.eye(2), 6) - transform(y, g, 6)
@@ -132,7 +137,9 @@ def error(net: ConvNet, degrees: float) -> float:
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 @pytest.mark.parametrize("kernel", ["c4", "smooth"])
-def test_an_invariant_network_is_equivariant_under_quarter_turns(kernel: Kernel, degrees: float) -> None:
+def test_an_invariant_network_is_equivariant_under_quarter_turns(
+    kernel: Kernel, degrees: float
+) -> None:
     x = blobs(29)
     net = network(kernel)
     turned = net(x.rot90(degrees // 90, (3, 4)))
@@ -140,7 +147,9 @@ def test_an_invariant_network_is_equivariant_under_quarter_turns(kernel: Kernel,
 
 
 @pytest.mark.parametrize("degrees", [15, 30, 45, 90])
-def test_invariant_networks_err_little_between_quarter_turns_and_a_free_one_much(degrees: float) -> None:
+def test_invariant_networks_err_little_between_quarter_turns_and_a_free_one_much(
+    degrees: float,
+) -> None:
     assert error(network("c4"), degrees) < 0.1
     assert error(network("smooth"), degrees) < 0.1
     assert error(network("free"), degrees) > 0.3
@@ -148,7 +157,12 @@ def test_invariant_networks_err_little_between_quarter_turns_and_a_free_one_much
 
 @pytest.mark.parametrize(
     "algebra",
-    [torch.zeros(1, 3, 3), torch.zeros(2, 2), torch.zeros(1, 2, 2), torch.full((1, 2, 2), math.nan)],
+    [
+        torch.zeros(1, 3, 3),
+        torch.zeros(2, 2),
+        torch.zeros(1, 2, 2),
+        torch.full((1, 2, 2), math.nan),
+    ],
 )
 def test_an_algebra_of_another_size_is_refused(algebra: Tensor) -> None:
     signature = Signature("planar", 1, (1, 60, 120), 11, 14)

@@ -1,4 +1,4 @@
-"""Fields on equirectangular lattices at the icosahedral grid's pixels, and classes back on the lattice."""
+"""Fields on lattices at the icosahedral grid's pixels, and classes back on the lattice."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from atlas_worker.actions import IcosahedralGrid, IcosahedralInputs, action_on
+from atlas_worker.catalogue import parse_params
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.icosahedron import icosahedron
 from atlas_worker.fields.lattice import Lattice
 from atlas_worker.fields.sphere import lattice, nearest_pixel, unit_vectors
+from atlas_worker.symmetry import IcosahedralGrid, IcosahedralInputs, action_on
 
 R = 3
 
 
-def regular(height: int = 19, width: int = 24, first: float = 0.0, south_first: bool = False) -> Lattice:
+def regular(
+    height: int = 19, width: int = 24, first: float = 0.0, south_first: bool = False
+) -> Lattice:
     """With the poles, as ClimateNet's."""
     latitudes = torch.linspace(90, -90, height).double()
     longitudes = (first + torch.arange(width).double() * 360 / width + 180) % 360 - 180
@@ -64,7 +67,10 @@ def test_what_is_linear_along_rows_and_columns_is_sampled_exactly(name: str) -> 
     inside = latitude.clamp(float(on.latitudes.min()), float(on.latitudes.max()))
     assert torch.allclose(sampled(on, rows, points).double(), inside, atol=1e-4)
     # Along a row, a triangle wave that has its corners at two columns.
-    start, corner = on.longitudes[0], (on.longitudes[len(on.longitudes) // 2] - on.longitudes[0]) % 360
+    start, corner = (
+        on.longitudes[0],
+        (on.longitudes[len(on.longitudes) // 2] - on.longitudes[0]) % 360,
+    )
 
     def wave(degrees: Tensor) -> Tensor:
         along = (degrees - start) % 360
@@ -80,12 +86,17 @@ def test_columns_go_round() -> None:
     field[:, -1] = 1  # at 345 degrees
     east = torch.tensor([345.0, 348.75, 352.5, 356.25, 0.0]).double()
     points = unit_vectors(torch.zeros(5).double(), east.deg2rad())
-    assert torch.allclose(sampled(on, field, points), torch.tensor([1, 0.75, 0.5, 0.25, 0]), atol=1e-6)
+    assert torch.allclose(
+        sampled(on, field, points), torch.tensor([1, 0.75, 0.5, 0.25, 0]), atol=1e-6
+    )
     assert (on.nearest(points) % 24)[[0, 1, 3, 4]].tolist() == [23, 23, 0, 0]
 
 
 def test_without_coordinates_a_lattice_is_that_of_the_sphere() -> None:
-    on, points = Lattice(12, 24), torch.randn(500, 3, generator=torch.Generator().manual_seed(0)).double()
+    on, points = (
+        Lattice(12, 24),
+        torch.randn(500, 3, generator=torch.Generator().manual_seed(0)).double(),
+    )
     points /= points.norm(dim=-1, keepdim=True)
     assert torch.allclose(on.points(), lattice(12, 24), atol=1e-12)
     assert torch.equal(on.nearest(points), nearest_pixel(points, 12, 24))
@@ -130,25 +141,29 @@ def test_inputs_are_samples_of_the_fields() -> None:
         torch.randint(3, (5, 1, *on.shape), generator=g),
     )
     points = icosahedron(2).points
-    for keep in (False, True):
-        x = IcosahedralInputs(fields, grid, on, keep=keep)
-        y = IcosahedralInputs(labels.byte(), grid, on, labels=True, keep=keep)
+    for materialise in (False, True):
+        x = IcosahedralInputs(fields, grid, on, materialise=materialise)
+        y = IcosahedralInputs(labels.byte(), grid, on, labels=True, materialise=materialise)
         assert (len(x), x.charts, x.shape, y.shape) == (5, 1, (1, 3, 162), (1, 1, 162))
         for indices in (torch.tensor([3, 0, 3]), torch.tensor([0, 4])):
             drawn, classes = x.draw(indices, None), y.draw(indices, None)
             assert drawn.shape == (len(indices), 1, 3, 162)
             for b, i in enumerate(indices.tolist()):
                 for c in range(3):
-                    assert torch.allclose(drawn[b, 0, c], sampled(on, fields[i, c], points), atol=1e-6)
-                assert torch.equal(classes[b, 0, 0], labels[i, 0].flatten()[on.nearest(points)].byte())
-        kept = (5 * 3 * 162 * 4, 5 * 162) if keep else (0, 0)
+                    assert torch.allclose(
+                        drawn[b, 0, c], sampled(on, fields[i, c], points), atol=1e-6
+                    )
+                assert torch.equal(
+                    classes[b, 0, 0], labels[i, 0].flatten()[on.nearest(points)].byte()
+                )
+        kept = (5 * 3 * 162 * 4, 5 * 162) if materialise else (0, 0)
         assert (x.memory_bytes, y.memory_bytes) == kept
 
 
 def test_what_is_kept_is_read_once() -> None:
     on, grid = regular(), IcosahedralGrid(1)
     fields = torch.randn(4, 1, *on.shape)
-    x = IcosahedralInputs(fields, grid, on, keep=True)
+    x = IcosahedralInputs(fields, grid, on, materialise=True)
     first = x.draw(torch.tensor([2, 1]), None)
     fields[1:3] = torch.nan
     assert torch.equal(x.draw(torch.tensor([1, 2]), None), first.flip(0))
@@ -157,9 +172,13 @@ def test_what_is_kept_is_read_once() -> None:
 
 def test_samples_are_drawn_where_they_are_wanted() -> None:
     there = torch.device("meta")
-    for keep in (False, True):
+    for materialise in (False, True):
         x = IcosahedralInputs(
-            torch.zeros(2, 3, 12, 24), IcosahedralGrid(1), Lattice(12, 24), keep=keep, device=there
+            torch.zeros(2, 3, 12, 24),
+            IcosahedralGrid(1),
+            Lattice(12, 24),
+            materialise=materialise,
+            device=there,
         )
         drawn = x.draw(torch.tensor([1, 0]), None)
         assert (x.device, drawn.device, tuple(drawn.shape)) == (there, there, (2, 1, 3, 42))
@@ -173,5 +192,5 @@ def test_no_matrix_acts_on_the_whole_grid() -> None:
         with pytest.raises(InvalidInput):
             IcosahedralGrid(2).check(shape)
     with pytest.raises(InvalidInput) as caught:
-        IcosahedralGrid(11).check_resolution()
-    assert caught.value.field == "atlas.icosahedron.resolution"
+        parse_params(IcosahedralGrid, {"resolution": 11}, "atlas.action")
+    assert caught.value.field == "atlas.action.params.resolution"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from atlas_worker import lie
+from atlas_worker.symmetry import lie
 
 from .tasks import J
 
@@ -29,13 +29,15 @@ def near(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
 @numerics
 @given(st.floats(-20, 20))
 def test_expm_is_rotation_boost_scaling_and_shear(t: float) -> None:
-    # PyTorch's float64 exponential errs by up to 2e-10, for norms just under those at which it takes more terms.
+    # PyTorch's float64 exponential errs by up to 2e-10 just below norms where it adds more terms.
     c, s = math.cos(t), math.sin(t)
     assert near(lie.expm(t * J.double()), torch.tensor([[c, -s], [s, c]], dtype=torch.float64))
     shear = torch.tensor([[0.0, t], [0.0, 0.0]], dtype=torch.float64)
     assert near(lie.expm(shear), torch.eye(2).double() + shear, 1e-12)
     boost = lie.expm(t / 4 * torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64))
-    h = torch.tensor([[math.cosh(t / 4), math.sinh(t / 4)], [math.sinh(t / 4), math.cosh(t / 4)]]).double()
+    h = torch.tensor(
+        [[math.cosh(t / 4), math.sinh(t / 4)], [math.sinh(t / 4), math.cosh(t / 4)]]
+    ).double()
     assert bool(((boost - h).abs() < 1e-6 * h.abs().max()).all())
 
 
@@ -111,7 +113,7 @@ def test_complement_completes_a_frame(k: int) -> None:
 
 
 def test_complement_of_coordinate_axes() -> None:
-    """The completing vectors must be found even where the frame lies along the axes that complete it."""
+    """The complement is found even if the frame lies along the axes that complete it."""
     axes = torch.eye(4).double().unflatten(1, (2, 2))
     for k in range(5):
         everything = torch.cat([axes[:k], lie.complement(axes[:k])]).flatten(1)

@@ -15,11 +15,15 @@ from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.fields.sphere import SphereAtlas, SphereChart, lattice, so3_basis, unit_vectors
 from atlas_worker.solvers.liegan import Discriminator, LieGan, LieGanParams
 
-from .resuming import check_resuming
+from .resume_check import check_resuming
 
 CPU = torch.device("cpu")
 SPHERE = SphereAtlas((SphereChart(0, 0),), 2, 2)
-FAST: dict[str, Any] = {"learning_rate_generator": 2e-2, "learning_rate_discriminator": 2e-3, "width": 8}
+FAST: dict[str, Any] = {
+    "learning_rate_generator": 2e-2,
+    "learning_rate_discriminator": 2e-3,
+    "width": 8,
+}
 
 
 @dataclass
@@ -43,9 +47,17 @@ def blobs(samples: int = 256, height: int = 8) -> Labelled:
 SMALL = blobs(40, 6)
 
 
-def solver(data: Labelled = SMALL, k: int = 1, epochs: int = 3, seed: int = 0, **params: Any) -> LieGan:
+def solver(
+    data: Labelled = SMALL, k: int = 1, epochs: int = 3, seed: int = 0, **params: Any
+) -> LieGan:
     return LieGan(
-        LieGanParams(**params), dataset=data, atlas=SPHERE, k=k, epochs=epochs, seed=seed, device=CPU
+        LieGanParams(**params),
+        dataset=data,
+        atlas=SPHERE,
+        k=k,
+        epochs=epochs,
+        seed=seed,
+        device=CPU,
     )  # type: ignore[arg-type]
 
 
@@ -63,7 +75,7 @@ def begin_at(made: LieGan, theta: list[list[float]]) -> LieGan:
 
 
 def test_the_axis_of_symmetric_data_is_found() -> None:
-    """From a slanted axis, and with a weight of the cosine that does not let the angle shrink to nothing."""
+    """From a slanted axis, with a weight of the cosine that keeps the angle from shrinking to 0."""
     made = solver(blobs(), epochs=8, cosine_weight=1.0, **FAST)
     run(begin_at(made, [[0.5, 0.0, 0.5]]))
     theta = made.state()[0]["theta"][0]
@@ -96,9 +108,14 @@ def test_the_report_is_of_what_was_learnt() -> None:
     assert metrics["moved"] == pytest.approx(float((theta - start)[0].norm()))
     assert report.losses == pytest.approx([metrics["loss"]] * 2)
     assert all(0 <= e <= 1 for e in report.relative_errors)
-    assert (report.found, report.noise_floor, report.spectrum, report.start_losses) == (0, 0.0, [], [])
-    assert "no symmetry" in report.verdict
-    assert "\n" not in report.verdict
+    assert (report.symmetry_count, report.noise_floor, report.spectrum, report.start_losses) == (
+        0,
+        0.0,
+        [],
+        [],
+    )
+    assert "no symmetry" in report.explanation
+    assert "\n" not in report.explanation
     assert made.report().relative_errors == report.relative_errors
     assert made.memory_bytes > 16 * theta.numel()
 
@@ -108,7 +125,9 @@ def test_channels_are_kept_apart() -> None:
     assert torch.equal(so3_basis().flatten(1) @ so3_basis().flatten(1).T, 2 * torch.eye(3))
 
     def cosine(weight: float) -> float:
-        made = begin_at(solver(k=2, channel_weight=weight, **FAST), [[0.1, 0.0, 0.0], [0.08, 0.06, 0.0]])
+        made = begin_at(
+            solver(k=2, channel_weight=weight, **FAST), [[0.1, 0.0, 0.0], [0.08, 0.06, 0.0]]
+        )
         run(made, 3)
         a, b = made.state()[0]["theta"]
         return abs(float(torch.cosine_similarity(a, b, dim=0)))
@@ -128,10 +147,10 @@ def test_steps_are_told() -> None:
 def test_resumed_training_is_the_undisturbed_one_bit_for_bit(stop: int) -> None:
     whole, resumed = check_resuming(lambda: solver(k=2), 3, stop)
     ours, theirs = whole.report(), resumed.report()
-    assert (ours.losses, ours.relative_errors, ours.verdict) == (
+    assert (ours.losses, ours.relative_errors, ours.explanation) == (
         theirs.losses,
         theirs.relative_errors,
-        theirs.verdict,
+        theirs.explanation,
     )
 
 
@@ -186,7 +205,10 @@ def test_divergence_is_told() -> None:
         ({"atlas": PlanarAtlas((Chart(3, 3),), 2, 2)}, "algebra.atlas"),
         ({"k": 0}, "algebra.k"),
         ({"k": 4}, "algebra.k"),
-        ({"dataset": Labelled(SMALL.inputs, SMALL.targets.expand(-1, 2, -1, -1))}, "algebra.dataset"),
+        (
+            {"dataset": Labelled(SMALL.inputs, SMALL.targets.expand(-1, 2, -1, -1))},
+            "algebra.dataset",
+        ),
         ({"dataset": Labelled(SMALL.inputs, SMALL.targets[..., :-1])}, "algebra.dataset"),
         ({"dataset": Labelled(SMALL.inputs, SMALL.targets, outputs=1)}, "algebra.dataset"),
         ({"dataset": Labelled(SMALL.inputs, SMALL.targets + 1)}, "algebra.dataset"),
@@ -212,6 +234,8 @@ def test_state_of_another_solver_is_refused() -> None:
         before = other.state()[0]
         with pytest.raises(InvalidInput):
             other.load_state(*state)
-        assert all(torch.equal(before[name], t) for name, t in other.state()[0].items()), "half loaded"
+        assert all(torch.equal(before[name], t) for name, t in other.state()[0].items()), (
+            "half loaded"
+        )
     with pytest.raises(InvalidInput):
         solver(k=2).load_state(tensors, facts)

@@ -1,4 +1,4 @@
-"""LorentzNet is invariant under the group that keeps its metric, and only that; its baseline is not."""
+"""LorentzNet is invariant under the group that keeps its metric only; its baseline is not."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from atlas_worker.catalogue import find
 from atlas_worker.errors import InvalidInput
+from atlas_worker.interfaces import Signature
 from atlas_worker.predictors.lorentz import (
-    AT_ONCE,
+    MAX_BATCH,
     LorentzNet,
     LorentzNetParams,
     MessageNet,
@@ -21,8 +23,6 @@ from atlas_worker.predictors.lorentz import (
     make_lorentznet,
     make_particle_graph,
 )
-from atlas_worker.registry import find
-from atlas_worker.roles import Signature
 
 MINKOWSKI = torch.diag(torch.tensor([1.0, -1.0, -1.0, -1.0]))
 
@@ -71,7 +71,7 @@ def kept(metric: Tensor, size: float, seed: int) -> Tensor:
 
 
 def reflection(metric: Tensor, seed: int) -> Tensor:
-    """``x ↦ x − 2 v ⟨v, x⟩ / ⟨v, v⟩`` of a random v: the other components of the group that keeps J."""
+    """``x ↦ x − 2 v ⟨v, x⟩ / ⟨v, v⟩`` of a random v: it reaches the group's other components."""
     v = randn(len(metric), 1, seed=seed)
     return torch.eye(len(metric), dtype=torch.float64) - 2 * v @ v.mT @ metric / (v.mT @ metric @ v)
 
@@ -129,7 +129,8 @@ def test_it_is_the_paper_s_message_passing() -> None:
             pair = torch.stack([compressed(inner(d, d)), compressed(inner(p[i], p[j]))])
             m[i, j] = block.phi_e2(block.phi_e1(torch.cat([h[i], h[j], pair])).relu()).relu()
         total = [
-            sum(block.phi_m(m[i, j]).sigmoid() * m[i, j] for j in range(4) if j != i) / 5 for i in range(4)
+            sum(block.phi_m(m[i, j]).sigmoid() * m[i, j] for j in range(4) if j != i) / 5
+            for i in range(4)
         ]
         h = [h[i] + block.phi_h(torch.cat([h[i], total[i]])) for i in range(4)]
         if block.phi_x is not None:
@@ -158,9 +159,16 @@ def metrics() -> list[Any]:
 def test_logits_are_invariant_under_what_keeps_the_metric(metric: Tensor) -> None:
     net, n = lorentznet(metric), len(metric)
     j, x = net.metric, 20 * randn(5, 1, 6, n)
-    assert torch.allclose(j / j.abs().max(), metric.double() / metric.double().abs().max(), atol=1e-5)
+    assert torch.allclose(
+        j / j.abs().max(), metric.double() / metric.double().abs().max(), atol=1e-5
+    )
     logits = net(x)
-    for g in (kept(j, 1.0, 6), kept(j, 2.0, 7), reflection(j, 8), reflection(j, 9) @ kept(j, 1.0, 10)):
+    for g in (
+        kept(j, 1.0, 6),
+        kept(j, 2.0, 7),
+        reflection(j, 8),
+        reflection(j, 9) @ kept(j, 1.0, 10),
+    ):
         assert torch.allclose(g.mT @ j @ g, j, atol=1e-9)
         assert (net(x @ g.mT) - logits).abs().max() < 1e-8
     other = torch.linalg.matrix_exp(0.3 * randn(n, n, seed=11))
@@ -230,7 +238,7 @@ def test_a_sample_is_predicted_alike_in_any_batch_and_chart(
     assert (net(x[2:3]) - logits[2:3]).abs().max() < 1e-12
     assert (net(x.view(3, 2, 6, 4)) - logits.view(3, 2, 2)).abs().max() < 1e-12
     # However few sets are computed at once.
-    monkeypatch.setitem(AT_ONCE, "cpu", 4 * 6 * 6 * 8)
+    monkeypatch.setitem(MAX_BATCH, "cpu", 4 * 6 * 6 * 8)
     assert (net(x) - logits).abs().max() < 1e-12
 
 
@@ -260,7 +268,9 @@ def test_both_have_the_same_size(given: LorentzNetParams) -> None:
 
 def test_the_seed_alone_decides_the_weights() -> None:
     def made(seed: int) -> list[Tensor]:
-        net = make_lorentznet(PARAMS, signature=signature(), tensors={"metric": MINKOWSKI}, seed=stream(seed))
+        net = make_lorentznet(
+            PARAMS, signature=signature(), tensors={"metric": MINKOWSKI}, seed=stream(seed)
+        )
         return list(net.state_dict().values())
 
     first = made(1)
@@ -324,14 +334,16 @@ def test_a_metric_symmetric_to_rounding_is_taken_and_made_symmetric() -> None:
 
 
 def test_they_are_registered_and_say_what_they_need() -> None:
-    assert find("predictor", "lorentznet", "").params is LorentzNetParams
-    assert find("predictor", "particle_graph", "").params is LorentzNetParams
+    assert find("architecture", "lorentznet", "").params is LorentzNetParams
+    assert find("architecture", "particle_graph", "").params is LorentzNetParams
     planar = Signature("planar", 3, (1, 9, 9), 1, radius=4)
     with pytest.raises(InvalidInput):
         make_lorentznet(PARAMS, signature=signature(), tensors={}, seed=stream())
+    for kind in ("lorentznet", "particle_graph"):
+        with pytest.raises(InvalidInput):
+            planar.check_manifold(find("architecture", kind, ""))
+        signature().check_manifold(find("architecture", kind, ""))
     with pytest.raises(InvalidInput):
-        make_lorentznet(PARAMS, signature=planar, tensors={"metric": MINKOWSKI}, seed=stream())
-    with pytest.raises(InvalidInput):
-        make_particle_graph(PARAMS, signature=planar, tensors={}, seed=stream())
-    with pytest.raises(InvalidInput):
-        make_particle_graph(PARAMS, signature=signature(), tensors={"metric": MINKOWSKI}, seed=stream())
+        make_particle_graph(
+            PARAMS, signature=signature(), tensors={"metric": MINKOWSKI}, seed=stream()
+        )

@@ -1,4 +1,4 @@
-"""Predictors: charts batched equal charts looped, what a pixel reaches, freezing, learning, and resuming."""
+"""Predictors: batched and looped charts agree; receptive fields, freezing, learning, resuming."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from atlas_worker.datasets.base import GivenDataset
 from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.fields.resample import crop
-from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
-from atlas_worker.predictors.chartwise import PublishedNet, WideNet, WideParams, cubic_interpolation
+from atlas_worker.predictors import FittedPredictor, make_objective, make_predictor
+from atlas_worker.predictors.chartwise import (
+    ReferenceCnn,
+    StridedCnn,
+    StridedCnnParams,
+    cubic_interpolation,
+)
 from atlas_worker.scores import overlap_scores
 
-from .resuming import check_resuming
+from .resume_check import check_resuming
 from .tasks import smooth_fields
 
 CPU = torch.device("cpu")
@@ -32,12 +37,19 @@ def dataset(samples: int = 48) -> ArraysDataset:
     """A pointwise function of smooth fields, easily learnt."""
     x = smooth_fields(samples, 33)
     return ArraysDataset(
-        ArraysParams(), seed=0, device=CPU, tensors={"inputs": x, "targets": x.clamp(min=-0.5) + 0.3}
+        ArraysParams(),
+        seed=0,
+        device=CPU,
+        tensors={"inputs": x, "targets": x.clamp(min=-0.5) + 0.3},
     )
 
 
-def predictor(kind: str = "published", seed: int = 0, epochs: int = 3, **training: Any) -> FittedPredictor:
-    small = {"published": {"width": 4}, "wide": {"width": 4, "layers": 1, "stride": 2}}[kind]
+def predictor(
+    kind: str = "reference_cnn", seed: int = 0, epochs: int = 3, **training: Any
+) -> FittedPredictor:
+    small = {"reference_cnn": {"width": 4}, "strided_cnn": {"width": 4, "layers": 1, "stride": 2}}[
+        kind
+    ]
     return make_predictor(
         (kind, small),
         ("supervised", {"learning_rate": 0.01, **training}),
@@ -65,7 +77,7 @@ def scrambled(net: nn.Module, seed: int = 1) -> nn.Module:
     return net
 
 
-def looped(net: PublishedNet) -> list[nn.Sequential]:
+def looped(net: ReferenceCnn) -> list[nn.Sequential]:
     """The same charts, each a plain network."""
     plain = []
     for c in range(net.last.weight.shape[0]):
@@ -85,20 +97,22 @@ def looped(net: PublishedNet) -> list[nn.Sequential]:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_published_net_is_a_plain_network_for_each_chart(training: bool) -> None:
-    net = scrambled(PublishedNet(3, 2, 5, 4, stream())).train(training)
+    net = scrambled(ReferenceCnn(3, 2, 5, 4, stream())).train(training)
     plain = [p.train(training) for p in looped(net)]  # type: ignore[arg-type]
     x = torch.randn(6, 3, 2, 9, 9, generator=stream(2))
     expected = torch.stack([p(x[:, c]) for c, p in enumerate(plain)], 1)
     assert (net(x) - expected).abs().max() < 1e-4 * expected.abs().max()
     # Training has moved the running statistics alike; evaluation has left them alone.
     for c, p in enumerate(plain):
-        for norm, bn in zip(net.norms, (m for m in p if isinstance(m, nn.BatchNorm2d)), strict=True):
+        for norm, bn in zip(
+            net.norms, (m for m in p if isinstance(m, nn.BatchNorm2d)), strict=True
+        ):
             assert torch.allclose(norm.running_mean[c], bn.running_mean, atol=1e-5)
             assert torch.allclose(norm.running_var[c], bn.running_var, atol=1e-5)
 
 
 def test_batched_gradients_are_the_looped_ones() -> None:
-    net = scrambled(PublishedNet(2, 1, 1, 3, stream())).train()
+    net = scrambled(ReferenceCnn(2, 1, 1, 3, stream())).train()
     plain = [p.train() for p in looped(net)]  # type: ignore[arg-type]
     x = torch.randn(4, 2, 1, 7, 7, generator=stream(3))
     net(x).square().sum().backward()
@@ -112,11 +126,15 @@ def test_batched_gradients_are_the_looped_ones() -> None:
 
 def nets() -> list[Any]:
     return [
-        pytest.param(lambda: scrambled(PublishedNet(4, 1, 2, 3, stream())).eval(), 6, id="published"),
         pytest.param(
-            lambda: scrambled(WideNet(4, 1, 2, 6, WideParams(width=3, layers=2, stride=3), stream())).eval(),
+            lambda: scrambled(ReferenceCnn(4, 1, 2, 3, stream())).eval(), 6, id="reference_cnn"
+        ),
+        pytest.param(
+            lambda: scrambled(
+                StridedCnn(4, 1, 2, 6, StridedCnnParams(width=3, layers=2, stride=3), stream())
+            ).eval(),
             6,
-            id="wide",
+            id="strided_cnn",
         ),
     ]
 
@@ -124,11 +142,13 @@ def nets() -> list[Any]:
 @pytest.mark.parametrize(("make", "radius"), nets())
 def test_a_subset_of_charts_is_that_part_of_all(make: Any, radius: int) -> None:
     net = make()
-    x = torch.randn(2, 4, 1, *2 * [2 * (radius + net.reach) + 1], generator=stream())
+    x = torch.randn(2, 4, 1, *2 * [2 * (radius + net.halo) + 1], generator=stream())
     everything = net(x)
     assert everything.shape == (2, 4, 2, 2 * radius + 1, 2 * radius + 1)
     for chosen in ([2], [0, 3], [3, 1]):
-        assert torch.allclose(net(x[:, chosen], torch.tensor(chosen)), everything[:, chosen], atol=1e-5)
+        assert torch.allclose(
+            net(x[:, chosen], torch.tensor(chosen)), everything[:, chosen], atol=1e-5
+        )
     assert not torch.allclose(net(x[:, [0]], torch.tensor([1])), everything[:, [0]], atol=1e-2)
 
 
@@ -136,9 +156,11 @@ def test_a_subset_of_charts_is_that_part_of_all(make: Any, radius: int) -> None:
     ("stride", "layers", "radius"), [(4, 3, 14), (2, 1, 5), (1, 2, 4), (3, 2, 6), (4, 2, 9)]
 )
 def test_the_wide_net_reads_its_reach_and_no_more(stride: int, layers: int, radius: int) -> None:
-    net = WideNet(1, 1, 1, radius, WideParams(width=3, layers=layers, stride=stride), stream())
+    net = StridedCnn(
+        1, 1, 1, radius, StridedCnnParams(width=3, layers=layers, stride=stride), stream()
+    )
     scrambled(net)
-    side = 2 * (radius + net.reach) + 1
+    side = 2 * (radius + net.halo) + 1
     x = torch.randn(1, 1, 1, side, side, generator=stream(), requires_grad=True)
     net(x).abs().sum().backward()
     assert x.grad is not None
@@ -149,7 +171,7 @@ def test_the_wide_net_reads_its_reach_and_no_more(stride: int, layers: int, radi
     # The centre's own field of view: within it a pixel matters, beyond it none does.
     x.grad = None
     net(x)[0, 0, 0, radius, radius].backward()
-    centre = radius + net.reach
+    centre = radius + net.halo
     far = stride * layers + (stride + (stride + 1) % 2) // 2
     seen = x.grad[0, 0, 0].abs() > 0
     assert seen[centre - far, centre]
@@ -162,8 +184,10 @@ def test_the_wide_net_reads_its_reach_and_no_more(stride: int, layers: int, radi
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_the_wide_net_commutes_with_shifts_of_its_lattice(stride: int) -> None:
     radius = 4 * stride
-    net = scrambled(WideNet(1, 1, 1, radius, WideParams(width=3, layers=2, stride=stride), stream()))
-    side = 2 * (radius + net.reach) + 1
+    net = scrambled(
+        StridedCnn(1, 1, 1, radius, StridedCnnParams(width=3, layers=2, stride=stride), stream())
+    )
+    side = 2 * (radius + net.halo) + 1
     wide = torch.randn(1, 1, 1, side + 2 * stride, side + stride, generator=stream())
     here, there = wide[..., :side, :side], wide[..., 2 * stride :, stride:]
     a, b = net(here)[..., 2 * stride :, stride:], net(there)[..., : -2 * stride, :-stride]
@@ -173,7 +197,7 @@ def test_the_wide_net_commutes_with_shifts_of_its_lattice(stride: int) -> None:
     assert (net(here) - net(there)).abs().max() > 0.05 * a.abs().max()
 
 
-@pytest.mark.parametrize("kind", ["published", "wide"])
+@pytest.mark.parametrize("kind", ["reference_cnn", "strided_cnn"])
 def test_training_lowers_the_loss(kind: str) -> None:
     losses = run(predictor(kind, epochs=8, schedule="cosine", batch_size=4), 8)
     assert losses[-1] < 0.5 * losses[0]
@@ -205,9 +229,9 @@ def test_predicting_is_in_evaluation_mode_and_leaves_training_undisturbed() -> N
     assert run(disturbed) == run(calm)
 
 
-@pytest.mark.parametrize("kind", ["published", "wide"])
+@pytest.mark.parametrize("kind", ["reference_cnn", "strided_cnn"])
 def test_what_is_predicted_lies_where_its_target_lies(kind: str) -> None:
-    """Chart by chart, and not shifted or stretched by the margin or the reach."""
+    """Chart by chart, and not shifted or stretched by the margin or the halo."""
     p = predictor(kind, epochs=8, schedule="cosine", batch_size=2)
     run(p, 8)
     y, got, h = dataset().targets, p.predict(p.crops(torch.arange(8), dataset())), ATLAS.r_out
@@ -231,7 +255,7 @@ def test_predict_refuses_other_shapes() -> None:
         assert caught.value.field == "crops"
 
 
-@pytest.mark.parametrize("kind", ["published", "wide"])
+@pytest.mark.parametrize("kind", ["reference_cnn", "strided_cnn"])
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_a_resumed_predictor_is_the_undisturbed_one_bit_for_bit(kind: str, stop: int) -> None:
     check_resuming(lambda: predictor(kind, schedule="cosine"), 3, stop)
@@ -270,7 +294,7 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing() -> Non
         ({**{k: v + 1 for k, v in good.items()}, name: good[name].double()}, "last.weight"),
         ({**{k: v + 1 for k, v in good.items()}, "module.extra": good[name]}, "extra"),
         ({}, "convs.0.weight"),
-        (weights(predictor("wide")), "first.weight"),
+        (weights(predictor("strided_cnn")), "first.weight"),
     ]
     for tensors, named in cases:
         with pytest.raises(InvalidInput) as caught:
@@ -282,7 +306,7 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing() -> Non
 
 def test_state_of_another_kind_is_refused() -> None:
     with pytest.raises(InvalidInput):
-        predictor("wide").load_state(*predictor("published").state())
+        predictor("strided_cnn").load_state(*predictor("reference_cnn").state())
 
 
 def test_a_predictor_needs_data_and_charts_on_the_lattice() -> None:
@@ -292,16 +316,16 @@ def test_a_predictor_needs_data_and_charts_on_the_lattice() -> None:
             raise NotReady("not made yet")
 
     with pytest.raises(NotReady):
-        make_predictor(("published", {}), ("supervised", {}), Unmade(), ATLAS, 1, 0, CPU)  # type: ignore[arg-type]
+        make_predictor(("reference_cnn", {}), ("supervised", {}), Unmade(), ATLAS, 1, 0, CPU)  # type: ignore[arg-type]
     outside = PlanarAtlas((Chart(5, 10),), r_in=6, r_out=4)
     with pytest.raises(InvalidInput) as caught:
-        make_predictor(("published", {}), ("supervised", {}), dataset(2), outside, 1, 0, CPU)
-    assert caught.value.field == "atlas.charts[0]"
+        make_predictor(("reference_cnn", {}), ("supervised", {}), dataset(2), outside, 1, 0, CPU)
+    assert caught.value.field == "atlas.action.params.charts[0]"
     for architecture, training, field in (
         (("nonesuch", {}), ("supervised", {}), "predictor.architecture.kind"),
-        (("wide", {}), ("nonesuch", {}), "predictor.training.kind"),
-        (("wide", {"width": 0}), ("supervised", {}), "predictor.architecture.params.width"),
-        (("wide", {}), ("supervised", {"loss": "l3"}), "predictor.training.params.loss"),
+        (("strided_cnn", {}), ("nonesuch", {}), "predictor.training.kind"),
+        (("strided_cnn", {"width": 0}), ("supervised", {}), "predictor.architecture.params.width"),
+        (("strided_cnn", {}), ("supervised", {"loss": "l3"}), "predictor.training.params.loss"),
     ):
         with pytest.raises(InvalidInput) as caught:
             make_predictor(architecture, training, dataset(2), ATLAS, 1, 0, CPU)  # type: ignore[arg-type]
@@ -309,19 +333,21 @@ def test_a_predictor_needs_data_and_charts_on_the_lattice() -> None:
 
 
 def test_a_predictor_poses_its_task_on_its_own_crops() -> None:
-    p = predictor("wide")
+    p = predictor("strided_cnn")
     run(p)
-    task = make_task(p, dataset(), ATLAS)
-    assert (task.n, task.samples, task.charts) == (2, 48, 3)
-    batch = task.batch(torch.tensor([3, 5]))
+    objective = make_objective(p, dataset(), ATLAS)
+    assert (objective.n, objective.samples, objective.charts) == (2, 48, 3)
+    batch = objective.batch(torch.tensor([3, 5]))
     inner = p.predict(p.crops(torch.tensor([3, 5]), dataset()))
     assert torch.allclose(batch.reference, inner, atol=1e-5)
     still = torch.eye(2).expand(2, 3, 2, 2)
-    assert task.loss(batch, still).max() < 1e-5
-    assert task.loss(batch, 0.5 * still).min() > 1e-3
+    assert objective.loss(batch, still).max() < 1e-5
+    assert objective.loss(batch, 0.5 * still).min() > 1e-3
 
 
-def test_an_epoch_is_every_sample_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epoch_is_every_sample_once_in_an_order_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     p = predictor()
     orders: list[list[int]] = []
     draw = p._x.draw
@@ -346,22 +372,24 @@ def test_the_fine_lattice_is_exact_for_quadratics(stride: int, radius: int) -> N
     u = torch.arange(-coarse, coarse + 1, dtype=torch.float64) * stride
     v = torch.arange(-radius, radius + 1, dtype=torch.float64)
     for power in (0, 1, 2):
-        assert torch.allclose(refine @ u**power, v**power, atol=1e-5 * max(1.0, float(v.max()) ** power))
+        assert torch.allclose(
+            refine @ u**power, v**power, atol=1e-5 * max(1.0, float(v.max()) ** power)
+        )
 
 
 @pytest.mark.parametrize("radius", [1, 4, 5, 8])
-@pytest.mark.parametrize("kind", ["published", "wide"])
+@pytest.mark.parametrize("kind", ["reference_cnn", "strided_cnn"])
 def test_the_inner_part_alone_is_the_inner_part(kind: str, radius: int) -> None:
     """Also in gradient, with BatchNorm statistics and weights that are not the initial ones."""
     charts, r_in = 3, 9
     net = (
-        PublishedNet(charts, 1, 2, 4, stream())
-        if kind == "published"
-        else WideNet(charts, 1, 2, r_in, WideParams(width=4, layers=2, stride=3), stream())
+        ReferenceCnn(charts, 1, 2, 4, stream())
+        if kind == "reference_cnn"
+        else StridedCnn(charts, 1, 2, r_in, StridedCnnParams(width=4, layers=2, stride=3), stream())
     )
     scrambled(net)
     net.train()
-    side = 2 * (r_in + net.reach) + 1
+    side = 2 * (r_in + net.halo) + 1
     net(torch.randn(4, charts, 1, side, side, generator=stream()))
     net.eval()
     x = torch.randn(2, charts, 1, side, side, generator=stream(), requires_grad=True)
@@ -377,7 +405,7 @@ def test_the_inner_part_alone_is_the_inner_part(kind: str, radius: int) -> None:
 
 
 class Named(GivenDataset):
-    """Smooth fields with named classes; every second sample is another expert's view of the one before."""
+    """Smooth fields with named classes; every second sample is another expert's labels."""
 
     kind = "named"
     outputs, background, classes = 3, 0, ("nothing", "deep blue", "high")
@@ -393,12 +421,18 @@ class Named(GivenDataset):
 def test_named_classes_are_scored_where_there_are_charts(loss: str) -> None:
     data = Named()
     p = make_predictor(
-        ("published", {"width": 4}), ("supervised", {"loss": loss, "batch_size": 4}), data, ATLAS, 2, 0, CPU
+        ("reference_cnn", {"width": 4}),
+        ("supervised", {"loss": loss, "batch_size": 4}),
+        data,
+        ATLAS,
+        2,
+        0,
+        CPU,
     )
     losses = run(p, 2)
     assert losses[1] < losses[0]
     scores = p.scores(data)
-    seen = p.likeliest(p.predict(p.crops(torch.arange(8), data)), data)
+    seen = p.predict_classes(p.predict(p.crops(torch.arange(8), data)), data)
     assert bool((seen == -1).any())
     labels = data.targets[:, 0].long()
     assert scores == overlap_scores(
@@ -406,7 +440,9 @@ def test_named_classes_are_scored_where_there_are_charts(loss: str) -> None:
     )
     charted = seen >= 0
     high = (seen == 2) & (labels == 2)
-    assert scores["recall_high"] == pytest.approx(float(high.sum() / ((labels == 2) & charted).sum()))
+    assert scores["recall_high"] == pytest.approx(
+        float(high.sum() / ((labels == 2) & charted).sum())
+    )
     assert {"iou_deep_blue", "experts_iou_nothing", "trivial_mean_iou"} <= set(scores)
     calls: list[int] = []
     p.scores(data, lambda: calls.append(1))

@@ -1,8 +1,9 @@
-"""Predictors from elsewhere, and ours for elsewhere: what is exported and what is loaded compute the same, and can be differentiated."""
+"""Foreign predictors, and ours for other programs: both compute the same and have derivatives."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,15 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from atlas_worker import checkpoints
-from atlas_worker.actions import Atlas, VectorSpace
+from atlas_worker import checkpoints, exports
 from atlas_worker.checkpoints import CheckpointError
 from atlas_worker.datasets.arrays import ArraysDataset, ArraysParams
 from atlas_worker.errors import InvalidInput
 from atlas_worker.exports import Exported, export
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
-from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
-from atlas_worker.solvers.measure import measure_at
+from atlas_worker.predictors import FittedPredictor, make_objective, make_predictor
+from atlas_worker.symmetry import Atlas, VectorSpace
+from atlas_worker.symmetry.measure import measure_at
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
 CPU = torch.device("cpu")
@@ -82,8 +83,8 @@ def script(net: nn.Module, folder: Path) -> Tensor:
 @pytest.mark.parametrize(
     ("kind", "params", "atlas"),
     [
-        ("published", {"width": 3}, ATLAS),
-        ("wide", {"width": 2, "layers": 1, "stride": 2}, ATLAS),
+        ("reference_cnn", {"width": 3}, ATLAS),
+        ("strided_cnn", {"width": 2, "layers": 1, "stride": 2}, ATLAS),
         ("encoder_decoder", {"width": 4}, ATLAS),
         ("mlp", {"width": 8}, VECTORS),
     ],
@@ -94,7 +95,7 @@ def test_an_exported_program_is_the_predictor(
     ours = predictor(kind, params, atlas=atlas)
     program, told = written(ours, tmp_path, to)
     assert (told.kind, told.parameters, told.takes) == (kind, ours.parameters, list(ours._x.shape))
-    theirs = predictor("program", {"reach": told.reach}, atlas=atlas, tensors={"program": program})
+    theirs = predictor("program", {"halo": told.halo}, atlas=atlas, tensors={"program": program})
     x = torch.randn(5, *told.takes)
     expected = ours.predict(x)
     assert list(expected.shape[1:]) == told.gives
@@ -104,7 +105,7 @@ def test_an_exported_program_is_the_predictor(
 
 @pytest.mark.parametrize("to", ["pt", "safetensors"])
 def test_exported_weights_are_taken_back(to: Any, tmp_path: Path) -> None:
-    ours, other = predictor("published", {"width": 3}), predictor("published", {"width": 3})
+    ours, other = predictor("reference_cnn", {"width": 3}), predictor("reference_cnn", {"width": 3})
     with torch.no_grad():
         for w in ours._module.parameters():
             w += 1
@@ -115,6 +116,22 @@ def test_exported_weights_are_taken_back(to: Any, tmp_path: Path) -> None:
     x = torch.randn(2, *told.takes)
     assert torch.equal(other.predict(x), ours.predict(x))
     assert to == "pt" or set(load_file(tmp_path / "out")) == set(ours._module.state_dict())
+
+
+def test_the_bridge_exports_any_architecture(tmp_path: Path) -> None:
+    """In a process where nothing else was imported: the orchestrator's has no worker."""
+    source = file_of(predictor("mlp", {"width": 8}, atlas=VECTORS), tmp_path)
+    call = (
+        "import sys; from atlas_worker.bridge import export_predictor as e; print(e(*sys.argv[1:]))"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", call, str(source), str(tmp_path / "out"), "safetensors"],
+        cwd=Path(exports.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(made.stdout)["ok"]["kind"] == "mlp"
 
 
 def test_what_was_built_from_data_is_exported_with_it(tmp_path: Path) -> None:
@@ -142,11 +159,17 @@ def test_a_checkpoint_without_a_predictor_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_cannot_have_code_executed(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text("import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n")
-    tensors, metadata = predictor("published", {"width": 3}).state()
-    said = json.loads(metadata["built"]) | {"params": {"file": str(tmp_path / "net.py"), "factory": "f"}}
+    (tmp_path / "net.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n"
+    )
+    tensors, metadata = predictor("reference_cnn", {"width": 3}).state()
+    said = json.loads(metadata["built"]) | {
+        "params": {"file": str(tmp_path / "net.py"), "factory": "f"}
+    }
     save_file(tensors, tmp_path / "p.safetensors", {"kind": "module", "built": json.dumps(said)})
-    with pytest.raises(CheckpointError, match="is code elsewhere"):
+    with pytest.raises(
+        CheckpointError, match="code of a module predictor is not in its checkpoint"
+    ):
         export(tmp_path / "p.safetensors", tmp_path / "out", "pt")
     assert not (tmp_path / "net.ran").exists()
 
@@ -155,7 +178,9 @@ def test_one_program_for_all_charts_or_one_for_each(tmp_path: Path) -> None:
     nets = [PerChart(), PerChart(2.0)]
     files = [script(net, tmp_path) for net in nets]
     shared = predictor("program", {"takes": "chart"}, tensors={"program": files[0]})
-    each = predictor("program", {"takes": "chart"}, tensors={f"program.{i}": f for i, f in enumerate(files)})
+    each = predictor(
+        "program", {"takes": "chart"}, tensors={f"program.{i}": f for i, f in enumerate(files)}
+    )
     x = torch.randn(3, 2, 1, 13, 13)
     with torch.no_grad():
         assert torch.equal(shared.predict(x), torch.stack([nets[0](x[:, i]) for i in range(2)], 1))
@@ -167,7 +192,7 @@ def test_one_program_for_all_charts_or_one_for_each(tmp_path: Path) -> None:
 
 
 def test_a_program_of_all_charts_is_asked_for_some(tmp_path: Path) -> None:
-    ours = predictor("published", {"width": 3})
+    ours = predictor("reference_cnn", {"width": 3})
     program, _ = written(ours, tmp_path, "torchscript")
     theirs = predictor("program", {}, tensors={"program": program})
     x, some = torch.randn(2, 1, 1, 13, 13), torch.tensor([1])
@@ -175,24 +200,33 @@ def test_a_program_of_all_charts_is_asked_for_some(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["torchscript", "export"])
-def test_equivariance_is_measured_and_differentiated_through_a_program(to: str, tmp_path: Path) -> None:
-    ours = predictor("published", {"width": 3})
+def test_equivariance_is_measured_and_differentiated_through_a_program(
+    to: str, tmp_path: Path
+) -> None:
+    ours = predictor("reference_cnn", {"width": 3})
     program, _ = written(ours, tmp_path, to)
     theirs = predictor("program", {}, tensors={"program": program})
-    data = ArraysDataset(ArraysParams(2), seed=0, device=CPU, tensors={"inputs": torch.randn(4, 1, 24, 24)})
+    data = ArraysDataset(
+        ArraysParams(2), seed=0, device=CPU, tensors={"inputs": torch.randn(4, 1, 24, 24)}
+    )
     turn = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]], dtype=torch.float64)
-    a, b = (measure_at(make_task(p, data, ATLAS), turn, 4, 0, lambda: None) for p in (ours, theirs))
+    a, b = (
+        measure_at(make_objective(p, data, ATLAS), turn, 4, 0, lambda: None) for p in (ours, theirs)
+    )
     assert torch.allclose(a.distance, b.distance, rtol=1e-5)
     gradients = []
     for p in (ours, theirs):
-        x = torch.randn(2, 2, 1, 13, 13, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        x = torch.randn(
+            2, 2, 1, 13, 13, generator=torch.Generator().manual_seed(1)
+        ).requires_grad_()
         p.freeze()(x, None).square().sum().backward()
         gradients.append(x.grad)
     assert gradients[0] is not None
     assert gradients[1] is not None
     assert torch.allclose(*gradients, atol=1e-6)
     assert (
-        theirs.freeze(dtype=torch.float64)(torch.randn(1, 2, 1, 13, 13).double(), None).dtype == torch.float64
+        theirs.freeze(dtype=torch.float64)(torch.randn(1, 2, 1, 13, 13).double(), None).dtype
+        == torch.float64
     )
 
 
@@ -202,7 +236,9 @@ def bytes_of(text: bytes) -> Tensor:
 
 def test_programs_that_cannot_be_loaded_or_do_not_fit(tmp_path: Path) -> None:
     net = script(PerChart(), tmp_path)
-    torch.export.save(torch.export.export(PerChart(), (torch.zeros(4, 1, 13, 13),)), tmp_path / "static.pt2")
+    torch.export.save(
+        torch.export.export(PerChart(), (torch.zeros(4, 1, 13, 13),)), tmp_path / "static.pt2"
+    )
     static = bytes_of((tmp_path / "static.pt2").read_bytes())
     torch.save(PerChart().state_dict(), tmp_path / "weights.pt")
     weights = bytes_of((tmp_path / "weights.pt").read_bytes())
@@ -210,14 +246,14 @@ def test_programs_that_cannot_be_loaded_or_do_not_fit(tmp_path: Path) -> None:
         ({}, {}, 2, "the tensors are none"),
         ({"takes": "chart"}, {"program.0": net}, 2, "the tensors are program.0"),
         ({}, {"program": torch.zeros(3)}, 2, r"the program is torch.float32 \[3\]"),
-        ({}, {"program": bytes_of(b"hello")}, 2, "no program that can be loaded"),
-        ({}, {"program": weights}, 2, "it holds weights alone"),
-        ({}, {"program": net[: len(net) // 2]}, 2, "no program that can be loaded"),
+        ({}, {"program": bytes_of(b"hello")}, 2, "cannot be loaded as a program"),
+        ({}, {"program": weights}, 2, "it holds only weights"),
+        ({}, {"program": net[: len(net) // 2]}, 2, "cannot be loaded as a program"),
         ({}, {"program": net}, 2, r"given \[2, 2, 1, 13, 13\], failed: .*(3D|5)"),
         ({"takes": "chart"}, {"program": static}, 2, r"given \[6, 1, 13, 13\], failed"),
-        ({"takes": "chart"}, {"program": net}, 3, r"gives \[2, 2, 2, 13, 13\]"),
-        ({"takes": "chart", "reach": 1}, {"program": net}, 2, r"gives \[2, 2, 2, 15, 15\]"),
-        ({}, {"program.0": net, "program.1": net}, 2, "a program for each chart takes one chart"),
+        ({"takes": "chart"}, {"program": net}, 3, r"returns \[2, 2, 2, 13, 13\]"),
+        ({"takes": "chart", "halo": 1}, {"program": net}, 2, r"returns \[2, 2, 2, 15, 15\]"),
+        ({}, {"program.0": net, "program.1": net}, 2, "programs for single charts take one chart"),
         ({"file": str(tmp_path / "none.pt")}, {}, 2, "cannot be read: No such file"),
     ]:
         with pytest.raises(InvalidInput, match=text) as error:
@@ -260,7 +296,7 @@ def test_a_user_s_module(tmp_path: Path) -> None:
     for params, text in [
         ({**one, "factory": "none"}, "has no function 'none'"),
         ({**one, "factory": "failing"}, r"failing\(\) failed: weights"),
-        ({**one, "factory": "text"}, r"text\(\) made a str"),
+        ({**one, "factory": "text"}, r"text\(\) returned a str"),
         ({**one, "file": str(tmp_path)}, "no Python file"),
         ({**one, "takes": "charts"}, r"given \[2, 2, 1, 13, 13\], failed"),
     ]:
@@ -293,20 +329,24 @@ class Broken(nn.Module):
 @pytest.mark.parametrize(
     ("net", "text"), [(Coupled(), "chart 0 depends on the other charts"), (Broken(), "not finite")]
 )
-def test_what_is_no_function_of_each_chart_is_refused(net: nn.Module, text: str, tmp_path: Path) -> None:
+def test_what_is_no_function_of_each_chart_is_refused(
+    net: nn.Module, text: str, tmp_path: Path
+) -> None:
     with pytest.raises(InvalidInput, match=text):
         predictor("program", {}, tensors={"program": script(net, tmp_path)}, outputs=1)
 
 
 def test_a_module_that_computes_in_single_precision_only(tmp_path: Path) -> None:
-    """It makes a tensor of its own: solvers, which ask for double precision, are given what it computes in single."""
+    """It makes a tensor of its own: solvers ask for double precision and get single."""
     (tmp_path / "net.py").write_text(
         "import torch\n"
         "class Net(torch.nn.Conv2d):\n"
         "    def __init__(self): super().__init__(1, 2, 1)\n"
         "    def forward(self, x): return super().forward(x @ torch.eye(13))\n"
     )
-    net = predictor("module", {"file": str(tmp_path / "net.py"), "factory": "Net", "takes": "chart"})
+    net = predictor(
+        "module", {"file": str(tmp_path / "net.py"), "factory": "Net", "takes": "chart"}
+    )
     x = torch.randn(2, 2, 1, 13, 13)
     y = net.freeze(dtype=torch.float64)(x.double(), None)
     assert y.dtype == torch.float64
@@ -322,7 +362,11 @@ def test_a_program_has_nothing_to_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [128, 0x4B50])
 def test_safetensors_are_told_by_any_length_of_their_header(length: int, tmp_path: Path) -> None:
     """The lengths with which a pickle and a zip archive would begin."""
-    spare = length - 8 - len('{"__metadata__":{"k":""},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}')
+    spare = (
+        length
+        - 8
+        - len('{"__metadata__":{"k":""},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}')
+    )
     save_file({"a": torch.ones(2)}, tmp_path / "a", {"k": "v" * (spare + 1)})
     assert int.from_bytes((tmp_path / "a").read_bytes()[:8], "little") == length
     assert checkpoints.load(tmp_path / "a").metadata["k"].startswith("v")

@@ -1,4 +1,4 @@
-"""The resampler: exact where the lattice maps to itself, a group action elsewhere, differentiable throughout."""
+"""The resampler: exact on the lattice, a group action elsewhere, differentiable everywhere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from atlas_worker import lie
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.resample import Interpolation, crop, transform
+from atlas_worker.symmetry import lie
 
 from .tasks import J, smooth_fields
 
@@ -150,7 +150,7 @@ def test_the_border_is_repeated_beyond_the_field() -> None:
 
 
 def test_the_margin_is_true_context() -> None:
-    """A window of a larger field sees what lies beyond the window; its own border stays out of it."""
+    """A window of a larger field uses the values beyond the window, and not the window's border."""
     x = smooth_fields(1, 41).double()
     g = rotation(math.pi / 4)
     whole = crop(transform(x, g, 20), 8)

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from atlas_worker.errors import InvalidInput
-from atlas_worker.scores import auc, binary_scores, classifier_scores, midranks, overlap_scores, rejection
+from atlas_worker.scores import (
+    auc,
+    binary_scores,
+    classifier_scores,
+    midranks,
+    overlap_scores,
+    rejection,
+)
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -54,7 +61,9 @@ def test_midranks_are_means_of_ranks(values: Tensor) -> None:
 def test_rejection_is_that_of_the_highest_cut_that_keeps_enough(
     positive: Tensor, negative: Tensor, efficiency: float
 ) -> None:
-    cuts = [float(t) for t in positive if float((positive >= t).double().mean()) >= efficiency - 1e-9]
+    cuts = [
+        float(t) for t in positive if float((positive >= t).double().mean()) >= efficiency - 1e-9
+    ]
     passing = int((negative >= max(cuts)).sum())
     value, error = rejection(positive, negative, efficiency)
     if passing:
@@ -66,7 +75,7 @@ def test_rejection_is_that_of_the_highest_cut_that_keeps_enough(
 
 
 def test_known_values() -> None:
-    """Two normal distributions a distance d apart: AUC Φ(d/√2), accuracy Φ(d/2), ε_B = Φ(Φ⁻¹(ε_S) − d)."""
+    """Normal distributions at distance d: AUC Φ(d/√2), accuracy Φ(d/2), ε_B = Φ(Φ⁻¹(ε_S) − d)."""
     n, d = 100_000, 1.5
     labels = torch.arange(2 * n) % 2
     z = torch.randn(2 * n, generator=stream(), dtype=torch.float64) + d * labels
@@ -180,7 +189,7 @@ SCENES = torch.tensor([7, 7, 3])
 NAMES = ("background", "tropical cyclone", "river", "nowhere")
 
 
-def overlap(seen: Tensor = SEEN, at_once: int = 1) -> dict[str, float]:
+def overlap(seen: Tensor = SEEN, max_batch: int = 1) -> dict[str, float]:
     """``seen`` of scene 7, then of scene 3."""
     of = {0: seen[0], 1: seen[0], 2: seen[1]}
     asked: list[int] = []
@@ -189,14 +198,14 @@ def overlap(seen: Tensor = SEEN, at_once: int = 1) -> dict[str, float]:
         asked.extend(indices.tolist())
         return torch.stack([of[i] for i in indices.tolist()])
 
-    scores = overlap_scores(predict, lambda indices: LABELS[indices], SCENES, NAMES, at_once)
+    scores = overlap_scores(predict, lambda indices: LABELS[indices], SCENES, NAMES, max_batch)
     assert sorted(asked) == [0, 2]  # once a scene
     return scores
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_overlaps_by_hand(at_once: int) -> None:
-    scores = overlap(at_once=at_once)
+@pytest.mark.parametrize("max_batch", [1, 2])
+def test_overlaps_by_hand(max_batch: int) -> None:
+    scores = overlap(max_batch=max_batch)
     # Background: scene 7 has 2/3 of the first expert's, 1/2 of the second's; scene 3 has 3/4.
     background = ((2 / 3 + 1 / 2) / 2 + 3 / 4) / 2
     # Cyclones: 1/2 and 2/3 in scene 7, and none in scene 3, which is left out. Rivers: missed.
@@ -216,7 +225,13 @@ def test_overlaps_by_hand(at_once: int) -> None:
     # Background everywhere: 3/4 and 1/4 of scene 7, 3/4 of scene 3.
     assert scores["trivial_mean_iou"] == pytest.approx(((3 / 4 + 1 / 4) / 2 + 3 / 4) / 2 / 3)
     assert scores["trivial_class"] == 0
-    absent = {"iou_nowhere", "precision_nowhere", "recall_nowhere", "precision_river", "experts_iou_river"}
+    absent = {
+        "iou_nowhere",
+        "precision_nowhere",
+        "recall_nowhere",
+        "precision_river",
+        "experts_iou_river",
+    }
     assert not absent & set(scores)
 
 

@@ -1,4 +1,4 @@
-"""The Lie algebra in closed form, how many generators there are, and the sparse basis in which they are told."""
+"""The Lie algebra in closed form, the number of generators, and their sparse basis."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from atlas_worker import lie
-from atlas_worker.actions import LossKind, SymmetryTask
-from atlas_worker.actions.vectors import VectorAction, VectorInputs
 from atlas_worker.errors import Diverged, InvalidInput
+from atlas_worker.solvers.atlasd import AtlasdParams, AtlasdSolver
 from atlas_worker.solvers.grassmann import GrassmannParams, GrassmannSolver
-from atlas_worker.solvers.paper import PaperParams, PaperSolver
-from atlas_worker.solvers.spectral import FLOOR, Spectrum, count, gaps, linearised_spectrum
+from atlas_worker.symmetry import EquivarianceObjective, LossKind, lie
+from atlas_worker.symmetry.spectral import FLOOR, Spectrum, count, gaps, linearised_spectrum
+from atlas_worker.symmetry.vectors import VectorAction, VectorInputs
 
-from .resuming import advance, check_resuming
+from .resume_check import advance, check_resuming
 from .tasks import STRETCH, J, complex_line, point_task
 from .test_vectors import ETA, LORENTZ, TURNS, elementary
 
@@ -28,16 +27,21 @@ CONJUGATED = STRETCH @ J @ torch.linalg.inv(STRETCH)
 
 
 def task_of(
-    f: Function, n: int, samples: int = 512, seed: int = 0, vectors: bool = False, loss: LossKind = "l1"
-) -> SymmetryTask:
-    """``f: [..., n] -> [..., outputs]`` on normally distributed points; with ``vectors``, to points."""
+    f: Function,
+    n: int,
+    samples: int = 512,
+    seed: int = 0,
+    vectors: bool = False,
+    loss: LossKind = "l1",
+) -> EquivarianceObjective:
+    """``f: [..., n] -> [..., outputs]`` on normal points; with ``vectors`` outputs are points."""
     x = torch.randn(samples, 1, 1, n, generator=torch.Generator().manual_seed(seed))[:, :, 0]
     action = VectorAction(n, vectors)
 
     def g(x: Tensor, _: Tensor | None) -> Tensor:
         return f(x) if vectors else f(x[..., 0, :])
 
-    return SymmetryTask(VectorInputs(x), action, lambda: g, loss)
+    return EquivarianceObjective(VectorInputs(x), action, lambda: g, loss)
 
 
 def form(metric: Tensor) -> Function:
@@ -64,27 +68,34 @@ def random_network(seed: int, n: int, width: int = 16) -> Function:
 
 
 # Functions, and the algebra of their symmetries.
-KNOWN: dict[str, tuple[Callable[[], SymmetryTask], Tensor]] = {
+KNOWN: dict[str, tuple[Callable[[], EquivarianceObjective], Tensor]] = {
     "so(2)": (lambda: task_of(form(EYE), 2), J[None]),
     "so(2), stretched": (
         lambda: task_of(form(torch.linalg.inv(STRETCH @ STRETCH.T)), 2),
         CONJUGATED[None],
     ),
-    "so(1,1)": (lambda: task_of(form(torch.diag(torch.tensor([1.0, -1.0]))), 2), elementary(2, 0, 1, 1)[None]),
+    "so(1,1)": (
+        lambda: task_of(form(torch.diag(torch.tensor([1.0, -1.0]))), 2),
+        elementary(2, 0, 1, 1)[None],
+    ),
     "scaling": (lambda: task_of(direction, 2), EYE[None]),
     "scaling in R^3": (lambda: task_of(direction, 3), torch.eye(3)[None]),
     "C*, of vectors": (lambda: task_of(turned, 2, vectors=True), torch.stack([J, EYE])),
     "so(3)": (lambda: task_of(form(torch.eye(3)), 3), TURNS),
     "so(1,3)": (lambda: task_of(form(ETA), 4), LORENTZ),
     "so(3), of a classifier": (
-        lambda: task_of(lambda x: torch.cat([form(torch.eye(3))(x), 0 * x[..., :1]], -1), 3, loss="cross_entropy"),
+        lambda: task_of(
+            lambda x: torch.cat([form(torch.eye(3))(x), 0 * x[..., :1]], -1),
+            3,
+            loss="cross_entropy",
+        ),
         TURNS,
     ),
     "translations along y": (
         lambda: task_of(lambda x: torch.sin(x[..., :1]), 2),
         torch.tensor([[[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]]),
     ),
-}  # fmt: skip
+}
 
 
 def apart(a: Tensor, b: Tensor) -> float:
@@ -110,9 +121,9 @@ def test_known_algebras_are_the_null_space(name: str) -> None:
 def test_errors_are_the_linearised_errors_along_the_directions() -> None:
     """Against finite but small matrices, applied by hand."""
     f, t = random_network(3, 2), 1e-4
-    task = task_of(f, 2, samples=200)
-    spectrum = linearised_spectrum(task, 200, 0, weighted=False)
-    x = task.batch(torch.arange(200)).x[:, 0, 0].double()
+    objective = task_of(f, 2, samples=200)
+    spectrum = linearised_spectrum(objective, 200, 0, weighted=False)
+    x = objective.batch(torch.arange(200)).x[:, 0, 0].double()
     for e, error in zip(spectrum.directions.double(), spectrum.errors, strict=True):
         moved = (f(x @ torch.matrix_exp(t * e).T) - f(x)) / t
         assert float(moved.square().mean().sqrt()) == pytest.approx(float(error), rel=0.01)
@@ -130,7 +141,9 @@ def test_the_algebra_moves_with_the_coordinates() -> None:
 def test_principal_directions_within_a_span() -> None:
     spectrum = linearised_spectrum(task_of(form(torch.eye(3)), 3), 256, 0)
     symmetric = torch.eye(3)
-    frame = lie.frame(torch.stack([TURNS[0] + symmetric, TURNS[0] - 2 * symmetric, elementary(3, 0, 2, 1)]))
+    frame = lie.frame(
+        torch.stack([TURNS[0] + symmetric, TURNS[0] - 2 * symmetric, elementary(3, 0, 2, 1)])
+    )
     within = spectrum.within(frame)
     assert within.shape == (3, 3, 3)
     assert apart(within, frame) < 1e-3
@@ -150,7 +163,9 @@ def test_a_function_that_is_not_finite_is_said() -> None:
 
 def spectrum_of(*errors: float) -> Spectrum:
     n = math.isqrt(len(errors))
-    return Spectrum(torch.eye(n * n).unflatten(1, (n, n)), torch.tensor(errors, dtype=torch.float64))
+    return Spectrum(
+        torch.eye(n * n).unflatten(1, (n, n)), torch.tensor(errors, dtype=torch.float64)
+    )
 
 
 def test_gaps_are_factors_between_neighbours() -> None:
@@ -187,10 +202,14 @@ def test_counting(errors: tuple[float, ...], relative: tuple[float, ...], k: int
     assert "\n" not in reason
 
 
-def auto(task: SymmetryTask, seed: int = 0, epochs: int = 1, **params: Any) -> GrassmannSolver:
+def auto(
+    objective: EquivarianceObjective, seed: int = 0, epochs: int = 1, **params: Any
+) -> GrassmannSolver:
     """k = 0: the number of generators is to be found."""
     recipe = {"steps": 0, "start": "spectral", "batch_size": 64, "evaluation": 64, **params}
-    return GrassmannSolver(GrassmannParams(**recipe), task=task, k=0, epochs=epochs, seed=seed)
+    return GrassmannSolver(
+        GrassmannParams(**recipe), objective=objective, k=0, epochs=epochs, seed=seed
+    )
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -198,26 +217,28 @@ def test_the_number_of_generators_is_found(name: str) -> None:
     make, truth = KNOWN[name]
     report = advance(auto(make())).report()
     assert report.generators.shape == truth.shape
-    assert report.found == len(truth)
+    assert report.symmetry_count == len(truth)
     assert apart(report.generators, truth) < 2e-3
     assert max(report.relative_errors) < 0.01
-    assert f"after the first {len(truth)}" in report.verdict
+    assert f"after the first {len(truth)}" in report.explanation
     n = truth.shape[-1]
     assert len(report.spectrum) == n * n
 
 
 def test_a_constant_has_all_of_gl() -> None:
     report = advance(auto(task_of(lambda x: 0 * x[..., :1] + 2, 3))).report()
-    assert report.found == len(report.generators) == 9
+    assert report.symmetry_count == len(report.generators) == 9
 
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_functions_without_symmetry_have_no_generator(n: int) -> None:
-    """Measured on 4 widths of 48 seeds in each dimension: 2 of 384 wrong, both of the least width (4), none of 288 above."""
+    """Measured on 4 widths of 48 seeds in each dimension: 2 of 384 wrong, both with width 4."""
     wrong = 0
     for seed in range(12):
         for width in (4, 16):
-            wrong += advance(auto(task_of(random_network(seed, n, width), n, seed=seed), seed))._k > 0
+            wrong += (
+                advance(auto(task_of(random_network(seed, n, width), n, seed=seed), seed))._k > 0
+            )
     assert wrong <= 1
 
 
@@ -227,8 +248,8 @@ def test_no_symmetry_is_reported_as_none(f: Function) -> None:
     assert solver.run_epoch(lambda *_: None) == {"generators": 0.0}
     report = solver.report()
     assert report.generators.shape == (0, 2, 2)
-    assert (report.found, report.losses, report.relative_errors) == (0, [], [])
-    assert report.verdict.startswith("no ")
+    assert (report.symmetry_count, report.losses, report.relative_errors) == (0, [], [])
+    assert report.explanation.startswith("no ")
     assert len(report.spectrum) == 4
     assert min(s.relative_error for s in report.spectrum) > 0.15
 
@@ -244,18 +265,17 @@ def noisy(f: Function, size: float) -> Function:
 def test_descent_goes_on_from_what_was_counted(start: str, size: float) -> None:
     f = noisy(form(torch.eye(3)), size)
     report = advance(auto(task_of(f, 3), epochs=3, start=start, steps=60), 3).report()
-    assert report.found == len(report.generators) == 3
+    assert report.symmetry_count == len(report.generators) == 3
     assert apart(report.generators, TURNS) < 0.2
     assert max(report.relative_errors) < 0.15
 
 
 def test_a_spectral_start_for_a_given_number() -> None:
-    solver = GrassmannSolver(
-        GrassmannParams(steps=0, start="spectral", evaluation=64), task=task_of(form(EYE), 2), k=2, epochs=1, seed=0
-    )  # fmt: skip
+    params = GrassmannParams(steps=0, start="spectral", evaluation=64)
+    solver = GrassmannSolver(params, objective=task_of(form(EYE), 2), k=2, epochs=1, seed=0)
     report = advance(solver).report()
     assert report.generators.shape == (2, 2, 2)
-    assert report.found == 1
+    assert report.symmetry_count == 1
     assert apart(report.generators[:1], J[None]) < 0.05
 
 
@@ -269,25 +289,29 @@ def test_resumed_it_is_the_undisturbed_one_bit_for_bit(f: Function, start: str, 
     whole, resumed = check_resuming(make, 2, stop)
     ours, theirs = whole.report(), resumed.report()
     assert torch.equal(ours.generators, theirs.generators)
-    assert (ours.verdict, ours.found, ours.relative_errors) == (
-        theirs.verdict,
-        theirs.found,
+    assert (ours.explanation, ours.symmetry_count, ours.relative_errors) == (
+        theirs.explanation,
+        theirs.symmetry_count,
         theirs.relative_errors,
     )
     assert [s.loss for s in ours.spectrum] == [s.loss for s in theirs.spectrum]
 
 
 def test_state_that_does_not_fit_is_refused() -> None:
-    task = task_of(form(EYE), 2)
-    tensors, facts = advance(auto(task)).state()
-    for bad in ({}, {**tensors, "free": tensors["free"][0]}, {**tensors, "free": torch.zeros(1, 1, 3, 3)}):
+    objective = task_of(form(EYE), 2)
+    tensors, facts = advance(auto(objective)).state()
+    for bad in (
+        {},
+        {**tensors, "free": tensors["free"][0]},
+        {**tensors, "free": torch.zeros(1, 1, 3, 3)},
+    ):
         with pytest.raises(InvalidInput):
-            auto(task).load_state(bad, facts)
+            auto(objective).load_state(bad, facts)
 
 
 def test_only_the_grassmann_solver_finds_the_number() -> None:
     with pytest.raises(InvalidInput) as caught:
-        PaperSolver(PaperParams(), task=task_of(form(EYE), 2), k=0, epochs=1, seed=0)
+        AtlasdSolver(AtlasdParams(), objective=task_of(form(EYE), 2), k=0, epochs=1, seed=0)
     assert caught.value.field == "algebra.k"
 
 
@@ -295,7 +319,7 @@ def test_only_the_grassmann_solver_finds_the_number() -> None:
 
 
 def mixture(basis: Tensor, rows: int, seed: int = 0) -> Tensor:
-    """Random combinations; of ``len(basis)`` rows or fewer, well-conditioned ones (what is nearly dependent counts as dependent)."""
+    """Random combinations. ``len(basis)`` rows or fewer are well-conditioned ones."""
     g = torch.Generator().manual_seed(seed)
     q, _ = torch.linalg.qr(torch.randn(max(rows, len(basis)), len(basis), generator=g))
     return torch.einsum("ab,bij->aij", q[:rows] * (0.5 + torch.rand(rows, 1, generator=g)), basis)
@@ -329,7 +353,7 @@ def test_the_standard_basis_is_recovered_from_any_mixture(seed: int) -> None:
 @pytest.mark.parametrize(("k", "n"), [(1, 2), (2, 2), (4, 2), (3, 3), (7, 4)])
 def test_any_span_is_kept_without_duplicates(seed: int, k: int, n: int) -> None:
     g = torch.Generator().manual_seed(seed)
-    # The least singular value stays clear of the tolerance, below which a member counts as a duplicate.
+    # The least singular value stays far from the tolerance, below which members are duplicates.
     basis = lie.frame(torch.randn(k, n, n, generator=g)) * (0.3 + torch.rand(k, 1, 1, generator=g))
     found = lie.sparse_basis(basis)
     assert found.shape == (k, n, n)
@@ -356,15 +380,18 @@ def test_almost_the_same_is_the_same() -> None:
 
 def test_both_solvers_report_disjoint_generators_of_the_same_span() -> None:
     plain, standard = (
-        advance(auto(task_of(form(ETA), 4), standard_basis=s)).report().generators for s in (False, True)
+        advance(auto(task_of(form(ETA), 4), standard_basis=s)).report().generators
+        for s in (False, True)
     )
     assert apart(plain, standard) < 2e-3
     assert overlaps(standard).max() < 0.05 < overlaps(plain).max()
     assert (standard.flatten(1) @ LORENTZ.flatten(1).T).abs().max(0).values.min() > 0.999
 
     def paper(standard: bool) -> Tensor:
-        params = PaperParams(learning_rate=0.02, r1=0.3, evaluation=64, standard_basis=standard)
-        solver = PaperSolver(params, task=point_task(complex_line, out="point"), k=2, epochs=6, seed=0)
+        params = AtlasdParams(learning_rate=0.02, r1=0.3, evaluation=64, standard_basis=standard)
+        solver = AtlasdSolver(
+            params, objective=point_task(complex_line, out="point"), k=2, epochs=6, seed=0
+        )
         return advance(solver, 6).report().generators
 
     standard = paper(True)

@@ -1,4 +1,4 @@
-"""Fields on the sphere: charts cut by the formula that defines them, and rotations that are rotations."""
+"""Fields on the sphere: charts follow their definition, and rotations are rotations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from atlas_worker.catalogue import parse_params
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.sphere import (
     SphereAtlas,
@@ -113,11 +114,19 @@ def test_derivatives_are_those_of_finite_differences() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("height", [8, 9])
-def test_derivatives_are_finite_where_a_pole_is_on_the_lattice(height: int, dtype: torch.dtype) -> None:
+def test_derivatives_are_finite_where_a_pole_is_on_the_lattice(
+    height: int, dtype: torch.dtype
+) -> None:
     """Odd heights have a row on the equator, which quarter turns take through the poles."""
     x = torch.rand(1, height, 16, dtype=dtype, generator=torch.Generator().manual_seed(0))
     quarter = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])  # exactly
-    for r in (torch.eye(3), quarter, quarter.T, rotation(0, math.pi / 2, 0), rotation(math.pi / 2, 0, 0)):
+    for r in (
+        torch.eye(3),
+        quarter,
+        quarter.T,
+        rotation(0, math.pi / 2, 0),
+        rotation(math.pi / 2, 0, 0),
+    ):
         moved_by = r.to(dtype).clone().requires_grad_(True)
         moving = x.clone().requires_grad_(True)
         rotate(moving, moved_by).square().sum().backward()
@@ -166,25 +175,27 @@ def test_charts_go_round_and_repeat_the_poles() -> None:
 
 
 def test_what_is_put_back_on_the_lattice_is_cut_again() -> None:
-    places, pixels = EQUATOR.places(SHAPE), EQUATOR.pixels(SHAPE, 14)
-    assert places.shape == (H, W)
+    chart_index_map, pixels = EQUATOR.chart_index_map(SHAPE), EQUATOR.pixels(SHAPE, 14)
+    assert chart_index_map.shape == (H, W)
     charts = torch.arange(3 * 29 * 29)
-    assert torch.equal(places.flatten()[pixels.flatten()], charts)
+    assert torch.equal(chart_index_map.flatten()[pixels.flatten()], charts)
     # Elsewhere there is no chart.
     z = lattice(H, W)[..., 2]
-    assert bool((places[z.abs() * W / (2 * math.pi) > 14.5] == -1).all())
-    assert places[30].tolist().count(-1) == W - 3 * 29
+    assert bool((chart_index_map[z.abs() * W / (2 * math.pi) > 14.5] == -1).all())
+    assert chart_index_map[30].tolist().count(-1) == W - 3 * 29
 
 
 def test_where_charts_overlap_the_nearest_centre_counts() -> None:
     close = SphereAtlas((SphereChart(0, 60), SphereChart(0, 90)), r_in=14, r_out=14)
-    chart = close.places(SHAPE)[30] // (29 * 29)
+    chart = close.chart_index_map(SHAPE)[30] // (29 * 29)
     assert chart[20:25].unique().tolist() == [0]
     assert chart[26:31].unique().tolist() == [1]
 
 
 @pytest.mark.parametrize(("latitude", "longitude"), [(40, 75), (-65, 200), (90, 0)])
-def test_a_chart_anywhere_is_that_of_the_field_turned_to_the_equator(latitude: int, longitude: int) -> None:
+def test_a_chart_anywhere_is_that_of_the_field_turned_to_the_equator(
+    latitude: int, longitude: int
+) -> None:
     x = field()
     there = SphereAtlas((SphereChart(latitude, longitude),), 10, 10).pixels(SHAPE, 10)[0]
     turned = rotate(x, turn_to(math.radians(latitude), math.radians(longitude)).T)
@@ -199,7 +210,9 @@ def test_a_chart_anywhere_is_that_of_the_field_turned_to_the_equator(latitude: i
 def test_the_centre_is_the_nearest_pixel() -> None:
     g = torch.Generator().manual_seed(0)
     points = lattice(H, W).flatten(0, 1)
-    for latitude, longitude in (torch.rand(20, 2, generator=g) * torch.tensor([120.0, 360.0])).tolist():
+    for latitude, longitude in (
+        torch.rand(20, 2, generator=g) * torch.tensor([120.0, 360.0])
+    ).tolist():
         latitude -= 60
         found = int(SphereAtlas((SphereChart(latitude, longitude),), 2, 2).pixels(SHAPE, 0))
         centre = unit_vectors(
@@ -243,11 +256,18 @@ def test_sets_of_vectors_are_refused() -> None:
         EQUATOR.check((10, 5, 3))
 
 
+def requested(*charts: tuple[float, float]) -> SphereAtlas:
+    """As a client asks for it."""
+    centres = [{"latitude": north, "longitude": east} for north, east in charts]
+    return parse_params(SphereAtlas, {"charts": centres, "r_in": 2, "r_out": 2}, "atlas.action")
+
+
 @pytest.mark.parametrize(
     "chart", [(91.0, 0.0), (-90.5, 0.0), (math.nan, 0.0), (0.0, math.inf), (0.0, math.nan)]
 )
 def test_centres_that_are_no_points_are_refused(chart: tuple[float, float]) -> None:
     with pytest.raises(InvalidInput) as caught:
-        SphereAtlas((SphereChart(0, 0), SphereChart(*chart)), 2, 2).check_centres()
-    assert caught.value.field == "atlas.sphere.charts[1]"
-    SphereAtlas((SphereChart(90, -720), SphereChart(-90, 0)), 2, 2).check_centres()
+        requested((0, 0), chart)
+    name = "longitude" if abs(chart[0]) <= 90 else "latitude"
+    assert caught.value.field == f"atlas.action.params.charts[1].{name}"
+    assert requested((90, -720), (-90, 0)).charts == (SphereChart(90, -720), SphereChart(-90, 0))

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from atlas_worker.actions import FieldInputs
 from atlas_worker.datasets.digits import load_digits
 from atlas_worker.datasets.sphere_digits import COLUMNS, SphereDigits, SphereDigitsParams
 from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.fields.sphere import SphereAtlas, SphereChart
 from atlas_worker.predictors import FittedPredictor, make_predictor
+from atlas_worker.symmetry import FieldInputs
 
-from .resuming import check_resuming
+from .resume_check import check_resuming
 
 ATLAS = SphereAtlas(tuple(SphereChart(0, 3 * c) for c in COLUMNS), 14, 14)
 
@@ -38,13 +38,17 @@ def folder(tmp_path: Path) -> Path:
         images[i, 8, 10 : 13 + i // 2] = 128
     for split in ("train", "t10k"):
         (tmp_path / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
-        (tmp_path / f"{split}-labels-idx1-ubyte").write_bytes(idx(np.arange(10)))  # either form is read
+        (tmp_path / f"{split}-labels-idx1-ubyte").write_bytes(
+            idx(np.arange(10))
+        )  # either form is read
     return tmp_path
 
 
 def made(folder: Path, seed: int = 0, **params: Any) -> SphereDigits:
     given = {"path": str(folder), "samples": 6, **params}
-    dataset = SphereDigits(SphereDigitsParams(**given), seed=seed, device=torch.device("cpu"), tensors={})
+    dataset = SphereDigits(
+        SphereDigitsParams(**given), seed=seed, device=torch.device("cpu"), tensors={}
+    )
     dataset.run_epoch(lambda *_: None)
     return dataset
 
@@ -64,11 +68,13 @@ def test_digits_are_labelled_on_their_pixels_and_nowhere_else(folder: Path) -> N
 
 
 def test_an_unturned_digit_is_the_image_itself_a_quarter_turn_on(folder: Path) -> None:
-    """Its centre is between pixels and is put on one, so it comes out blurred by half a pixel: compared by its centroid and mass."""
+    """Centroid and mass agree. Moving the centre to a pixel blurs the digit by half a pixel."""
     data = made(folder, angle=0.0)
     images, labels = load_digits("idx", str(folder), "train")
     u = torch.arange(-14.0, 15)
-    for chart, label in zip(charts(data.inputs)[0, :, 0], charts(data.targets)[0, :, 0], strict=True):
+    for chart, label in zip(
+        charts(data.inputs)[0, :, 0], charts(data.targets)[0, :, 0], strict=True
+    ):
         image = images[labels == label.min()][0].float() / 255
         assert float(chart.sum()) == pytest.approx(float(image.sum()), rel=0.02)
         v = torch.arange(28) - 13.5
@@ -83,7 +89,10 @@ def test_a_seed_gives_the_same_spheres_again(folder: Path) -> None:
     assert not torch.equal(made(folder, 3).inputs, made(folder, 4).inputs)
     whole, resumed = made(folder, 3), made(folder, 4)
     fresh = SphereDigits(
-        SphereDigitsParams(path=str(folder), samples=6), seed=3, device=torch.device("cpu"), tensors={}
+        SphereDigitsParams(path=str(folder), samples=6),
+        seed=3,
+        device=torch.device("cpu"),
+        tensors={},
     )
     with pytest.raises(NotReady):
         _ = fresh.inputs
@@ -107,15 +116,25 @@ def test_digits_without_files() -> None:
         ("train-images-idx3-ubyte.gz", None, "there is no file"),
         ("train-images-idx3-ubyte.gz", b"nonsense", "no gzip file"),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((10, 28, 28))))[:-30], "damaged"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((10, 28, 28)))[:-1]), "truncated"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros(10))), "no IDX file of bytes in 3"),
+        (
+            "train-images-idx3-ubyte.gz",
+            gzip.compress(idx(np.zeros((10, 28, 28)))[:-1]),
+            "truncated",
+        ),
+        (
+            "train-images-idx3-ubyte.gz",
+            gzip.compress(idx(np.zeros(10))),
+            "no IDX file of bytes in 3",
+        ),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((10, 8, 8)))), "8x8 pixels"),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((9, 28, 28)))), "9 images"),
         ("train-labels-idx1-ubyte", idx(np.full(10, 10)), "the label 10"),
         ("train-labels-idx1-ubyte", b"\0\0\x08\x01", "truncated"),
     ],
 )
-def test_files_that_are_others_are_told(folder: Path, name: str, content: bytes | None, message: str) -> None:
+def test_files_that_are_others_are_told(
+    folder: Path, name: str, content: bytes | None, message: str
+) -> None:
     path = folder / name
     if content is None:
         path.unlink()
@@ -125,21 +144,36 @@ def test_files_that_are_others_are_told(folder: Path, name: str, content: bytes 
         made(folder)
     assert message in str(caught.value)
     assert name in str(caught.value)
-    if content is not None and any(word in message for word in ("gzip", "damaged", "truncated", "IDX")):
+    if content is not None and any(
+        word in message for word in ("gzip", "damaged", "truncated", "IDX")
+    ):
         assert hashlib.md5(content, usedforsecurity=False).hexdigest() in str(caught.value)
 
 
 def test_a_classifier_of_pixels_learns_by_the_pixels_that_are_something(folder: Path) -> None:
     data = made(folder, samples=32, angle=20.0)
-    training = {"loss": "cross_entropy", "background_weight": 0.1, "batch_size": 8, "learning_rate": 0.01}
+    training = {
+        "loss": "cross_entropy",
+        "background_weight": 0.1,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+    }
     predictor = make_predictor(
-        ("encoder_decoder", {"width": 8}), ("supervised", training), data, ATLAS, 4, 0, torch.device("cpu")
+        ("encoder_decoder", {"width": 8}),
+        ("supervised", training),
+        data,
+        ATLAS,
+        4,
+        0,
+        torch.device("cpu"),
     )
     losses = [predictor.run_epoch(lambda *_: None)["loss"] for _ in range(4)]
     assert losses[-1] < losses[0]
     outputs = predictor.predict(predictor.crops(torch.arange(4), data))
     assert outputs.shape == (4, 3, 11, 29, 29)
-    classes = predictor.likeliest(predictor.predict(predictor.crops(torch.arange(32), data)), data)
+    classes = predictor.predict_classes(
+        predictor.predict(predictor.crops(torch.arange(32), data)), data
+    )
     assert classes.shape == (32, 60, 120)
     # Cut again, the charts are what they were.
     assert torch.equal(charts(classes[:4, None])[:, :, 0], outputs.argmax(2))
@@ -154,7 +188,10 @@ def test_a_classifier_of_pixels_learns_by_the_pixels_that_are_something(folder: 
 def test_a_gpu_makes_the_same_spheres(folder: Path) -> None:
     here = made(folder, samples=50)
     there = SphereDigits(
-        SphereDigitsParams(path=str(folder), samples=50), seed=0, device=torch.device("cuda"), tensors={}
+        SphereDigitsParams(path=str(folder), samples=50),
+        seed=0,
+        device=torch.device("cuda"),
+        tensors={},
     )
     there.run_epoch(lambda *_: None)
     assert (
@@ -164,17 +201,31 @@ def test_a_gpu_makes_the_same_spheres(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [0, 1])
-@pytest.mark.parametrize(("kind", "params"), [("encoder_decoder", {}), ("convnet", {"kernel": "c4"})])
+@pytest.mark.parametrize(
+    ("kind", "params"), [("encoder_decoder", {}), ("convnet", {"kernel": "c4"})]
+)
 def test_a_resumed_classifier_of_pixels_is_the_undisturbed_one_bit_for_bit(
     folder: Path, kind: str, params: dict[str, Any], stop: int
 ) -> None:
     data = made(folder, samples=3)
-    training = {"loss": "cross_entropy", "background_weight": 0.1, "batch_size": 2, "schedule": "cosine"}
+    training = {
+        "loss": "cross_entropy",
+        "background_weight": 0.1,
+        "batch_size": 2,
+        "schedule": "cosine",
+    }
     tensors = {"algebra": torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])} if params else {}
 
     def make() -> FittedPredictor:
         return make_predictor(
-            (kind, params), ("supervised", training), data, ATLAS, 2, 0, torch.device("cpu"), tensors
+            (kind, params),
+            ("supervised", training),
+            data,
+            ATLAS,
+            2,
+            0,
+            torch.device("cpu"),
+            tensors,
         )
 
     whole, resumed = check_resuming(make, 2, stop)
@@ -186,7 +237,12 @@ def test_half_precision_learns_as_single_precision_does(folder: Path) -> None:
     data = made(folder, samples=32, angle=20.0)
     losses = []
     for precision in ("float32", "bfloat16"):
-        training = {"loss": "cross_entropy", "background_weight": 0.1, "batch_size": 8, "learning_rate": 0.01}
+        training = {
+            "loss": "cross_entropy",
+            "background_weight": 0.1,
+            "batch_size": 8,
+            "learning_rate": 0.01,
+        }
         predictor = make_predictor(
             ("encoder_decoder", {}),
             ("supervised", {**training, "precision": precision}),

@@ -9,19 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from atlas_worker import lie
-from atlas_worker.actions import action_on, compared_radius, inputs_on, manifold_of
-from atlas_worker.actions.vectors import VectorAction, VectorSpace
-from atlas_worker.datasets.points import PointsDataset, PointsParams
+from atlas_worker.datasets.gaussian_points import GaussianPoints, GaussianPointsParams
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
-from atlas_worker.predictors import FittedPredictor, make_predictor, make_task
+from atlas_worker.interfaces import Signature
+from atlas_worker.predictors import FittedPredictor, make_objective, make_predictor
 from atlas_worker.predictors.vectors import Mlp, MlpParams, QuadraticNet, QuadraticParams
-from atlas_worker.roles import Signature
 from atlas_worker.scores import classifier_scores
-from atlas_worker.solvers.spectral import linearised_spectrum
+from atlas_worker.symmetry import action_on, compared_radius, inputs_on, lie, manifold_of
+from atlas_worker.symmetry.spectral import linearised_spectrum
+from atlas_worker.symmetry.vectors import VectorAction, VectorSpace
 
-from .resuming import check_resuming
+from .resume_check import check_resuming
 
 CPU = torch.device("cpu")
 ETA = torch.diag(torch.tensor([1.0, -1.0, -1.0, -1.0]))
@@ -71,9 +70,9 @@ def test_it_is_an_action_from_the_left() -> None:
         assert torch.allclose(act(g, act(h, x)), act(g @ h, x))
         assert not torch.allclose(act(g, act(h, x)), act(h @ g, x), atol=0.1)
         assert torch.equal(act(torch.eye(4), x), x)
-    assert torch.equal(action.still_in(x), x)
-    assert torch.equal(action.still_out(x), x)
-    assert action.refined() is action, "there is nothing to resample"
+    assert torch.equal(action.crop_in(x), x)
+    assert torch.equal(action.crop_out(x), x)
+    assert action.finer_interpolation() is action, "there is nothing to resample"
 
 
 def test_invariant_outputs_stay_and_vectors_move() -> None:
@@ -82,7 +81,9 @@ def test_invariant_outputs_stay_and_vectors_move() -> None:
     moved = VectorAction(4).act_out(g, y)
     assert torch.equal(moved, y.expand(6, 5, 1, 2))
     y = randn(5, 1, 2, 4, seed=1)
-    assert torch.allclose(VectorAction(4, True).act_out(g, y), torch.einsum("sbcij,bcmj->sbcmi", g, y))
+    assert torch.allclose(
+        VectorAction(4, True).act_out(g, y), torch.einsum("sbcij,bcmj->sbcmi", g, y)
+    )
 
 
 def test_the_manifolds_have_their_actions() -> None:
@@ -91,7 +92,7 @@ def test_the_manifolds_have_their_actions() -> None:
     assert (manifold_of(planar), manifold_of(space)) == ("planar", "vectors")
     assert action_on(space) == VectorAction(3, True)
     assert (compared_radius(planar), compared_radius(space)) == (1, None)
-    data = PointsDataset(PointsParams(samples=7, n=3), seed=0, device=CPU, tensors={})
+    data = GaussianPoints(GaussianPointsParams(samples=7, n=3), seed=0, device=CPU, tensors={})
     inputs, x = inputs_on(space, data), data.inputs
     assert (len(inputs), inputs.charts, tuple(inputs.shape)) == (7, 1, (1, 1, 3))
     assert torch.equal(inputs.draw(torch.tensor([4, 0]), None), x[[4, 0]][:, None])
@@ -102,7 +103,7 @@ def test_the_manifolds_have_their_actions() -> None:
 def test_samples_that_are_no_sets_of_vectors(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInput) as caught:
         VectorSpace(4).check(torch.Size(shape))
-    assert caught.value.field == "atlas.vectors.n"
+    assert caught.value.field == "atlas.action.params.n"
     VectorSpace(4).check(torch.Size((5, 2, 4)))
 
 
@@ -138,9 +139,9 @@ FORWARD = [True] * 7 + [False] * 4
 
 
 def test_energies_are_positive_so_nothing_is_known_of_their_negatives() -> None:
-    assert VectorAction(4).covers(ALL, momenta()).tolist() == FORWARD
-    assert VectorAction(4).covers(ALL, -momenta()).tolist() == FORWARD
-    assert VectorAction(4).covers(ALL.float(), momenta().float()).tolist() == FORWARD
+    assert VectorAction(4).stays_in_support(ALL, momenta()).tolist() == FORWARD
+    assert VectorAction(4).stays_in_support(ALL, -momenta()).tolist() == FORWARD
+    assert VectorAction(4).stays_in_support(ALL.float(), momenta().float()).tolist() == FORWARD
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -148,30 +149,37 @@ def test_the_same_verdicts_in_other_coordinates(seed: int) -> None:
     # Among them such where the energy is the least of the coordinates.
     a = randn(4, 4, seed=seed + 10) if seed else torch.diag(torch.tensor([0.01, 1, 2, 3])).double()
     moved = momenta() @ a.mT
-    assert VectorAction(4).covers(a @ ALL @ torch.linalg.inv(a), moved).tolist() == FORWARD
+    assert (
+        VectorAction(4).stays_in_support(a @ ALL @ torch.linalg.inv(a), moved).tolist() == FORWARD
+    )
 
 
 def test_data_on_all_sides_cover_everything() -> None:
     for x in (randn(256, 1, 3, 4), torch.cat([momenta(), -momenta()])):
-        assert VectorAction(4).covers(ALL, x).all()
+        assert VectorAction(4).stays_in_support(ALL, x).all()
 
 
 def test_padding_changes_no_verdict_and_degenerate_data_do_no_harm() -> None:
     padded = torch.cat([momenta(), torch.zeros(64, 1, 7, 4, dtype=torch.float64)], 2)
-    assert VectorAction(4).covers(ALL, padded).tolist() == FORWARD
-    assert VectorAction(4).covers(ALL, torch.zeros(9, 1, 2, 4)).all()
+    assert VectorAction(4).stays_in_support(ALL, padded).tolist() == FORWARD
+    assert VectorAction(4).stays_in_support(ALL, torch.zeros(9, 1, 2, 4)).all()
     flat = momenta()
     flat[..., 3] = 0  # in a plane
     flat[..., 0] = flat[..., 1:].norm(dim=-1)
-    assert VectorAction(4).covers(ALL[[0, 1, 7, 8]], flat).tolist() == [True, True, False, False]
+    assert VectorAction(4).stays_in_support(ALL[[0, 1, 7, 8]], flat).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 # Points
 
 
 def test_random_points() -> None:
-    def make(seed: int = 0, **params: Any) -> PointsDataset:
-        return PointsDataset(PointsParams(**params), seed=seed, device=CPU, tensors={})
+    def make(seed: int = 0, **params: Any) -> GaussianPoints:
+        return GaussianPoints(GaussianPointsParams(**params), seed=seed, device=CPU, tensors={})
 
     points = make(samples=20_000, n=3, spread=2.5)
     assert points.inputs.shape == (20_000, 1, 3)
@@ -179,11 +187,15 @@ def test_random_points() -> None:
     covariance = points.inputs[:, 0].T @ points.inputs[:, 0] / 20_000
     assert (covariance - 6.25 * torch.eye(3)).abs().max() < 0.3
     assert torch.equal(points.inputs, make(samples=20_000, n=3, spread=2.5).inputs)
-    assert not torch.allclose(points.inputs, make(1, samples=20_000, n=3, spread=2.5).inputs, atol=0.1)
+    assert not torch.allclose(
+        points.inputs, make(1, samples=20_000, n=3, spread=2.5).inputs, atol=0.1
+    )
     assert points.memory_bytes == 4 * 4 * 20_000
     points.load_state(*make(samples=20_000, n=3).state())
     with pytest.raises(InvalidInput):
-        PointsDataset(PointsParams(), seed=0, device=CPU, tensors={"inputs": torch.zeros(1)})
+        GaussianPoints(
+            GaussianPointsParams(), seed=0, device=CPU, tensors={"inputs": torch.zeros(1)}
+        )
 
 
 # Networks
@@ -218,7 +230,7 @@ def test_the_order_of_the_vectors_does_not_matter_nor_does_padding() -> None:
     short[:, :, 3:] = 0
     gaps = torch.stack([short[:, :, i] for i in (3, 0, 4, 1, 2)], 2)
     assert (net(gaps) - net(short)).abs().max() < 1e-9
-    # Absent, and not a vector that happens to be zero: of a network for 3 vectors, only the mean over vectors differs.
+    # An absent vector, not a vector that is zero: a network for 3 vectors has another mean only.
     small = quadratic(m=3)
     weights = {
         **net.state_dict(),
@@ -242,7 +254,7 @@ def test_charts_and_batches_are_carried_along() -> None:
 
 
 def test_only_the_forms_decide_but_for_the_sums() -> None:
-    """With forms that are multiples of the metric and no linear forms it is Lorentz invariant; with others it is not."""
+    """Lorentz invariant with multiples of the metric as forms and no linear forms, else not."""
     net, x = quadratic(), momenta(40)
     g = torch.matrix_exp(0.7 * LORENTZ.double().sum(0))
     assert (net(x @ g.mT) - net(x)).abs().mean() > 0.1 * spread(net(x))
@@ -295,7 +307,9 @@ def fitted(
         "schedule": "cosine",
         **training,
     }
-    return make_predictor((kind, {}), ("supervised", recipe), data, VectorSpace(4), epochs, seed, CPU)
+    return make_predictor(
+        (kind, {}), ("supervised", recipe), data, VectorSpace(4), epochs, seed, CPU
+    )
 
 
 def far(directions: Tensor, truth: Tensor) -> float:
@@ -304,13 +318,13 @@ def far(directions: Tensor, truth: Tensor) -> float:
 
 
 def least(predictor: FittedPredictor, data: SimpleNamespace) -> Tensor:
-    return linearised_spectrum(make_task(predictor, data, VectorSpace(4)), 256, 0).directions
+    return linearised_spectrum(make_objective(predictor, data, VectorSpace(4)), 256, 0).directions
 
 
 @pytest.mark.parametrize("m", [2, 5])
 @pytest.mark.parametrize("seed", range(4))
 def test_untrained_it_prefers_no_metric(seed: int, m: int) -> None:
-    """On light-like vectors the one form that vanishes is the metric; were it built in, nothing would have to be learnt."""
+    """On light-like vectors only the metric vanishes; built in, it would need no learning."""
     data = jets(300, m, seed)
     directions = least(fitted(data, 0, seed), data)
     assert far(directions[:7], torch.cat([LORENTZ, torch.eye(4)[None] / 2])) > 1
@@ -357,19 +371,21 @@ def test_logits_are_predictions_for_any_data_of_the_kind() -> None:
 
 def test_logits_where_there_are_none() -> None:
     data = jets(40, 3)
-    regression = SimpleNamespace(inputs=data.inputs, targets=data.targets, outputs=1, background=None)
+    regression = SimpleNamespace(
+        inputs=data.inputs, targets=data.targets, outputs=1, background=None
+    )
     with pytest.raises(InvalidInput) as caught:
         fitted(regression, 0, loss="l1").logits(regression)
     assert caught.value.field == "handle"
     flat = SimpleNamespace(inputs=data.inputs[..., :3], targets=data.targets, outputs=2)
     with pytest.raises(InvalidInput) as caught:
         fitted(data, 0).logits(flat)
-    assert caught.value.field == "atlas.vectors.n"
+    assert caught.value.field == "atlas.action.params.n"
     with pytest.raises(InvalidInput):
         fitted(data, 0).logits(jets(40, 2))
 
 
-@pytest.mark.parametrize("kind", ["published", "wide"])
+@pytest.mark.parametrize("kind", ["reference_cnn", "strided_cnn"])
 def test_architectures_for_fields_are_refused(kind: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         fitted(jets(10), 0, kind=kind)

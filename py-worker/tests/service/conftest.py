@@ -9,28 +9,36 @@ from typing import Any
 
 import pytest
 
-from atlas_worker import datasets, predictors, solvers
+from atlas_worker import blocks, predictors
 from atlas_worker.client import Client
+from atlas_worker.predictors import supervised
 from atlas_worker.service.limits import Limits
 from atlas_worker.service.server import Worker
 
 from . import fakes
 from .support import Objects
 
-assert datasets, solvers  # importing them registers their blocks, as a worker does
+assert blocks  # importing it declares every block, as a worker does
 fakes.install()
 
 
 @pytest.fixture(autouse=True)
 def _numerics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(predictors, "make_predictor", fakes.make_predictor, raising=False)
-    monkeypatch.setattr(predictors, "make_task", fakes.make_task, raising=False)
+    monkeypatch.setattr(predictors, "make_objective", fakes.make_objective, raising=False)
     monkeypatch.setitem(
-        sys.modules, "atlas_worker.solvers.components", SimpleNamespace(compare=fakes.compare)
+        sys.modules, "atlas_worker.symmetry.components", SimpleNamespace(compare=fakes.compare)
     )
     fakes.GATE.clear()
     yield
     fakes.GATE.set()
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes predictors and objectives is the worker's own, and not a fake."""
+    monkeypatch.setattr(predictors, "make_predictor", supervised.make_predictor)
+    monkeypatch.setattr(predictors, "make_objective", supervised.make_objective)
 
 
 @pytest.fixture(scope="session")

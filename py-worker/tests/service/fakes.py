@@ -1,4 +1,4 @@
-"""Registered building blocks that do almost nothing, exactly: their state is a hash chain that any lost or repeated step breaks."""
+"""Blocks that do almost nothing: their state is a hash chain that a lost or extra step breaks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from atlas_worker.catalogue import param, parse_params, register
 from atlas_worker.errors import Diverged, InvalidInput, NotReady
-from atlas_worker.registry import param, parse_params, register
-from atlas_worker.roles import AlgebraReport, CosetCandidate, CosetReport, SpectrumEntry
+from atlas_worker.interfaces import AlgebraReport, CosetCandidate, CosetReport, SpectrumEntry
 from atlas_worker.trainable import StepCallback
 
 GATE = threading.Event()
@@ -37,15 +37,17 @@ class ChainParams:
 
 
 class Chain:
-    """``Trainable`` and whatever else any role needs."""
+    """``Trainable`` and whatever else an object of any type needs."""
 
     memory_bytes = 1000
     facts: ClassVar = {"parameters": 42}
-    at_once = 64
+    max_batch = 64
 
     def __init__(self, params: ChainParams, epochs: int, seed: int) -> None:
         self.params, self.total_epochs, self.epoch = params, epochs, 0
-        self.digest = torch.tensor(list(hashlib.sha256(str(seed).encode()).digest()), dtype=torch.uint8)
+        self.digest = torch.tensor(
+            list(hashlib.sha256(str(seed).encode()).digest()), dtype=torch.uint8
+        )
         self.weights = torch.zeros(params.size, dtype=torch.float64)
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
@@ -86,7 +88,9 @@ class Chain:
     def inputs(self) -> Tensor:
         if self.epoch < self.total_epochs:
             raise NotReady("the dataset is not generated yet", "dataset", "", "run a job on it")
-        return torch.arange(self.params.samples * 2 * 9 * 9, dtype=torch.float32).reshape(-1, 2, 9, 9)
+        return torch.arange(self.params.samples * 2 * 9 * 9, dtype=torch.float32).reshape(
+            -1, 2, 9, 9
+        )
 
     @property
     def targets(self) -> Tensor:
@@ -112,7 +116,14 @@ class AlgebraChain(Chain):
     def report(self) -> AlgebraReport:
         eye = torch.eye(2)[None]
         return AlgebraReport(
-            eye, [0.5], [0.1], 0.01, 1, [SpectrumEntry(eye[0], 0.5, 0.1)], [0.5, 0.7], "one, clearly"
+            eye,
+            [0.5],
+            [0.1],
+            0.01,
+            1,
+            [SpectrumEntry(eye[0], 0.5, 0.1)],
+            [0.5, 0.7],
+            "one, clearly",
         )
 
 
@@ -127,12 +138,12 @@ class CosetChain(Chain):
         )
 
 
-class Task:
+class Objective:
     n = 2
 
 
 CONTEXT: dict[str, Any] = {}
-"""What the last object of each role was made with."""
+"""What the last object of each type was made with."""
 
 
 def make_dataset(
@@ -142,13 +153,17 @@ def make_dataset(
     return Chain(params, 2, seed)
 
 
-def make_algebra(params: ChainParams, *, task: Task, k: int, epochs: int, seed: int) -> Chain:
+def make_algebra(
+    params: ChainParams, *, objective: Objective, k: int, epochs: int, seed: int
+) -> Chain:
     CONTEXT["algebra"] = {"k": k}
     return AlgebraChain(params, epochs, seed)
 
 
-def make_cosets(params: ChainParams, *, task: Task, identity: Tensor, epochs: int, seed: int) -> Chain:
-    CONTEXT["cosets"] = {"identity": identity}
+def make_cosets(
+    params: ChainParams, *, objective: Objective, identity_algebra: Tensor, epochs: int, seed: int
+) -> Chain:
+    CONTEXT["cosets"] = {"identity_algebra": identity_algebra}
     return CosetChain(params, epochs, seed)
 
 
@@ -171,8 +186,8 @@ def make_predictor(
     return made
 
 
-def make_task(predictor: Any, dataset: Any, atlas: Any) -> Task:
-    return Task()
+def make_objective(predictor: Any, dataset: Any, atlas: Any) -> Objective:
+    return Objective()
 
 
 def compare(basis: Tensor, matrices: Tensor) -> tuple[list[int], Tensor]:
@@ -183,7 +198,11 @@ def compare(basis: Tensor, matrices: Tensor) -> tuple[list[int], Tensor]:
 
 def install() -> None:
     register("dataset", "test_chain", "a hash chain", ChainParams)(make_dataset)
-    register("predictor", "test_chain", "a hash chain", ChainParams)(Chain)
-    register("predictor_training", "test_chain", "no training", ChainParams)(Chain)
-    register("algebra_solver", "test_chain", "a hash chain", ChainParams)(make_algebra)
-    register("coset_solver", "test_chain", "a hash chain", ChainParams)(make_cosets)
+    register("architecture", "test_chain", "a hash chain", ChainParams)(Chain)
+    register("training", "test_chain", "no training", ChainParams)(Chain)
+    register("algebra_solver", "test_chain", "a hash chain", ChainParams, needs_predictor=True)(
+        make_algebra
+    )
+    register("coset_solver", "test_chain", "a hash chain", ChainParams, needs_predictor=True)(
+        make_cosets
+    )

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import zmq
+from google.rpc import status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atlas_worker.client import Client
-from atlas_worker.gen.atlas.v1 import error_pb2, tensor_pb2
+from atlas_worker.client import Client, RemoteError
+from atlas_worker.gen.atlas.v1 import tensor_pb2
 
 from .support import Refused
 
@@ -46,13 +47,13 @@ def test_a_hundred_megabytes_and_back(client: Client) -> None:
 def test_a_ticket_is_fetched_once(client: Client) -> None:
     sent = client.send(torch.ones(2), inline=False)
     client.receive(sent)
-    with Refused("not_found", "ticket"):
+    with Refused("NOT_FOUND", "ticket"):
         client.receive(sent)
 
 
 def test_a_ticket_is_not_overwritten(client: Client) -> None:
     sent = client.send(torch.ones(1), inline=False)
-    with Refused("invalid_input", "ticket"):
+    with Refused("INVALID_INPUT", "ticket"):
         client.exchange(b"PUT", sent.ticket.encode(), HEADER.SerializeToString(), b"zero")
     assert client.receive(sent) == 1
 
@@ -60,9 +61,9 @@ def test_a_ticket_is_not_overwritten(client: Client) -> None:
 def test_limits(limited: Callable[..., Client]) -> None:
     client = limited(max_tensor_bytes=1000, max_session_ticket_bytes=1500)
     client.send(torch.zeros(250), inline=False)
-    with Refused("limit_exceeded", "ticket"):
+    with Refused("LIMIT_EXCEEDED", "ticket"):
         client.send(torch.zeros(250), inline=False)
-    with Refused("limit_exceeded", "header.shape"):
+    with Refused("LIMIT_EXCEEDED", "header.shape"):
         client.send(torch.zeros(251), inline=False)
 
 
@@ -86,29 +87,35 @@ def test_malformed_requests(client: Client) -> None:
         ("body", [b"PUT", name, head, b"1234", b"5"]),
     ]
     for field, frames in cases:
-        with Refused("invalid_input", field):
+        with Refused("INVALID_INPUT", field):
             client.exchange(*frames)
     wrong = tensor_pb2.TensorHeader(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], byte_length=5)
-    with Refused("invalid_input", "header.byte_length"):
+    with Refused("INVALID_INPUT", "header.byte_length"):
         client.exchange(b"PUT", name, wrong.SerializeToString(), b"12345")
     minus_one = 2**64 - 1  # as a negative number is sent
     for shape in ([2**63, 2**63, 2**62], [minus_one], [minus_one, minus_one], [0, minus_one]):
-        huge = tensor_pb2.TensorHeader(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=shape, byte_length=4)
-        with Refused("limit_exceeded", "header.shape"):
+        huge = tensor_pb2.TensorHeader(
+            dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=shape, byte_length=4
+        )
+        with Refused("LIMIT_EXCEEDED", "header.shape"):
             client.exchange(b"PUT", name, huge.SerializeToString(), b"1234")
-    with Refused("not_found", "ticket"):
+    with Refused("NOT_FOUND", "ticket"):
         client.exchange(b"PUT", b"0" * 32 + name[32:], head, b"1234")
-    with Refused("not_found", "ticket"):
+    with Refused("NOT_FOUND", "ticket"):
         client.exchange(b"GET", b"\x00", b"")
 
 
 frames = st.lists(
-    st.one_of(st.binary(max_size=40), st.sampled_from([b"PUT", b"GET", b"", HEADER.SerializeToString()])),
+    st.one_of(
+        st.binary(max_size=40), st.sampled_from([b"PUT", b"GET", b"", HEADER.SerializeToString()])
+    ),
     max_size=7,
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(frames=frames, request_id=st.one_of(st.just(b"12345678"), st.binary(max_size=12)))
 def test_no_frames_do_harm(client: Client, frames: list[bytes], request_id: bytes) -> None:
     socket = client.socket
@@ -116,10 +123,10 @@ def test_no_frames_do_harm(client: Client, frames: list[bytes], request_id: byte
     if len(request_id) == 8:
         answered, status, detail = socket.recv_multipart()
         assert (answered, status) == (request_id, b"ERR")
-        assert error_pb2.ErrorDetail.FromString(detail).code in (
-            "invalid_input",
-            "not_found",
-            "limit_exceeded",
+        assert RemoteError(status_pb2.Status.FromString(detail)).reason in (
+            "INVALID_INPUT",
+            "NOT_FOUND",
+            "LIMIT_EXCEEDED",
         )
     assert client.receive(client.send(torch.ones(1), inline=False)) == 1
 
@@ -129,5 +136,7 @@ def test_an_oversized_frame_costs_the_connection_only(limited: Callable[..., Cli
     with zmq.Context() as context, context.socket(zmq.DEALER) as rude:
         rude.linger = 0
         rude.connect(client.description.data_plane.tensors)
-        rude.send_multipart([b"12345678", b"PUT", ticket(client), HEADER.SerializeToString(), bytes(200_000)])
+        rude.send_multipart(
+            [b"12345678", b"PUT", ticket(client), HEADER.SerializeToString(), bytes(200_000)]
+        )
         assert client.receive(client.send(torch.ones(1), inline=False)) == 1

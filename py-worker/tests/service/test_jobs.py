@@ -1,4 +1,4 @@
-"""JobService: the job loop, its events, and that nothing is lost whatever happens to a job or a watcher."""
+"""JobService: the job loop and its events; nothing is lost whatever happens to job or watcher."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atlas_worker.gen.atlas.v1 import job_pb2, tensor_pb2
 from atlas_worker.service.server import Worker
 
 from . import fakes
-from .support import Objects, Refused, wait_for
+from .support import CODES, Objects, Refused, wait_for
 
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = range(1, 6)
 
@@ -53,13 +53,13 @@ def test_a_job_from_start_to_end(client: Client, objects: Objects) -> None:
 def test_a_schedule_can_be_replayed(client: Client, objects: Objects) -> None:
     handle = objects.predictor()
     assert epochs(client.run(handle, until_epoch=2)) == [1, 2]
-    for until in (1, 2):
+    for until in (0, 1, 2):
         assert states(client.run(handle, until_epoch=until)) == [QUEUED, SUCCEEDED]
     assert epochs(client.run(handle, until_epoch=3)) == [3]
     assert epochs(client.run(handle)) == [4]
     assert epochs(client.run(objects.predictor(epochs=0))) == []
     for until in (5, -1):
-        with Refused("invalid_input", "until_epoch"):
+        with Refused("INVALID_INPUT", "until_epoch"):
             client.call("StartJob", handle=handle, until_epoch=until)
 
 
@@ -73,7 +73,8 @@ def test_request_id(client: Client, objects: Objects) -> None:
     assert client.call("StartJob", handle=handle, request_id="a").job.job_id == first.job_id
     assert client.call("StartJob", handle=handle, request_id="b").job.job_id != first.job_id
     assert (
-        client.call("StartJob", handle=handle).job.job_id != client.call("StartJob", handle=handle).job.job_id
+        client.call("StartJob", handle=handle).job.job_id
+        != client.call("StartJob", handle=handle).job.job_id
     )
 
 
@@ -91,13 +92,13 @@ def test_a_watch_can_be_dropped_anywhere(client: Client, objects: Objects, seen:
 
 
 def test_watching_what_is_not(client: Client, objects: Objects) -> None:
-    with Refused("not_found", "job_id"):
+    with Refused("NOT_FOUND", "job_id"):
         list(client.watch("job-none"))
     for name in ("GetJob", "CancelJob"):
-        with Refused("not_found", "job_id"):
+        with Refused("NOT_FOUND", "job_id"):
             client.call(name, job_id="job-none")
     job = client.call("StartJob", handle=objects.predictor(epochs=0)).job
-    with Refused("invalid_input", "after_sequence"):
+    with Refused("INVALID_INPUT", "after_sequence"):
         list(client.watch(job.job_id, after=9))
     assert list(client.watch(job.job_id, after=2)) == []
 
@@ -107,7 +108,7 @@ def test_watches_are_limited_and_given_back(limited: Callable[..., Client]) -> N
     job = client.call("StartJob", handle=Objects(client).predictor(gate_at=1)).job
     stream = client.call("WatchJob", job_id=job.job_id)
     next(stream)
-    with Refused("limit_exceeded"):
+    with Refused("LIMIT_EXCEEDED"):
         list(client.watch(job.job_id))
     stream.cancel()
     fakes.GATE.set()
@@ -179,41 +180,45 @@ def test_jobs_take_turns(client: Client, objects: Objects) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "code"),
+    ("trouble", "reason"),
     [
-        ("diverge_at", "diverged"),
-        ("nan_at", "diverged"),
-        ("oom_at", "out_of_memory"),
-        ("crash_at", "internal"),
+        ("diverge_at", "DIVERGED"),
+        ("nan_at", "DIVERGED"),
+        ("oom_at", "OUT_OF_MEMORY"),
+        ("crash_at", "INTERNAL"),
     ],
 )
-def test_failure_keeps_the_last_good_state(client: Client, objects: Objects, trouble: str, code: str) -> None:
+def test_failure_keeps_the_last_good_state(
+    client: Client, objects: Objects, trouble: str, reason: str
+) -> None:
     handle = objects.predictor(**{trouble: 3})
     job = client.call("StartJob", handle=handle).job
     events = list(client.watch(job.job_id))
     assert (states(events), epochs(events)) == ([QUEUED, RUNNING, FAILED], [1, 2])
-    assert events[-1].state_changed.error.code == code
+    failed = events[-1].state_changed.error
+    assert RemoteError(failed).reason == reason
+    assert RemoteError(failed).code == CODES[reason]
     job = client.call("GetJob", job_id=job.job_id).job
-    assert job.error == events[-1].state_changed.error
+    assert job.error == failed
     assert job.epoch == 2
-    if code == "out_of_memory":
+    if reason == "OUT_OF_MEMORY":
         assert f"fitting {handle}, epoch 3 (asked for {2**57} bytes)" in job.error.message
-        assert job.error.remedy
+        assert RemoteError(job.error).remedy
     kept = objects.snapshot(handle)
     other = objects.predictor(**{trouble: 3})
     client.run(other, until_epoch=2)
     assert torch.equal(objects.snapshot(other), kept)
-    with Refused(code):
+    with Refused(reason):
         client.run(handle)
     assert torch.equal(objects.snapshot(handle), kept)
 
 
 def test_a_state_that_cannot_be_put_back_is_not_used(client: Client, objects: Objects) -> None:
     handle = objects.predictor(diverge_at=1, crash_on_load=True)
-    with Refused("diverged"):
+    with Refused("DIVERGED"):
         client.run(handle)
     for call in ("StartJob", "GetSnapshot"):
-        with Refused("not_ready", "handle"):
+        with Refused("NOT_READY", "handle"):
             client.call(call, handle=handle)
 
 
@@ -221,13 +226,15 @@ def test_objects_in_use(client: Client, objects: Objects) -> None:
     dataset, atlas = objects.dataset(), objects.atlas()
     handle = objects.predictor(field=(dataset, atlas), gate_at=2)
     frozen = objects.snapshot(handle)
-    algebra = client.create(algebra=objects.algebra_spec(predictor=handle, dataset=dataset, atlas=atlas))
+    algebra = client.create(
+        algebra=objects.algebra_spec(predictor=handle, dataset=dataset, atlas=atlas)
+    )
     job = client.call("StartJob", handle=handle).job
     for used in (handle, dataset, atlas, algebra):
-        with Refused("not_ready", "handle", job.job_id):
+        with Refused("NOT_READY", "handle", job.job_id):
             client.call("DeleteObject", handle=used)
     for busy in (handle, algebra, dataset):
-        with Refused("not_ready", "handle"):
+        with Refused("NOT_READY", "handle"):
             client.call("StartJob", handle=busy)
     fakes.GATE.set()
     list(client.watch(job.job_id))
@@ -250,7 +257,9 @@ def test_snapshots_on_events(client: Client, objects: Objects, size: int) -> Non
     assert set(taken) <= {2, 4, 5}
     assert {4, 5} <= set(taken)
     with_snapshot = [
-        e.epoch_finished.epoch for e in client.watch(job.job_id) if e.epoch_finished.HasField("snapshot")
+        e.epoch_finished.epoch
+        for e in client.watch(job.job_id)
+        if e.epoch_finished.HasField("snapshot")
     ]
     assert with_snapshot == [5], "only the latest is kept"
     end = client.receive(taken[5])
@@ -271,7 +280,7 @@ def test_a_replaced_snapshot_is_freed(limited: Callable[..., Client]) -> None:
     job = client.call("StartJob", handle=other, snapshot_every=1).job
     events = list(client.watch(job.job_id))
     assert (states(events), epochs(events)) == ([QUEUED, RUNNING, FAILED], [1])
-    assert events[-1].state_changed.error.code == "limit_exceeded"
+    assert RemoteError(events[-1].state_changed.error).reason == "LIMIT_EXCEEDED"
     assert objects.info(other).epoch == 1, "the epoch was finished, and is kept"
 
 
@@ -284,7 +293,9 @@ def test_old_jobs_are_forgotten(limited: Callable[..., Client]) -> None:
     assert len(client.call("ListJobs").jobs) == 3
 
 
-def test_a_deleted_object_is_freed_though_its_jobs_are_remembered(client: Client, objects: Objects) -> None:
+def test_a_deleted_object_is_freed_though_its_jobs_are_remembered(
+    client: Client, objects: Objects
+) -> None:
     handle = objects.predictor()
     client.run(handle)
     made = weakref.ref(fakes.CONTEXT["predictor"])
@@ -303,7 +314,9 @@ def test_a_subscriber_that_does_not_read_slows_nothing(worker: Worker, client: C
         time.sleep(0.1)
         started = time.monotonic()
         for step in range(20_000):
-            worker.dataplane.publish(tensor_pb2.StepMetrics(job_id="job", step=step, metrics={"loss": 1.0}))
+            worker.dataplane.publish(
+                tensor_pb2.StepMetrics(job_id="job", step=step, metrics={"loss": 1.0})
+            )
         assert time.monotonic() - started < 3
 
 
@@ -346,7 +359,9 @@ def test_sessions_take_turns(limited: Callable[..., Client]) -> None:
             for e in client.watch(job.job_id)
             if e.HasField("epoch_finished") and e.time.ToNanoseconds() < ended.ToNanoseconds()
         ]
-        assert 4 <= len(before) <= 8, "six epochs of one session are six rounds of the other, give or take"
+        assert 4 <= len(before) <= 8, (
+            "six epochs of one session are six rounds of the other, give or take"
+        )
 
 
 def test_sessions_do_not_wait_for_each_other(limited: Callable[..., Client]) -> None:
@@ -378,7 +393,7 @@ def test_the_queue_has_an_end(limited: Callable[..., Client]) -> None:
         handles = [Objects(c).predictor(gate_at=1) for c in (client, client, other)]
         for handle in handles[:2]:
             client.call("StartJob", handle=handle)
-        with Refused("limit_exceeded", "", "2 jobs"):
+        with Refused("LIMIT_EXCEEDED", "", "2 jobs"):
             other.call("StartJob", handle=handles[2])
         fakes.GATE.set()
         wait_for(lambda: all(job.state == SUCCEEDED for job in client.call("ListJobs").jobs))

@@ -1,4 +1,4 @@
-"""The worker's log: what each line belongs to, and that it is one line whatever clients call things."""
+"""The worker's log: the tags of each line, and that it is one line whatever clients send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from atlas_worker.client import Client
 from atlas_worker.service import logs
-from atlas_worker.service.access import Access
+from atlas_worker.service.auth import Access
 from atlas_worker.service.server import Worker
 
 from . import fakes
@@ -41,7 +41,9 @@ def lines(root: None) -> Lines:
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_lines_of_a_job_carry_run_session_and_job(worker: Worker, client: Client, lines: Lines) -> None:
+def test_lines_of_a_job_carry_run_session_and_job(
+    worker: Worker, client: Client, lines: Lines
+) -> None:
     fakes.GATE.set()
     Objects(client).dataset()
     with Client(worker.address, label="run-7") as other:
@@ -56,10 +58,15 @@ def test_lines_of_a_job_carry_run_session_and_job(worker: Worker, client: Client
         "running",
         "succeeded",
     ]
-    assert any(line["level"] == "debug" and line["message"].startswith("epoch 1 of") for line in of_job)
+    assert any(
+        line["level"] == "debug" and line["message"].startswith("epoch 1 of") for line in of_job
+    )
     assert {line["session"] for line in of_run} == {session[:8]}
-    assert [of_run[0]["message"], of_run[-1]["message"]] == ["session opened on cpu", "session closed"]
-    # Other sessions' lines say nothing of this one, and nobody's lines give away what opens a session.
+    assert [of_run[0]["message"], of_run[-1]["message"]] == [
+        "session opened on cpu",
+        "session closed",
+    ]
+    # Other sessions' lines do not name this one, and no line has a session's whole id.
     assert not any("run-7" in json.dumps(line) for line in lines() if line not in of_run)
     assert session not in json.dumps(lines())
 
@@ -67,7 +74,7 @@ def test_lines_of_a_job_carry_run_session_and_job(worker: Worker, client: Client
 def test_a_call_that_fails_belongs_to_its_session_and_the_next_one_does_not(
     client: Client, lines: Lines
 ) -> None:
-    with Refused("not_found"):
+    with Refused("NOT_FOUND"):
         client.call("StartJob", handle="none-1")
     client.call("Describe")
     failed = next(line for line in lines() if line["message"].startswith("StartJob: NOT_FOUND"))
@@ -80,7 +87,7 @@ def test_a_call_that_fails_belongs_to_its_session_and_the_next_one_does_not(
 def test_no_token_is_ever_logged(lines: Lines) -> None:
     worker = Worker(access=Access(token="right-" + 16 * "r"))
     worker.start()
-    with Client(worker.address, token="right-" + 16 * "r"), Refused("unauthenticated"):
+    with Client(worker.address, token="right-" + 16 * "r"), Refused("UNAUTHENTICATED"):
         Client(worker.address, token="wrong-" + 16 * "w")
     worker.stop()
     messages = json.dumps(lines())

@@ -1,4 +1,4 @@
-"""``python -m atlas_worker serve`` as a process: how it says that it is ready, and every way it ends."""
+"""``python -m atlas_worker serve`` as a process: its ready line, and every way it ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from atlas_worker.__main__ import main
 from atlas_worker.client import Client
 from atlas_worker.errors import InvalidInput
-from atlas_worker.service.access import read_token, server_tls
+from atlas_worker.service.auth import read_token, server_tls
 from atlas_worker.service.limits import Limits
 from atlas_worker.service.server import PROTOCOL_VERSION
 
@@ -34,7 +34,7 @@ from atlas_worker import predictors
 from atlas_worker.__main__ import main
 fakes.install()
 fakes.GATE.set()
-predictors.make_predictor, predictors.make_task = fakes.make_predictor, fakes.make_task
+predictors.make_predictor, predictors.make_objective = fakes.make_predictor, fakes.make_objective
 sys.exit(main())
 """
 
@@ -98,7 +98,9 @@ def test_the_worker_dies_with_its_parent(two: list[subprocess.Popen[str]], plane
     assert sorted(file.name for file in planes.iterdir()) == ["metrics", "tensors"]
     limits = Path(f"/proc/{process.pid}/limits")
     if limits.exists():
-        (files,) = [line for line in limits.read_text().splitlines() if line.startswith("Max open files")]
+        (files,) = [
+            line for line in limits.read_text().splitlines() if line.startswith("Max open files")
+        ]
         assert int(files.split()[3]) <= Limits().max_files
     client.call("StartJob", handle=Objects(client).predictor(long_op=True))
     time.sleep(0.3)  # well into one torch operation that takes seconds
@@ -138,13 +140,22 @@ TOKEN = ("--token-file", "token")
 @pytest.mark.parametrize(
     ("flags", "wanted"),
     [
-        (("--listen", "0.0.0.0:50051"), "0.0.0.0:50051 .* give --tls-cert, --tls-key, --token-file "),
+        (
+            ("--listen", "0.0.0.0:50051"),
+            "0.0.0.0:50051 .* give --tls-cert, --tls-key, --token-file ",
+        ),
         (("--listen", "[::]:0", *TLS), r"\[::\]:0 .* give --token-file "),
         (("--listen", "192.168.1.7:0", *TOKEN), "192.168.1.7:0 .* give --tls-cert, --tls-key "),
         (("--tls-cert", "cert.pem"), "--tls-cert and --tls-key"),
         (("--tls-client-ca", "ca.pem"), "--tls-client-ca is for TLS"),
-        (("--plane-folder", "none", "--tensor-port", "1"), "--plane-folder is for clients on this machine"),
-        (("--plane-folder", "none", "--listen", "0.0.0.0:0", *TLS, *TOKEN), "--plane-folder is for clients"),
+        (
+            ("--plane-folder", "none", "--tensor-port", "1"),
+            "--plane-folder is for clients on this machine",
+        ),
+        (
+            ("--plane-folder", "none", "--listen", "0.0.0.0:0", *TLS, *TOKEN),
+            "--plane-folder is for clients",
+        ),
         (("--plane-folder", "none"), "none must be an empty folder that only you may enter"),
         (("--plane-folder", "/tmp"), "/tmp must be an empty folder that only you may enter"),
     ],
@@ -168,11 +179,13 @@ def test_no_token_that_is_none(token: str, tmp_path: Path) -> None:
 
 def test_files_that_are_no_certificate(tmp_path: Path) -> None:
     (tmp_path / "text.pem").write_text("no certificate")
-    with pytest.raises(InvalidInput, match=r"text\.pem .* are not a certificate and its private key"):
+    with pytest.raises(
+        InvalidInput, match=r"text\.pem .* are not a certificate and its private key"
+    ):
         server_tls(tmp_path / "text.pem", tmp_path / "text.pem")
     with pytest.raises(InvalidInput, match=r"cannot read .*none\.pem: No such file") as error:
         server_tls(tmp_path / "none.pem", tmp_path / "text.pem")
-    assert error.value.field == "--tls-cert"
+    assert error.value.field == "tls_cert"
 
 
 def serve(*flags: str) -> subprocess.CompletedProcess[str]:

@@ -6,17 +6,17 @@ import time
 import weakref
 from collections.abc import Callable
 
-import grpc
 import pytest
 import torch
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from atlas_worker.catalogue import blocks, schema
 from atlas_worker.client import Client
 from atlas_worker.errors import AddressInUse, InvalidInput
 from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2
-from atlas_worker.service import machine
+from atlas_worker.service import devices
 from atlas_worker.service.server import PROTOCOL_VERSION, Worker
 
 from . import fakes
@@ -32,44 +32,48 @@ def test_describe(client: Client) -> None:
     assert about.limits.max_inline_bytes == 65536
     assert about.threads == 1
     assert about.pid > 0
-    block = next(c for c in about.capabilities if (c.role, c.kind) == ("dataset", "test_chain"))
-    assert MessageToDict(block.params)["steps"] == {
-        "type": "int",
+    told = {(block.type, block.kind): MessageToDict(block.schema) for block in about.blocks}
+    chain = told["dataset", "test_chain"]
+    assert chain["summary"] == "a hash chain"
+    assert chain["params"]["properties"]["steps"] == {
+        "type": "integer",
         "default": 3.0,
-        "doc": "steps an epoch",
+        "description": "steps an epoch",
         "minimum": 1.0,
+        "maximum": 2.0**31 - 1,
     }
+    assert told == {(b.type, b.kind): schema(b) for b in blocks()}
 
 
 def test_another_protocol_version_is_refused_with_both_named(client: Client) -> None:
-    with Refused("not_ready", "protocol_version") as refused:
+    with Refused("NOT_READY", "protocol_version") as refused:
         client.call("OpenSession", protocol_version=PROTOCOL_VERSION + 1)
     for version in (PROTOCOL_VERSION, PROTOCOL_VERSION + 1):
         assert str(version) in refused.error.message
     assert "update the worker" in refused.error.remedy
-    assert refused.error.status is grpc.StatusCode.FAILED_PRECONDITION
-    with Refused("not_ready") as refused:
+    assert refused.error.code == "FAILED_PRECONDITION"
+    with Refused("NOT_READY") as refused:
         client.call("OpenSession")
     assert "update the client" in refused.error.remedy
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "tpu", "cpu:3"])
 def test_an_absent_device_is_refused(client: Client, device: str) -> None:
-    with Refused("invalid_input", "device", device):
+    with Refused("INVALID_INPUT", "device", device):
         client.call("OpenSession", protocol_version=PROTOCOL_VERSION, device=device)
 
 
 def test_devices() -> None:
-    assert str(machine.Devices("cpu").find("auto", "device")) == "cpu"
+    assert str(devices.Devices("cpu").find("auto", "device")) == "cpu"
     with pytest.raises(InvalidInput, match="cuda:9"):
-        machine.Devices("cuda:9")
+        devices.Devices("cuda:9")
 
 
 def test_the_memory_that_can_be_had_is_some_of_what_there_is() -> None:
     for device, described in zip(
-        machine.Devices("auto").all, machine.Devices("auto").describe(), strict=True
+        devices.Devices("auto").all, devices.Devices("auto").describe(), strict=True
     ):
-        free, total = machine.memory(device)
+        free, total = devices.memory(device)
         assert 0 < free <= total
         assert described.memory_total_bytes == total
         assert 0 < described.memory_free_bytes <= total
@@ -77,12 +81,12 @@ def test_the_memory_that_can_be_had_is_some_of_what_there_is() -> None:
 
 def test_more_memory_than_can_be_had_is_refused() -> None:
     cpu = torch.device("cpu")
-    _, total = machine.memory(cpu)
+    _, total = devices.memory(cpu)
     for asked in (0, 1, 2**20):
-        machine.check_memory(cpu, asked, "dataset", "ask for less")
+        devices.check_memory(cpu, asked, "dataset", "ask for less")
     for asked in (total + 1, 2**70):
         with pytest.raises(InvalidInput, match=r"GiB of cpu's memory") as refused:
-            machine.check_memory(cpu, asked, "dataset", "ask for less")
+            devices.check_memory(cpu, asked, "dataset", "ask for less")
         assert refused.value.field == "dataset"
         assert "GiB that are free" in refused.value.expected
         assert refused.value.remedy == "ask for less"
@@ -96,26 +100,26 @@ def test_closing_frees_and_may_be_repeated(worker: Worker) -> None:
     client.call("StartJob", handle=handle)
     client.call("CloseSession")
     client.call("CloseSession")
-    with Refused("not_found", "session_id"):
+    with Refused("NOT_FOUND", "session_id"):
         client.call("ListObjects")
-    with Refused("not_found", "ticket"):
+    with Refused("NOT_FOUND", "ticket"):
         client.exchange(b"GET", ticket.encode(), b"")
     client.close()
 
 
 @pytest.mark.parametrize(
     "name",
-    "CreateObject DeleteObject ListObjects GetSnapshot RestoreSnapshot LoadWeights ReadDataset Predict GetAlgebra GetCosets "
-    "StartJob GetJob ListJobs CancelJob".split(),
+    "CreateObject DeleteObject ListObjects GetSnapshot RestoreSnapshot LoadWeights ReadDataset "
+    "Predict GetAlgebra GetCosets StartJob GetJob ListJobs CancelJob".split(),
 )
 def test_every_call_names_an_unknown_session(client: Client, name: str) -> None:
-    with Refused("not_found", "session_id") as refused:
+    with Refused("NOT_FOUND", "session_id") as refused:
         client.call(name, session_id="nobody")
-    assert refused.error.status is grpc.StatusCode.NOT_FOUND
+    assert refused.error.code == "NOT_FOUND"
 
 
 def test_watching_in_an_unknown_session(client: Client) -> None:
-    with Refused("not_found", "session_id"):
+    with Refused("NOT_FOUND", "session_id"):
         list(client.watch("job-1", session_id="nobody"))
 
 
@@ -123,22 +127,24 @@ def test_sessions_do_not_see_each_other(worker: Worker, client: Client, objects:
     handle = objects.atlas()
     ticket = client.send(torch.ones(3), inline=False)
     with Client(worker.address) as other:
-        with Refused("not_found", "handle"):
+        with Refused("NOT_FOUND", "handle"):
             other.call("DeleteObject", handle=handle)
-        with Refused("not_found", "snapshot.ticket"):
+        with Refused("NOT_FOUND", "snapshot.ticket"):
             field = Objects(other)
             other.call("RestoreSnapshot", handle=field.dataset(), snapshot=ticket)
 
 
 def test_session_limit(limited: Callable[..., Client]) -> None:
     client = limited(max_sessions=1)
-    with Refused("limit_exceeded"):
+    with Refused("LIMIT_EXCEEDED"):
         client.call("OpenSession", protocol_version=PROTOCOL_VERSION)
     client.call("CloseSession")
     client.call("OpenSession", protocol_version=PROTOCOL_VERSION)
 
 
-def test_a_session_whose_client_vanished_is_closed_and_freed(limited: Callable[..., Client]) -> None:
+def test_a_session_whose_client_vanished_is_closed_and_freed(
+    limited: Callable[..., Client],
+) -> None:
     client = limited(lease_seconds=0.4)
     objects = Objects(client)
     job = client.call("StartJob", handle=objects.predictor(gate_at=1)).job
@@ -149,7 +155,7 @@ def test_a_session_whose_client_vanished_is_closed_and_freed(limited: Callable[.
     fakes.GATE.set()
     list(client.watch(job.job_id))
     wait_for(lambda: state() is None)
-    with Refused("not_found", "session_id", "lease"):
+    with Refused("NOT_FOUND", "session_id", "lease"):
         client.call("ListObjects")
 
 
@@ -169,7 +175,7 @@ def test_sessions_that_nobody_closes_make_room_again(limited: Callable[..., Clie
     client = limited(max_sessions=8, lease_seconds=2)
     for _ in range(7):
         client.call("OpenSession", protocol_version=PROTOCOL_VERSION)
-    with Refused("limit_exceeded", "", "8 open sessions") as refused:
+    with Refused("LIMIT_EXCEEDED", "", "8 open sessions") as refused:
         client.call("OpenSession", protocol_version=PROTOCOL_VERSION)
     assert "2 s" in refused.error.remedy
     time.sleep(2.1)
@@ -180,7 +186,7 @@ def test_sessions_that_nobody_closes_make_room_again(limited: Callable[..., Clie
 def test_a_repeated_creation_gives_the_first_ones_object(client: Client, objects: Objects) -> None:
     def spec(seed: int, tensor: torch.Tensor) -> dict[str, objects_pb2.DatasetSpec]:
         sent = {"x": client.send(tensor, inline=False)}
-        return {"dataset": objects_pb2.DatasetSpec(source=objects.component(), seed=seed, tensors=sent)}
+        return {"dataset": objects_pb2.DatasetSpec(source=objects.block(), seed=seed, tensors=sent)}
 
     ones = torch.ones(4)
     handle = client.create(request_id="create-1", **spec(1, ones))
@@ -189,7 +195,7 @@ def test_a_repeated_creation_gives_the_first_ones_object(client: Client, objects
     assert (again.handle, again.epoch) == (handle, 2)
     assert len(client.call("ListObjects").objects) == 1
     for other in (spec(2, ones), spec(1, 2 * ones)):
-        with Refused("invalid_input", "request_id", handle):
+        with Refused("INVALID_INPUT", "request_id", handle):
             client.create(request_id="create-1", **other)
     client.call("DeleteObject", handle=handle)
     assert client.create(request_id="create-1", **spec(1, ones)) != handle
@@ -198,7 +204,7 @@ def test_a_repeated_creation_gives_the_first_ones_object(client: Client, objects
 def test_object_limit(limited: Callable[..., Client]) -> None:
     client = limited(max_session_objects=1)
     Objects(client).atlas()
-    with Refused("limit_exceeded", "session_id"):
+    with Refused("LIMIT_EXCEEDED", "session_id"):
         Objects(client).atlas()
 
 
@@ -208,7 +214,9 @@ def test_health_and_reflection(worker: Worker, client: Client) -> None:
         answer = health.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     ask = reflection_pb2.ServerReflectionRequest(list_services="")
-    (listed,) = reflection_pb2_grpc.ServerReflectionStub(client.channel).ServerReflectionInfo(iter([ask]))
+    (listed,) = reflection_pb2_grpc.ServerReflectionStub(client.channel).ServerReflectionInfo(
+        iter([ask])
+    )
     names = {service.name for service in listed.list_services_response.service}
     assert {"atlas.v1.WorkerService", "atlas.v1.ObjectService", "atlas.v1.JobService"} <= names
 

@@ -1,0 +1,298 @@
+"""Sets of vectors with class labels from a pandas HDF5 table, read in chunks (METHOD 3.2)."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  registers blosc, with which pandas compresses
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..catalogue import param, register
+from ..checkpointing import check_kind
+from ..errors import FileMissing, InvalidInput
+from ..trainable import StepCallback
+from .base import MadeDataset, no_tensors
+
+ROWS = 16_384
+"""Rows read at a time. They are all the memory needed beyond the result."""
+
+FIELD = "dataset.source.params.path"
+"""Path of the file in a request, for errors."""
+
+
+@dataclass(frozen=True)
+class PandasTableParams:
+    """Parameters of the dataset ``pandas_hdf5``."""
+
+    path: str = param("", "Path of the HDF5 file", file=True)
+    key: str = param("table", "Name of the table in the file")
+    components: str = param(
+        "E,PX,PY,PZ", "Columns of a vector's components without their suffix _i, in this order"
+    )
+    items: int = param(
+        30, "Number of vectors of a sample to read: columns _0 to _(items − 1)", minimum=1
+    )
+    label: str = param("is_signal_new", "Column of the class, a whole number from 0")
+    classes: int = param(2, "Number of classes", minimum=2, maximum=10_000)
+    samples: int = param(0, "Number of rows to read, from the first; 0 for all", minimum=0)
+
+
+@register(
+    "dataset",
+    "pandas_hdf5",
+    "Sets of vectors with class labels, from a table that pandas wrote (format='table')",
+    PandasTableParams,
+    aliases=("hdf5_table",),
+    recorded_as=("hdf5_table", "TableParams"),
+)
+class PandasTable(MadeDataset):
+    """Inputs ``[N, items, n]`` float32 and class labels ``[N, 1]``, as they are in the file.
+
+    Sets are padded with zeros as in the file. Only the wanted columns are kept, so a table of any
+    length needs the memory of its result and one chunk. Opening the file checks its columns. Each
+    chunk is checked for entries that are not finite, and for labels that are no class. The names of
+    the columns are pickled in such a file; the unpickler used here knows lists, strings and numbers
+    only.
+    """
+
+    kind = "hdf5_table"
+
+    def __init__(
+        self,
+        params: PandasTableParams,
+        *,
+        seed: int,
+        device: torch.device,
+        tensors: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__()
+        no_tensors(self.kind, tensors)
+        self._p, self._device = params, device
+        self._components = [name.strip() for name in params.components.split(",")]
+        with open_hdf5(params.path) as file:
+            table = _Table(file, params)
+            rows = len(table)
+            table.find(self._wanted())
+        self._rows = params.samples or rows
+        if self._rows > rows:
+            raise InvalidInput(
+                f"{params.path} has {rows} rows, but {params.samples} were asked for",
+                "dataset.source.params.samples",
+                f"at most {rows}",
+            )
+        if rows == 0:
+            raise InvalidInput(f"{params.path} has no rows", FIELD, "at least one row")
+
+    def _wanted(self) -> list[str]:
+        vectors = [f"{c}_{i}" for i in range(self._p.items) for c in self._components]
+        return [*vectors, self._p.label]
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes."""
+        return self._p.classes
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of inputs and targets."""
+        return 4 * self._rows * (self._p.items * len(self._components) + 1)
+
+    def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
+        """Read the rows in chunks; see :class:`MadeDataset`."""
+        p, path = self._p, self._p.path
+        x = torch.empty(self._rows, p.items, len(self._components), device=self._device)
+        y = torch.empty(self._rows, 1, device=self._device)
+        chunks = math.ceil(self._rows / ROWS)
+        with open_hdf5(path) as file:
+            table = _Table(file, p)
+            columns = table.find(self._wanted())
+            for i in range(chunks):
+                start, stop = i * ROWS, min((i + 1) * ROWS, self._rows)
+                values = table.read(start, stop, columns)
+                vectors, labels = values[:, :-1], values[:, -1]
+                finite = np.isfinite(vectors)
+                if not finite.all():
+                    row, column = (int(a[0]) for a in np.nonzero(~finite))
+                    raise InvalidInput(
+                        f"{path}: row {start + row} has {vectors[row, column]} "
+                        f"in column {self._wanted()[column]}",
+                        FIELD,
+                        "finite numbers",
+                        "repair or remove the row",
+                    )
+                known = (labels >= 0) & (labels < p.classes) & (labels == np.floor(labels))
+                if not known.all():
+                    row = int(np.flatnonzero(~known)[0])
+                    raise InvalidInput(
+                        f"{path}: row {start + row} has the label {labels[row]:g} "
+                        f"in column {p.label}",
+                        FIELD,
+                        f"whole numbers from 0 to {p.classes - 1}",
+                    )
+                x[start:stop] = torch.from_numpy(vectors).view(stop - start, *x.shape[1:])
+                y[start:stop, 0] = torch.from_numpy(labels)
+                on_step(i + 1, chunks, {})
+        return x, y
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the position and the number of rows: the file holds the data."""
+        tensors, metadata = super().state()
+        return tensors, {**metadata, "rows": str(self._rows)}
+
+    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Read the rows again if the state had them.
+
+        Raises:
+            InvalidInput: The file has another number of rows.
+        """
+        check_kind(metadata, self.kind)
+        if metadata.get("rows") != str(self._rows):
+            raise InvalidInput(
+                f"{self._p.path} has another number of rows than before",
+                FIELD,
+                f"{metadata.get('rows')} rows",
+            )
+        super().load_state(tensors, metadata)
+
+
+class _Table:
+    """A pandas table in an open file. Columns of one type share one field (block) of its rows."""
+
+    def __init__(self, file: h5py.File, params: PandasTableParams) -> None:
+        self._path = params.path
+        group = file.get(params.key)
+        if not isinstance(group, h5py.Group) or not isinstance(group.get("table"), h5py.Dataset):
+            there = ", ".join(file) or "nothing"
+            raise InvalidInput(
+                f"{params.path} has no pandas table {params.key!r}; the file contains {there}",
+                "dataset.source.params.key",
+                "a table that pandas wrote with format='table'",
+            )
+        self._rows = group["table"]
+        self._columns = {
+            name: (block, i)
+            for block in self._rows.dtype.names or ()
+            for i, name in enumerate(self._names(block))
+        }
+
+    def __len__(self) -> int:
+        return int(self._rows.shape[0])
+
+    def find(self, wanted: list[str]) -> dict[str, tuple[list[int], list[int]]]:
+        """Find columns by name.
+
+        Args:
+            wanted: Names of the columns.
+
+        Returns:
+            For each block: indices in the block, and the places in ``wanted`` where they go.
+        """
+        missing = [name for name in wanted if name not in self._columns]
+        if missing:
+            some = ", ".join(missing[:4]) + (
+                f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+            )
+            raise InvalidInput(
+                f"{self._path} lacks the column{'s' if len(missing) > 1 else ''} {some}",
+                FIELD,
+                f"columns {wanted[0]} to {wanted[-2]} and {wanted[-1]}",
+                "ask for fewer items, or name the columns that exist",
+            )
+        blocks: dict[str, tuple[list[int], list[int]]] = {}
+        for place, name in enumerate(wanted):
+            block, i = self._columns[name]
+            if self._rows.dtype[block].base.kind not in "biuf":
+                raise InvalidInput(
+                    f"{self._path}: the column {name} does not hold numbers",
+                    FIELD,
+                    "a column of numbers",
+                )
+            of, to = blocks.setdefault(block, ([], []))
+            of.append(i)
+            to.append(place)
+        return blocks
+
+    def read(
+        self, start: int, stop: int, columns: dict[str, tuple[list[int], list[int]]]
+    ) -> NDArray[np.float32]:
+        """Read rows ``start`` to ``stop`` of the found columns: ``[rows, wanted]``."""
+        try:
+            rows = self._rows[start:stop]
+        except OSError as error:
+            raise InvalidInput(
+                f"{self._path} is damaged: rows {start} to {stop} cannot be read "
+                f"({first_line(error)})",
+                FIELD,
+                "an undamaged file",
+                "copy or make it again",
+            ) from None
+        values = np.empty((stop - start, sum(len(to) for _, to in columns.values())), np.float32)
+        for block, (of, to) in columns.items():
+            values[:, to] = rows[block].reshape(stop - start, -1)[:, of]
+        return values
+
+    def _names(self, block: str) -> list[str]:
+        kind = self._rows.attrs.get(f"{block}_kind")
+        if not isinstance(kind, bytes | np.bytes_) or not block.startswith("values_block_"):
+            return [block]  # a data column, or the index
+        try:
+            names = _Plain(io.BytesIO(bytes(kind))).load()
+        except Exception as error:  # a damaged pickle can raise any error
+            raise InvalidInput(
+                f"{self._path}: the names of the columns cannot be read ({first_line(error)})",
+                FIELD,
+                "a table that pandas wrote",
+            ) from None
+        return [str(name) for name in names] if isinstance(names, list) else [block]
+
+
+class _Plain(pickle.Unpickler):
+    """Unpickles lists, strings and numbers, and refuses everything that needs code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it would execute {module}.{name}")
+
+
+def open_hdf5(path: str | Path, kind: str = "an HDF5 file") -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    Args:
+        path: Path of the file.
+        kind: What the file should be, for errors.
+
+    Returns:
+        The open file.
+
+    Raises:
+        FileMissing: There is no such file.
+        InvalidInput: No path is given, or the file is damaged or of another kind.
+    """
+    if not str(path):
+        raise InvalidInput("no file is given", FIELD, kind)
+    if not Path(path).is_file():
+        raise FileMissing(f"there is no file {path}", FIELD, kind, "check the path")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        what = "truncated" if "truncated" in str(error) else f"not {kind}, or cannot be read"
+        raise InvalidInput(
+            f"{path} is {what} ({first_line(error)})",
+            FIELD,
+            f"{kind} that is complete",
+            "copy or make it again",
+        ) from None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type if it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,668 @@
+"""Predictors fitted by supervised learning, and their equivariance objective (METHOD 2.1)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..catalogue import find, param, parse_params, recorded_params, register
+from ..checkpointing import check_finite, check_kind, restore
+from ..errors import InvalidInput
+from ..interfaces import Dataset, Signature
+from ..reference import translate
+from ..rng import random_stream
+from ..scores import classifier_scores, overlap_scores, pixel_scores
+from ..symmetry import (
+    Atlas,
+    EquivarianceObjective,
+    IcosahedralGrid,
+    Inputs,
+    LossKind,
+    Predictor,
+    VectorSpace,
+    action_on,
+    compared_radius,
+    inputs_on,
+    lattice_of,
+    manifold_of,
+    max_batch,
+    targets_on,
+)
+from ..trainable import StepCallback
+
+MOST_AT_A_TIME = 128
+"""Largest number of samples that are predicted at a time."""
+BUILT = "built"
+"""Entry of a state's metadata that tells what its architecture was built from."""
+SAMPLE = 2048
+"""Number of inputs from which an architecture may take the scale of the data."""
+
+
+class ChartwiseModule(Protocol):
+    """An architecture: an ``nn.Module`` for all charts at once.
+
+    It may have two more attributes:
+
+    - ``facts``, a ``dict[str, str]`` of what the architecture decided;
+    - ``reference_layout``, the :class:`~atlas_worker.reference.Layout` of the reference code's
+      checkpoints of this architecture, or None.
+    """
+
+    halo: int
+    """Pixels beyond the chart's radius that the network reads."""
+
+    def __call__(
+        self, x: Tensor, charts: Tensor | None = None, radius: int | None = None
+    ) -> Tensor:
+        """Compute the outputs.
+
+        Args:
+            x: ``[B, C, in, s + 2 halo, s + 2 halo]`` with s = 2 r_in + 1. For sets of vectors
+                ``[B, 1, m, n]``, on an icosahedral grid ``[B, 1, in, P]``.
+            charts: Indices of the charts that x was drawn for; None for all in order.
+            radius: Radius of the inner part of the output to return; None for all. Always None
+                except for planar charts.
+
+        Returns:
+            ``[B, C, out, s, s]``. For sets of vectors ``[B, 1, out]``, on an icosahedral grid
+            ``[B, 1, out, P]``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SupervisedParams:
+    """Parameters of the training ``supervised`` (METHOD 2.1)."""
+
+    batch_size: int = param(16, "Samples in each step", minimum=1)
+    learning_rate: float = param(1e-3, "Learning rate of AdamW", minimum=0)
+    schedule: Literal["constant", "cosine"] = param(
+        "constant", "Course of the learning rate; with cosine it falls to zero"
+    )
+    epsilon: float = param(
+        1e-8,
+        "Epsilon of AdamW; raise it so that weights the data do not constrain stop drifting",
+        minimum=1e-12,
+    )
+    weight_decay: float = param(
+        0.0, "Weight decay of AdamW, for weights but not for biases and norms", minimum=0
+    )
+    loss: Literal["l1", "cross_entropy", "jaccard"] = param(
+        "l1", "Mean absolute difference; or, for classes, cross-entropy or the soft Jaccard index"
+    )
+    background_weight: float = param(
+        1.0, "Weight of background pixels in the cross-entropy", minimum=0
+    )
+    precision: Literal["float32", "bfloat16"] = param(
+        "float32",
+        "Precision of matrix products during training",
+    )
+
+
+@register(
+    "training",
+    "supervised",
+    "AdamW on the mean loss over samples and charts",
+    SupervisedParams,
+)
+class FittedPredictor:
+    """One network for each chart, trained as one batched computation (METHOD 2.1).
+
+    Made by :func:`make_predictor`.
+
+    Args:
+        params: The parameters.
+        module: The architecture, see :class:`ChartwiseModule`.
+        kind: The architecture's kind, as it is recorded in snapshots.
+        built: What :func:`build` needs to make the module again. States hold it.
+        dataset: The data.
+        atlas: The charts.
+        epochs: Total number of passes over the data.
+        seed: Seed of the order of the data.
+        device: Device of the predictor.
+    """
+
+    def __init__(
+        self,
+        params: SupervisedParams,
+        *,
+        module: nn.Module,
+        kind: str,
+        built: str = "",
+        dataset: Dataset,
+        atlas: Atlas,
+        epochs: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._p, self._kind, self._built = params, kind, built
+        self._total, self._seed = epochs, seed
+        self._module = module.to(device)
+        self.atlas, self.halo = atlas, cast(ChartwiseModule, module).halo
+        materialise = epochs > 0  # without epochs no sample is drawn twice
+        self._x = inputs_on(
+            atlas, dataset, self.halo, margin=0, materialise=materialise, device=device
+        )
+        self._y = targets_on(
+            atlas, dataset, labels=params.loss != "l1", materialise=materialise, device=device
+        )
+        self._epoch = 0
+        self._class_weights: Tensor | None = None
+        if dataset.background is not None and params.background_weight != 1:
+            self._class_weights = torch.ones(dataset.outputs, device=device)
+            self._class_weights[dataset.background] = params.background_weight
+        weights = list(self._module.parameters())
+        # The biases and norms of all charts are [C, width].
+        vector = 2 if manifold_of(atlas) == "planar" else 1
+        self._optimiser = torch.optim.AdamW(
+            [
+                {
+                    "params": [w for w in weights if w.dim() > vector],
+                    "weight_decay": params.weight_decay,
+                },
+                {"params": [w for w in weights if w.dim() <= vector], "weight_decay": 0.0},
+            ],
+            lr=params.learning_rate,
+            eps=params.epsilon,
+            fused=True,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """Number of finished epochs."""
+        return self._epoch
+
+    @property
+    def total_epochs(self) -> int:
+        """Number of epochs in the spec."""
+        return self._total
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained weights of all charts."""
+        return sum(p.numel() for p in self._module.parameters())
+
+    @property
+    def facts(self) -> dict[str, int | str]:
+        """``parameters``, and the facts of the architecture."""
+        return {"parameters": self.parameters, **getattr(self._module, "facts", {})}
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the predictor."""
+        return self._x.device
+
+    @property
+    def max_batch(self) -> int:
+        """Number of samples to predict at a time, given their size."""
+        return min(max_batch(self._x.shape), MOST_AT_A_TIME)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of weights, gradients and two moments in float32, and of samples that are kept."""
+        return 4 * 4 * self.parameters + self._x.memory_bytes + self._y.memory_bytes
+
+    @property
+    def loss(self) -> LossKind:
+        """Loss that the predictor is trained with."""
+        return self._p.loss
+
+    def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
+        """Run one pass over the data in random order.
+
+        Args:
+            on_step: Called after each step.
+
+        Returns:
+            The mean ``loss``.
+        """
+        p, samples = self._p, len(self._x)
+        order = torch.randperm(samples, generator=random_stream(self._seed, 1, self._epoch))
+        steps = math.ceil(samples / p.batch_size)
+        self._module.train()
+        total = torch.zeros((), device=self._x.device)
+        for i, indices in enumerate(order.split(p.batch_size)):
+            done = (self._epoch + i / steps) / max(self._total, 1)
+            factor = (
+                0.5 * (1 + math.cos(math.pi * min(done, 1.0))) if p.schedule == "cosine" else 1.0
+            )
+            for group in self._optimiser.param_groups:
+                group["lr"] = p.learning_rate * factor
+            loss = self._batch_loss(indices)
+            self._optimiser.zero_grad()
+            loss.backward()
+            self._optimiser.step()
+            total += loss.detach() * len(indices)
+            on_step(i + 1, steps, {"loss": float(loss.detach())} if i % 8 == 0 else {})
+        mean = total / samples
+        check_finite(mean, "the predictor's loss")
+        self._epoch += 1
+        return {"loss": float(mean)}
+
+    def _batch_loss(self, indices: Tensor) -> Tensor:
+        x, target = self._x.draw(indices, None), self._y.draw(indices, None)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._p.precision == "bfloat16"):
+            predicted = self._module(x)
+        predicted = predicted.float()
+        if self._p.loss == "l1":
+            return functional.l1_loss(predicted, target)
+        labels = target[:, :, 0].long()
+        if self._p.loss == "jaccard":
+            return jaccard_loss(predicted, labels)
+        return functional.cross_entropy(
+            predicted.flatten(0, 1), labels.flatten(0, 1), self._class_weights
+        )
+
+    def predict(self, crops: Tensor) -> Tensor:
+        """Predict in evaluation mode, without gradients.
+
+        Args:
+            crops: ``[B, C, channels, s, s]``, or ``[B, 1, m, n]`` for sets of vectors.
+
+        Returns:
+            ``[B, C, out, s, s]``, or ``[B, 1, out]`` for sets of vectors.
+
+        Raises:
+            InvalidInput: ``crops`` has another shape.
+        """
+        expected = self._x.shape
+        if crops.shape[1:] != expected:
+            raise InvalidInput(
+                f"crops have shape {list(crops.shape)}",
+                "crops",
+                f"[batch, {', '.join(map(str, expected))}]",
+            )
+        with torch.no_grad():
+            return self.freeze()(crops, None)
+
+    def crops(self, indices: Tensor, dataset: Dataset) -> Tensor:
+        """Cut the inputs of :meth:`predict` from the samples ``indices [B]`` of a dataset."""
+        return self._inputs(dataset).draw(indices, None)
+
+    def predict_classes(self, outputs: Tensor, dataset: Dataset) -> Tensor:
+        """Assign a class to each pixel of the dataset's lattice.
+
+        A pixel has the class that the nearest chart, or pixel of the icosahedral grid, gives it.
+
+        Args:
+            outputs: Logits ``[B, C, classes, ...]``.
+            dataset: The dataset that the crops come from.
+
+        Returns:
+            ``[B, H, W]`` int64; −1 where there is no chart.
+
+        Raises:
+            InvalidInput: The predictor is no classifier, or the data are sets of vectors.
+        """
+        atlas = self.atlas
+        self._check_classifier()
+        if isinstance(atlas, VectorSpace):
+            raise InvalidInput(
+                "only fields have a class for each pixel", "classes", "false", "leave it out"
+            )
+        if isinstance(atlas, IcosahedralGrid):
+            chart_index_map = lattice_of(dataset).nearest_grid_pixels(atlas.resolution)
+        else:
+            chart_index_map = atlas.chart_index_map(dataset.inputs.shape)
+        chart_index_map = chart_index_map.to(outputs.device)
+        classes = outputs.argmax(2).flatten(1)[:, chart_index_map.clamp(min=0)]
+        return classes.masked_fill(chart_index_map < 0, -1)
+
+    def _inputs(self, dataset: Dataset) -> Inputs:
+        """The samples of a dataset of the same kind, by charts."""
+        self.atlas.check(dataset.inputs.shape)
+        return inputs_on(self.atlas, dataset, self.halo, margin=0, device=self.device)
+
+    def scores(
+        self, dataset: Dataset, check: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
+        """Score a classifier on a dataset.
+
+        Fields on charts are scored at the lattice's pixels, fields on an icosahedral grid at the
+        grid's.
+
+        Args:
+            dataset: A dataset of the same kind as the one that the predictor was fitted to.
+            check: Called between batches; it may raise an error to stop.
+
+        Returns:
+            Scores by name, see :mod:`atlas_worker.scores`.
+
+        Raises:
+            InvalidInput: The predictor is no classifier, or does not fit the dataset.
+        """
+        samples = torch.arange(len(dataset.inputs))
+        if manifold_of(self.atlas) == "vectors":
+            return classifier_scores(
+                self.logits(dataset, check).cpu(), dataset.targets[:, 0].long().cpu()
+            )
+        self._check_classifier()
+        predict, labels = self._compared(dataset, check)
+        if dataset.classes is not None:
+            scenes = samples if dataset.scenes is None else dataset.scenes
+            return overlap_scores(predict, labels, scenes, dataset.classes, self.max_batch)
+        batches = samples.split(self.max_batch)
+        return pixel_scores(
+            torch.cat([predict(b) for b in batches]),
+            torch.cat([labels(b) for b in batches]),
+            dataset.background,
+        )
+
+    def logits(self, dataset: Dataset, check: Callable[[], None] = lambda: None) -> Tensor:
+        """Compute a classifier's outputs for sets of vectors.
+
+        Args:
+            dataset: The sets of vectors.
+            check: Called between batches; it may raise an error to stop.
+
+        Returns:
+            ``[N, classes]``.
+
+        Raises:
+            InvalidInput: The predictor is no classifier of sets of vectors.
+        """
+        if manifold_of(self.atlas) != "vectors":
+            raise InvalidInput(
+                "only sets of vectors have one output each", "handle", "sets of vectors"
+            )
+        self._check_classifier()
+        x, outputs = self._inputs(dataset), []
+        for indices in torch.arange(len(x)).split(self.max_batch):
+            check()
+            outputs.append(self.predict(x.draw(indices, None))[:, 0])
+        return torch.cat(outputs)
+
+    def _compared(
+        self, dataset: Dataset, check: Callable[[], None]
+    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """Functions that give predicted classes and labels of fields where they are compared.
+
+        Both map samples ``[B]`` to ``[B, pixels]`` int64 on the CPU.
+        """
+        x = self._inputs(dataset)
+        grid = isinstance(self.atlas, IcosahedralGrid)
+        y = targets_on(self.atlas, dataset, labels=True) if grid else None
+
+        def predict(indices: Tensor) -> Tensor:
+            check()
+            outputs = self.predict(x.draw(indices, None))
+            return (
+                (outputs.argmax(2) if grid else self.predict_classes(outputs, dataset))
+                .flatten(1)
+                .cpu()
+            )
+
+        def labels(indices: Tensor) -> Tensor:
+            drawn = (
+                dataset.targets[indices.to(dataset.targets.device)]
+                if y is None
+                else y.draw(indices, None)
+            )
+            return drawn.flatten(1).long().cpu()
+
+        return predict, labels
+
+    def _check_classifier(self) -> None:
+        if self._p.loss == "l1":
+            raise InvalidInput(
+                "only a classifier has scores",
+                "handle",
+                "a predictor trained with the loss cross_entropy or jaccard",
+            )
+
+    def freeze(self, radius: int | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
+        """Copy the predictor as it is, in evaluation mode and without weight gradients.
+
+        Args:
+            radius: Radius of the inner part of the output to compute; None for all.
+            dtype: Type of the weights.
+
+        Returns:
+            The copy.
+        """
+        module = copy.deepcopy(self._module).eval().requires_grad_(False).to(dtype)
+        frozen = cast(ChartwiseModule, module)
+        return lambda x, charts: frozen(x, charts, radius)
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load weights from elsewhere.
+
+        Args:
+            tensors: The weights, by our names or those of the reference code. A snapshot of this
+                architecture is accepted too.
+
+        Raises:
+            InvalidInput: A tensor does not fit. The error names the first such tensor.
+        """
+        weights = {
+            name.removeprefix("module."): t
+            for name, t in tensors.items()
+            if not name.startswith("adam.")
+        }
+        own = self._module.state_dict()
+        kind = find("architecture", self._kind, "weights").kind  # its name today
+        weights = translate(weights, own, getattr(self._module, "reference_layout", None), kind)
+        for name in weights:
+            if name not in own:
+                raise InvalidInput(
+                    f"the weights hold {name!r}, which this architecture ({kind}) does not have",
+                    "weights",
+                    f"tensors {', '.join(own)}",
+                    "choose the architecture that the weights belong to",
+                )
+        self._module.load_state_dict(
+            {name: restore(weights, name, like) for name, like in own.items()}
+        )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the weights, AdamW's moments, the architecture's kind and the epoch."""
+        tensors = {f"module.{name}": t for name, t in self._module.state_dict().items()}
+        for name, p in self._module.named_parameters():
+            for key, value in self._optimiser.state.get(p, {}).items():
+                tensors[f"adam.{name}.{key}"] = value
+        metadata = {"kind": self._kind, "epoch": str(self._epoch)}
+        if self._built:
+            metadata[BUILT] = self._built
+        return {n: t.detach().clone() for n, t in tensors.items()}, metadata
+
+    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Restore what :meth:`state` returned. Raises ``InvalidInput`` if it does not fit."""
+        epoch = check_kind(metadata, self._kind)
+        self.load_weights(tensors)
+        self._optimiser.state.clear()
+        for name, p in self._module.named_parameters():
+            if f"adam.{name}.step" in tensors:
+                like = {"step": torch.zeros((), device=p.device), "exp_avg": p, "exp_avg_sq": p}
+                self._optimiser.state[p] = {
+                    k: restore(tensors, f"adam.{name}.{k}", v.detach()) for k, v in like.items()
+                }
+        self._epoch = epoch
+
+
+def jaccard_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute one minus the mean soft Jaccard index of the classes, averaged over charts.
+
+    The index of a class is ``Σ p t / Σ (p + t − p t)`` over batch and pixels, with its probability
+    p and its label t, 0 or 1. This is the loss of CGNet on ClimateNet (Kapp-Schwoerer et al. 2020,
+    "Spatio-temporal segmentation and tracking of weather patterns with light-weight neural
+    networks").
+
+    A class without labels in the batch would have the index 0 whatever is predicted, so it is left
+    out of the mean. Its predictions still count where they take from other classes.
+
+    Args:
+        logits: ``[B, C, classes, ...]``.
+        labels: ``[B, C, ...]`` int64.
+
+    Returns:
+        A scalar.
+    """
+    p = logits.softmax(2)
+    classes = torch.arange(p.shape[2], device=p.device).view(-1, *[1] * (p.dim() - 3))
+    t = (labels[:, :, None] == classes).to(p)
+    over = [0, *range(3, p.dim())]
+    both, present = (p * t).sum(over), t.sum(over)
+    index = both / (p.sum(over) + present - both).clamp(min=1e-7)
+    counted = present > 0
+    return (1 - (index * counted).sum(1) / counted.sum(1)).mean()
+
+
+def make_predictor(
+    architecture: tuple[str, Mapping[str, Any]],
+    training: tuple[str, Mapping[str, Any]],
+    dataset: Dataset,
+    atlas: Atlas,
+    epochs: int,
+    seed: int,
+    device: torch.device,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> FittedPredictor:
+    """Make a predictor that is not trained yet.
+
+    Args:
+        architecture: Kind and parameters of the network.
+        training: Kind and parameters of the training.
+        dataset: The data to train on.
+        atlas: The charts.
+        epochs: Total number of passes over the data; 0 for a network that is given.
+        seed: Seed of the initial weights and of the order of the data.
+        device: Device of the predictor.
+        tensors: Tensors that the architecture is built from, by name.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        InvalidInput: The architecture does not fit the task, or charts leave the lattice.
+        NotReady: The dataset is not made yet.
+    """
+    block = find("architecture", architecture[0], "predictor.architecture")
+    params: Any = parse_params(block.params, architecture[1], "predictor.architecture")
+    manifold, sample = manifold_of(atlas), None
+    if manifold == "vectors":
+        sample = dataset.inputs[:SAMPLE]
+    given = dict(tensors or {})
+    signature = Signature(
+        manifold,
+        len(atlas),
+        tuple(dataset.inputs.shape[1:]),
+        dataset.outputs,
+        radius=getattr(atlas, "r_in", 0),
+        resolution=getattr(atlas, "resolution", 0),
+        scale=1.0 if sample is None else float(sample.double().square().mean().sqrt()) or 1.0,
+        sample=sample,
+    )
+    signature.check_manifold(block)
+    module = block.make(params, signature=signature, tensors=given, seed=random_stream(seed, 0))
+    if epochs and not any(True for _ in module.parameters()):
+        raise InvalidInput(
+            f"a predictor of kind {block.kind} has nothing to train",
+            "predictor.epochs",
+            "0",
+            "ask for no epochs, or choose another architecture",
+        )
+    recipe = find("training", training[0], "predictor.training")
+    how: Any = parse_params(recipe.params, training[1], "predictor.training")
+    return cast(
+        FittedPredictor,
+        recipe.make(
+            how,
+            module=module,
+            kind=block.recorded_kind,
+            built="" if block.executes_code else _written(params, signature, given),
+            dataset=dataset,
+            atlas=atlas,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+        ),
+    )
+
+
+def _written(params: Any, signature: Signature, tensors: Mapping[str, Tensor]) -> str:
+    """What an architecture was built from, as JSON.
+
+    The ``sample`` is left out: the weights hold what it determines.
+    """
+    return json.dumps(
+        {
+            "params": recorded_params(params),
+            "signature": dataclasses.asdict(dataclasses.replace(signature, sample=None)),
+            "tensors": {name: t.tolist() for name, t in tensors.items()},
+        },
+        sort_keys=True,
+    )
+
+
+def build(kind: str, built: str, weights: Mapping[str, Tensor]) -> tuple[nn.Module, Signature]:
+    """Make the module of a predictor's saved state again, in evaluation mode.
+
+    Args:
+        kind: The kind in the state's metadata.
+        built: The entry ``BUILT`` in the state's metadata.
+        weights: The weights by our names.
+
+    Returns:
+        The module and its signature.
+
+    Raises:
+        InvalidInput: The arguments do not belong together.
+        ValueError: ``built`` is not the JSON text that it should be.
+    """
+    said = json.loads(built)
+    block = find("architecture", kind, "predictor.architecture")
+    if block.executes_code:
+        raise InvalidInput(
+            f"the code of a {block.kind} predictor is not in its checkpoint",
+            "kind",
+            "an architecture of Atlas",
+        )
+    signature = Signature(**{**said["signature"], "inputs": tuple(said["signature"]["inputs"])})
+    module = cast(
+        nn.Module,
+        block.make(
+            parse_params(block.params, said["params"], "predictor.architecture"),
+            signature=signature,
+            tensors={
+                name: torch.tensor(t, dtype=torch.float64) for name, t in said["tensors"].items()
+            },
+            seed=random_stream(0, 0),
+        ),
+    )
+    module.load_state_dict(
+        {name: restore(weights, name, t) for name, t in module.state_dict().items()}
+    )
+    return module.eval().requires_grad_(False), signature
+
+
+def make_objective(
+    predictor: FittedPredictor, dataset: Dataset, atlas: Atlas
+) -> EquivarianceObjective:
+    """Make the objective of a predictor's equivariance on a dataset's inputs.
+
+    Args:
+        predictor: The predictor.
+        dataset: The inputs.
+        atlas: The charts.
+
+    Returns:
+        The objective that solvers minimise.
+    """
+    action = action_on(atlas, predictor.halo)
+    return EquivarianceObjective(
+        inputs_on(atlas, dataset, predictor.halo, device=predictor.device),
+        action,
+        predictor.freeze,
+        predictor.loss,
+        lambda: predictor.freeze(compared_radius(atlas)),
+        lambda: predictor.freeze(dtype=torch.float64),
+    )

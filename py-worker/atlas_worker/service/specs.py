@@ -1,0 +1,286 @@
+"""Turns the spec of an object into a plan of how to make it, before anything is allocated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from atlas_worker import catalogue
+from atlas_worker.catalogue import Block, BlockType, fingerprint, recorded_params
+from atlas_worker.errors import InvalidInput, NotReady
+from atlas_worker.gen.atlas.v1 import objects_pb2
+
+from .sessions import Entry, Session
+from .snapshots import Origin
+from .tensor_codec import TensorCodec, plain, raw_bytes
+
+ObjectType = Literal["dataset", "atlas", "predictor", "algebra", "cosets"]
+"""Type of an object in the contract."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to make an object."""
+
+    type: ObjectType
+    block: Block
+    fingerprint: list[Any]
+    """What its snapshots depend on, as JSON values: parameters, seeds, hashes of tensors."""
+    make: Callable[[], Any]
+    """Makes the object."""
+    uses: tuple[Entry, ...] = ()
+    """Objects from which it is made."""
+
+    def origin(self) -> Origin:
+        """Return what identifies the object's snapshots."""
+        kind = self.block.recorded_kind
+        text = json.dumps(
+            [self.type, kind, self.fingerprint, [e.origin.spec for e in self.uses]], sort_keys=True
+        )
+        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return Origin(self.type, kind, digest)
+
+
+def plan(session: Session, codec: TensorCodec, request: objects_pb2.CreateObjectRequest) -> Plan:
+    """Check a request and plan its object.
+
+    Args:
+        session: The session that will own the object.
+        codec: Reads the request's tensors.
+        request: The request, with one of the specs set.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InvalidInput: No spec is set, or something in it is not accepted.
+        NotFound: The spec names an object that does not exist.
+        NotReady: The spec names an object that is not made yet.
+    """
+    type = request.WhichOneof("spec")
+    if type is None:
+        raise InvalidInput("no spec is set", "spec", f"one of {', '.join(_PLANNERS)}")
+    return _PLANNERS[type](session, codec, getattr(request, type))
+
+
+def _dataset(session: Session, codec: TensorCodec, spec: objects_pb2.DatasetSpec) -> Plan:
+    block, params = _block("dataset", spec.source, "dataset.source")
+    params = catalogue.resolve_files(params, codec.limits.data_root, "dataset.source")
+    tensors = _tensors(codec, spec, "dataset")
+    seed, device = spec.seed, session.device
+
+    def make() -> Any:
+        moved = {name: t.to(device) for name, t in tensors.items()}
+        return block.make(params, seed=seed, device=device, tensors=moved)
+
+    return Plan("dataset", block, [fingerprint(block, params), seed, _hashes(tensors)], make)
+
+
+def _atlas(session: Session, codec: TensorCodec, spec: objects_pb2.AtlasSpec) -> Plan:
+    block, params = _block("action", spec.action, "atlas.action")
+    atlas = block.make(params)
+    return Plan("atlas", block, [recorded_params(params)], lambda: atlas)
+
+
+def _predictor(session: Session, codec: TensorCodec, spec: objects_pb2.PredictorSpec) -> Plan:
+    from atlas_worker.predictors import make_predictor
+
+    block, network = _block("architecture", spec.architecture, "predictor.architecture")
+    if block.executes_code and not codec.limits.trust_code:
+        raise InvalidInput(
+            f"a predictor of kind {block.kind} is code, which this worker does not execute",
+            "predictor.architecture.kind",
+            "a worker that was started to execute its clients' code",
+        )
+    network = catalogue.resolve_files(network, codec.limits.data_root, "predictor.architecture")
+    recipe, training = _block("training", spec.training, "predictor.training")
+    dataset, atlas = _lattice(session, spec, "predictor")
+    epochs = _epochs(spec.epochs, 0, "predictor.epochs")
+    seed, device = spec.seed, session.device
+    tensors = _tensors(codec, spec, "predictor")
+
+    def make() -> Any:
+        return make_predictor(
+            (block.kind, asdict(network)),
+            (recipe.kind, asdict(training)),
+            dataset.value,
+            atlas.value,
+            epochs,
+            seed,
+            device,
+            tensors,
+        )
+
+    parts = [
+        fingerprint(block, network),
+        recipe.recorded_kind,
+        fingerprint(recipe, training),
+        epochs,
+        seed,
+    ]
+    if tensors:
+        parts.append(_hashes(tensors))
+    if block.executes_code:
+        parts.append(_file_hash(getattr(network, "file", "")))
+    return Plan("predictor", block, parts, make, (dataset, atlas))
+
+
+def _algebra(session: Session, codec: TensorCodec, spec: objects_pb2.AlgebraSpec) -> Plan:
+    from atlas_worker.predictors import make_objective
+
+    block, params = _block("algebra_solver", spec.solver, "algebra.solver", "data_solver")
+    k = spec.k if spec.HasField("k") else 0
+    epochs, seed = _epochs(spec.epochs, 1, "algebra.epochs"), spec.seed
+    if k == 0 and not block.finds_k:
+        finders = [b.kind for b in catalogue.blocks() if b.finds_k]
+        raise InvalidInput(
+            f"the solver {block.kind} does not find the number of generators",
+            "algebra.k",
+            "at least one generator",
+            f"give k, or choose a solver that finds it: {', '.join(finders)}",
+        )
+    uses: tuple[Entry, ...]
+    context: dict[str, Any]
+    if block.needs_predictor:
+        predictor, dataset, atlas = uses = _inputs(session, spec, "algebra")
+        objective = make_objective(predictor.value, dataset.value, atlas.value)
+        if k > objective.n**2:
+            raise InvalidInput(
+                f"k is {k}", "algebra.k", f"at most n² = {objective.n**2} generators"
+            )
+        context = {"objective": objective}
+    else:
+        if spec.HasField("predictor"):
+            raise InvalidInput(
+                f"the solver {block.kind} looks at the data alone",
+                "algebra.predictor",
+                "no predictor",
+                "leave it out",
+            )
+        dataset, atlas = uses = _lattice(session, spec, "algebra")
+        context = {"dataset": dataset.value, "atlas": atlas.value, "device": session.device}
+
+    def make() -> Any:
+        return block.make(params, **context, k=k, epochs=epochs, seed=seed)
+
+    return Plan("algebra", block, [fingerprint(block, params), k, epochs, seed], make, uses)
+
+
+def _cosets(session: Session, codec: TensorCodec, spec: objects_pb2.CosetSpec) -> Plan:
+    from atlas_worker.predictors import make_objective
+
+    block, params = _block("coset_solver", spec.solver, "cosets.solver")
+    predictor, dataset, atlas = _inputs(session, spec, "cosets")
+    epochs, seed = _epochs(spec.epochs, 1, "cosets.epochs"), spec.seed
+    objective = make_objective(predictor.value, dataset.value, atlas.value)
+    algebra = basis(codec, spec, "identity_algebra", objective.n, "cosets.")
+    moved = algebra.float().to(session.device)
+
+    def make() -> Any:
+        return block.make(
+            params, objective=objective, identity_algebra=moved, epochs=epochs, seed=seed
+        )
+
+    parts = [fingerprint(block, params), _hash(algebra), epochs, seed]
+    return Plan("cosets", block, parts, make, (predictor, dataset, atlas))
+
+
+_PLANNERS: Mapping[str, Callable[[Session, TensorCodec, Any], Plan]] = {
+    "dataset": _dataset,
+    "atlas": _atlas,
+    "predictor": _predictor,
+    "algebra": _algebra,
+    "cosets": _cosets,
+}
+
+
+def basis(codec: TensorCodec, message: Any, name: str, n: int, prefix: str = "") -> Tensor:
+    """Read a basis ``[k, n, n]`` from a message's field.
+
+    Args:
+        codec: Reads the tensor.
+        message: The message.
+        name: Name of the field.
+        n: Size of the matrices.
+        prefix: Dotted path of the message in the request, with a dot at the end.
+
+    Returns:
+        The basis in float64; k = 0 if the field is unset.
+
+    Raises:
+        InvalidInput: The field holds another shape, or entries that are not finite.
+    """
+    if not message.HasField(name):
+        return torch.zeros(0, n, n, dtype=torch.float64)
+    return codec.decode_matrices(getattr(message, name), prefix + name, n)
+
+
+def check_whole(entry: Entry) -> None:
+    """Raise ``NotReady`` for an object whose state could not be restored after a failure."""
+    if entry.lost:
+        raise NotReady(
+            f"{entry.handle} lost its state in a failure",
+            "handle",
+            "an object with a state",
+            "restore a snapshot, or create the object again",
+        )
+
+
+def _block(
+    type: BlockType, message: objects_pb2.Block, field: str, *others: BlockType
+) -> tuple[Block, Any]:
+    block = catalogue.find(type, message.kind, field, *others)
+    return block, catalogue.parse_params(block.params, plain(message.params), field)
+
+
+def _lattice(session: Session, spec: Any, type: ObjectType) -> tuple[Entry, Entry]:
+    """Find dataset and atlas, and check that the charts fit the dataset."""
+    dataset = session.find(spec.dataset, f"{type}.dataset", "dataset")
+    atlas = session.find(spec.atlas, f"{type}.atlas", "atlas")
+    atlas.value.check(dataset.value.inputs.shape)
+    return dataset, atlas
+
+
+def _inputs(session: Session, spec: Any, type: ObjectType) -> tuple[Entry, Entry, Entry]:
+    """Find predictor, dataset and atlas of a solver."""
+    predictor = session.find(spec.predictor, f"{type}.predictor", "predictor")
+    check_whole(predictor)
+    dataset, atlas = _lattice(session, spec, type)
+    return predictor, dataset, atlas
+
+
+def _epochs(epochs: int, least: int, field: str) -> int:
+    if epochs < least:
+        raise InvalidInput(f"epochs is {epochs}", field, f"at least {least}")
+    return epochs
+
+
+def _tensors(codec: TensorCodec, spec: Any, type: ObjectType) -> dict[str, Tensor]:
+    return {
+        name: codec.decode(spec.tensors[name], f"{type}.tensors.{name}")
+        for name in sorted(spec.tensors)
+    }
+
+
+def _hashes(tensors: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+    return {name: _hash(t) for name, t in tensors.items()}
+
+
+def _hash(tensor: Tensor) -> list[Any]:
+    digest = hashlib.blake2b(raw_bytes(tensor.contiguous()), digest_size=16).hexdigest()
+    return [str(tensor.dtype), list(tensor.shape), digest]
+
+
+def _file_hash(path: str) -> str:
+    """Hash of a file's bytes; empty if it cannot be read, which is refused when it is used."""
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,173 @@
+"""Tests which matrices lie in one component of a group with a given Lie algebra (METHOD 2.5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInput
+from ..rng import random_stream
+from . import lie
+
+SAME = 0.1
+"""Mean squared entry of ``exp(Σ w_i B_i) − M`` below which M is in the identity component.
+
+The value is that of AtlasD (METHOD 2.5).
+"""
+
+STARTS = 12
+"""Random starts of the minimisation."""
+STEPS = 30
+"""Largest number of Levenberg-Marquardt steps."""
+
+
+def residual(basis: Tensor, matrices: Tensor) -> Tensor:
+    """Compute ``min_w ‖exp(Σ w_i B_i) − M‖²_F / n²`` for each matrix M.
+
+    The minimum is found by the Levenberg-Marquardt method from several starts at once: zero, the
+    projection of M's logarithm (exact if M is in the component and the principal logarithm lies in
+    the span), and random ones. The derivative of exp along a generator is the upper right block of
+    ``exp [[X, B_i], [0, X]]`` (Higham 2008, sec. 3.2).
+
+    Args:
+        basis: Generators ``[k, n, n]``.
+        matrices: ``[m, n, n]``.
+
+    Returns:
+        ``[m]`` float64, on the CPU.
+
+    Raises:
+        InvalidInput: The basis and the matrices have different sizes.
+    """
+    b, m = basis.double().cpu(), matrices.double().cpu()
+    n, k, count = m.shape[-1], b.shape[0], m.shape[0]
+    if b.shape[1:] != (n, n) and k > 0:
+        raise InvalidInput(
+            f"the basis {list(basis.shape)} and the matrices {list(matrices.shape)} differ in size",
+            "basis",
+            f"[k, {n}, {n}]",
+        )
+    if count == 0:
+        return torch.zeros(0, dtype=torch.float64)
+    if k == 0:
+        return (m - torch.eye(n, dtype=torch.float64)).square().mean((-2, -1))
+    # Work in an orthonormal frame of the span: it has the same exponentials and better steps.
+    q, s, _ = torch.linalg.svd(b.flatten(1).mT, full_matrices=False)
+    keep = s > 1e-9 * s[0].clamp(min=1e-300)
+    frame = q[:, keep].mT.unflatten(-1, (n, n))
+    k = frame.shape[0]
+    if k == 0:
+        return residual(b[:0], m)
+    starts = torch.randn(STARTS, k, generator=random_stream(0, 7), dtype=torch.float64)
+    starts = (
+        starts
+        / starts.norm(dim=1, keepdim=True)
+        * torch.linspace(0.5, 6.0, STARTS, dtype=torch.float64)[:, None]
+    )
+    w = torch.cat([torch.zeros(1, k, dtype=torch.float64), starts]).expand(count, -1, -1)
+    w = torch.cat([lie.project(frame, _log(m))[:, None], w], 1).contiguous()  # [m, S, k]
+    target = m[:, None]
+
+    def misfit(w: Tensor) -> tuple[Tensor, Tensor]:
+        e = lie.expm(lie.combine(frame, w).clamp(-50, 50)) - target
+        cost = e.square().mean((-2, -1))
+        return torch.where(torch.isfinite(cost), cost, torch.inf), e
+
+    cost, error = misfit(w)
+    damping = torch.full_like(cost, 1e-2)
+    for _ in range(STEPS):
+        x = lie.combine(frame, w).clamp(-50, 50)
+        block = torch.zeros(*w.shape[:2], k, 2 * n, 2 * n, dtype=torch.float64)
+        block[..., :n, :n] = block[..., n:, n:] = x[:, :, None]
+        block[..., :n, n:] = frame
+        jacobian = torch.nan_to_num(
+            lie.expm(block)[..., :n, n:].flatten(-2), 0.0, 0.0, 0.0
+        )  # [m, S, k, n²]
+        gradient = (jacobian @ torch.nan_to_num(error, 0.0, 0.0, 0.0).flatten(-2)[..., None])[
+            ..., 0
+        ]
+        normal = jacobian @ jacobian.mT
+        scaled = normal.diagonal(dim1=-2, dim2=-1).clamp(min=1e-12) * damping[..., None]
+        step = torch.linalg.solve_ex(normal + torch.diag_embed(scaled), -gradient).result
+        candidate = w + torch.nan_to_num(step, 0.0, 0.0, 0.0).clamp(-2, 2)
+        candidate_cost, candidate_error = misfit(candidate)
+        better = candidate_cost < cost
+        w = torch.where(better[..., None], candidate, w)
+        error = torch.where(better[..., None, None], candidate_error, error)
+        cost = torch.where(better, candidate_cost, cost)
+        damping = torch.where(better, damping * 0.3, damping * 5).clamp(1e-9, 1e9)
+        if bool((cost.min(1).values < 1e-12).all()):
+            break
+    return cost.min(1).values
+
+
+def same_component(basis: Tensor, matrices: Tensor, reference: Tensor) -> list[bool]:
+    """Tell which matrices lie in the component of a reference matrix.
+
+    Matrices whose determinants have opposite signs lie in different components whatever the
+    residual: the determinant of an exponential is positive, but the exponential can come close to a
+    nearly singular matrix with a negative one.
+
+    Args:
+        basis: Generators ``[k, n, n]`` of the identity component.
+        matrices: ``[m, n, n]``.
+        reference: ``[n, n]``.
+
+    Returns:
+        A bool for each matrix.
+
+    Raises:
+        InvalidInput: ``reference`` is singular.
+    """
+    m, r = matrices.double(), reference.double()
+    residuals = residual(basis, m @ _inverse(r))
+    signs = torch.linalg.slogdet(m).sign == torch.linalg.slogdet(r).sign
+    same: list[bool] = ((residuals < SAME) & signs).tolist()
+    return same
+
+
+def compare(basis: Tensor, matrices: Tensor) -> tuple[list[int], Tensor]:
+    """Group matrices by component.
+
+    A matrix joins the first earlier matrix that :func:`same_component` puts in the same component.
+
+    Args:
+        basis: Generators ``[k, n, n]`` of the identity component.
+        matrices: ``[m, n, n]``.
+
+    Returns:
+        The component of each matrix, numbered by first appearance, and the residuals ``[m, m]`` of
+        ``M_i M_j⁻¹``.
+
+    Raises:
+        InvalidInput: A matrix is singular.
+    """
+    count, n = matrices.shape[0], matrices.shape[-1]
+    inverse = _inverse(matrices.double())
+    pairs = (matrices.double()[:, None] @ inverse[None, :]).reshape(-1, n, n)
+    residuals = residual(basis, pairs).reshape(count, count)
+    signs = torch.linalg.slogdet(matrices.double()).sign.tolist()
+    labels: list[int] = []
+    for i in range(count):
+        same = next(
+            (j for j in range(i) if float(residuals[i, j]) < SAME and signs[i] == signs[j]), None
+        )
+        labels.append(max(labels, default=-1) + 1 if same is None else labels[same])
+    return labels, residuals
+
+
+def _inverse(matrices: Tensor) -> Tensor:
+    inverse: Tensor = torch.linalg.inv_ex(matrices).inverse
+    if not bool(torch.isfinite(inverse).all()):
+        raise InvalidInput("a matrix is singular or not finite", "matrices", "invertible matrices")
+    return inverse
+
+
+def _log(m: Tensor) -> Tensor:
+    """Real part of the principal logarithm ``[m, n, n]``; zero where the decomposition fails.
+
+    Only a starting point.
+    """
+    values, vectors = torch.linalg.eig(m)
+    log = vectors @ torch.diag_embed(torch.log(values + 1e-300)) @ torch.linalg.pinv(vectors)
+    return torch.nan_to_num(log.real, 0.0, 0.0, 0.0).clamp(-20, 20)

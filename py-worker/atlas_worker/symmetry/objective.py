@@ -1,0 +1,322 @@
+"""The objective of solvers: a frozen predictor's equivariance loss ``L(f(g·x), g·f(x))``.
+
+Shapes: B samples, C charts. A batch of matrices ``g`` is ``[..., B, C, n, n]``; its leading
+dimensions (starts, candidates, directions) are kept throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InvalidInput
+from .action import Action, Inputs, LossKind, Predictor, max_batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and the frozen predictor's outputs, computed once for any number of matrices."""
+
+    x: Tensor
+    """``[B, C, ...]``, as drawn, with margin."""
+    reference: Tensor
+    """``f(x) [B, C, out, ...]``, detached; class probabilities if the predictor gives logits."""
+    charts: Tensor | None
+    """Indices of the C charts; None for all in order."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(B, C)``."""
+        return self.x.shape[0], self.x.shape[1]
+
+
+class Objective(Protocol):
+    """A predictor's equivariance, as solvers see it."""
+
+    @property
+    def n(self) -> int:
+        """Size of the matrices: g is n by n."""
+        ...
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        ...
+
+    @property
+    def charts(self) -> int:
+        """Number of charts."""
+        ...
+
+    @property
+    def max_batch(self) -> int:
+        """Number of samples, on all charts, that fit in memory at a time."""
+        ...
+
+    def refresh(self) -> None:
+        """Freeze the predictor's present weights; they change while it trains by turns."""
+        ...
+
+    def batch(self, indices: Tensor, charts: Tensor | None = None) -> Batch:
+        """Draw samples and predict them.
+
+        Args:
+            indices: Samples ``[B]``.
+            charts: Charts ``[C]``; None for all.
+
+        Returns:
+            The batch.
+        """
+        ...
+
+    def response(self, indices: Tensor, directions: Tensor, step: float) -> Tensor:
+        """Compute ``d/dt [f(exp(tE)·x) − exp(tE)·f(x)]`` at t = 0 (METHOD 2.7).
+
+        The derivative is a central difference in float64. It is zero for an exact symmetry.
+
+        Args:
+            indices: Samples ``[B]``; all charts are used.
+            directions: Directions E, ``[D, n, n]``.
+            step: Half width of the central difference.
+
+        Returns:
+            ``[D, B·C, entries]`` float64.
+        """
+        ...
+
+    def loss(self, batch: Batch, g: Tensor) -> Tensor:
+        """Compute the equivariance loss ``L(f(g·x), g·f(x))``, differentiable in g.
+
+        Args:
+            batch: The batch.
+            g: ``[..., B, C, n, n]``, on any device.
+
+        Returns:
+            ``[..., B, C]``, on the device of g.
+        """
+        ...
+
+    def distance(self, batch: Batch, g: Tensor) -> Tensor:
+        """Compute the mean absolute difference of ``f(g·x)`` and ``g·f(x)``.
+
+        Class probabilities are compared if the predictor gives logits.
+
+        Args:
+            batch: The batch.
+            g: ``[..., B, C, n, n]``, on any device.
+
+        Returns:
+            ``[..., B, C]``, on the device of g.
+        """
+        ...
+
+    def stays_in_support(self, batch: Batch, matrices: Tensor) -> Tensor:
+        """Tell which ``matrices [m, n, n]`` keep the inputs inside the support of the data.
+
+        Returns:
+            ``[m]`` bool, on the CPU.
+        """
+        ...
+
+    def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
+        """Measure the loss and what it is compared with, without gradients.
+
+        Args:
+            batch: The batch.
+            g: ``[..., B, C, n, n]``, on any device.
+
+        Returns:
+            The errors, on the device of g.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EquivarianceErrors:
+    """Errors at matrices ``[..., B, C, n, n]``; every field is ``[..., B, C]``.
+
+    Distances are mean absolute differences of outputs, of class probabilities if the predictor
+    gives logits.
+    """
+
+    loss: Tensor
+    distance: Tensor
+    """``|f(gx) - g f(x)|``"""
+    displacement: Tensor
+    """``|f(gx) - f(x)| + |g f(x) - f(x)|``, never less than ``distance``."""
+    noise_floor: Tensor
+    """The part of ``loss`` that interpolation may cause (METHOD 2.6).
+
+    For L1 this is ``interpolation_error``, for the cross-entropy the change of the loss under a
+    finer interpolation.
+    """
+    interpolation_error: Tensor
+    """The part of ``distance`` that interpolation may cause: its change on both sides."""
+
+
+class EquivarianceObjective:
+    """``Objective`` for any ``Action``: inputs, a frozen predictor and a loss (METHOD 2.1).
+
+    The loss ``l1`` is the mean absolute difference. The other losses are for predictors that give
+    logits, however they were trained: the cross-entropy with the target ``g·softmax(f(x))``. The
+    classes are on the first axis after ``[B, C]``.
+
+    Args:
+        inputs: The samples.
+        action: How matrices act on inputs and outputs.
+        freeze: Returns the predictor with its present weights, in evaluation mode and without
+            weight gradients. Called by :meth:`refresh`.
+        loss: The predictor's loss.
+        freeze_inner: Like ``freeze``, for a predictor that may compute only the part of the output
+            that ``Action.crop_out`` keeps. None: the same as ``freeze``.
+        freeze_double: Like ``freeze``, in float64. None: the predictor of ``freeze`` takes float64.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        action: Action,
+        freeze: Callable[[], Predictor],
+        loss: LossKind = "l1",
+        freeze_inner: Callable[[], Predictor] | None = None,
+        freeze_double: Callable[[], Predictor] | None = None,
+    ) -> None:
+        if loss not in get_args(LossKind):
+            raise InvalidInput(f"unknown loss {loss!r}", "loss", ", ".join(get_args(LossKind)))
+        self._inputs, self._action, self._freeze, self._kind = inputs, action, freeze, loss
+        self._freeze_inner, self._freeze_double = freeze_inner, freeze_double
+        self.refresh()
+
+    @property
+    def n(self) -> int:
+        """Size of the matrices: g is n by n."""
+        return self._action.n
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self._inputs)
+
+    @property
+    def charts(self) -> int:
+        """Number of charts."""
+        return self._inputs.charts
+
+    @property
+    def max_batch(self) -> int:
+        """Number of samples, on all charts, that fit in memory at a time."""
+        return max_batch(self._inputs.shape)
+
+    def refresh(self) -> None:
+        """Freeze the predictor's present weights."""
+        self._f = self._freeze()
+        self._inner = self._f if self._freeze_inner is None else self._freeze_inner()
+
+    def batch(self, indices: Tensor, charts: Tensor | None = None) -> Batch:
+        """Draw samples ``indices [B]`` on ``charts`` and predict them."""
+        with torch.no_grad():
+            x = self._inputs.draw(indices, charts)
+            y = self._f(self._action.crop_in(x), charts)
+            return Batch(x, self._comparable(y, channels=2), charts)
+
+    @torch.no_grad()
+    def response(self, indices: Tensor, directions: Tensor, step: float) -> Tensor:
+        """Compute the derivative of ``f(exp(tE)·x) − exp(tE)·f(x)``; see ``Objective``."""
+        x, action = self._inputs.draw(indices, None).double(), self._action.differentiable()
+        f = self._freeze() if self._freeze_double is None else self._freeze_double()
+        reference = self._comparable(f(action.crop_in(x), None), channels=2)
+
+        def residual(g: Tensor) -> Tensor:
+            g = g.expand(*x.shape[:2], -1, -1)
+            moved = self._comparable(f(action.act_in(g, x), None), channels=2)
+            return (action.crop_out(moved) - action.act_out(g, reference)).flatten(2).flatten(0, 1)
+
+        return torch.stack(
+            [
+                (residual(torch.matrix_exp(step * e)) - residual(torch.matrix_exp(-step * e)))
+                / (2 * step)
+                for e in directions.to(x)
+            ]
+        )
+
+    def loss(self, batch: Batch, g: Tensor) -> Tensor:
+        """Compute the equivariance loss ``[..., B, C]``; see ``Objective``."""
+        home, g = g.device, g.to(batch.x.device)
+        loss = self._loss(
+            self._predict(batch, g, self._action),
+            self._action.act_out(g, batch.reference),
+            g.dim() - 2,
+        )
+        return loss.to(home)
+
+    def distance(self, batch: Batch, g: Tensor) -> Tensor:
+        """Compute the distance of ``f(g·x)`` and ``g·f(x)``, ``[..., B, C]``; see ``Objective``."""
+        home, g = g.device, g.to(batch.x.device)
+        lead = g.dim() - 2
+        predicted = self._comparable(self._predict(batch, g, self._action), lead)
+        return _mean_abs(predicted - self._action.act_out(g, batch.reference), lead).to(home)
+
+    @torch.no_grad()
+    def stays_in_support(self, batch: Batch, matrices: Tensor) -> Tensor:
+        """Tell which matrices keep the inputs inside the support; see ``Objective``."""
+        return self._action.stays_in_support(matrices.to(batch.x), batch.x).cpu()
+
+    @torch.no_grad()
+    def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
+        """Measure the loss and what it is compared with; see ``Objective``."""
+        home, g = g.device, g.to(batch.x.device)
+        lead = g.dim() - 2
+        predicted, target = (
+            self._predict(batch, g, self._action),
+            self._action.act_out(g, batch.reference),
+        )
+        comparable = self._comparable(predicted, lead)
+        unmoved = self._action.crop_out(batch.reference)
+        fine = self._action.finer_interpolation()
+        loss = self._loss(predicted, target, lead)
+        noise_floor = interpolation_error = torch.zeros_like(loss)
+        if fine is not self._action:
+            finely = self._predict(batch, g, fine)
+            fine_target = fine.act_out(g, batch.reference)
+            interpolation_error = _mean_abs(
+                self._comparable(finely, lead) - comparable, lead
+            ) + _mean_abs(fine_target - target, lead)
+            noise_floor = (
+                interpolation_error
+                if self._kind == "l1"
+                else (self._loss(finely, fine_target, lead) - loss).abs()
+            )
+        return EquivarianceErrors(
+            loss=loss.to(home),
+            distance=_mean_abs(comparable - target, lead).to(home),
+            displacement=(
+                _mean_abs(comparable - unmoved, lead) + _mean_abs(target - unmoved, lead)
+            ).to(home),
+            noise_floor=noise_floor.to(home),
+            interpolation_error=interpolation_error.to(home),
+        )
+
+    def _predict(self, batch: Batch, g: Tensor, action: Action) -> Tensor:
+        moved = action.act_in(g, batch.x)
+        lead = g.dim() - 4  # number of dimensions before [B, C]
+        y = self._inner(moved.flatten(0, lead), batch.charts)
+        return self._action.crop_out(y.unflatten(0, moved.shape[: lead + 1]))
+
+    def _comparable(self, y: Tensor, channels: int) -> Tensor:
+        return y if self._kind == "l1" else y.softmax(channels)
+
+    def _loss(self, predicted: Tensor, target: Tensor, lead: int) -> Tensor:
+        if self._kind == "l1":
+            return _mean_abs(predicted - target, lead)
+        # Soft-label cross-entropy of each pixel (or output, for a global task), then the mean.
+        entropy = -(target * functional.log_softmax(predicted, lead)).sum(lead, keepdim=True)
+        return entropy.flatten(lead).mean(-1)
+
+
+def _mean_abs(a: Tensor, lead: int) -> Tensor:
+    return a.abs().flatten(lead).mean(-1)

@@ -1,0 +1,168 @@
+"""The Lie algebra in closed form, from the linearised equivariance error (METHOD 2.7).
+
+For an orthonormal basis E of gl(n) let ``r_a = d/dt [f(exp(tE_a) x) − exp(tE_a) f(x)]`` at t = 0.
+Then ``M_ab = E[⟨r_a, r_b⟩ / s] · E[s]`` with ``s² = Σ_c ‖r_c‖²``. Each sample counts in proportion
+to how strongly the prediction reacts, and not to its square. Otherwise a function with heavy tails
+would have the symmetries of its largest values.
+
+The null space of M is the Lie algebra of the symmetries. For invariant tasks this is LieGG
+(Moskalev et al. 2022), whose polarisation matrix is a factor of M. The *spectrum* consists of the
+square roots of the eigenvalues of M, so that their ratios are ratios of errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..checkpointing import check_finite
+from ..errors import Diverged
+from ..rng import random_stream
+from . import Objective
+
+STEP = 1e-5
+"""Half width of the central differences along unit generators, in float64."""
+
+FLOOR = 1e-3
+"""Fraction of the typical error below which errors count as equal: rounding must make no gaps."""
+
+MAX_BATCH = 256
+"""Largest number of samples at a time."""
+
+LOST = 0.1
+"""Largest fraction of samples whose prediction may be NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Directions of gl(n) with their linearised errors."""
+
+    directions: Tensor
+    """``[n², n, n]``, orthonormal, ascending by error."""
+    errors: Tensor
+    """``[n²]``, root mean square of the linearised error along each direction."""
+
+    @property
+    def typical(self) -> float:
+        """Root mean square of the errors of all directions."""
+        return float(self.errors.square().mean().sqrt())
+
+    def within(self, frame: Tensor) -> Tensor:
+        """Return the principal directions ``[k, n, n]`` of the span of a frame.
+
+        Args:
+            frame: An orthonormal frame ``[k, n, n]``.
+
+        Returns:
+            An orthonormal frame of the same span, ascending by error.
+        """
+        flat = self.directions.flatten(1).double()
+        form = flat.T @ torch.diag(self.errors.square()) @ flat
+        f = frame.flatten(1).double()
+        vectors = torch.linalg.eigh(f @ form @ f.T).eigenvectors
+        principal: Tensor = (vectors.T @ f).unflatten(1, frame.shape[1:])
+        return principal.to(frame)
+
+
+@torch.no_grad()
+def linearised_spectrum(
+    objective: Objective, samples: int, seed: int, *, weighted: bool = True
+) -> Spectrum:
+    """Compute the spectrum of a predictor's linearised equivariance error.
+
+    Args:
+        objective: The objective.
+        samples: Number of samples, each on all charts.
+        seed: Seed of the choice of samples.
+        weighted: Weight samples by ``1/s``. False gives the plain ``M_ab = E⟨r_a, r_b⟩``.
+
+    Returns:
+        The spectrum.
+
+    Raises:
+        Diverged: The prediction is NaN or infinite for more than a tenth of the samples.
+    """
+    objective.refresh()
+    n = objective.n
+    basis = torch.eye(n * n, dtype=torch.float64).unflatten(1, (n, n))
+    order = torch.randperm(objective.samples, generator=random_stream(seed, 92))[:samples]
+    form, size, used = torch.zeros(n * n, n * n, dtype=torch.float64), 0.0, 0
+    lost = 0
+    for indices in order.split(max(1, min(MAX_BATCH, objective.max_batch))):
+        r = objective.response(indices, basis, STEP).cpu()
+        squares = r.square().sum((0, 2))
+        finite = torch.isfinite(squares)
+        lost += int((~finite).sum())
+        alive = finite & (squares > 0) if weighted else finite
+        r, squares = r[:, alive] / r.shape[2] ** 0.5, squares[alive] / r.shape[2]
+        weight = squares.sqrt() if weighted else torch.ones_like(squares)
+        unit = r / weight.sqrt()[:, None]
+        form += unit.flatten(1) @ unit.flatten(1).T
+        size, used = size + float(weight.sum()), used + len(squares)
+    if lost > LOST * (lost + used):
+        raise Diverged(
+            f"the prediction is NaN or infinite for {lost} of {lost + used} samples",
+            remedy="give samples for which the function is defined, or change the function",
+        )
+    form *= size / max(used, 1) ** 2
+    check_finite(form, "the linearised equivariance error")
+    values, vectors = torch.linalg.eigh(form)
+    return Spectrum(vectors.T.unflatten(1, (n, n)).float(), values.clamp(min=0).sqrt())
+
+
+def gaps(spectrum: Spectrum) -> Tensor:
+    """Compute the factors by which the error grows along the spectrum.
+
+    Returns:
+        ``[n² + 1]``: entry k is the factor from the k-th direction to the next. The first entry (no
+        symmetry) and the last (gl(n)) are 1.
+    """
+    errors = spectrum.errors.clamp(min=max(spectrum.typical, 1e-300) * FLOOR)
+    ratios = errors[1:] / errors[:-1]
+    one = torch.ones(1, dtype=ratios.dtype)
+    return torch.cat([one, ratios, one])
+
+
+def count(spectrum: Spectrum, relative: Tensor, threshold: float, gap: float) -> tuple[int, str]:
+    """Decide how many of the directions are symmetries, and say why (METHOD 2.7).
+
+    A number k is possible if the first k directions have relative errors of at most ``threshold``
+    and the linearised error grows by a factor of at least ``gap`` after them. The k with the
+    largest factor is chosen. If nothing moves the prediction, the answer is n².
+
+    Args:
+        spectrum: The spectrum.
+        relative: ``[n²]``, relative error of each direction at finite size (see ``measure``).
+        threshold: Largest relative error of a symmetry.
+        gap: Smallest factor.
+
+    Returns:
+        The number of symmetries, and the reason in words.
+    """
+    everything = len(relative)
+    if spectrum.typical == 0:
+        return everything, "the prediction never changes: every direction is a symmetry"
+    factors = gaps(spectrum)
+    most = int((relative <= threshold).long().cumprod(0).sum())
+    if most == everything:
+        return everything, f"all directions have a relative error of at most {threshold:g}"
+    candidates = [k for k in range(1, most + 1) if float(factors[k]) >= gap]
+    if not candidates:
+        if not most:
+            return 0, (
+                f"no direction has a relative error of at most {threshold:g} "
+                f"(least: {float(relative.min()):.3f})"
+            )
+        plural = "" if most == 1 else "s"
+        return 0, (
+            f"no gap: {most} direction{plural} with a relative error of at most {threshold:g}, "
+            f"but the error nowhere grows by a factor of {gap:g} after them"
+        )
+    best = max(candidates, key=lambda k: float(factors[k]))
+    return (
+        best,
+        f"the error grows {float(factors[best]):.3g}-fold after the first {best}, "
+        "the largest gap of the spectrum",
+    )

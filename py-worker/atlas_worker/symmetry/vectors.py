@@ -1,0 +1,136 @@
+"""GL(n) acting on sets of vectors in R^n: one chart and no resampling (METHOD 1.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..catalogue import param
+from ..errors import InvalidInput
+
+ONE_SIDE = 0.99
+"""Fraction of the samples that have to be on one side of a hyperplane (METHOD 1.5)."""
+FEWEST = 8
+"""Samples for each dimension that the test of the support needs (METHOD 1.5)."""
+
+
+@dataclass(frozen=True)
+class VectorSpace:
+    """R^n as an atlas of one chart. With ``vector_output`` the output is a set of vectors too."""
+
+    n: int = param(..., "Dimension of the vectors", minimum=1, maximum=64)
+    vector_output: bool = param(
+        False, "The output is a set of vectors that moves too; otherwise the output is invariant"
+    )
+
+    def __len__(self) -> int:
+        return 1
+
+    def check(self, shape: torch.Size) -> None:
+        """Raise ``InvalidInput`` unless ``shape`` is that of sets of vectors in R^n."""
+        if len(shape) != 3 or shape[-1] != self.n:
+            raise InvalidInput(
+                f"the dataset's inputs have shape {list(shape)}",
+                "atlas.action.params.n",
+                f"[N, m, {self.n}]",
+            )
+
+
+@dataclass(frozen=True)
+class VectorAction:
+    """``(g·x)_i = g x_i`` for sets of vectors ``x [B, C, m, n]`` (METHOD 1.3).
+
+    Outputs ``[B, C, c]`` stay as they are. Outputs ``[B, C, m', n]`` move in the same way.
+    """
+
+    n: int
+    """Dimension of the vectors."""
+    vector_output: bool = False
+    """Whether the outputs are sets of vectors that move too."""
+
+    def act_in(self, g: Tensor, x: Tensor) -> Tensor:
+        """Move each input vector."""
+        return x @ g.to(x.dtype).mT
+
+    def act_out(self, g: Tensor, y: Tensor) -> Tensor:
+        """Move each output vector, or repeat invariant outputs for each matrix."""
+        if self.vector_output:
+            return y @ g.to(y.dtype).mT
+        return y.expand(*g.shape[:-2], *y.shape[2:])
+
+    def crop_in(self, x: Tensor) -> Tensor:
+        """Return the inputs unchanged."""
+        return x
+
+    def crop_out(self, y: Tensor) -> Tensor:
+        """Return the outputs unchanged."""
+        return y
+
+    def stays_in_support(self, g: Tensor, x: Tensor) -> Tensor:
+        """Tell which matrices keep the sums of the samples on their side of a hyperplane.
+
+        A matrix leaves the support if the sums of all samples' vectors lie on one side (as for
+        positive energies) and it moves them to the other. The hyperplane's normal is
+        ``E[s sᵀ]⁻¹ E[s]``, the linear form that is nearest to 1 on the sums s in any coordinates
+        (METHOD 1.5).
+
+        Args:
+            g: Matrices ``[m, n, n]``.
+            x: Inputs ``[B, C, ...]``.
+
+        Returns:
+            ``[m]`` bool.
+        """
+        sums = x.double().sum(-2).flatten(0, -2)
+        # Any few points all lie on one side of some hyperplane.
+        if len(sums) < FEWEST * self.n:
+            return torch.ones(len(g), dtype=torch.bool, device=x.device)
+        normal = torch.linalg.pinv(sums.mT @ sums / len(sums)) @ sums.mean(0)
+        before = (sums @ normal > 0).double().mean()
+        after = (sums @ g.double().mT @ normal > 0).double().mean(-1)
+        inside: Tensor = ~((before >= ONE_SIDE) & (after <= 1 - ONE_SIDE))
+        return inside
+
+    def finer_interpolation(self) -> VectorAction:
+        """Return the action itself, which interpolates nothing."""
+        return self
+
+    def differentiable(self) -> VectorAction:
+        """Return the action itself, which is differentiable."""
+        return self
+
+
+class VectorInputs:
+    """``Inputs`` from samples with one chart.
+
+    Args:
+        samples: ``[N, ...]``.
+        device: Device of drawn samples; None for that of ``samples``.
+    """
+
+    charts = 1
+    """Vectors have one chart."""
+    memory_bytes = 0
+    """No samples are kept."""
+
+    def __init__(self, samples: Tensor, device: torch.device | None = None) -> None:
+        self._samples, self._device = samples, device or samples.device
+
+    def __len__(self) -> int:
+        return self._samples.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(1, ...)``."""
+        return 1, *self._samples.shape[1:]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of drawn samples."""
+        return self._device
+
+    def draw(self, indices: Tensor, charts: Tensor | None) -> Tensor:
+        """Return samples ``[B, 1, ...]`` of ``indices [B]``."""
+        return self._samples[indices.to(self._samples.device)][:, None].to(self._device)
