@@ -1,152 +1,123 @@
-/** Symmetries of a predictor that you have trained elsewhere: a TorchScript or torch.export program, or a PyTorch module of your own. */
+/** Symmetries of a predictor of your own: a program, or a PyTorch module. */
 import { resolve } from "node:path";
 import { z } from "zod";
 import {
+  algebraFields,
+  type ConfigOf,
+  type Context,
+  cosetFields,
+  count,
   defineExperiment,
-  discoverAlgebra,
-  discoverCosets,
-  type Findings,
-  illustrate,
-  onlyFor,
+  fileField,
+  type Preparation,
   readBytes,
   readNpy,
+  solveAlgebra,
+  solveCosets,
   symmetries,
   Tensor,
+  task,
   UsageError,
   whole,
 } from "../src/index.js";
 
-/** `path.py:factory` */
-const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/;
+const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/; // path.py:factory
 const CENTRE = /^(\d+),(\d+)$/;
 
-const file = (description: string) => z.string().optional().meta({ description, placeholder: "file" });
-
-const config = z.object({
-  task: z.enum(["discover_algebra", "discover"]).default("discover").describe("What to find"),
-  inputs: file(
-    "Samples to try it on: a .npy file, [samples, channels, height, width], or [samples, m, n] of vectors",
+const TAKES = "Input of the predictor: single charts [batch, …], or all charts [batch, charts, …]";
+const config = {
+  inputs: fileField(
+    "A .npy file: fields [N, channels, height, width], or sets of vectors [N, m, n]",
   ),
-  predictor: file(
-    "A program (torch.jit.save, torch.export.save), or path.py:factory for a module that this function makes",
+  predictor: fileField(
+    "A program (torch.jit.save, torch.export.save), or path.py:factory for a module",
   ),
-  trust_code: z.boolean().default(false).describe("Execute the predictor: all of these are code"),
-  takes: z
-    .enum(["chart", "charts"])
-    .default("chart")
-    .describe(
-      "What it takes: a batch of one chart, or of all, [batch, charts, …] as atlas checkpoint export writes it",
-    ),
-  outputs: whole(1, "Channels that it gives (of vectors: numbers)"),
-  classifier: z.boolean().default(false).describe("What it gives are logits of classes"),
+  takes: z.enum(["chart", "charts"]).default("chart").describe(TAKES),
+  outputs: whole(1, "Channels of the predictor's output; for vectors, the number of outputs"),
+  classifier: z.boolean().default(false).describe("The outputs are logits of classes"),
   charts: z.string().optional().meta({
     description:
-      "Centres of the charts in pixels, row,col and a space between them (default: one in the middle)",
+      "Centres of the charts in pixels, separated by spaces (default: the middle of the field)",
     placeholder: '"row,col …"',
   }),
-  r_in: whole(14, "Radius of the charts, in pixels: it takes and gives 2 r_in + 1 of them"),
-  r_out: whole(10, "Radius on which transformed fields are compared, in pixels"),
-  margin: z
-    .int()
-    .min(0)
-    .default(0)
-    .describe("True field beyond a chart, for what is moved into it, in pixels"),
-  reach: z.int().min(0).default(0).describe("Pixels beyond r_in that it takes on each side"),
-  k: z
-    .int()
-    .min(0)
-    .max(16)
-    .default(0)
-    .describe("Number of generators to look for; 0 for as many as there are"),
-  threshold: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(0.15)
-    .describe("Relative error up to which a generator counts as a symmetry"),
-  algebra_epochs: whole(3, "Epochs of the search for generators"),
-  ...onlyFor(
-    { task: ["discover"] },
-    {
-      coset_epochs: whole(1, "Epochs of the coset search"),
-      candidates: whole(16, "Random matrices the coset search starts from"),
-      keep: whole(8, "Most components to report"),
-    },
-  ),
-});
-type Config = z.infer<typeof config>;
+  r_in: whole(14, "Radius of a chart in pixels; a chart is 2 r_in + 1 pixels wide"),
+  r_out: whole(10, "Inner radius in pixels, where moved fields are compared"),
+  margin: count(0, "Pixels beyond the chart that moved fields may use"),
+  halo: count(0, "Pixels beyond r_in that the predictor reads on each side").meta({
+    former: ["reach"],
+  }),
+  ...algebraFields({ manifold: "planar", most: 16, k: "auto", epochs: 3, trained: false }),
+};
+type Config = ConfigOf<typeof config>;
+const cosets = cosetFields({ manifold: "planar", epochs: 1 });
 
 export default defineExperiment({
   name: "discover",
   summary: "Symmetries of a predictor of your own",
-  config,
-  examples: [
-    "atlas discover --predictor model.ts.pt --trust-code --inputs x.npy --outputs 2 --charts '32,32 64,40'",
-    "atlas discover --predictor net.py:load --trust-code --inputs jets.npy --outputs 2 --classifier",
-  ],
-
-  async prepare(c, runs) {
-    if (c.inputs === undefined || c.predictor === undefined)
-      throw new UsageError(
-        "discover needs a predictor and samples",
-        "give --predictor FILE and --inputs FILE.npy",
-      );
-    checkTrust(c);
-    centres(c.charts);
-    const [, path, factory] = FACTORY.exec(c.predictor) ?? [];
-    return {
-      ...c,
-      inputs: resolve(c.inputs),
-      predictor: path === undefined ? resolve(c.predictor) : `${runs.workerPath(path)}:${factory}`,
-    };
-  },
-
-  async run(ctx, c) {
-    checkTrust(c); // a run that goes on may have been made by others
-    const inputs = readNpy(await readBytes(c.inputs!), c.inputs!);
-    const vectors = inputs.shape.length === 3;
-    const params = { outputs: c.outputs };
-    const dataset = await ctx.dataset({ kind: "arrays", params, tensors: { inputs } });
-    const [, , height = 0, width = 0] = inputs.shape;
-    const middle = [{ row: Math.floor(height / 2), col: Math.floor(width / 2) }];
-    const { r_in: rIn, r_out: rOut, margin } = c;
-    const planar = { charts: centres(c.charts) ?? middle, rIn, rOut, margin };
-    const atlas = await ctx.atlas(vectors ? { n: inputs.shape[2]! } : planar);
-    if (!vectors) illustrate(ctx, { dataset, atlas: planar });
-
-    const training = { kind: "supervised", params: { loss: c.classifier ? "cross_entropy" : "l1" } };
-    const predictor = await ctx.predictor({
-      ...(await architecture(c)),
-      training,
-      dataset,
-      atlas,
-      epochs: 0,
-    });
-    const task = { predictor, dataset, atlas };
-    const findings: Findings = {
-      task: c.task,
-      predictor: { loss: null, epochs: 0, source: c.predictor! },
-    };
-    const solver = { kind: "grassmann", params: { threshold: c.threshold } };
-    findings.algebra = await discoverAlgebra(ctx, task, { solver, k: c.k, epochs: c.algebra_epochs });
-    if (c.task === "discover_algebra") return findings;
-    const { candidates, keep } = c;
-    const identity = symmetries(findings.algebra);
-    const search = { params: { candidates, keep }, identity, epochs: c.coset_epochs };
-    return Object.assign(findings, await discoverCosets(ctx, task, search));
+  examples: ["atlas discover --predictor net.py:load --trust-code --inputs jets.npy --classifier"],
+  tasks: {
+    discover: task({
+      summary: "Find the Lie algebra, then the other components of the group",
+      config: { ...config, ...cosets },
+      prepare,
+      code,
+      async run(ctx, c) {
+        const { inputs, findings } = await discover(ctx, c, "discover");
+        const basis = symmetries(findings.algebra);
+        return { ...findings, ...(await solveCosets(ctx, c, inputs, basis)) };
+      },
+    }),
+    discover_algebra: task({
+      summary: "Find the Lie algebra",
+      config,
+      prepare,
+      code,
+      run: async (ctx, c) => (await discover(ctx, c, "discover_algebra")).findings,
+    }),
   },
 });
 
-/** @throws UsageError when the predictor is not trusted */
-function checkTrust({ trust_code, predictor }: Config): void {
-  if (trust_code) return;
-  throw new UsageError(
-    `--predictor ${predictor} is code, which would be executed`,
-    "if you trust who made it, give --trust-code",
-  );
+function code({ predictor }: Config): string | undefined {
+  return predictor && `--predictor ${predictor}`;
 }
 
-/** The centres of the charts. @throws UsageError */
+async function prepare<C extends Config>(c: C, { lookup }: Preparation): Promise<C> {
+  if (c.inputs === undefined || c.predictor === undefined)
+    throw new UsageError(
+      "discover needs a predictor and samples",
+      "give --predictor FILE and --inputs FILE.npy",
+    );
+  centres(c.charts);
+  const [, path, factory] = FACTORY.exec(c.predictor) ?? [];
+  const predictor =
+    path === undefined ? resolve(c.predictor) : `${lookup.workerPath(path)}:${factory}`;
+  return { ...c, inputs: resolve(c.inputs), predictor };
+}
+
+async function discover(ctx: Context, c: Config, name: string) {
+  const samples = readNpy(await readBytes(c.inputs!), c.inputs!);
+  const { shape } = samples;
+  const arrays = { params: { outputs: c.outputs }, tensors: { inputs: samples } };
+  const dataset = await ctx.dataset({ kind: "arrays", ...arrays });
+  const middle = [{ row: Math.floor(shape[2]! / 2), col: Math.floor((shape[3] ?? 0) / 2) }];
+  const { r_in, r_out, margin } = c;
+  const params = { charts: centres(c.charts) ?? middle, r_in, r_out, margin };
+  const vectors = shape.length === 3;
+  const atlas = await ctx.atlas(
+    vectors ? { kind: "vectors", params: { n: shape[2]! } } : { kind: "planar", params },
+  );
+  if (!vectors) ctx.illustrate({ dataset, atlas: { kind: "planar", params } });
+  const loss = c.classifier ? "cross_entropy" : "l1";
+  const training = { kind: "supervised", params: { loss } } as const;
+  const given = await architecture(c);
+  const predictor = await ctx.predictor({ ...given, training, dataset, atlas, epochs: 0 });
+  const inputs = { predictor, dataset, atlas };
+  const algebra = await solveAlgebra(ctx, { ...c, epochs: 0 }, inputs);
+  const about = { loss: null, epochs: 0, source: c.predictor! };
+  return { inputs, findings: { task: name, predictor: about, algebra } };
+}
+
+/** Parse the centres of the charts. @throws UsageError */
 function centres(text: string | undefined) {
   return text
     ?.trim()
@@ -154,17 +125,25 @@ function centres(text: string | undefined) {
     .map((centre) => {
       const [, row, col] = CENTRE.exec(centre) ?? [];
       if (row === undefined)
-        throw new UsageError(`--charts ${centre}: expected row,col in pixels`, 'say --charts "32,32 64,40"');
+        throw new UsageError(
+          `--charts ${centre}: expected row,col in pixels`,
+          'give for example --charts "32,32 64,40"',
+        );
       return { row: Number(row), col: Number(col) };
     });
 }
 
-/** The predictor as a building block: a program is sent, a module's file must be where the worker is. */
-async function architecture({ predictor = "", takes, reach }: Config) {
+/** Make the predictor's block. A program is sent to the worker; a module's file must be there. */
+async function architecture({ predictor = "", takes, halo }: Config) {
   const [, path, factory] = FACTORY.exec(predictor) ?? [];
   if (path !== undefined)
-    return { architecture: { kind: "module", params: { file: path, factory, takes, reach } } };
+    return {
+      architecture: { kind: "module", params: { file: path, factory, takes, halo } } as const,
+    };
   const bytes = await readBytes(predictor);
   const program = new Tensor("uint8", [bytes.length], new Uint8Array(bytes));
-  return { architecture: { kind: "program", params: { takes, reach } }, tensors: { program } };
+  return {
+    architecture: { kind: "program", params: { takes, halo } } as const,
+    tensors: { program },
+  };
 }

@@ -1,69 +1,79 @@
-/** Local symmetries of your own arrays. Copy this file, put in your charts, and run it: atlas ./my-data.ts --inputs x.npy --targets y.npy */
+/** Local symmetries of your own arrays. Copy this file to use your own charts. */
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import {
-  analyseAlgebra,
-  analyseCosets,
   defineExperiment,
-  illustrate,
+  discoverAlgebra,
+  discoverCosets,
+  fileField,
+  makePredictor,
   readNpy,
+  symmetries,
+  task,
+  trainedPredictor,
   UsageError,
+  whole,
 } from "../src/index.js"; // in a copy: "atlas-symmetry"
 
-/** One window in the middle; yours may be many, anywhere at least `rIn` pixels from every edge. All in pixels. */
-const CHARTS = { charts: [{ row: 32, col: 32 }], rIn: 12, rOut: 8, margin: 0 };
+/**
+ * One chart in the middle of 64 pixels. All numbers are pixels. You may give several charts, each
+ * at least `r_in` pixels away from every edge.
+ */
+const CHARTS = { charts: [{ row: 32, col: 32 }], r_in: 12, r_out: 8 };
 
 export default defineExperiment({
   name: "own-data",
   summary: "Local symmetries of your own arrays",
-  config: z.object({
-    inputs: z.string().optional().meta({
-      description: "A .npy file, [samples, channels, height, width]",
-      placeholder: "file",
+  examples: ["atlas own-data --inputs inputs.npy --targets targets.npy"],
+  tasks: {
+    discover: task({
+      summary: "Fit a predictor, find the Lie algebra, then the other components of the group",
+      config: {
+        inputs: fileField("A .npy file [samples, channels, height, width]"),
+        targets: fileField(
+          "A .npy file to predict from the inputs, with the same samples and size",
+        ),
+        epochs: whole(5, "Passes over the data"),
+        k: z.int().min(1).max(4).default(1).describe("Number of generators to look for"),
+      },
+
+      async prepare(c) {
+        if (c.inputs === undefined || c.targets === undefined)
+          throw new UsageError(
+            "own-data needs inputs and targets",
+            "give --inputs FILE.npy and --targets FILE.npy",
+          );
+        return c;
+      },
+
+      async run(ctx, c) {
+        const read = async (file: string) => readNpy(await readFile(file), file);
+        const tensors = { inputs: await read(c.inputs!), targets: await read(c.targets!) };
+        const dataset = await ctx.dataset({ kind: "arrays", tensors });
+        const charts = { kind: "planar", params: CHARTS } as const;
+        const atlas = await ctx.atlas(charts);
+        ctx.illustrate({ dataset, atlas: charts });
+
+        const architecture = { kind: "strided_cnn" } as const;
+        const training = {
+          kind: "supervised",
+          params: { learning_rate: 0.01, schedule: "cosine" },
+        } as const;
+        const fit = { architecture, training, dataset, atlas, epochs: c.epochs };
+        const { predictor, about } = await makePredictor(ctx, fit, { source: false });
+
+        const inputs = { predictor, dataset, atlas };
+        const solver = { kind: "grassmann", params: { charts: 1 } } as const;
+        const algebra = await discoverAlgebra(ctx, inputs, { solver, k: c.k, epochs: 3 });
+        const search = { params: { charts: 1 }, identity: symmetries(algebra), epochs: 1 };
+        const components = await discoverCosets(ctx, inputs, search);
+        return {
+          task: "discover",
+          predictor: trainedPredictor(ctx, about),
+          algebra,
+          ...components,
+        };
+      },
     }),
-    targets: z.string().optional().meta({
-      description: "What is to be predicted, of the same samples and size",
-      placeholder: "file",
-    }),
-    epochs: z.int().positive().default(5).describe("Passes over the data in fitting the predictor"),
-    k: z.int().min(1).max(4).default(1).describe("Number of generators to look for"),
-  }),
-
-  async prepare(c) {
-    if (c.inputs === undefined || c.targets === undefined)
-      throw new UsageError("own-data needs data", "give --inputs FILE.npy and --targets FILE.npy");
-    return c;
-  },
-
-  async run(ctx, c) {
-    const [inputs, targets] = await Promise.all(
-      [c.inputs!, c.targets!].map(async (file) => readNpy(await readFile(file), file)),
-    );
-    const tensors = { inputs: inputs!, targets: targets! };
-    const dataset = await ctx.dataset({ kind: "arrays", params: {}, tensors });
-    const atlas = await ctx.atlas(CHARTS);
-    illustrate(ctx, { dataset, atlas: CHARTS });
-
-    const architecture = { kind: "wide", params: {} };
-    const training = { kind: "supervised", params: { learning_rate: 0.01, schedule: "cosine" } };
-    const predictor = await ctx.predictor({ architecture, training, dataset, atlas, epochs: c.epochs });
-    const { loss = null } = await ctx.advance("predictor", predictor);
-
-    const task = { predictor, dataset, atlas };
-    const grassmann = { kind: "grassmann", params: { charts: 1 } };
-    const algebra = await ctx.algebra({ ...task, solver: grassmann, k: c.k, epochs: 3 });
-    await ctx.advance("algebra", algebra);
-    const found = analyseAlgebra(await ctx.session.getAlgebra(algebra));
-
-    const identity = found.generators.slice(0, found.found);
-    const descent = { kind: "descent", params: { charts: 1 } };
-    const cosets = await ctx.cosets({ ...task, solver: descent, identity, epochs: 1 });
-    await ctx.advance("cosets", cosets);
-    return {
-      task: "discover",
-      predictor: { loss, epochs: c.epochs, source: "trained" },
-      algebra: found,
-      cosets: analyseCosets(await ctx.session.getCosets(cosets), identity),
-    };
   },
 });

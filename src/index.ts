@@ -1,22 +1,68 @@
 /**
- * Discover the Lie algebras and discrete symmetries hidden in data.
+ * Discover the Lie algebras and discrete symmetries of data.
  *
- * An experiment is a config schema and a function of a {@link Context}, made by {@link defineExperiment}; {@link runExperiment} runs one, as does
- * `atlas run FILE`.
+ * {@link connectWorker} starts or finds a worker, and `worker.openSession()` gives its objects:
+ * data sets, predictors, algebras. {@link defineExperiment} makes an experiment of tasks, each with
+ * a config and a function of a {@link Context}. {@link runExperiment} runs an experiment, as `atlas
+ * run FILE` does.
  */
 export * from "./algebra/index.js";
-export * from "./errors.js";
-export { Context, type ContextOptions } from "./experiment/context.js";
 export {
-  completeConfig,
+  type Block,
+  type BlockEntry,
+  type BlockKind,
+  type BlockType,
+  blocksOf,
+  checkBlock,
+  findBlock,
+  type Manifold,
+  type ParamSchema,
+} from "./blocks.js";
+export * from "./errors.js";
+export {
+  type Choice,
+  type ChoiceOptions,
+  type ChoiceShape,
+  type ChoiceValues,
+  choose,
+  chosen,
+} from "./experiment/choice.js";
+export { onlyFor } from "./experiment/conditional-flags.js";
+export { type Complete, completeConfig } from "./experiment/config.js";
+export { Context, type ContextOptions, type StageSession } from "./experiment/context.js";
+export {
+  amount,
+  type ConfigOf,
+  count,
   defineExperiment,
   type Experiment,
   type ExperimentDefinition,
+  type GivenOf,
   isExperiment,
+  type Preparation,
+  type Presets,
+  refuseGiven,
+  type Shape,
+  type Task,
+  type TaskDefinition,
+  type Tasks,
+  task,
+  whole,
 } from "./experiment/define.js";
-export { Progress, type ProgressOptions } from "./experiment/progress.js";
+export type { FormerDefinition } from "./experiment/former.js";
+export { illustrate } from "./experiment/illustrate.js";
+export {
+  Identity,
+  type RecordedConfig,
+  RunLookup,
+  readBytes,
+  readPredictor,
+  referenceTensors,
+} from "./experiment/lookup.js";
+export { type Position, Progress, type ProgressOptions } from "./experiment/progress.js";
 export {
   attachExperiment,
+  type ContinueOptions,
   type GoOnOptions,
   type Outcome,
   type RunOptions,
@@ -24,19 +70,30 @@ export {
   runExperiment,
   type WorkerChoice,
 } from "./experiment/runner.js";
+export type * from "./gen/blocks.js";
+export * from "./method/index.js";
 export {
-  architectureFor,
-  Identity,
-  publishedTensors,
-  Runs,
-  readBytes,
-  readPredictor,
-} from "./experiment/sources.js";
-export * from "./experiment/stages.js";
-export { onlyFor } from "./experiment/uses.js";
-export { type Classes, type Illustration, illustrate, renderReport } from "./report/index.js";
+  type Charts,
+  type Classes,
+  type Illustration,
+  type PlanarCharts,
+  type ReportParts,
+  renderReport,
+  type SphereCharts,
+} from "./report/index.js";
 export * from "./result.js";
-export { findRun, listRuns, Run, type RunStatus, type RunSummary } from "./run/folder.js";
+export type { Access } from "./rpc/client.js";
+export type { Address } from "./rpc/errors.js";
+export {
+  type Checkpoint,
+  findRun,
+  listRuns,
+  Run,
+  type RunFolder,
+  type RunStatus,
+  type RunSummary,
+} from "./run/folder.js";
 export * from "./tensor/index.js";
 export { VERSION } from "./version.js";
 export * from "./worker/index.js";
+export type { LocalProcess } from "./worker/local.js";

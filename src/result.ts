@@ -1,9 +1,15 @@
-/** result.json: what an experiment found, in one schema for all experiments. Matrices are nested arrays, row-major. */
+/**
+ * The schema of result.json: what an experiment found. All experiments share it. Matrices are
+ * nested arrays, row-major.
+ */
 import { z } from "zod";
 
-export const RESULT_SCHEMA = "atlas.result/1";
+/** The version of the schema, which a result document names. */
+export const RESULT_SCHEMA = "atlas.result/2";
+/** The version of the schema in Atlas 0.1, which can still be read. */
+const FORMER_SCHEMA = "atlas.result/1";
 
-/** A number that a solver may have lost (a start that diverged): null in JSON, which has neither NaN nor infinity. */
+/** A measured number; null if it is not finite, because JSON has neither NaN nor infinity. */
 const Measured = z.preprocess(
   (x) => (typeof x === "number" && !Number.isFinite(x) ? null : x),
   z.number().nullable(),
@@ -14,134 +20,195 @@ const Square = z.array(z.array(z.number()));
 /** [k, n, n] */
 const Squares = z.array(Square);
 
-/** What a discovered Lie algebra is. All but the raw `generators`, `losses`, `relativeErrors` is about the first `found` generators. */
-export const AlgebraResult = z.object({
-  /** As learnt, of the action on points; never snapped to a known algebra. [k, n, n] */
+/** What an algebra solver measured, as the worker sends it (`GetAlgebraResponse`). */
+export const AlgebraMeasured = z.object({
+  /** The generators as learnt, acting on points; never replaced by a known algebra. [k, n, n] */
   generators: Squares,
   /** Equivariance loss along each generator. [k] */
   losses: z.array(z.number()),
   /** Dimensionless equivariance error along each generator. [k] */
   relativeErrors: z.array(z.number()),
-  /** The part of the symmetries' loss that interpolation alone may cause, from a comparison with a finer one. */
+  /** The part of the symmetries' loss that interpolation alone may cause. */
   noiseFloor: z.number(),
-  /** How many of the generators, from the first, are symmetries. */
-  found: z.int().min(0),
-  /** Directions of gl(n) with their losses, when the solver measured them. */
-  spectrum: z.array(z.object({ direction: Square, loss: z.number(), relativeError: z.number() })).optional(),
-  /** `‖[B_i, B_j] − proj‖ / ‖[B_i, B_j]‖` over pairs: 0 for a Lie algebra. */
+  /** How many of the generators, counted from the first, are symmetries. */
+  symmetryCount: z.int().min(0),
+  /** Directions of gl(n) of Frobenius norm 1 with their losses, if the solver measured them. */
+  spectrum: z
+    .array(z.object({ direction: Square, loss: z.number(), relativeError: z.number() }))
+    .optional(),
+  /** The final loss of every start of the solver, ascending. */
+  startLosses: z.array(Measured).optional(),
+  /** Why `symmetryCount` has its value, in words. */
+  explanation: z.string(),
+});
+/** What an algebra solver measured. */
+export type AlgebraMeasured = z.infer<typeof AlgebraMeasured>;
+
+/**
+ * A discovered Lie algebra: measurements, and an analysis of the generators that are symmetries.
+ */
+export const AlgebraResult = AlgebraMeasured.extend({
+  /** `‖[B_i, B_j] − proj‖ / ‖[B_i, B_j]‖` over pairs of generators: 0 for a Lie algebra. */
   closure: z.object({ max: z.number(), mean: z.number() }),
+  /** Signs of the eigenvalues of the Killing form. */
   killingSignature: z.object({ positive: z.int(), negative: z.int(), zero: z.int() }),
+  /** The named algebra that the span is, or is nearest to. */
   identified: z.object({
     name: z.string(),
-    /** Of the largest principal angle. */
+    /** Cosine of the largest principal angle. */
     cosine: z.number(),
-    /** Radians. */
+    /** Norm of the principal angles, in radians. */
     grassmannDistance: z.number(),
-    /** The largest principal angle. */
+    /** The largest principal angle, in degrees. */
     angleDegrees: z.number(),
+    /** The nearest named algebra of the same dimension. */
     nearest: z.string().optional(),
   }),
-  /** The same span, sparse. [rank, n, n] */
+  /** A basis of the same span with many zeros. [rank, n, n] */
   readableBasis: Squares,
-  /** The symmetric J with BᵀJ + JB = 0, where there is one. */
+  /** The symmetric J with BᵀJ + JB = 0 for all generators, if there is one. */
   invariantMetric: z
     .object({
       matrix: Square,
       signature: z.tuple([z.int(), z.int()]),
       residual: z.number(),
-      /** Invariant up to scale only. */
+      /** Whether J is invariant up to scale only. */
       conformal: z.boolean(),
-      /** To the metric of the named algebra that was identified. */
+      /** Cosine of the angle to the metric of the named algebra. */
       cosine: z.number().optional(),
     })
     .optional(),
-  /** Final loss of every start of the solver, ascending. */
-  startLosses: z.array(Measured).optional(),
-  /** Why `found` is what it is, in words. */
-  verdict: z.string(),
+  /** @deprecated The former name of `symmetryCount`. */
+  found: z.int().optional(),
+  /** @deprecated The former name of `explanation`. */
+  verdict: z.string().optional(),
 });
+/** A discovered Lie algebra. */
 export type AlgebraResult = z.infer<typeof AlgebraResult>;
 
-/** One connected component of the group that was found. */
+/** One connected component of the discovered group. */
 export const CosetResult = z.object({
-  /** A representative, as learnt. [n, n] */
+  /** A representative as learnt. [n, n] */
   matrix: Square,
   loss: z.number(),
   determinant: z.number(),
-  /** Least m ≤ 12 with matrix^m = I, and with matrix^m in the identity component; null when there is none. */
+  /** The least m ≤ 12 with matrix^m = I; null if there is none. */
   order: z.int().nullable(),
+  /** The least m ≤ 12 with matrix^m in the identity component; null if there is none. */
   orderModuloIdentity: z.int().nullable(),
-  /** Whether it keeps the identity component's metric (up to scale, where that scales); null when there is no such metric. */
+  /**
+   * Whether the component keeps the invariant metric (up to scale, if the algebra scales); null
+   * without a metric.
+   */
   preservesMetric: z.boolean().nullable(),
-  /** Of the component, not of the one matrix. */
+  /** The name of the component, not of the one matrix. */
   name: z.string(),
 });
+/** One connected component of the discovered group. */
 export type CosetResult = z.infer<typeof CosetResult>;
 
-/** Every candidate of the coset search, ascending by loss. */
-export const CosetSearch = z.object({
-  noiseFloor: z.number(),
-  candidates: z.array(
-    z.object({
-      matrix: z.array(z.array(Measured)),
-      loss: Measured,
-      /** "kept", "loss" (not a symmetry), "unseen" (moves the data to where there are none), "rank" (beyond the best q), "duplicate". */
-      verdict: z.string(),
-      /** Index into `cosets` of the one that a duplicate repeats. */
-      duplicateOf: z.int().optional(),
-    }),
-  ),
+/** The outcome of a candidate of the coset search. */
+export const CosetOutcome = z.enum([
+  "kept",
+  /** The candidate's error is too large. */
+  "not_a_symmetry",
+  /** The candidate moves the data to where there are none. */
+  "outside_support",
+  /** Better components took the places. */
+  "beyond_limit",
+  /** The candidate is in the component of one that was kept. */
+  "duplicate",
+]);
+/** The outcome of a candidate of the coset search. */
+export type CosetOutcome = z.infer<typeof CosetOutcome>;
+
+const Candidate = z.object({
+  matrix: z.array(z.array(Measured)),
+  loss: Measured,
+  outcome: CosetOutcome,
+  /** Index into `cosets` of the component that a duplicate repeats. */
+  duplicateOf: z.int().optional(),
 });
+
+/** What a coset solver measured, as the worker sends it (`GetCosetsResponse`). */
+export const CosetsMeasured = z.object({
+  /** One representative of each component, [m, n, n]. */
+  matrices: Squares,
+  losses: z.array(z.number()),
+  noiseFloor: z.number(),
+  /** Every candidate, ascending by loss. */
+  candidates: z.array(Candidate),
+});
+/** What a coset solver measured. */
+export type CosetsMeasured = z.infer<typeof CosetsMeasured>;
+
+/** Every candidate of the coset search, ascending by loss. */
+export const CosetSearch = CosetsMeasured.pick({ noiseFloor: true, candidates: true });
+/** Every candidate of the coset search, ascending by loss. */
 export type CosetSearch = z.infer<typeof CosetSearch>;
 
-/** Where searches for rotations of a whole sphere ended, one for each seed, which claim no symmetry by themselves. */
+/**
+ * Rotations of a whole sphere that an adversary could not tell from the data, one for each seed.
+ * They are no evidence of a symmetry by themselves.
+ */
 export const GlobalRotations = z.object({
   solver: z.string(),
   searches: z.array(
     z.object({
-      /** Weight of what keeps the rotations away from the identity. */
+      /** Weight of the term that keeps the rotations away from the identity. */
       cosineWeight: z.number(),
       runs: z.array(
         z.object({
           seed: z.int(),
-          /** As learnt. [3, 3] */
+          /** The generator as learnt. [3, 3] */
           generator: Square,
           /** Standard deviation of the angle, in radians. */
           magnitude: z.number(),
-          /** How far the generator is from where its search started, as a rotation vector in radians. */
+          /** Distance of the generator from its start, as a rotation vector in radians. */
           moved: z.number(),
-          /** A unit vector; its sense means nothing. [3] */
+          /** A unit vector; its sign means nothing. [3] */
           axis: z.tuple([z.number(), z.number(), z.number()]),
-          /** How well the adversary tells what was turned from what was not: 0 not at all, 1 always. */
+          /**
+           * How well the discriminator tells rotated samples from unrotated ones: 0 never, 1
+           * always.
+           */
           toldApart: z.number(),
         }),
       ),
       /** Mean of the magnitudes. */
       meanMagnitude: z.number(),
-      /** Mean angle between the axes of two runs, in degrees: 57.3 is to be expected of random ones; null for one run. */
+      /**
+       * Mean angle between the axes of two runs, in degrees; null for one run. Random axes give
+       * 57.3.
+       */
       axisSpread: z.number().nullable(),
     }),
   ),
 });
+/** Rotations of a whole sphere that an adversary could not tell from the data. */
 export type GlobalRotations = z.infer<typeof GlobalRotations>;
 
-/** How far a model is from being equivariant, by matrix. */
+/** How far a model is from being equivariant to given matrices. */
 export const Equivariance = z.array(
   z.object({
-    /** What is done, "rotation by 30°" say. */
+    /** Name of the transformation, for example "rotation by 30°". */
     name: z.string(),
     matrix: Square,
-    /** Mean absolute difference of f(gx) and g f(x); of class probabilities, for a classifier. */
+    /** Mean absolute difference of f(gx) and g f(x); for a classifier, of class probabilities. */
     distance: z.number(),
-    /** Dimensionless: the distance against those of both from f(x). 0.5 where the three have nothing to do with one another; 1 at most. */
+    /**
+     * The distance divided by the motion of both sides, from 0 to 1; 0.5 if f(x), f(gx) and g f(x)
+     * are unrelated.
+     */
     relativeError: z.number(),
-    /** The part of the relative error that interpolation alone may cause, from a comparison with a finer one. */
+    /** The part of the relative error that interpolation alone may cause. */
     interpolation: z.number(),
   }),
 );
+/** How far a model is from being equivariant to given matrices. */
 export type Equivariance = z.infer<typeof Equivariance>;
 
-export const Result = z.object({
+const Document = z.object({
   schema: z.literal(RESULT_SCHEMA),
   experiment: z.string(),
   task: z.string(),
@@ -153,26 +220,26 @@ export const Result = z.object({
   downstream: z
     .object({
       metrics: z.record(z.string(), Measured),
-      /** The group of frames that the network's kernels respect, "SO(2)" say. */
+      /** The gauge group that the network's kernels respect, for example "SO(2)". */
       gauge: z.string().optional(),
     })
     .optional(),
-  /** Of the predictor or the network, by what is done. */
+  /** Errors of the predictor or the network under given transformations. */
   equivariance: Equivariance.optional(),
   predictor: z.object({
-    /** Of the last epoch; null for one that was not trained in this run. */
+    /** Loss of the last epoch; null for a predictor that was not trained in this run. */
     loss: z.number().nullable(),
     epochs: z.int(),
-    /** "trained", a file, a run, or what function it is. */
+    /** "trained", a file, a run, or the function. */
     source: z.string(),
-    /** On data that it was not trained with; "<name>_error" is a standard uncertainty. */
+    /** Scores on data that it was not trained with; "<name>_error" is a standard uncertainty. */
     scores: z.record(z.string(), Measured).optional(),
   }),
-  /** What a reader should know, in sentences: what limits the result, say. */
+  /** What a reader should know, for example what limits the result, in sentences. */
   notes: z.array(z.string()).optional(),
-  /** Where the answer is known: whether it was found. */
+  /** Whether the known answer was found, for experiments that have one. */
   asExpected: z.boolean().optional(),
-  /** Seconds of each stage. */
+  /** Seconds spent in each stage. */
   timings: z.record(z.string(), z.number()),
   environment: z.object({
     device: z.string(),
@@ -180,7 +247,59 @@ export const Result = z.object({
     versions: z.record(z.string(), z.string()),
   }),
 });
-export type Result = z.infer<typeof Result>;
+/** A result document of this version or of version 0.1, with the present names. */
+export const Result = z.preprocess(upgrade, Document);
+/** A result document. */
+export type Result = z.infer<typeof Document>;
 
-/** What an experiment returns; the runner adds the rest. */
+/** What an experiment returns. The runner adds the rest of the result. */
 export type Findings = Omit<Result, "schema" | "experiment" | "seed" | "timings" | "environment">;
+
+/**
+ * Add the names of version 0.1 beside the present ones, which result.json keeps for one minor
+ * version.
+ */
+export function withFormerNames(result: Result): Result {
+  if (result.algebra === undefined) return result;
+  const { symmetryCount: found, explanation: verdict } = result.algebra;
+  return { ...result, algebra: { ...result.algebra, found, verdict } };
+}
+
+const FORMER_OUTCOMES: Readonly<Record<string, CosetOutcome>> = {
+  loss: "not_a_symmetry",
+  unseen: "outside_support",
+  rank: "beyond_limit",
+};
+
+/** Give a document of version 0.1 the present names; leave any other as it is. */
+function upgrade(value: unknown): unknown {
+  if (
+    typeof value !== "object" ||
+    value === null ||
+    !("schema" in value) ||
+    value.schema !== FORMER_SCHEMA
+  )
+    return value;
+  const former = value as unknown as FormerResult;
+  return {
+    ...former,
+    schema: RESULT_SCHEMA,
+    algebra: former.algebra && {
+      ...former.algebra,
+      symmetryCount: former.algebra.found,
+      explanation: former.algebra.verdict,
+    },
+    cosetSearch: former.cosetSearch && {
+      ...former.cosetSearch,
+      candidates: former.cosetSearch.candidates?.map(({ verdict = "", ...candidate }) => ({
+        ...candidate,
+        outcome: FORMER_OUTCOMES[verdict] ?? verdict,
+      })),
+    },
+  };
+}
+
+interface FormerResult {
+  algebra?: { found?: number; verdict?: string };
+  cosetSearch?: { candidates?: { verdict?: string }[] };
+}

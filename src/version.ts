@@ -1,12 +1,17 @@
-/** This package's version, as in its package.json. */
+/** The version of this package, from its package.json. */
 import { readFileSync } from "node:fs";
 
-// Beside src/ when run from source, one level further up when compiled to dist/src/.
-const file = [new URL("../package.json", import.meta.url), new URL("../../package.json", import.meta.url)]
+// The file is in the parent folder of src/, and one level further up from dist/src/.
+const file = [
+  new URL("../package.json", import.meta.url),
+  new URL("../../package.json", import.meta.url),
+]
   .map(read)
   .find((text) => text !== undefined);
 
-export const VERSION: string = (JSON.parse(file ?? "{}") as { version?: string }).version ?? "unknown";
+/** The version of this package, for example "0.2.0". */
+export const VERSION: string =
+  (JSON.parse(file ?? "{}") as { version?: string }).version ?? "unknown";
 
 function read(url: URL): string | undefined {
   try {

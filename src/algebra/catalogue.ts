@@ -1,6 +1,7 @@
-/** Lie algebras of n by n matrices that have names, in the coordinates in which they are usually written. */
+/** Named Lie algebras of n by n matrices, in the coordinates in which they are usually written. */
 import { diagonalMatrix, identityMatrix, type SquareMatrix } from "./linalg.js";
 
+/** A Lie algebra with a name. */
 export interface NamedAlgebra {
   name: string;
   /** [k, n, n] */
@@ -10,8 +11,10 @@ export interface NamedAlgebra {
 }
 
 /**
- * All that are known for a size, those that most likely are meant first. Axes are numbered from 1. In so(p,q) the first p axes have one sign and the
- * other q the other; ⊕R adds the scaling of all axes together.
+ * List the named algebras of n by n matrices, the usual ones first.
+ *
+ * Axes are numbered from 1. In so(p,q) the first p axes have one sign and the other q axes the
+ * other. ⊕R adds the scaling of all axes together.
  */
 export function catalogue(n: number): NamedAlgebra[] {
   const axes = Array.from({ length: n }, (_, i) => i);
@@ -33,7 +36,13 @@ export function catalogue(n: number): NamedAlgebra[] {
     add("R scaling", [scaling], "R", "scaling", "gl(1)");
     return named;
   }
-  withScaling(`so(${n})`, orthogonal(n, axes, n), `o(${n})`, "rotations", ...(n === 2 ? ["u(1)"] : []));
+  withScaling(
+    `so(${n})`,
+    orthogonal(n, axes, n),
+    `o(${n})`,
+    "rotations",
+    ...(n === 2 ? ["u(1)"] : []),
+  );
   for (let p = 1; p < n; p++)
     withScaling(
       `so(${p},${n - p})`,
@@ -58,7 +67,7 @@ export function catalogue(n: number): NamedAlgebra[] {
     add(`strictly ${side} triangular`, triangle, ...(n === 2 ? [`${side} shear`] : []));
   }
   for (const i of axes) add(`scaling of axis ${i + 1}`, [unit(n, i, i)]);
-  // Subgroups that turn or boost some of the axes; for larger n there are too many for a name to mean much.
+  // Subgroups that turn or boost some of the axes. For larger n there would be too many names.
   for (const some of n <= 4 ? subsets(axes).filter((s) => s.length >= 2 && s.length < n) : []) {
     const on = `on axes ${some.map((i) => i + 1).join(",")}`;
     withScaling(`so(${some.length}) ${on}`, orthogonal(n, some, some.length));
@@ -68,23 +77,26 @@ export function catalogue(n: number): NamedAlgebra[] {
 }
 
 /**
- * The basis of an algebra by its name: "so(2)", "so(1,3)⊕R" or "so(1,3)+R", "R scaling", "none". Case and spaces do not matter.
+ * Get the basis of an algebra by its name: "so(2)", "so(1,3)⊕R" or "so(1,3)+R", "R scaling",
+ * "none". Case and spaces do not matter.
  *
  * @param n size of the matrices
- * @returns [k, n, n], undefined when there is none of that name for this size
+ * @returns [k, n, n]; undefined if no algebra of this size has the name
  */
 export function namedAlgebra(name: string, n: number): SquareMatrix[] | undefined {
   const wanted = plain(name);
-  const found = catalogue(n).find((a) => [a.name, ...a.aliases].some((known) => plain(known) === wanted));
+  const found = catalogue(n).find((a) =>
+    [a.name, ...a.aliases].some((known) => plain(known) === wanted),
+  );
   return found?.basis;
 }
 
-/** Names that {@link namedAlgebra} knows for a size. */
+/** List the names that {@link namedAlgebra} knows for n by n matrices. */
 export function namedAlgebras(n: number): string[] {
   return catalogue(n).map((a) => a.name);
 }
 
-/** A name without what may be written in several ways. */
+/** Reduce a name to what all its spellings share. */
 function plain(name: string): string {
   return name
     .normalize("NFKC")
@@ -93,7 +105,10 @@ function plain(name: string): string {
     .replaceAll(/[\s_{}]/g, "");
 }
 
-/** Generators that keep the form with +1 on the first `positive` of `axes` and −1 on the rest: rotations within a sign, boosts across. */
+/**
+ * Make the generators that keep the form with +1 on the first `positive` of `axes` and −1 on the
+ * rest: rotations of two axes of one sign, boosts of two axes of different signs.
+ */
 function orthogonal(n: number, axes: readonly number[], positive: number): SquareMatrix[] {
   return pairs(axes).map(([i, j]) => {
     const m = unit(n, j, i);
@@ -102,7 +117,7 @@ function orthogonal(n: number, axes: readonly number[], positive: number): Squar
   });
 }
 
-/** sp(n, R): `[[A, B], [C, −Aᵀ]]` with symmetric B and C (positions first, momenta after them). */
+/** Make sp(n, R): `[[A, B], [C, −Aᵀ]]` with symmetric B and C (positions before momenta). */
 function symplectic(n: number): SquareMatrix[] {
   const h = n / 2;
   const axes = Array.from({ length: h }, (_, i) => i);

@@ -1,4 +1,7 @@
-/** Connected components of a matrix group: whether a matrix lies in the identity component, and what a component is called. */
+/**
+ * Connected components of a matrix group: whether a matrix is in the identity component, and the
+ * name of a component (METHOD 4.4).
+ */
 import { determinant } from "ml-matrix";
 import {
   combine,
@@ -18,29 +21,46 @@ import {
 } from "./linalg.js";
 import { frame, type InvariantMetric, invariantMetric, metricFrame } from "./span.js";
 
-/** Two matrices are in one component when some element of the identity component takes one to within this mean squared distance of the other. */
+/**
+ * The largest mean squared distance between two matrices of one component, after an element of the
+ * identity component has been applied to one of them.
+ */
 export const SAME_COMPONENT = 0.1;
-/** C^m is I when it is within this, root mean square over entries, divided by m: with a limit that grew as the errors do, all would have some order. */
+/**
+ * The largest root mean square distance of C^m from I, times m, at which C^m counts as I. A limit
+ * that does not shrink with m would give every matrix some order.
+ */
 const SAME_POWER = 0.2;
 const HIGHEST_ORDER = 12;
 
 /**
- * Mean squared distance `‖g − M‖² / n²` from a matrix to the identity component `⟨exp(span B)⟩`, nearly: g is built up as a product of exponentials of
- * the projections of log(g⁻¹M) onto the span, which is Gauss-Newton on the group. Where log is not defined (an eigenvalue is negative), and against
- * local minima, it starts from several random g, the same ones every time.
+ * Estimate the mean squared distance `‖g − M‖² / n²` from a matrix M to the identity component
+ * `⟨exp(span B)⟩`.
  *
- * @param basis [k, n, n], k may be 0
+ * The nearest g is built up as a product of exponentials of the projections of log(g⁻¹M) on the
+ * span, which is the Gauss-Newton method on the group. Several random starts, the same in every
+ * call, serve where the logarithm is not defined (an eigenvalue is negative) and against local
+ * minima.
+ *
+ * @param matrix M, [n, n]
+ * @param basis [k, n, n]; k may be 0
  */
-export function distanceToIdentityComponent(matrix: SquareMatrix, basis: readonly SquareMatrix[]): number {
+export function distanceToIdentityComponent(
+  matrix: SquareMatrix,
+  basis: readonly SquareMatrix[],
+): number {
   const n = matrix.length;
   const apart = (g: SquareMatrix) => norm(subtract(g, matrix)) ** 2 / n ** 2;
   let least = apart(identityMatrix(n));
   const span = frame(basis);
   if (span.length === 0 || least < 1e-12) return least;
-  if (!(determinant(matrix) > 0)) return Math.max(least, SAME_COMPONENT); // exponentials have positive determinants
+  // Exponentials have positive determinants
+  if (!(determinant(matrix) > 0)) return Math.max(least, SAME_COMPONENT);
   const random = lcg(1);
   for (let start = 0; start < 16 && least > 1e-4; start++) {
-    const weights = span.map(() => (start === 0 ? 0 : normal(random) * Math.min(2.5, 0.5 + 0.25 * start)));
+    const weights = span.map(() =>
+      start === 0 ? 0 : normal(random) * Math.min(2.5, 0.5 + 0.25 * start),
+    );
     let g = expm(combine(weights, span, n));
     let rest = multiply(
       expm(
@@ -51,7 +71,7 @@ export function distanceToIdentityComponent(matrix: SquareMatrix, basis: readonl
         ),
       ),
       matrix,
-    ); // g⁻¹M, kept up by products: g may become too large to invert
+    ); // g⁻¹M, computed as a product because g may become too large to invert
     for (let i = 0; i < 20; i++) {
       const log = logm(rest);
       if (log === undefined) break;
@@ -70,24 +90,32 @@ export function distanceToIdentityComponent(matrix: SquareMatrix, basis: readonl
   return least;
 }
 
-/** What can be said of one component `C G₀` from an element C and the algebra of G₀. */
+/** A component `C G₀`, described from an element C and the algebra of G₀. */
 export interface GroupComponent {
+  /** Determinant of C. */
   determinant: number;
-  /** Least m ≤ 12 with C^m = I; null when there is none. */
+  /** The least m ≤ 12 with C^m = I; null if there is none. */
   order: number | null;
-  /** Least m ≤ 12 with C^m in the identity component. */
+  /** The least m ≤ 12 with C^m in the identity component; null if there is none. */
   orderModuloIdentity: number | null;
+  /** Whether C keeps the invariant metric of the algebra; null if the algebra has no metric. */
   preservesMetric: boolean | null;
   name: string;
 }
 
 /**
- * Name a component by the best known element in it, whichever element of it was found: with G₀ = SO(2), every `R(θ)·reflection` is "reflection".
+ * Describe a component, and name it by the simplest known element in it.
  *
- * @param matrix C, [n, n], of any determinant but 0; taken up to scale
- * @param basis of the Lie algebra of G₀, [k, n, n], k may be 0
+ * The name does not depend on which element was found: with G₀ = SO(2), every `R(θ)·reflection` is
+ * "reflection".
+ *
+ * @param matrix C, [n, n], of any determinant but 0; its scale does not matter
+ * @param basis of the Lie algebra of G₀, [k, n, n]; k may be 0
  */
-export function describeComponent(matrix: SquareMatrix, basis: readonly SquareMatrix[]): GroupComponent {
+export function describeComponent(
+  matrix: SquareMatrix,
+  basis: readonly SquareMatrix[],
+): GroupComponent {
   const n = matrix.length;
   const det = determinant(matrix);
   const unit = combine([Math.abs(det) > 0 ? Math.abs(det) ** (-1 / n) : 1], [matrix], n);
@@ -100,24 +128,33 @@ export function describeComponent(matrix: SquareMatrix, basis: readonly SquareMa
     const order = powers.findIndex(isOne) + 1;
     return order === 0 ? null : order;
   };
-  const order = orderWhere((m, i) => norm(subtract(m, identityMatrix(n))) / n < SAME_POWER / (i + 1));
+  const order = orderWhere(
+    (m, i) => norm(subtract(m, identityMatrix(n))) / n < SAME_POWER / (i + 1),
+  );
   return {
     determinant: det,
     order,
     orderModuloIdentity:
-      basis.length === 0 ? order : orderWhere((m) => distanceToIdentityComponent(m, basis) < SAME_COMPONENT),
+      basis.length === 0
+        ? order
+        : orderWhere((m) => distanceToIdentityComponent(m, basis) < SAME_COMPONENT),
     preservesMetric: metric ? keeps(unit, metric) : null,
-    name: nameByMember(unit, basis, metric) ?? nameByShape(unit) ?? `component with det ${det.toFixed(2)}`,
+    name:
+      nameByMember(unit, basis, metric) ??
+      nameByShape(unit) ??
+      `component with det ${det.toFixed(2)}`,
   };
 }
 
-/** Whether `CᵀJC = J`, relative to the size of C, since a large boost magnifies every error. */
+/** Whether `CᵀJC = J`, relative to the size of C, because a large boost magnifies every error. */
 function keeps(c: SquareMatrix, { matrix: j }: InvariantMetric): boolean {
   const error = norm(subtract(multiply(transpose(c), j, c), j));
   return error / ((inner(c, c) / c.length) * norm(j)) < 0.2;
 }
 
-/** The first of the elements with names that is in the component; of several there the simplest, unless another is clearly nearer. */
+/**
+ * Name a component by the simplest known element in it, unless another element is clearly nearer.
+ */
 function nameByMember(
   c: SquareMatrix,
   basis: readonly SquareMatrix[],
@@ -131,21 +168,26 @@ function nameByMember(
   const least = Math.min(...near.map((e) => e.distance));
   const name = near.find((e) => e.distance <= least + 0.02)?.name;
   if (name !== undefined || metric !== undefined || basis.length === 0) return name;
-  // Without a metric a reflection of one axis is as good as that of another only where the group is large enough to join them.
+  // Without a metric, "reflection" is a name only if all reflections of one axis are in the
+  // component.
   const flips = Array.from({ length: n }, (_, i) => distance(flip(n, i)));
   return Math.max(...flips) < SAME_COMPONENT ? "reflection" : undefined;
 }
 
-/** Elements with names, simplest first. */
-function elements(n: number, metric: InvariantMetric | undefined): { name: string; matrix: SquareMatrix }[] {
+/** List the elements with names, simplest first. */
+function elements(
+  n: number,
+  metric: InvariantMetric | undefined,
+): { name: string; matrix: SquareMatrix }[] {
   const one = { name: "identity", matrix: identityMatrix(n) };
   const minus = { name: "−I", matrix: diagonalMatrix(Array<number>(n).fill(-1)) };
   if (metric === undefined) return [one, minus];
   const [p, q] = metric.signature;
   const s = metricFrame(metric.matrix);
   const inMetric = (m: SquareMatrix) => multiply(s, m, invert(s));
-  if (p === 0 || q === 0) return [one, { name: "reflection", matrix: inMetric(flip(n, n - 1)) }, minus];
-  // O(p,q) has four components, told apart by a reflection of one axis of either sign.
+  if (p === 0 || q === 0)
+    return [one, { name: "reflection", matrix: inMetric(flip(n, n - 1)) }, minus];
+  // O(p,q) has four components, which reflections of one axis of either sign lead to.
   const [negative, positive, both] = [flip(n, n - 1), flip(n, 0), flip(n, 0, n - 1)].map(inMetric);
   const names = hasTimeAxis(metric)
     ? ["parity", "time reversal", n % 2 === 0 ? "PT (−I)" : "PT"]
@@ -163,7 +205,9 @@ function elements(n: number, metric: InvariantMetric | undefined): { name: strin
   ];
 }
 
-/** Whether one coordinate, alone of its sign, is time: then the components have names of their own. */
+/**
+ * Whether one coordinate, alone of its sign, is time. Then the components have names of their own.
+ */
 function hasTimeAxis({ matrix, signature: [positive] }: InvariantMetric): boolean {
   const time = symmetricEigen(matrix).vectors.at(-1)!;
   return positive === 1 && Math.max(...time.map(Math.abs)) > 0.9;
@@ -173,7 +217,7 @@ function flip(n: number, ...axes: number[]): SquareMatrix {
   return diagonalMatrix(Array.from({ length: n }, (_, i) => (axes.includes(i) ? -1 : 1)));
 }
 
-/** What a single matrix does, where its component has no member with a name: a rotation or a reflection in the given coordinates. */
+/** Name what a single matrix does in the given coordinates: a rotation or a reflection. */
 function nameByShape(c: SquareMatrix): string | undefined {
   const n = c.length;
   const gram = multiply(transpose(c), c);
@@ -182,7 +226,11 @@ function nameByShape(c: SquareMatrix): string | undefined {
   if (n === 2) {
     const [a, b] = [c[0]![0]!, c[1]![0]!];
     const angle =
-      (Math.atan2(proper ? c[1]![0]! - c[0]![1]! : b + c[0]![1]!, proper ? trace(c) : a - c[1]![1]!) * 180) /
+      (Math.atan2(
+        proper ? c[1]![0]! - c[0]![1]! : b + c[0]![1]!,
+        proper ? trace(c) : a - c[1]![1]!,
+      ) *
+        180) /
       Math.PI;
     return proper
       ? `rotation by ${degrees(angle, 360)}`
@@ -199,7 +247,7 @@ function nameByShape(c: SquareMatrix): string | undefined {
   return flipped === 1 ? "reflection" : `reflection of ${flipped} axes`;
 }
 
-/** An angle in [0, period), whole multiples of 15° being meant when it is within 4° of one. */
+/** Write an angle in [0, period); within 4° of a multiple of 15° it is written as this multiple. */
 function degrees(angle: number, period: number): string {
   const nice = Math.round(angle / 15) * 15;
   const rounded = Math.abs(nice - angle) < 4 ? nice : Math.round(angle);
@@ -210,7 +258,9 @@ function clamp(x: number): number {
   return Math.max(-1, Math.min(1, x));
 }
 
-/** A small generator of uniform numbers in (0, 1) (Park & Miller 1988): the same starts on every machine. */
+/**
+ * Make a generator of uniform numbers in (0, 1), the same on every machine (Park & Miller 1988).
+ */
 function lcg(seed: number): () => number {
   let state = seed;
   return () => {

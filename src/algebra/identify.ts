@@ -1,40 +1,63 @@
-/** Which named algebra a learnt span is, if any. */
+/** Find the named algebra that a learnt span is, if any (METHOD 4.2). */
 import { catalogue } from "./catalogue.js";
 import { invert, multiply, type SquareMatrix } from "./linalg.js";
-import { frame, grassmannDistance, type InvariantMetric, metricFrame, principalAngles } from "./span.js";
+import {
+  frame,
+  grassmannDistance,
+  type InvariantMetric,
+  metricFrame,
+  principalAngles,
+} from "./span.js";
 
+/** The name of a span, and how well it fits. */
 export interface Identification {
-  /** A named algebra, one "up to a change of basis", "none" for no generators, or "unidentified". */
+  /**
+   * A named algebra, perhaps "up to a change of basis"; "none" without generators; or
+   * "unidentified".
+   */
   name: string;
-  /** Cosine of the largest principal angle to it (to the nearest one, when unidentified). */
+  /** Cosine of the largest principal angle to that algebra (or to the nearest, if unidentified). */
   cosine: number;
-  /** l2 norm of the principal angles to it, in radians. */
+  /** Norm of the principal angles to that algebra, in radians. */
   grassmannDistance: number;
-  /** The largest principal angle to it, in degrees. */
+  /** The largest principal angle to that algebra, in degrees. */
   angleDegrees: number;
-  /** The nearest named algebra of the same dimension, whether or not it is near enough. */
+  /** The nearest named algebra of the same dimension, near or not. */
   nearest?: string;
 }
 
 /**
- * A span is not given a name when its principal angles to it are larger than this, root mean square (or its largest one than twice this), however
- * unlikely it is to be as near by chance. In degrees.
+ * The largest root mean square of the principal angles, in degrees, at which a span gets a name.
+ * The largest angle may be twice this.
  */
 const FURTHEST = 15;
-/** Nor when a random span would be as near to some name with more than this probability. */
+/**
+ * The largest probability, at which a span gets a name, that a random span is as near to a name.
+ */
 const CHANCE = 0.01;
-/** In the coordinates of its own metric a span is near to an orthogonal algebra sooner: there it must be within this. In degrees. */
+/**
+ * The limit, in degrees, in the coordinates of the span's own metric, where chance matches are
+ * likelier.
+ */
 const FURTHEST_CONJUGATE = 3;
-/** Metrics more stretched than this are as good as degenerate. */
+/** The largest stretch of a metric; a metric with a larger one is almost degenerate. */
 const MOST_STRETCHED = 30;
 
 /**
- * Compare a span, as it is, with every named algebra of its dimension (coordinates have a meaning: no change of basis is tried); if none is near,
- * with the orthogonal ones in the coordinates of its own invariant metric. Where neither is near, say so: a wrong name is worse than none.
+ * Name a span of matrices.
+ *
+ * The span is compared, as it is, with every named algebra of its dimension. Coordinates have a
+ * meaning, so no change of basis is tried. If no algebra is near, the span is compared with the
+ * orthogonal algebras in the coordinates of its own invariant metric. If these are not near either,
+ * the span is "unidentified", because a wrong name is worse than none.
  *
  * @param generators [k, n, n]
+ * @param metric the invariant metric of the generators, if they have one
  */
-export function identify(generators: readonly SquareMatrix[], metric?: InvariantMetric): Identification {
+export function identify(
+  generators: readonly SquareMatrix[],
+  metric?: InvariantMetric,
+): Identification {
   const basis = frame(generators);
   const n = basis[0]?.length;
   if (n === undefined) return { name: "none", cosine: 1, grassmannDistance: 0, angleDegrees: 0 };
@@ -47,15 +70,20 @@ export function identify(generators: readonly SquareMatrix[], metric?: Invariant
   };
   if (nearest === undefined) return conjugate(basis, n, undefined, metric) ?? apart;
   const moved = conjugate(basis, n, nearest.name, metric);
-  const named = isNear(nearest, basis.length, n) ? { ...nearest, nearest: nearest.name } : undefined;
+  const named = isNear(nearest, basis.length, n)
+    ? { ...nearest, nearest: nearest.name }
+    : undefined;
   if (named && moved && !moved.name.startsWith(named.name)) {
-    // A strong stretch can bring one algebra near another; its own metric then fits it far better than the other's name.
-    return named.angleDegrees > FURTHEST / 2 && moved.angleDegrees < named.angleDegrees / 4 ? moved : named;
+    // A strong stretch can bring one algebra near another. Then the span's own metric fits far
+    // better.
+    return named.angleDegrees > FURTHEST / 2 && moved.angleDegrees < named.angleDegrees / 4
+      ? moved
+      : named;
   }
   return named ?? moved ?? { ...nearest, name: "unidentified", nearest: nearest.name };
 }
 
-/** Every named algebra of the same dimension, nearest first. */
+/** Measure the distance to every named algebra of the same dimension, nearest first. */
 function compare(basis: readonly SquareMatrix[], n: number): Identification[] {
   return catalogue(n)
     .filter((known) => known.basis.length === basis.length)
@@ -73,8 +101,12 @@ function compare(basis: readonly SquareMatrix[], n: number): Identification[] {
 }
 
 /**
- * Whether a span of k generators is near enough to a name. By chance a random k-dimensional span in R^N has all principal angles to a given one under
- * θ with a probability of about sin(θ)^(k(N−k)), the exponent being the dimension of the Grassmannian: for one generator in the plane, 7° is the limit.
+ * Decide whether a span of k generators is near enough to an algebra to get its name.
+ *
+ * A random k-dimensional span in R^N has all principal angles to a given span under θ with a
+ * probability of about sin(θ)^(k(N−k)), whose exponent is the dimension of the Grassmannian. This
+ * probability times the number of named algebras may be at most {@link CHANCE}. For one generator
+ * in the plane the limit is 6.2°.
  */
 function isNear(
   { angleDegrees, grassmannDistance: distance }: Identification,
@@ -84,11 +116,12 @@ function isNear(
   const meanDegrees = ((distance / Math.sqrt(k)) * 180) / Math.PI;
   const freedom = k * (n * n - k);
   const rivals = catalogue(n).filter((known) => known.basis.length === k).length;
-  const byChance = freedom === 0 ? 90 : (Math.asin((CHANCE / rivals) ** (1 / freedom)) * 180) / Math.PI;
+  const byChance =
+    freedom === 0 ? 90 : (Math.asin((CHANCE / rivals) ** (1 / freedom)) * 180) / Math.PI;
   return meanDegrees <= FURTHEST && angleDegrees <= Math.min(2 * FURTHEST, byChance);
 }
 
-/** An orthogonal algebra of the metric that the span itself keeps. */
+/** Find the orthogonal algebra of the metric that the span itself keeps. */
 function conjugate(
   basis: readonly SquareMatrix[],
   n: number,
@@ -103,7 +136,9 @@ function conjugate(
   const moved = basis.map((b) => multiply(inverse, b, s));
   const [p, q] = metric.signature;
   const group = p === 0 || q === 0 ? `so(${n})` : `so(${p},${q})`;
-  const match = compare(frame(moved), n).find((known) => known.name === group || known.name === `${group}⊕R`);
+  const match = compare(frame(moved), n).find(
+    (known) => known.name === group || known.name === `${group}⊕R`,
+  );
   if (match === undefined || match.angleDegrees > FURTHEST_CONJUGATE) return undefined;
   return { ...match, name: `${match.name} up to a change of basis`, nearest };
 }

@@ -1,7 +1,11 @@
-/** Analysis of discovered symmetries (METHOD's "what the numbers mean"). */
-export { analyseAlgebra, analyseCosets, type FoundAlgebra, type FoundCosets } from "./analyse.js";
+/** Analysis of discovered symmetries: names (METHOD 4.2), structure (4.3) and components (4.4). */
+export { analyseAlgebra, analyseCosets } from "./analyse.js";
 export { catalogue, type NamedAlgebra, namedAlgebra, namedAlgebras } from "./catalogue.js";
-export { describeComponent, distanceToIdentityComponent, type GroupComponent } from "./components.js";
+export {
+  describeComponent,
+  distanceToIdentityComponent,
+  type GroupComponent,
+} from "./components.js";
 export { describeResult, formatMatrix } from "./describe.js";
 export { type Identification, identify } from "./identify.js";
 export { expm, logm, type SquareMatrix } from "./linalg.js";

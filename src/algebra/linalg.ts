@@ -1,96 +1,123 @@
-/** The little linear algebra that ml-matrix lacks. A matrix is a list of rows; functions never change their arguments. */
+/**
+ * The linear algebra that ml-matrix lacks. A matrix is a list of rows. Functions never change their
+ * arguments.
+ */
 import { EVD, inverse, Matrix, SVD } from "ml-matrix";
 
-/** [n, n], row-major. */
+/** A square matrix as a list of rows, [n, n]. */
 export type SquareMatrix = number[][];
 
+/** Make the n by n identity matrix. */
 export function identityMatrix(n: number): SquareMatrix {
   return diagonalMatrix(Array<number>(n).fill(1));
 }
 
+/** Make a diagonal matrix. */
 export function diagonalMatrix(entries: readonly number[]): SquareMatrix {
   return entries.map((x, i) => entries.map((_, j) => (i === j ? x : 0)));
 }
 
+/** Multiply matrices, from left to right. */
 export function multiply(...factors: SquareMatrix[]): SquareMatrix {
   return factors.reduce((a, b) => new Matrix(a).mmul(new Matrix(b)).to2DArray());
 }
 
+/** Transpose a matrix. */
 export function transpose(a: SquareMatrix): SquareMatrix {
   return a.map((_, i) => a.map((row) => row[i]!));
 }
 
+/** Invert a matrix. */
 export function invert(a: SquareMatrix): SquareMatrix {
   return inverse(a).to2DArray();
 }
 
-/** `Σ weights[i] matrices[i]`; `n` gives the size when there are none. */
+/** Compute `Σ weights[i] matrices[i]`; `n` is the size of the sum, also of an empty one. */
 export function combine(
   weights: readonly number[],
   matrices: readonly SquareMatrix[],
   n: number,
 ): SquareMatrix {
   return Array.from({ length: n }, (_, r) =>
-    Array.from({ length: n }, (_, c) => matrices.reduce((sum, m, i) => sum + weights[i]! * m[r]![c]!, 0)),
+    Array.from({ length: n }, (_, c) =>
+      matrices.reduce((sum, m, i) => sum + weights[i]! * m[r]![c]!, 0),
+    ),
   );
 }
 
+/** Compute `a − b`. */
 export function subtract(a: SquareMatrix, b: SquareMatrix): SquareMatrix {
   return combine([1, -1], [a, b], a.length);
 }
 
+/** Sum the diagonal. */
 export function trace(a: SquareMatrix): number {
   return a.reduce((sum, row, i) => sum + row[i]!, 0);
 }
 
-/** Frobenius inner product `tr(aᵀb)`. */
+/** Compute the Frobenius inner product `tr(aᵀb)`. */
 export function inner(a: SquareMatrix, b: SquareMatrix): number {
   return a.reduce((sum, row, i) => sum + dot(row, b[i]!), 0);
 }
 
-/** Frobenius norm. */
+/** Compute the Frobenius norm. */
 export function norm(a: SquareMatrix): number {
   return Math.sqrt(inner(a, a));
 }
 
+/** Compute the inner product of two vectors. */
 export function dot(x: readonly number[], y: readonly number[]): number {
   return x.reduce((sum, value, i) => sum + value * y[i]!, 0);
 }
 
-/** Without the part along the identity: `a − tr(a)/n I`. */
+/** Remove the part along the identity: `a − tr(a)/n I`. */
 export function traceless(a: SquareMatrix): SquareMatrix {
   const mean = trace(a) / a.length;
   return a.map((row, i) => row.map((x, j) => (i === j ? x - mean : x)));
 }
 
-/** A matrix from its entries in row-major order. */
+/** Make an n by n matrix from its entries in row-major order. */
 export function reshape(entries: readonly number[], n: number): SquareMatrix {
   return Array.from({ length: n }, (_, i) => entries.slice(i * n, (i + 1) * n));
 }
 
-/** Eigenvalues ascending with unit eigenvectors (`vectors[i]` belongs to `values[i]`) of a symmetric matrix. */
+/**
+ * Find the eigenvalues, ascending, and unit eigenvectors of a symmetric matrix.
+ *
+ * @returns `vectors[i]` belongs to `values[i]`
+ */
 export function symmetricEigen(a: SquareMatrix): { values: number[]; vectors: number[][] } {
   const { realEigenvalues, eigenvectorMatrix } = new EVD(a, { assumeSymmetric: true });
-  const order = realEigenvalues.map((_, i) => i).sort((i, j) => realEigenvalues[i]! - realEigenvalues[j]!);
+  const order = realEigenvalues
+    .map((_, i) => i)
+    .sort((i, j) => realEigenvalues[i]! - realEigenvalues[j]!);
   return {
     values: order.map((i) => realEigenvalues[i]!),
     vectors: order.map((i) => eigenvectorMatrix.getColumn(i)),
   };
 }
 
-/** Singular values descending, with right singular vectors (all of them, so that a null space is among them). */
+/**
+ * Find the singular values, descending, and all right singular vectors, the null space included.
+ */
 export function singular(rows: readonly number[][]): { values: number[]; vectors: number[][] } {
   const columns = rows[0]?.length ?? 0;
-  // The decomposition is of at least as many rows as columns: rows of zeros add nothing but complete the vectors.
+  // The decomposition needs at least as many rows as columns. Rows of zeros complete the vectors.
   const padding = Array.from({ length: Math.max(0, columns - rows.length) }, () =>
     Array<number>(columns).fill(0),
   );
   const svd = new SVD([...rows, ...padding]);
   const right = svd.rightSingularVectors;
-  return { values: svd.diagonal, vectors: Array.from({ length: columns }, (_, i) => right.getColumn(i)) };
+  return {
+    values: svd.diagonal,
+    vectors: Array.from({ length: columns }, (_, i) => right.getColumn(i)),
+  };
 }
 
-/** The matrix exponential, by scaling and squaring of its Taylor series (Moler & Van Loan 2003, method 3); to rounding error. */
+/**
+ * Compute the matrix exponential to rounding error, by scaling and squaring of the Taylor series
+ * (Moler & Van Loan 2003, method 3).
+ */
 export function expm(a: SquareMatrix): SquareMatrix {
   const n = a.length;
   const squarings = Math.max(0, Math.ceil(Math.log2(norm(a) || 1)) + 1);
@@ -98,7 +125,7 @@ export function expm(a: SquareMatrix): SquareMatrix {
   let sum = Matrix.eye(n);
   let term = Matrix.eye(n);
   for (let i = 1; i <= 18; i++) {
-    term = term.mmul(scaled).div(i); // norm at most 1/2: the 18th term is below 1e-21
+    term = term.mmul(scaled).div(i); // the norm is at most 1/2, so the 18th term is below 1e-21
     sum = sum.add(term);
   }
   for (let i = 0; i < squarings; i++) sum = sum.mmul(sum);
@@ -106,18 +133,22 @@ export function expm(a: SquareMatrix): SquareMatrix {
 }
 
 /**
- * The principal matrix logarithm, by inverse scaling and squaring: square roots (Denman & Beavers 1976) until the matrix is near I, then Gregory's
- * series `log A = 2 artanh((A − I)(A + I)⁻¹)` (Higham 2008, ch. 11). Undefined when an eigenvalue is zero or on the negative real axis, for then
- * there is none, or when the matrix is singular to rounding.
+ * Compute the principal matrix logarithm by inverse scaling and squaring: square roots (Denman &
+ * Beavers 1976) until the matrix is near I, then Gregory's series
+ * `log A = 2 artanh((A − I)(A + I)⁻¹)` (Higham 2008, ch. 11).
+ *
+ * @returns undefined if an eigenvalue is zero or on the negative real axis, where no principal
+ *   logarithm exists, or if the matrix is singular to rounding
  */
 export function logm(a: SquareMatrix): SquareMatrix | undefined {
   if (a.flat().some((x) => !Number.isFinite(x))) return undefined;
   const { realEigenvalues: re, imaginaryEigenvalues: im } = new EVD(a, { assumeSymmetric: false });
-  if (re.some((x, i) => x <= 1e-12 && Math.abs(im[i]!) <= 1e-9 * (1 + Math.abs(x)))) return undefined;
+  if (re.some((x, i) => x <= 1e-12 && Math.abs(im[i]!) <= 1e-9 * (1 + Math.abs(x))))
+    return undefined;
   try {
     return logOfRegular(new Matrix(a));
   } catch {
-    return undefined; // ml-matrix refuses to invert a singular matrix
+    return undefined; // ml-matrix does not invert a singular matrix
   }
 }
 

@@ -1,13 +1,20 @@
-/** Rotations of space by their generators, which are antisymmetric, [3, 3]. */
+/** Rotations of space from their generators, antisymmetric matrices [3, 3]. */
 import { dot, type SquareMatrix } from "./linalg.js";
 
-/** `exp(w B)` turns by `w · magnitude` radians about `axis`, a unit vector whose largest entry is positive: a line has no sense. */
+/**
+ * A rotation: `exp(w B)` turns by `w · magnitude` radians about `axis`.
+ *
+ * The axis is a unit vector. Its largest entry is positive, because a line has no direction.
+ */
 export interface Turn {
   magnitude: number;
   axis: [number, number, number];
 }
 
-/** Of a generator; the axis of one that is zero is the third. */
+/**
+ * Find the angle and the axis of a generator's rotations. The axis of a zero generator is [0, 0,
+ * 1].
+ */
 export function turnOf(generator: SquareMatrix): Turn {
   const part = (i: number, j: number) => (generator[i]![j]! - generator[j]![i]!) / 2;
   const turn = [part(2, 1), part(0, 2), part(1, 0)] as const;
@@ -18,7 +25,11 @@ export function turnOf(generator: SquareMatrix): Turn {
   return { magnitude, axis: [x!, y!, z!] };
 }
 
-/** Mean angle between every two of some axes, in degrees: 0 when all agree, 57.3 (one radian) to be expected of random ones. */
+/**
+ * Compute the mean angle between every two of several axes, in degrees.
+ *
+ * @returns 0 if all axes agree; about 57.3 (one radian) for random axes; null for fewer than two
+ */
 export function axisSpread(axes: readonly Turn["axis"][]): number | null {
   const angles = axes.flatMap((a, i) =>
     axes.slice(i + 1).map((b) => (Math.acos(Math.min(1, Math.abs(dot(a, b)))) * 180) / Math.PI),

@@ -1,4 +1,7 @@
-/** What can be said of a span of matrices, taken as a Lie algebra: frame, closure, Killing form, angles to another, invariant metric. */
+/**
+ * Properties of a span of matrices as a Lie algebra: frame, closure, Killing form, angles to
+ * another span, invariant metric.
+ */
 import {
   combine,
   diagonalMatrix,
@@ -15,16 +18,18 @@ import {
   transpose,
 } from "./linalg.js";
 
-/** The Lie bracket `[a, b] = ab − ba`. */
+/** Compute the Lie bracket `[a, b] = ab − ba`. */
 export function bracket(a: SquareMatrix, b: SquareMatrix): SquareMatrix {
   return subtract(multiply(a, b), multiply(b, a));
 }
 
 /**
- * An orthonormal basis of the span of `matrices` in the Frobenius inner product, by Gram-Schmidt, twice for rounding.
+ * Make an orthonormal basis of the span of `matrices` in the Frobenius inner product, by
+ * Gram-Schmidt, done twice against rounding.
  *
  * @param matrices [k, n, n], of any norms
- * @param tolerance a matrix that is this near (sine of the angle) to the span of those before it adds nothing
+ * @param tolerance sine of the angle to the span of the matrices before; a matrix within it adds
+ *   nothing
  * @returns [rank, n, n]
  */
 export function frame(matrices: readonly SquareMatrix[], tolerance = 1e-2): SquareMatrix[] {
@@ -41,7 +46,7 @@ export function frame(matrices: readonly SquareMatrix[], tolerance = 1e-2): Squa
   return basis;
 }
 
-/** The part of `a` within the span of an orthonormal `basis`. */
+/** Project `a` on the span of an orthonormal `basis`. */
 export function project(a: SquareMatrix, basis: readonly SquareMatrix[]): SquareMatrix {
   return combine(
     basis.map((b) => inner(a, b)),
@@ -51,13 +56,19 @@ export function project(a: SquareMatrix, basis: readonly SquareMatrix[]): Square
 }
 
 /**
- * How far the span is from being closed under the bracket: over all pairs, `‖[B_i, B_j] − proj‖ / ‖[B_i, B_j]‖` with unit B (METHOD of AtlasD's
- * analysis), 0 when it is a Lie algebra, at most 1. Pairs that commute count as 0: below a bracket of norm 0.1 (the most for unit matrices is √2,
- * Böttcher & Wenzel 2008) the ratio is taken to 0.1 instead, or it would measure nothing but noise.
+ * Measure how far the span is from being closed under the bracket: `‖[B_i, B_j] − proj‖ /
+ * ‖[B_i, B_j]‖` for unit B, over all pairs (METHOD 4.3).
+ *
+ * If the norm of a bracket is below 0.1, it is divided by 0.1 instead, so that pairs that commute
+ * count as 0 and not as noise. The norm is at most √2 (Böttcher & Wenzel 2008).
+ *
+ * @returns the largest and the mean ratio: 0 for a Lie algebra, at most 1
  */
 export function closure(generators: readonly SquareMatrix[]): { max: number; mean: number } {
   const basis = frame(generators);
-  const units = generators.filter((b) => norm(b) > 0).map((b) => combine([1 / norm(b)], [b], b.length));
+  const units = generators
+    .filter((b) => norm(b) > 0)
+    .map((b) => combine([1 / norm(b)], [b], b.length));
   const ratios = units.flatMap((a, i) =>
     units.slice(i + 1).map((b) => {
       const c = bracket(a, b);
@@ -69,9 +80,11 @@ export function closure(generators: readonly SquareMatrix[]): { max: number; mea
 }
 
 /**
- * Structure constants of a span in an orthonormal basis, brackets projected onto it: `[B_i, B_j] = Σ_l c[i][j][l] B_l`.
+ * Compute the structure constants of a span: `[B_i, B_j] = Σ_l c[i][j][l] B_l`, with the brackets
+ * projected on the span.
  *
- * @returns [k, k, k]
+ * @param basis orthonormal, [k, n, n]
+ * @returns c, [k, k, k]
  */
 export function structureConstants(basis: readonly SquareMatrix[]): number[][][] {
   return basis.map((a) =>
@@ -82,7 +95,7 @@ export function structureConstants(basis: readonly SquareMatrix[]): number[][][]
   );
 }
 
-/** The Killing form `K_ij = tr(ad B_i ad B_j)` in an orthonormal basis, [k, k]. */
+/** Compute the Killing form `K_ij = tr(ad B_i ad B_j)` in an orthonormal basis: [k, k]. */
 export function killingForm(basis: readonly SquareMatrix[]): SquareMatrix {
   const c = structureConstants(basis);
   return basis.map((_, i) =>
@@ -100,18 +113,24 @@ export function killingForm(basis: readonly SquareMatrix[]): SquareMatrix {
   );
 }
 
+/** Numbers of positive, negative and zero eigenvalues. */
 export interface Signature {
   positive: number;
   negative: number;
   zero: number;
 }
 
-/** Signs of the Killing form's eigenvalues: (0, 3, 0) for so(3), (3, 3, 0) for so(1,3); eigenvalues under 5 % of the largest count as zero. */
+/**
+ * Count the signs of the Killing form's eigenvalues: (0, 3, 0) for so(3), (3, 3, 0) for so(1,3).
+ *
+ * Eigenvalues under 5 % of the largest count as zero, and so do those under 0.02.
+ */
 export function killingSignature(generators: readonly SquareMatrix[]): Signature {
   const basis = frame(generators);
   if (basis.length === 0) return { positive: 0, negative: 0, zero: 0 };
   const { values } = symmetricEigen(killingForm(basis));
-  // Unit generators of a simple algebra give |eigenvalues| of about 1 and more; noise in a commuting one gives its square.
+  // Unit generators of a simple algebra give |eigenvalues| of about 1 or more. Noise in a commuting
+  // algebra gives its square.
   const tiny = Math.max(0.02, 0.05 * Math.max(...values.map(Math.abs)));
   const positive = values.filter((x) => x > tiny).length;
   const negative = values.filter((x) => x < -tiny).length;
@@ -119,8 +138,9 @@ export function killingSignature(generators: readonly SquareMatrix[]): Signature
 }
 
 /**
- * Principal angles between two spans, in radians, ascending; as many as the smaller has dimensions (Björck & Golub 1973: from cosines and sines
- * both, so that small ones are exact).
+ * Compute the principal angles between two spans, in radians, ascending. There are as many angles
+ * as the smaller span has dimensions. Both cosines and sines are used, so that small angles are
+ * exact (Björck & Golub 1973).
  */
 export function principalAngles(a: readonly SquareMatrix[], b: readonly SquareMatrix[]): number[] {
   let [p, q] = [frame(a), frame(b)];
@@ -131,34 +151,45 @@ export function principalAngles(a: readonly SquareMatrix[], b: readonly SquareMa
   return q.map((_, i) => Math.atan2(Math.max(0, sines[q.length - 1 - i] ?? 0), cosines[i]!));
 }
 
-/** Grassmann distance of two spans of one dimension: l2 norm of their principal angles, in radians. */
+/**
+ * Compute the Grassmann distance of two spans of one dimension: the norm of their principal angles,
+ * in radians.
+ */
 export function grassmannDistance(a: readonly SquareMatrix[], b: readonly SquareMatrix[]): number {
   return Math.hypot(...principalAngles(a, b));
 }
 
+/** A symmetric matrix J that all elements of a group keep: `gᵀJg = J`. */
 export interface InvariantMetric {
-  /** Symmetric, of Frobenius norm √n; definite ones positive, indefinite ones with the fewer signs positive (+ − − −). [n, n] */
+  /**
+   * J, symmetric, of Frobenius norm √n, [n, n]. A definite J is positive. An indefinite J has fewer
+   * positive than negative eigenvalues (+ − − −).
+   */
   matrix: SquareMatrix;
-  /** Signs of its eigenvalues. */
+  /** Numbers of positive and of negative eigenvalues of J. */
   signature: [positive: number, negative: number];
-  /** Root mean square over unit generators of `‖BᵀJ + JB‖ / 2‖J‖`: 0 when it is invariant, at most 1. */
+  /**
+   * Root mean square of `‖BᵀJ + JB‖ / 2‖J‖` over unit generators: 0 if J is invariant, at most 1.
+   */
   residual: number;
-  /** Whether it is invariant up to scale only, since the algebra scales. */
+  /** Whether J is invariant up to scale only, because the algebra scales. */
   conformal: boolean;
 }
 
 /**
- * The symmetric J with `BᵀJ + JB = 0` for all generators, their traces aside (a scaling keeps no metric, but keeps it up to scale): the null space
- * of a linear map, by SVD. Minkowski's for so(1,3) and for so(1,3)⊕R.
+ * Find the symmetric J with `BᵀJ + JB = 0` for all generators, as the null space of a linear map.
  *
- * @returns undefined when there is none, several, or a degenerate one
+ * The traces of the generators are removed first, because a scaling keeps a metric only up to
+ * scale. For so(1,3) and so(1,3)⊕R the metric is Minkowski's.
+ *
+ * @returns undefined if there is no metric, several, or a degenerate one
  */
 export function invariantMetric(generators: readonly SquareMatrix[]): InvariantMetric | undefined {
   const basis = frame(generators);
   const n = basis[0]?.length ?? 0;
   const parts = basis.map(traceless);
   const weight = Math.sqrt(parts.reduce((sum, b) => sum + inner(b, b), 0));
-  if (n < 2 || weight < 0.1) return undefined; // nothing but scaling: it keeps every metric
+  if (n < 2 || weight < 0.1) return undefined; // a scaling alone keeps every metric
   const symmetric = Array.from({ length: n }, (_, i) =>
     Array.from({ length: i + 1 }, (_, j) => unitSymmetric(n, i, j)),
   ).flat();
@@ -168,7 +199,7 @@ export function invariantMetric(generators: readonly SquareMatrix[]): InvariantM
       return subtract(sb, combine([-1], [transpose(sb)], n)).flat();
     }),
   );
-  // Rows of `images` are what the map makes of each unit J; a null J is a null vector of its transpose.
+  // A row of `images` is the image of a unit J. A null J is a null vector of the transposed matrix.
   const { values, vectors } = singular(images[0]!.map((_, r) => images.map((image) => image[r]!)));
   const residuals = values.slice(0, symmetric.length).map((x) => x / (2 * weight));
   const residual = residuals.at(-1)!;
@@ -190,7 +221,7 @@ export function invariantMetric(generators: readonly SquareMatrix[]): InvariantM
   };
 }
 
-/** Which of J and −J to show. */
+/** Choose between J and −J. */
 function signOf(j: SquareMatrix, positive: number, negative: number): 1 | -1 {
   if (negative === 0) return 1;
   if (positive === 0) return -1;
@@ -199,7 +230,7 @@ function signOf(j: SquareMatrix, positive: number, negative: number): 1 | -1 {
   return first > 0 ? 1 : -1;
 }
 
-/** Unit of the (i, j)-th symmetric direction in the Frobenius norm. */
+/** Make the (i, j)-th symmetric matrix of Frobenius norm 1. */
 function unitSymmetric(n: number, i: number, j: number): SquareMatrix {
   const m = diagonalMatrix(Array<number>(n).fill(0));
   m[i]![j] = m[j]![i] = i === j ? 1 : Math.SQRT1_2;
@@ -207,27 +238,33 @@ function unitSymmetric(n: number, i: number, j: number): SquareMatrix {
 }
 
 /**
- * Coordinates in which a metric is a diagonal of signs: S with `SᵀJS = diag(1 …, −1 …)`, from J's principal axes.
+ * Find coordinates in which a metric is diagonal with entries ±1: S with `SᵀJS = diag(1 …, −1 …)`.
  *
- * @returns S, [n, n]; its columns are the new axes, positive ones first
+ * @returns S, [n, n]; its columns are the principal axes of J, positive ones first
  */
 export function metricFrame(j: SquareMatrix): SquareMatrix {
   const { values, vectors } = symmetricEigen(j);
   const n = j.length;
-  const ordered = [...values.keys()].sort((a, b) => Number(values[b]! > 0) - Number(values[a]! > 0) || a - b);
+  const ordered = [...values.keys()].sort(
+    (a, b) => Number(values[b]! > 0) - Number(values[a]! > 0) || a - b,
+  );
   const columns = ordered.map((i) => vectors[i]!.map((x) => x / Math.sqrt(Math.abs(values[i]!))));
   return Array.from({ length: n }, (_, r) => columns.map((column) => column[r]!));
 }
 
-/** Cosine of the angle between two metrics, whichever their signs: 1 for multiples of one another. */
+/**
+ * Compute the cosine of the angle between two metrics, up to sign: 1 for multiples of one another.
+ */
 export function metricCosine(a: SquareMatrix, b: SquareMatrix): number {
   return Math.abs(inner(a, b)) / (norm(a) * norm(b));
 }
 
 /**
- * A basis of the same span that is easy to read: reduced row echelon form of the generators' entries, so that each has a 1 where all others have 0.
- * The pivots are chosen largest first (so nothing is divided by something small), the earliest entry among those about as large. Nothing is rounded:
- * the span is the learnt one.
+ * Find a basis of the same span that is easy to read: the reduced row echelon form of the
+ * generators' entries. Each matrix has a 1 where all others have 0.
+ *
+ * The largest entry is the next pivot, so that nothing is divided by a small number. Among entries
+ * of about this size the earliest is the pivot. Nothing is rounded: the span is the learnt one.
  *
  * @param generators [k, n, n]
  * @returns [rank, n, n], ordered by pivot; rotations turn from the first axis towards the second
@@ -238,7 +275,9 @@ export function readableBasis(generators: readonly SquareMatrix[]): SquareMatrix
   const pivots: number[] = [];
   for (let done = 0; done < rows.length; done++) {
     const left = rows.slice(done);
-    const sizes = Array.from({ length: n * n }, (_, c) => Math.hypot(...left.map((row) => row[c]!)));
+    const sizes = Array.from({ length: n * n }, (_, c) =>
+      Math.hypot(...left.map((row) => row[c]!)),
+    );
     const largest = Math.max(...sizes);
     const pivot = sizes.findIndex((x) => x >= 0.8 * largest);
     pivots.push(pivot);
@@ -255,7 +294,10 @@ export function readableBasis(generators: readonly SquareMatrix[]): SquareMatrix
     });
 }
 
-/** Make rows from `from` on zero in column `pivot` but one, which gets 1 there and is moved to `from`; clear the column in the rows before too. */
+/**
+ * Do one step of the reduction: move the row with the largest entry in column `pivot` to `from`,
+ * scale it to 1 there, and clear the column in all other rows.
+ */
 function reduce(rows: number[][], from: number, pivot: number): void {
   const best = rows.reduce(
     (b, row, i) => (i > from && Math.abs(row[pivot]!) > Math.abs(rows[b]![pivot]!) ? i : b),

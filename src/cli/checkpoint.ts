@@ -1,8 +1,11 @@
-/** `atlas checkpoint inspect|convert|export`: PyTorch and safetensors files, and predictors for other programs, without a worker. */
+/**
+ * `atlas checkpoint inspect|convert|export`: work with files of weights and predictors, without a
+ * worker.
+ */
 import { basename } from "node:path";
 import { type Command, Option } from "commander";
+import { readPredictor } from "../experiment/lookup.js";
 import { Progress } from "../experiment/progress.js";
-import { readPredictor } from "../experiment/sources.js";
 import {
   type CheckpointSummary,
   convertCheckpointFile,
@@ -14,33 +17,39 @@ import {
 import { printable } from "../interop/printable.js";
 import { findRun } from "../run/folder.js";
 import { addCommonOptions, commonOptions, LOG_OPTIONS } from "./options.js";
+import { namingFlag } from "./remedy.js";
 
-const JSON_OPTION = () => new Option("--json", "Print what is in it as JSON, and nothing else, on stdout");
+const JSON_OPTION = () => new Option("--json", "Print only JSON on stdout");
 
-/** The experiments in which the published code has the networks that the worker can tell. */
-const PUBLISHED: Readonly<Record<string, string>> = {
+/** The experiment of each network of the reference code that is recognised in a checkpoint. */
+const REFERENCE: Readonly<Record<string, string>> = {
   convolutions: "pde",
   "encoder-decoder": "mnist",
   MLP: "toptagging",
   CGNet: "climate",
 };
 
+/** Add the command to `program`. */
 export function register(program: Command): void {
   const checkpoint = program
     .command("checkpoint")
+    .helpCommand("help [command]", "Show help, as --help does")
     .description(
-      "Inspect and convert PyTorch (.pt, .pth; weights only) and safetensors checkpoints, and export predictors",
+      "Inspect and convert checkpoints (.pt, .pth, .safetensors), and export predictors",
     );
 
   const inspect = checkpoint
     .command("inspect")
-    .description("List a checkpoint's tensors; no code in it is executed")
+    .description("List the tensors of a checkpoint, without executing code in it")
     .argument("<file>", "a .pt, .pth or .safetensors file")
     .addOption(JSON_OPTION());
   addCommonOptions(inspect, [...LOG_OPTIONS])
     .addHelpText(
       "after",
-      "\nExamples:\n  atlas checkpoint inspect model.pt\n  atlas checkpoint inspect model.safetensors --json",
+      `
+Examples:
+  atlas checkpoint inspect model.pt
+  atlas checkpoint inspect model.safetensors --json`,
     )
     .action(async (file: string) => {
       const summary = await inspectCheckpoint(file, { onProgress: progressOf(inspect) });
@@ -49,48 +58,69 @@ export function register(program: Command): void {
 
   const convert = checkpoint
     .command("convert")
-    .description("Convert between .pt or .pth and .safetensors, as TO's extension says; weights only")
+    .description("Convert the weights in a checkpoint from PyTorch to safetensors, or back")
     .argument("<from>", "a .pt, .pth or .safetensors file")
-    .argument("<to>", "the file to write")
+    .argument("<to>", "the file to write; its extension decides the format")
     .option("--force", "Overwrite TO if it exists")
     .addOption(JSON_OPTION());
   addCommonOptions(convert, [...LOG_OPTIONS])
     .addHelpText(
       "after",
-      "\nExamples:\n  atlas checkpoint convert model.pt model.safetensors\n  atlas checkpoint convert model.safetensors model.pt --force",
+      `
+Examples:
+  atlas checkpoint convert model.pt model.safetensors
+  atlas checkpoint convert model.safetensors model.pt --force`,
     )
     .action(async (from: string, to: string) => {
       const force = convert.getOptionValue("force") === true;
-      print(convert, to, await convertCheckpointFile(from, to, { force, onProgress: progressOf(convert) }));
+      const options = { force, onProgress: progressOf(convert) };
+      const made = await namingFlag(undefined, () => convertCheckpointFile(from, to, options));
+      print(convert, to, made);
     });
 
   const exporting = checkpoint
     .command("export")
-    .description("Write a run's predictor as a state dict, or as a program that takes a batch of all charts")
+    .description(
+      "Write the predictor of a run to a file: its weights, or a program that takes batches of " +
+        "charts",
+    )
     .argument("<run>", "a run's id or folder, or latest")
     .requiredOption("--out <file>", "The file to write")
     .addOption(
-      new Option("--format <format>", "What it becomes").choices(EXPORT_FORMATS).default(EXPORT_FORMATS[0]),
+      new Option("--format <format>", "Format of the file")
+        .choices(EXPORT_FORMATS)
+        .default(EXPORT_FORMATS[0]),
     )
     .option("--force", "Overwrite FILE if it exists")
     .addOption(JSON_OPTION());
   addCommonOptions(exporting, ["runs", ...LOG_OPTIONS])
     .addHelpText(
       "after",
-      "\nExamples:\n  atlas checkpoint export latest --out predictor.pt\n  atlas checkpoint export latest --format torchscript --out predictor.ts.pt",
+      `
+Examples:
+  atlas checkpoint export latest --out predictor.pt
+  atlas checkpoint export latest --format torchscript --out predictor.ts.pt`,
     )
     .action(async (given: string) => {
       const { out, format, force = false } = exporting.opts<ExportFlags>();
-      const run = await findRun(commonOptions(exporting).runs, given);
+      const { runs } = commonOptions(exporting);
+      const run = await namingFlag("--runs DIR", () => findRun(runs, given));
       const options = { force, onProgress: progressOf(exporting) };
-      const told = await exportPredictor(await readPredictor(run.path), out, format, options);
+      const predictor = await readPredictor(run.path);
+      const told = await namingFlag("--out FILE", () =>
+        exportPredictor(predictor, out, format, options),
+      );
       if (exporting.getOptionValue("json") === true)
         return void process.stdout.write(`${JSON.stringify({ file: out, ...told }, null, 2)}\n`);
-      const { kind, parameters, takes, gives, reach } = told;
-      const lines = [`${basename(out)}: ${format} of predictor ${kind}, ${count(parameters, "parameter")}`];
+      const { kind, parameters, takes, gives, halo } = told;
+      const lines = [
+        `${basename(out)}: ${format} of predictor ${kind}, ${count(parameters, "parameter")}`,
+      ];
       if (takes.length > 0)
-        lines.push(`takes [batch, ${takes.join(", ")}], gives [batch, ${gives.join(", ")}], float32`);
-      if (reach > 0) lines.push(`reads ${reach} pixels beyond a chart's radius`);
+        lines.push(
+          `takes [batch, ${takes.join(", ")}], gives [batch, ${gives.join(", ")}], float32`,
+        );
+      if (halo > 0) lines.push(`reads ${halo} pixels beyond a chart's radius`);
       process.stdout.write(`${lines.join("\n")}\n`);
     });
 }
@@ -101,7 +131,7 @@ interface ExportFlags {
   force?: boolean;
 }
 
-/** Where the set-up of the Python environment reports to, should it be needed. */
+/** Make a function that reports the set-up of the Python environment, which may be needed first. */
 function progressOf(command: Command): (line: string) => void {
   const progress = new Progress(commonOptions(command));
   return (line) => progress.info(line);
@@ -113,25 +143,32 @@ function print(command: Command, file: string, summary: CheckpointSummary): void
   process.stdout.write(`${describeCheckpoint(file, summary).join("\n")}\n`);
 }
 
-/** What a checkpoint holds, in lines for a terminal, whatever the file's maker named things. */
+/** Describe a checkpoint in lines for a terminal; names from the file are made safe to print. */
 export function describeCheckpoint(file: string, summary: CheckpointSummary): string[] {
-  const { format, leftOut, metadata, published } = summary;
+  const { format, leftOut, metadata, reference } = summary;
   const tensors = summary.tensors.map((t) => ({ ...t, name: printable(t.name) }));
   const bytes = tensors.reduce((sum, t) => sum + t.bytes, 0);
   const numbers = tensors.reduce((sum, t) => sum + t.shape.reduce((a, b) => a * b, 1), 0);
   const name = format === "pytorch" ? "PyTorch" : "safetensors";
   const lines = [
-    `${basename(file)}: ${name}, ${count(tensors.length, "tensor")}, ${count(numbers, "number")}, ${size(bytes)}`,
+    `${basename(file)}: ${name}, ${count(tensors.length, "tensor")}, ` +
+      `${count(numbers, "number")}, ${size(bytes)}`,
   ];
-  const width = (texts: string[]) => texts.reduce((longest, text) => Math.max(longest, text.length), 0);
+  const width = (texts: string[]) =>
+    texts.reduce((longest, text) => Math.max(longest, text.length), 0);
   const nameWidth = width(tensors.map((t) => t.name));
   const typeWidth = width(tensors.map((t) => t.dtype));
   for (const t of tensors)
-    lines.push(`  ${t.name.padEnd(nameWidth)}  ${t.dtype.padEnd(typeWidth)}  [${t.shape.join(", ")}]`);
-  if (leftOut.length > 0) lines.push(`not weights, left out: ${abridge(leftOut)}`);
-  if (published !== null)
-    lines.push(`layout: that of the published code's ${published}, for ${PUBLISHED[published] ?? "?"}`);
-  for (const [key, value] of Object.entries(metadata)) lines.push(`${printable(key)}: ${printable(value)}`);
+    lines.push(
+      `  ${t.name.padEnd(nameWidth)}  ${t.dtype.padEnd(typeWidth)}  [${t.shape.join(", ")}]`,
+    );
+  if (leftOut.length > 0) lines.push(`left out, not weights: ${abridge(leftOut)}`);
+  if (reference !== null)
+    lines.push(
+      `layout: the reference code's ${reference}, for experiment ${REFERENCE[reference] ?? "?"}`,
+    );
+  for (const [key, value] of Object.entries(metadata))
+    lines.push(`${printable(key)}: ${printable(value)}`);
   return lines;
 }
 

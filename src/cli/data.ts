@@ -1,59 +1,85 @@
-/** `atlas data NAME --generate N|--fetch --out DIR`: make or fetch the data of an experiment; `atlas data cache`: what has been kept of them. */
+/**
+ * `atlas data NAME --generate N|--fetch --out DIR`: generate or download the data of an experiment.
+ * `atlas data cache`: list or clear what workers have cached.
+ */
 import { basename, dirname } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
 import { cacheFolder, listCaches, removeCaches } from "../data/caches.js";
-import { type DataSet, formatBytes, type PublishedListing, type PublishedRecord } from "../data/dataset.js";
-import { addressesOf, fetchRecord, UNSURE } from "../data/fetch.js";
-import { generate } from "../data/generate.js";
+import {
+  type DataSet,
+  formatBytes,
+  type PublishedListing,
+  type PublishedRecord,
+} from "../data/dataset.js";
+import { addressesOf, type FetchOptions, fetchRecord, UNSURE } from "../data/fetch.js";
+import { type GenerateOptions, generate, UNEXPLAINED } from "../data/generate.js";
 import { DATA_SETS } from "../data/index.js";
-import { Meter } from "../data/meter.js";
-import { UsageError } from "../errors.js";
+import { ProgressBar } from "../data/progress-bar.js";
+import { AtlasError, UsageError } from "../errors.js";
 import { flagsOf } from "../experiment/flags.js";
-import { formatSeconds, Progress } from "../experiment/progress.js";
+import { Progress } from "../experiment/progress.js";
+import { formatSeconds } from "../format.js";
 import { printable } from "../interop/printable.js";
 import { onInterrupt } from "./interrupt.js";
 import { addCommonOptions, commonOptions, givenValues, LOG_OPTIONS } from "./options.js";
+import { namingFlag } from "./remedy.js";
 
+/** Add the command to `program`. */
 export function register(program: Command): void {
-  const data = program.command("data").description("Make or fetch the data of an experiment");
+  const data = program
+    .command("data")
+    .helpCommand("help [command]", "Show help, as --help does")
+    .description("Generate or download the data of an experiment, or clear the cache");
   for (const set of DATA_SETS) addDataSet(data, set);
   addCaches(data);
 }
 
 const CachesOptions = z.object({
   folder: z.string().optional().meta({
-    description:
-      "Where to look, with the folders below it (default: where the workers of this user have them)",
+    description: "Folder to search (default: the cache of your workers on this machine)",
     placeholder: "dir",
   }),
-  clear: z.boolean().default(false).describe("Remove all of them; later runs read the files anew"),
-  json: z.boolean().default(false).describe("Print them as JSON, and nothing else, on stdout"),
+  clear: z
+    .boolean()
+    .default(false)
+    .describe("Delete the cached fields; later runs decode the files again"),
+  json: z.boolean().default(false).describe("Print only JSON on stdout"),
 });
 
 function addCaches(data: Command): void {
   const flags = flagsOf(CachesOptions);
   const command = data
     .command("cache")
-    .description("What workers on this machine have kept of files that are slow to read");
+    .description("List or delete the fields that workers on this machine have decoded and cached");
   for (const flag of flags) command.addOption(flag.option);
   addCommonOptions(command, ["debug"])
     .addHelpText("after", "\nExamples:\n  atlas data cache\n  atlas data cache --clear")
     .action(async () => {
-      const { folder = cacheFolder(), clear, json } = CachesOptions.parse(givenValues(command, flags));
-      const caches = await listCaches(folder);
-      if (clear) await removeCaches(caches);
+      const {
+        folder = cacheFolder(),
+        clear,
+        json,
+      } = CachesOptions.parse(givenValues(command, flags));
+      const caches = await namingFlag("--folder DIR", async () => {
+        const found = await listCaches(folder);
+        if (clear) await removeCaches(found);
+        return found;
+      });
       if (json) return void process.stdout.write(`${JSON.stringify(caches, null, 2)}\n`);
       for (const { path, bytes, made, about } of caches) {
-        const what = about ? `${about.files} files of ${printable(about.folder)}` : "it does not say of what";
+        const what = about
+          ? `${about.files} files of ${printable(about.folder)}`
+          : "of unknown files";
         const day = made.toISOString().slice(0, 10);
         process.stdout.write(`${printable(path)}  ${formatBytes(bytes)}  ${day}  ${what}\n`);
       }
-      const end = clear ? "removed" : "which may be removed at any time, all of them with --clear";
+      const end = clear ? "deleted" : "delete them with --clear";
       process.stdout.write(
         caches.length === 0
           ? `no caches in ${folder}\n`
-          : `${caches.length} in all, ${formatBytes(sum(caches))}, ${end}\n`,
+          : `${caches.length} cache${caches.length === 1 ? "" : "s"}, ` +
+              `${formatBytes(sum(caches))}; ${end}\n`,
       );
     });
 }
@@ -76,7 +102,10 @@ function addDataSet(data: Command, set: DataSet): void {
           ? [`  atlas data ${set.name} --generate ${set.generator.example} --out data/${set.name}`]
           : []),
         ...((set.record ?? set.listing)
-          ? [`  atlas data ${set.name} --fetch`, `  atlas data ${set.name} --fetch --out data/${set.name}`]
+          ? [
+              `  atlas data ${set.name} --fetch`,
+              `  atlas data ${set.name} --fetch --out data/${set.name}`,
+            ]
           : []),
       ].join("\n")}`,
     )
@@ -87,11 +116,15 @@ function addDataSet(data: Command, set: DataSet): void {
       const makes = options.generate !== undefined;
       if (makes === (options.fetch === true))
         throw new UsageError(
-          makes ? "--generate and --fetch are both given" : `nothing is said of how to come by ${set.name}`,
-          modes.length > 1 ? `choose one of ${modes.join(" and ")}` : `it can be had with ${modes[0]}`,
+          makes ? "--generate and --fetch are both given" : `${set.name}: nothing to do`,
+          makes ? "choose one of them" : `give ${modes.join(" or ")}`,
         );
       const stray = (makes ? [] : ["seed", "processes"]).find((field) => field in given);
-      if (stray) throw new UsageError(`--${stray} is for --generate`, "leave it out");
+      if (stray)
+        throw new UsageError(
+          `--${stray} has no effect with --fetch`,
+          "leave it out; it counts with --generate",
+        );
       const progress = new Progress(common);
       await (makes ? make(set, options, common, progress) : get(set, options, common, progress));
     });
@@ -117,7 +150,7 @@ function optionsOf({ generator, record, listing, rows }: DataSet): z.ZodObject {
         .min(generator.fewest)
         .max(generator.most)
         .optional()
-        .meta({ description: `Make this many ${rows}`, placeholder: "N" }),
+        .meta({ description: `Number of ${rows} to generate`, placeholder: "N" }),
       seed: z
         .int()
         .min(0)
@@ -129,33 +162,37 @@ function optionsOf({ generator, record, listing, rows }: DataSet): z.ZodObject {
         .min(1)
         .max(1024)
         .optional()
-        .describe("Processes to make them in; as many as there are cores when left out"),
+        .describe("Number of processes (default: one for each core)"),
     }),
     ...((record ?? listing) && {
       fetch: z
         .boolean()
         .default(false)
-        .describe("Fetch the published files; without --out, only say which these are"),
+        .describe("Download the published files; without --out, only list them"),
     }),
-    out: z.string().min(1).optional().meta({ description: "Folder for the files", placeholder: "dir" }),
+    out: z
+      .string()
+      .min(1)
+      .optional()
+      .meta({ description: "Folder for the files", placeholder: "dir" }),
     force: z
       .boolean()
       .default(false)
       .describe(
-        `Overwrite files that are there${generator ? "; with --generate, only such as it has made" : ""}`,
+        `Overwrite existing files${generator ? " (--generate: only files that it made)" : ""}`,
       ),
-    json: z.boolean().default(false).describe("Print what was done as JSON, and nothing else, on stdout"),
+    json: z.boolean().default(false).describe("Print only JSON on stdout"),
   });
 }
 
 async function make(set: DataSet, options: Options, { quiet, debug }: Common, progress: Progress) {
   const { generate: count, out, seed, processes, force, json } = options;
   if (out === undefined)
-    throw new UsageError("--generate needs a folder for the files", "give it with --out DIR");
-  const meter = new Meter((n) => n.toLocaleString("en"), { quiet });
+    throw new UsageError("--generate needs a folder for the files", "give --out DIR");
+  const meter = new ProgressBar((n) => n.toLocaleString("en"), { quiet });
   const interrupt = onInterrupt(progress, { message: "stopping; nothing is kept" });
   try {
-    const made = await generate(set.generator!, {
+    const settings: GenerateOptions = {
       ...{ count: count!, out, seed, processes, force, signal: interrupt.signal },
       onProgress: (line) => progress.info(line),
       onStep: ({ file, done, total }) => meter.show(file, done, total),
@@ -163,15 +200,25 @@ async function make(set: DataSet, options: Options, { quiet, debug }: Common, pr
         if (debug) meter.erase();
         progress.debug(line);
       },
-    });
+    };
+    const made = await namingFlag("--out DIR", () => generate(set.generator!, settings)).catch(
+      (error: unknown) => {
+        if (error instanceof AtlasError && error.remedy === UNEXPLAINED)
+          error.remedy += "; run again with --debug to see its log";
+        throw error;
+      },
+    );
     meter.erase();
     if (json) return void process.stdout.write(`${JSON.stringify(made, null, 2)}\n`);
     const total = made.files.reduce((sum, file) => sum + file.rows, 0);
     const perMinute = Math.round((60 * total) / made.seconds);
     for (const { path, rows, bytes } of made.files)
-      process.stdout.write(`${path}  ${rows.toLocaleString("en")} ${set.rows}  ${formatBytes(bytes)}\n`);
+      process.stdout.write(
+        `${path}  ${rows.toLocaleString("en")} ${set.rows}  ${formatBytes(bytes)}\n`,
+      );
     progress.info(
-      `${total.toLocaleString("en")} ${set.rows} in ${formatSeconds(made.seconds)}, ${perMinute.toLocaleString("en")} a minute; seed ${made.seed}`,
+      `${total.toLocaleString("en")} ${set.rows} in ${formatSeconds(made.seconds)}, ` +
+        `${perMinute.toLocaleString("en")} a minute; seed ${made.seed}`,
     );
   } finally {
     meter.erase();
@@ -191,12 +238,12 @@ async function get(
     const described = describe(published, json);
     return void process.stdout.write(`${described}\n`);
   }
-  const meter = new Meter(formatBytes, { quiet });
-  const interrupt = onInterrupt(progress, { message: "stopping; what has come is kept" });
+  const meter = new ProgressBar(formatBytes, { quiet });
+  const interrupt = onInterrupt(progress, { message: "stopping; downloaded parts are kept" });
   const begun = performance.now();
   try {
-    if (citation) progress.info(`${title}, ${licence}; to be cited: ${citation}`);
-    const fetched = await fetchRecord(published, out, {
+    if (citation) progress.info(`${title}, ${licence}; please cite: ${citation}`);
+    const settings: FetchOptions = {
       force,
       signal: interrupt.signal,
       onProgress: (line) => {
@@ -204,17 +251,23 @@ async function get(
         progress.info(line);
       },
       onBytes: (file, done, total) => meter.show(file, done, total),
-    });
+    };
+    const fetched = await namingFlag("--out DIR", () => fetchRecord(published, out, settings));
     meter.erase();
     const seconds = Math.round(performance.now() - begun) / 1000;
-    if (json) return void process.stdout.write(`${JSON.stringify({ files: fetched, seconds }, null, 2)}\n`);
+    if (json)
+      return void process.stdout.write(`${JSON.stringify({ files: fetched, seconds }, null, 2)}\n`);
     if (record)
       for (const { path, bytes } of fetched)
-        process.stdout.write(`${path}  ${formatBytes(bytes)}  ${basename(path)} is the published one\n`);
+        process.stdout.write(
+          `${path}  ${formatBytes(bytes)}  ${basename(path)}: checksum correct\n`,
+        );
     else
       for (const folder of new Set(fetched.map(({ path }) => dirname(path)))) {
         const files = fetched.filter(({ path }) => dirname(path) === folder);
-        process.stdout.write(`${folder}  ${files.length} files  ${formatBytes(sum(files))}  ${UNSURE}\n`);
+        process.stdout.write(
+          `${folder}  ${files.length} files  ${formatBytes(sum(files))}  ${UNSURE}\n`,
+        );
       }
   } finally {
     meter.erase();
@@ -222,7 +275,7 @@ async function get(
   }
 }
 
-/** What is to be had, without asking for it. */
+/** Describe the published files, without asking a server. */
 function describe(published: PublishedRecord | PublishedListing, json: boolean): string {
   const { title, doi, licence, citation, page } = published;
   const addresses = addressesOf(published);
@@ -236,14 +289,20 @@ function describe(published: PublishedRecord | PublishedListing, json: boolean):
     return { ...part, url: url!, mirrors };
   });
   if (json)
-    return JSON.stringify({ ...about, ["files" in published ? "files" : "folders"]: described }, null, 2);
+    return JSON.stringify(
+      { ...about, ["files" in published ? "files" : "folders"]: described },
+      null,
+      2,
+    );
   const bytes =
-    "files" in published ? formatBytes(sum(published.files)) : `about ${formatBytes(published.bytes)}`;
+    "files" in published
+      ? formatBytes(sum(published.files))
+      : `about ${formatBytes(published.bytes)}`;
   const width = Math.max(...described.map(({ name }) => name.length));
   return [
     title,
     [page, doi && `DOI ${doi}`, licence, bytes].filter(Boolean).join("  "),
-    ...(citation ? [`to be cited: ${citation}`] : []),
+    ...(citation ? [`please cite: ${citation}`] : []),
     ...described.map((part) => {
       const what =
         "count" in part
@@ -252,7 +311,7 @@ function describe(published: PublishedRecord | PublishedListing, json: boolean):
       return `${part.name.padEnd(width)}  ${what}  ${part.url}`;
     }),
     ...described[0]!.mirrors.map((url) => `or from ${new URL(".", url)}`),
-    "to download them: --out DIR",
+    "to download: --out DIR",
   ].join("\n");
 }
 

@@ -1,4 +1,6 @@
-/** `atlas doctor`: what is installed, what is missing, what to do. Changes nothing. */
+/**
+ * `atlas doctor`: check the installation, and say what is missing and what to do. Changes nothing.
+ */
 import { mkdtemp, rmdir, stat, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { type Command, Option } from "commander";
@@ -12,24 +14,33 @@ import { findPython, venvStatus } from "../setup/python.mjs";
 import { VERSION } from "../version.js";
 import { hasNvidiaDriver } from "../worker/process.js";
 import { addCommonOptions, commonOptions } from "./options.js";
+import { nameFlag } from "./remedy.js";
 
-/** One thing that Atlas needs. */
+/** The check of one thing that Atlas needs. */
 export interface Check {
   name: string;
-  /** "missing" means that it cannot be used as it is; a warning does not. */
+  /** "missing": Atlas cannot be used as it is. "warning": it can. */
   status: "ok" | "warning" | "missing";
   detail: string;
   /** What to do about it. */
   remedy?: string;
 }
 
+/** Add the command to `program`. */
 export function register(program: Command): void {
-  const command = program.command("doctor").description("What is installed, what is missing, what to do");
-  command.addOption(new Option("--json", "Print the checks as JSON, and nothing else, on stdout"));
+  const command = program
+    .command("doctor")
+    .description("Check the installation, and say what is missing and what to do");
+  command.addOption(new Option("--json", "Print only JSON on stdout"));
   addCommonOptions(command, ["runs", "debug"])
     .addHelpText(
       "after",
-      "\nExit code 0 when everything that is needed is there, else 1.\n\nExamples:\n  atlas doctor\n  atlas doctor --json",
+      `
+The exit code is 0 if Atlas can be used, and 1 if something is missing.
+
+Examples:
+  atlas doctor
+  atlas doctor --json`,
     )
     .action(async () => {
       const checks = await examine(commonOptions(command).runs);
@@ -40,19 +51,29 @@ export function register(program: Command): void {
           `${JSON.stringify({ version: VERSION, usable, checks }, null, 2)}\n`,
         );
       const width = Math.max(...checks.map((c) => c.name.length));
-      const { green, yellow, red } = pc.createColors(Boolean(process.stdout.isTTY) && pc.isColorSupported); // CI alone would turn them on
+      const { green, yellow, red } = pc.createColors(
+        Boolean(process.stdout.isTTY) && pc.isColorSupported,
+      ); // the variable CI alone would turn colours on
       const colour = { ok: green, warning: yellow, missing: red };
       for (const { name, status, detail, remedy } of checks)
         process.stdout.write(
-          `${colour[status](status.padEnd(8))} ${name.padEnd(width)}  ${detail}${remedy === undefined ? "" : `; ${remedy}`}\n`,
+          `${colour[status](status.padEnd(8))} ${name.padEnd(width)}  ` +
+            `${detail}${remedy === undefined ? "" : `; ${remedy}`}\n`,
         );
-      process.stdout.write(usable ? "Atlas is ready to use.\n" : "Atlas cannot be used yet: see above.\n");
+      process.stdout.write(
+        usable ? "Atlas is ready to use.\n" : "Atlas cannot be used yet: see above.\n",
+      );
     });
 }
 
-/** All checks, in the order in which they depend on each other. */
+/**
+ * Do all checks, in the order in which they depend on each other.
+ *
+ * @param runs the runs folder
+ */
 export async function examine(runs: string): Promise<Check[]> {
   return [
+    platformCheck(process.platform, process.arch, glibcVersion()),
     node(),
     await nodePackages(),
     stubs(),
@@ -60,6 +81,53 @@ export async function examine(runs: string): Promise<Check[]> {
     await runsFolder(runs),
     await backgroundWorker(),
   ];
+}
+
+const Report = z.object({ header: z.object({ glibcVersionRuntime: z.string().optional() }) });
+
+/** Get the version of glibc that this process uses; undefined with musl and on other systems. */
+function glibcVersion(): string | undefined {
+  return Report.safeParse(process.report.getReport()).data?.header.glibcVersionRuntime;
+}
+
+/**
+ * Check whether PyTorch has packages for a platform.
+ *
+ * @param platform as `process.platform` names it
+ * @param arch as `process.arch` names it
+ * @param glibc version of glibc; undefined where the C library is another
+ */
+export function platformCheck(platform: string, arch: string, glibc: string | undefined): Check {
+  const name = "platform";
+  const elsewhere = "use a worker on another machine (--worker grpcs://HOST:PORT)";
+  const missing = (system: string, remedy: string): Check => {
+    return { name, status: "missing", detail: `${system}: PyTorch has no packages for it`, remedy };
+  };
+  switch (platform) {
+    case "linux": {
+      const known = arch === "x64" || arch === "arm64";
+      if (known && glibc !== undefined) {
+        const untested = arch === "x64" ? "" : " (not tested)";
+        return { name, status: "ok", detail: `Linux ${arch}, glibc ${glibc}${untested}` };
+      }
+      return known
+        ? missing(`Linux ${arch} without glibc`, `${elsewhere}, or a container (--worker docker)`)
+        : missing(`Linux ${arch}`, elsewhere);
+    }
+    case "darwin":
+      return arch === "arm64"
+        ? { name, status: "ok", detail: "macOS arm64 (not tested)" }
+        : missing(`macOS ${arch}`, elsewhere);
+    case "win32":
+      return {
+        name,
+        status: "missing",
+        detail: `Windows ${arch} is not supported`,
+        remedy: "use WSL 2 (the Windows Subsystem for Linux)",
+      };
+    default:
+      return missing(`${platform} ${arch}`, elsewhere);
+  }
 }
 
 function node(): Check {
@@ -80,14 +148,19 @@ async function nodePackages(): Promise<Check> {
     return {
       name,
       status: "missing",
-      detail: `${missing} is not as package-lock.json says`,
+      detail: `${missing} is not the version in package-lock.json`,
       remedy: "npm run setup",
     };
   try {
-    await import("zeromq"); // the one with a compiled part
+    await import("zeromq"); // the only package with a compiled part
   } catch (error) {
     const detail = `zeromq cannot be loaded on this platform (${firstLine(error)})`;
-    return { name, status: "missing", detail, remedy: "install the packages again on this machine (npm ci)" };
+    return {
+      name,
+      status: "missing",
+      detail,
+      remedy: "install the packages again on this machine (npm ci)",
+    };
   }
   return {
     name,
@@ -102,12 +175,14 @@ function stubs(): Check {
     ...(venvStatus().stubs ? [] : ["Python"]),
   ];
   return absent.length === 0
-    ? { name: "stubs", status: "ok", detail: "as proto/ says" }
+    ? { name: "stubs", status: "ok", detail: "generated from proto/" }
     : {
         name: "stubs",
         status: "missing",
-        detail: `those for ${absent.join(" and ")} are missing or not those of proto/`,
-        remedy: IS_CLONE ? "npm run setup" : "they are made when a command first needs them, e.g. atlas demo",
+        detail: `the stubs for ${absent.join(" and ")} are missing or out of date`,
+        remedy: IS_CLONE
+          ? "npm run setup"
+          : "the first command that needs them makes them, for example atlas demo",
       };
 }
 
@@ -121,7 +196,9 @@ const Probe = z.object({
 const PROBE = `
 import importlib, json
 versions, failed, devices, cuda = {}, {}, [], None
-for name in ("torch", "numpy", "safetensors", "zmq", "grpc", "grpc_health", "grpc_reflection", "google.protobuf"):
+modules = ["torch", "numpy", "safetensors", "zmq"]
+modules += ["grpc", "grpc_health", "grpc_reflection", "google.protobuf"]
+for name in modules:
     try:
         module = importlib.import_module(name)
         versions[name] = getattr(module, "__version__", "")
@@ -133,11 +210,14 @@ if "torch" in versions:
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         p = torch.cuda.get_device_properties(i)
         devices.append(f"cuda:{i} {p.name}, {p.total_memory / 2**30:.0f} GiB")
-print("probe " + json.dumps({"versions": versions, "failed": failed, "devices": devices, "cuda": cuda}))
+report = {"versions": versions, "failed": failed, "devices": devices, "cuda": cuda}
+print("probe " + json.dumps(report))
 `;
 
 async function python(): Promise<Check[]> {
-  const again = IS_CLONE ? "npm run setup" : "it is made when a command first needs it, e.g. atlas demo";
+  const again = IS_CLONE
+    ? "npm run setup"
+    : "the first command that needs it makes it, for example atlas demo";
   let venv: ReturnType<typeof venvStatus>;
   try {
     venv = venvStatus();
@@ -147,15 +227,20 @@ async function python(): Promise<Check[]> {
   }
   if (!venv.ready) {
     const half = venv.interrupted || venv.exists;
-    const state = half ? "is half-made, damaged or out of date" : "is not there yet";
-    const remedy = half && !IS_CLONE ? "it is mended when a command next needs it, e.g. atlas demo" : again;
+    const state = half ? "is incomplete, damaged or out of date" : "does not exist yet";
+    const remedy =
+      half && !IS_CLONE
+        ? "the next command that needs it repairs it, for example atlas demo"
+        : again;
     return [
       await basePython(),
       { name: "venv", status: "missing", detail: `${venv.folder} ${state}`, remedy },
       await space("disk for the venv", venv.folder, 6),
     ];
   }
-  const checks: Check[] = [{ name: "Python", status: "ok", detail: `${venv.version} in ${venv.folder}` }];
+  const checks: Check[] = [
+    { name: "Python", status: "ok", detail: `${venv.version} in ${venv.folder}` },
+  ];
   const { lines } = await execute(venv.python, ["-c", PROBE]);
   const line = lines.find((l) => l.startsWith("probe "));
   if (line === undefined) {
@@ -186,7 +271,7 @@ async function python(): Promise<Check[]> {
     checks.push({
       name: "PyTorch",
       status: "ok",
-      detail: `${versions.torch}${venv.torch === undefined ? "" : ` (as ATLAS_TORCH asked: ${venv.torch})`}`,
+      detail: `${versions.torch}${venv.torch === undefined ? "" : ` (ATLAS_TORCH: ${venv.torch})`}`,
     });
   checks.push(devicesOf(devices, cuda, hasNvidiaDriver()));
   return checks;
@@ -194,16 +279,19 @@ async function python(): Promise<Check[]> {
 
 function devicesOf(devices: string[], cuda: string | null, hasDriver: boolean): Check {
   const name = "devices";
-  if (devices.length > 0) return { name, status: "ok", detail: `cpu; ${devices.join("; ")} (CUDA ${cuda})` };
-  if (!hasDriver) return { name, status: "ok", detail: "cpu (no NVIDIA GPU seen)" };
+  if (devices.length > 0)
+    return { name, status: "ok", detail: `cpu; ${devices.join("; ")} (CUDA ${cuda})` };
+  if (!hasDriver) return { name, status: "ok", detail: "cpu (no NVIDIA GPU found)" };
   return {
     name,
     status: "warning",
-    detail: `cpu only: there is an NVIDIA driver, but this PyTorch ${cuda === null ? "was built without CUDA" : `(CUDA ${cuda}) cannot use it`}`,
+    detail:
+      "cpu only: an NVIDIA driver is installed, but this PyTorch " +
+      `${cuda === null ? "was built without CUDA" : `(CUDA ${cuda}) cannot use it`}`,
     remedy:
       cuda === null
-        ? 'choose a build with CUDA: ATLAS_TORCH="torch==…"'
-        : "update the driver, or choose a PyTorch for an older CUDA with ATLAS_TORCH",
+        ? 'install a PyTorch with CUDA: ATLAS_TORCH="torch==…"'
+        : "update the driver, or install a PyTorch for an older CUDA with ATLAS_TORCH",
   };
 }
 
@@ -222,20 +310,21 @@ async function runsFolder(runs: string): Promise<Check> {
   const folder = resolve(runs);
   try {
     const place = await existing(folder);
-    await rmdir(await mkdtemp(join(place, ".atlas-doctor-"))); // asking for permission is not the same as having it
+    // Access rights alone do not tell whether a file can be made, so make one.
+    await rmdir(await mkdtemp(join(place, ".atlas-doctor-")));
     const free = await space(name, place, 0.5);
     return {
       ...free,
-      detail: `${folder}${place === folder ? "" : " (made at the first run)"}, ${free.detail}`,
+      detail: `${folder}${place === folder ? "" : " (the first run makes it)"}, ${free.detail}`,
     };
   } catch (error) {
-    const known = explainFileSystem(error, "write", folder);
+    const known = nameFlag(explainFileSystem(error, "write", folder), "--runs DIR");
     if (!(known instanceof AtlasError)) throw error;
     return { name, status: "missing", detail: known.message, remedy: known.remedy };
   }
 }
 
-/** A path, or the nearest folder above it that is there. */
+/** Find the nearest existing folder: a path, or one above it. */
 async function existing(path: string): Promise<string> {
   try {
     await stat(path);
@@ -251,7 +340,12 @@ async function space(name: string, path: string, neededGb: number): Promise<Chec
   const gb = (bavail * bsize) / 1e9;
   const detail = `${gb < 10 ? gb.toFixed(1) : Math.round(gb)} GB free`;
   if (gb >= neededGb) return { name, status: "ok", detail };
-  return { name, status: "warning", detail, remedy: `free some: ${neededGb} GB may be needed` };
+  return {
+    name,
+    status: "warning",
+    detail,
+    remedy: `free some space: up to ${neededGb} GB are needed`,
+  };
 }
 
 async function backgroundWorker(): Promise<Check> {
@@ -265,7 +359,8 @@ async function backgroundWorker(): Promise<Check> {
       detail:
         worker === undefined
           ? "none in the background; a run starts its own"
-          : `one runs in the background at ${worker.address} (process ${worker.pid}, log ${worker.log})`,
+          : `runs in the background at ${worker.address} (process ${worker.pid}, log ` +
+            `${worker.log})`,
     };
   } catch (error) {
     if (!(error instanceof AtlasError)) throw error;

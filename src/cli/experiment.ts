@@ -1,53 +1,106 @@
-/** `atlas pde …`, `atlas run FILE …`: a command made from an experiment. */
+/** `atlas pde …` and `atlas run FILE …`: commands made from experiments. */
 import type { Command } from "commander";
 import { describeResult } from "../algebra/index.js";
-import type { Experiment } from "../experiment/define.js";
+import { blocksOf } from "../blocks.js";
+import { UsageError } from "../errors.js";
+import type { Choice } from "../experiment/choice.js";
+import { findTask, presetsOf } from "../experiment/config.js";
+import type { Experiment, Task } from "../experiment/define.js";
+import { type Flag, flagsOf } from "../experiment/flags.js";
+import { flagName } from "../experiment/names.js";
 import { Progress } from "../experiment/progress.js";
 import { type Outcome, runExperiment } from "../experiment/runner.js";
+import { helpWidth, wrap } from "../format.js";
+import { withFormerNames } from "../result.js";
+import { describeParams } from "./blocks.js";
 import { checkDetach, onInterrupt } from "./interrupt.js";
-import { addCommonOptions, commonOptions, givenValues, workerChoice } from "./options.js";
+import {
+  addCommonOptions,
+  COMMON_FLAGS,
+  commonOptions,
+  givenValues,
+  workerChoice,
+} from "./options.js";
+import { namingFlag } from "./remedy.js";
 
-/** Add an experiment's flags and action to its command. `file` is set for a user's own. */
-export function buildExperimentCommand(command: Command, experiment: Experiment, file?: string): Command {
-  command.summary(experiment.summary).description(experiment.summary);
-  command.optionsGroup("The experiment:");
-  const positional = experiment.flags.filter((flag) => flag.positional);
+const COMMON_HELP =
+  "Options of every run (--seed, --fixed-seed, --worker, --device, --json …): atlas run --help";
+
+/**
+ * Add the flags and the action of an experiment to its command.
+ *
+ * @param args of the command line, which say for which task and which blocks help is wanted
+ * @param file path of the experiment, if it is the user's own
+ */
+export function buildExperimentCommand(
+  command: Command,
+  experiment: Experiment,
+  args: readonly string[],
+  file?: string,
+): Command {
+  const { summary, tasks, former } = experiment;
+  const width = helpWidth();
+  command.configureHelp({ helpWidth: width }).summary(summary);
+  const names = Object.keys(tasks);
+  const wanted = givenTo(args, "task");
+  const help = args[0] === "help" || args.includes("--help");
+  if (help && wanted === undefined && names.length > 1) {
+    command
+      .usage("[--task TASK] [options]")
+      .description(summary)
+      .helpOption("--help", "Show this help");
+    return command.addHelpText("after", overview(experiment, command.name()));
+  }
+  const task = findTask(experiment, wanted);
+  const flags = flagsOf(task);
+  checkTaskFlags(experiment, task, flags, args);
+  const several = names.length > 1;
+  const positional = flags.filter((flag) => flag.positional);
+  const usage = ["[options]", ...positional.map(({ name }) => `[${name}]`)];
+  if (several) usage.unshift(`--task ${task.name}`);
+  command.usage(usage.join(" ")).description(several ? task.summary : summary);
+  command.optionsGroup("Options:");
+  if (!former) command.option("--task <name>", `Task: ${names.join(", ")}`);
   for (const { name, option, expected } of positional)
-    command.argument(`[${name}]`, `${option.description}${expected === "text" ? "" : ` (${expected})`}`);
-  for (const flag of experiment.flags) if (!flag.positional) command.addOption(flag.option);
-  if (experiment.presetNames.length > 1)
-    command.option(
-      `--preset <${experiment.presetNames.join("|")}>`,
-      "Values for the parameters that are not given",
+    command.argument(
+      `[${name}]`,
+      `${option.description}${expected === "text" ? "" : ` (${expected})`}`,
     );
-  command.optionsGroup("The run:");
-  addCommonOptions(command);
-  const examples = experiment.examples ?? [`atlas ${command.name()} --fixed-seed`];
-  command.addHelpText(
-    "after",
-    `\nEvery flag may be written with _ in place of -.\n\nExamples:\n${examples.map((e) => `  ${e}`).join("\n")}`,
-  );
+  for (const flag of flags)
+    if (!flag.positional) command.addOption(flag.option.hideHelp(isHidden(flag, args)));
+  const presets = Object.keys(presetsOf(task));
+  if (presets.length > 1)
+    command.option(
+      `--preset <${presets.join("|")}>`,
+      "Named set of values for the options that are not given",
+    );
+  addCommonOptions(command, undefined, { hidden: true });
+  command.addHelpText("after", appendix(experiment, task, command.name(), args, width));
   return command.action(async () => {
     const options = commonOptions(command);
-    const { seed, fixed_seed, runs, json, quiet, debug } = options;
-    const given = givenValues(command, experiment.flags);
+    const { seed, fixed_seed, runs, json, quiet, debug, trust_code: trustCode } = options;
+    const progress = new Progress({ quiet, debug });
+    const given = givenValues(command, flags, (note) => progress.warn(note));
     for (const [i, flag] of positional.entries())
       if (command.args[i] !== undefined) given[flag.field] = flag.parse(command.args[i]);
+    if (!former) given.task = task.name;
     const preset: unknown = command.getOptionValue("preset");
     checkDetach(options.detach_on_interrupt, options.worker);
-    const progress = new Progress({ quiet, debug });
     const interrupt = onInterrupt(progress, { detach: options.detach_on_interrupt });
     try {
-      const outcome = await runExperiment(experiment, given, {
-        runs,
-        seed: seed ?? (fixed_seed ? 0 : undefined),
-        preset: typeof preset === "string" ? preset : undefined,
-        worker: workerChoice(options),
-        progress,
-        signal: interrupt.signal,
-        onLasting: interrupt.onLasting,
-        file,
-      });
+      const run = () =>
+        runExperiment(experiment, given, {
+          runs,
+          seed: seed ?? (fixed_seed ? 0 : undefined),
+          preset: typeof preset === "string" ? preset : undefined,
+          worker: workerChoice(options),
+          progress,
+          signal: interrupt.signal,
+          onAttachable: interrupt.onAttachable,
+          trustCode,
+          file,
+        });
+      const outcome = await namingFlag("--runs DIR", run);
       printOutcome(outcome, json);
       if (outcome.result.asExpected === false) process.exitCode = 1;
     } finally {
@@ -56,10 +109,121 @@ export function buildExperimentCommand(command: Command, experiment: Experiment,
   });
 }
 
-/** The end of a run on stdout: the result document alone, or what was found in words and where it lies. */
+/**
+ * Print the end of a run on stdout.
+ *
+ * @param json whether to print only the result document, not the findings in words and the paths
+ */
 export function printOutcome({ path, report, result }: Outcome, json: boolean): void {
-  if (json) return void process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+  if (json)
+    return void process.stdout.write(`${JSON.stringify(withFormerNames(result), null, 2)}\n`);
   const lines = [...describeResult(result), `run     ${path}`];
   if (report !== undefined) lines.push(`report  ${report}`);
   process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+/** List the tasks of an experiment, one in a line. */
+function overview({ tasks, defaultTask, examples }: Experiment, command: string): string {
+  const width = Math.max(...Object.keys(tasks).map((name) => name.length));
+  const lines = Object.values(tasks).map(({ name, summary }) => {
+    return `  ${name.padEnd(width)}  ${summary}${name === defaultTask ? " (default)" : ""}`;
+  });
+  return [
+    "",
+    "Tasks:",
+    ...lines,
+    "",
+    `Options of a task: atlas ${command} --task TASK --help`,
+    COMMON_HELP,
+    ...examplesOf(examples),
+  ].join("\n");
+}
+
+/**
+ * Make the end of a task's help: more parameters of blocks, the way to the common options,
+ * examples.
+ */
+function appendix(
+  { tasks, examples }: Experiment,
+  task: Task,
+  command: string,
+  args: readonly string[],
+  width: number,
+): string {
+  const lines: string[] = [];
+  for (const choice of task.choices) {
+    const kind = kindFor(choice, args);
+    if (givenTo(args, flagName(choice.name)) === undefined) {
+      const rest = describeParams(choice, kind, { short: true });
+      if (rest !== "")
+        lines.push(...wrap(`--${flagName(choice.name)}.*  (${kind}) ${rest}`, width, 2));
+    } else lines.push(`  ${kind}:`, describeParams(choice, kind, { short: false }));
+  }
+  const own =
+    task.examples ?? (Object.keys(tasks).length > 1 ? taskExamples(examples, task) : examples);
+  return [
+    ...(lines.length > 0 ? ["", "More parameters (explained by: atlas blocks):", ...lines] : []),
+    "",
+    COMMON_HELP,
+    ...examplesOf(own.length > 0 ? own : [`atlas ${command} --task ${task.name} --fixed-seed`]),
+  ].join("\n");
+}
+
+/** Whether help leaves out a flag: it is hidden, or the chosen kind of block does not have it. */
+function isHidden({ hidden, onlyFor }: Flag, args: readonly string[]): boolean {
+  return (
+    hidden || (onlyFor !== undefined && !onlyFor.kinds.includes(kindFor(onlyFor.choice, args)))
+  );
+}
+
+/** Find the kind of block that a command line chooses. */
+function kindFor({ name, type, kinds, fallback }: Choice, args: readonly string[]): string {
+  const asked = givenTo(args, flagName(name));
+  if (asked === undefined) return fallback;
+  return (
+    kinds.find((kind) => kind === asked || blocksOf(type)[kind]?.aliases?.includes(asked)) ??
+    fallback
+  );
+}
+
+/** Select the examples of one task. */
+function taskExamples(examples: readonly string[], { name }: Task): string[] {
+  return examples.filter((example) => new RegExp(`--task ${name}( |$)`).test(example));
+}
+
+function examplesOf(examples: readonly string[]): string[] {
+  return examples.length === 0
+    ? []
+    : ["", "Examples:", ...examples.map((example) => `  ${example}`)];
+}
+
+/** Get the value of a flag on a command line, whose flags are written with dashes. */
+function givenTo(args: readonly string[], name: string): string | undefined {
+  const at = args.lastIndexOf(`--${name}`);
+  const inline = args.findLast((arg) => arg.startsWith(`--${name}=`));
+  return inline?.slice(name.length + 3) ?? (at < 0 ? undefined : args[at + 1]);
+}
+
+/** @throws UsageError if a flag on the command line belongs to other tasks only */
+function checkTaskFlags(
+  { tasks }: Experiment,
+  task: Task,
+  flags: readonly Flag[],
+  args: readonly string[],
+): void {
+  const own = new Set(
+    [...flags, ...COMMON_FLAGS].map(({ name }) => name).concat("task", "preset", "help"),
+  );
+  for (const arg of args) {
+    const [, name] = /^--([^=]+)/.exec(arg) ?? [];
+    if (name === undefined || own.has(name)) continue;
+    const others = Object.values(tasks).filter(
+      (other) => other !== task && flagsOf(other).some((flag) => flag.name === name),
+    );
+    if (others.length > 0)
+      throw new UsageError(
+        `--${name} has no effect with --task ${task.name}`,
+        `leave it out; it counts with --task ${others.map((other) => other.name).join(" or ")}`,
+      );
+  }
 }

@@ -1,36 +1,43 @@
-/** Ctrl-C: the first stops the run in an orderly way, the second at once, or leaves it to its worker where that is asked for. */
+/**
+ * Ctrl-C. The first one stops the run in order. The second one stops it at once, or leaves it
+ * running on its worker if the user asked for that.
+ */
 import { UsageError } from "../errors.js";
 import type { Progress } from "../experiment/progress.js";
 import { placeOf } from "../worker/index.js";
 
-/** For how long the first Ctrl-C waits for a second one that leaves the run. */
+/** Milliseconds for which the first Ctrl-C waits for a second one that leaves the run. */
 const SECOND_MS = 2_000;
 
+/** How a command learns of Ctrl-C. */
 export interface Interrupt {
-  /** Aborted at the first SIGINT or SIGTERM; where the run may be left, some seconds later. */
+  /** Aborted at the first SIGINT or SIGTERM, or some seconds later if the run can be left. */
   signal: AbortSignal;
-  /** From now on there is something to leave: how to come back to it. */
-  onLasting: (where: { address: string; attach: string }) => void;
-  /** Stop listening. */
+  /** Call this once the run can be left; `attach` is the command that returns to it. */
+  onAttachable: (where: { address: string; attach: string }) => void;
+  /** Stop listening for signals. */
   dispose(): void;
 }
 
+/** Options of {@link onInterrupt}. */
 export interface InterruptOptions {
-  /** What is said at the first. */
+  /** Message at the first Ctrl-C. */
   message?: string;
-  /** Two of them leave the run, once it can be left. */
+  /** Whether two of them leave the run, once it can be left. */
   detach?: boolean;
 }
 
+/** Listen for Ctrl-C (SIGINT) and SIGTERM. */
 export function onInterrupt(
   progress: Progress,
   {
-    message = "stopping after the current step; the last checkpoint is kept (Ctrl-C again to stop at once)",
+    message = "stopping after the current step; the last checkpoint is kept (Ctrl-C again to " +
+      "stop at once)",
     detach = false,
   }: InterruptOptions = {},
 ): Interrupt {
   const controller = new AbortController();
-  let lasting: Parameters<Interrupt["onLasting"]>[0] | undefined;
+  let attachable: Parameters<Interrupt["onAttachable"]>[0] | undefined;
   let waiting: NodeJS.Timeout | undefined;
   const stop = () => {
     waiting = undefined;
@@ -40,21 +47,25 @@ export function onInterrupt(
   const handle = () => {
     if (controller.signal.aborted) {
       progress.erase();
-      process.exit(130); // a local worker ends with us: it watches its stdin
+      process.exit(130); // a local worker watches its stdin, so it ends too
     }
-    if (waiting !== undefined && lasting) {
-      progress.warn(`the run goes on at ${lasting.address}; come back to it with: ${lasting.attach}`);
+    if (waiting !== undefined && attachable) {
+      progress.warn(
+        `the run continues at ${attachable.address}; return to it with: ${attachable.attach}`,
+      );
       process.exit(130);
     }
-    if (!detach || !lasting) return stop();
-    progress.info(`stopping in ${SECOND_MS / 1000} s (Ctrl-C again to leave the run going on the worker)`);
+    if (!detach || !attachable) return stop();
+    progress.info(
+      `stopping in ${SECOND_MS / 1000} s (Ctrl-C again to leave the run running on the worker)`,
+    );
     waiting = setTimeout(stop, SECOND_MS);
   };
   process.on("SIGINT", handle).on("SIGTERM", handle);
   return {
     signal: controller.signal,
-    onLasting: (where) => {
-      lasting = where;
+    onAttachable: (where) => {
+      attachable = where;
     },
     dispose: () => {
       clearTimeout(waiting);
@@ -63,11 +74,16 @@ export function onInterrupt(
   };
 }
 
-/** @throws UsageError where a run is to be left to a worker that ends with it */
+/**
+ * Check that a run can be left on its worker.
+ *
+ * @throws UsageError if the worker ends with the run
+ */
 export function checkDetach(detach: boolean, address: string): void {
-  if (detach && placeOf(address) === "ours")
+  if (detach && placeOf(address) === "spawned")
     throw new UsageError(
-      `--detach-on-interrupt: ${address === "local" ? "a local worker" : "a container of its own"} ends with its run`,
-      "start one that does not (atlas worker start) and name it with --worker",
+      "--detach-on-interrupt has no effect: " +
+        `${address === "local" ? "a local worker" : "the container"} ends with its run`,
+      "start a worker with: atlas worker start, and name it with --worker",
     );
 }

@@ -1,13 +1,18 @@
-/** What `atlas` takes, and how it answers. Only what a command needs is loaded, so that help and small commands are quick. */
+/**
+ * The command line `atlas`: its commands, and how it answers. Only the modules of the wanted
+ * command are loaded, so that help and small commands are quick.
+ */
 import { Command, CommanderError } from "commander";
 import { AtlasError, UsageError, WorkerDied } from "../errors.js";
 import { normaliseFlags } from "../experiment/flags.js";
 import { builtinExperiments, type ExperimentFile, loadExperiment } from "../experiment/load.js";
-import { nearest } from "../experiment/nearest.js";
+import { helpWidth } from "../format.js";
+import { suggestion } from "../suggest.js";
 import { VERSION } from "../version.js";
+import { remedyOf } from "./remedy.js";
 
 interface Subcommand {
-  group: "Runs" | "Machinery" | "Experiments";
+  group: "Runs" | "Tools" | "Experiments";
   summary: string;
   load: () => Promise<{ register(program: Command): void }>;
 }
@@ -15,12 +20,12 @@ interface Subcommand {
 const COMMANDS: Record<string, Subcommand> = {
   demo: {
     group: "Experiments",
-    summary: "Discover the local symmetries of the heat equation, in under a minute",
+    summary: "Discover the symmetries of the heat equation in under a minute",
     load: () => import("./demo.js"),
   },
   data: {
     group: "Experiments",
-    summary: "Make or fetch the data of an experiment",
+    summary: "Generate or download data, or clear the cache",
     load: () => import("./data.js"),
   },
   runs: { group: "Runs", summary: "List the runs", load: () => import("./runs.js") },
@@ -37,21 +42,31 @@ const COMMANDS: Record<string, Subcommand> = {
   },
   attach: {
     group: "Runs",
-    summary: "Come back to a run that goes on at its worker",
+    summary: "Reconnect to a run that is still running on its worker",
     load: () => import("./attach.js"),
   },
   worker: {
-    group: "Machinery",
+    group: "Tools",
     summary: "Start, inspect and stop a worker",
     load: () => import("./worker.js"),
   },
   doctor: {
-    group: "Machinery",
-    summary: "What is installed, what is missing, what to do",
+    group: "Tools",
+    summary: "Check the installation, and say what is missing",
     load: () => import("./doctor.js"),
   },
+  blocks: {
+    group: "Tools",
+    summary: "List the blocks (datasets, architectures, solvers …) and their parameters",
+    load: () => import("./blocks.js"),
+  },
+  completion: {
+    group: "Tools",
+    summary: "Print a script that completes commands in bash, zsh or fish",
+    load: () => import("./completion.js"),
+  },
   checkpoint: {
-    group: "Machinery",
+    group: "Tools",
     summary: "Inspect, convert and export PyTorch and safetensors checkpoints",
     load: () => import("./checkpoint.js"),
   },
@@ -61,7 +76,7 @@ const COMMANDS: Record<string, Subcommand> = {
  * Run the command line.
  *
  * @param argv arguments after the program's name
- * @returns the exit code: 0 done, 1 our or the machine's fault, 2 the user's mistake, 130 interrupted
+ * @returns the exit code: 0 success, 2 a mistake of the user, 130 interrupted, 1 other faults
  */
 export async function main(argv: readonly string[]): Promise<number> {
   const args = normaliseFlags(argv);
@@ -79,11 +94,12 @@ export async function main(argv: readonly string[]): Promise<number> {
 async function buildProgram(args: readonly string[]): Promise<Command> {
   const program = new Command("atlas")
     .description(
-      "Discovers the symmetries hidden in data: the Lie algebra and the further components of the group a task is locally equivariant to.",
+      "Discovers the symmetries hidden in data: the Lie algebra and the discrete components of " +
+        "the group to which a task is locally equivariant.",
     )
     .version(VERSION, "--version", "Print the version")
     .helpOption("--help", "Show help; every command has its own")
-    .helpCommand("help [command]", "Show help, as --help does")
+    .configureHelp({ helpWidth: helpWidth() })
     .exitOverride()
     .configureOutput({ outputError: () => {} }); // `report` prints it, as one line
   const name = args.find((arg) => !arg.startsWith("-"));
@@ -92,17 +108,27 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
   const file = wanted === "run" ? args[args.indexOf("run") + 1] : wanted;
 
   program.commandsGroup("Experiments:");
-  for (const experiment of experiments) await addExperiment(program, experiment, experiment.name === wanted);
+  for (const experiment of experiments)
+    await addExperiment(program, experiment, experiment.name === wanted ? args : undefined);
   const run = program
     .command("run")
     .summary("Run an experiment of your own")
-    .argument("<file>", "a .ts or .js file");
-  if (file !== undefined && (wanted === "run" ? !file.startsWith("-") : /\.[cm]?[jt]sx?$/.test(file))) {
+    .argument("<file>", "a .ts or .js file")
+    .addHelpText("after", "\nOptions of its tasks: atlas run FILE --help");
+  if (
+    file !== undefined &&
+    (wanted === "run" ? !file.startsWith("-") : /\.[cm]?[jt]sx?$/.test(file))
+  ) {
     const { buildExperimentCommand } = await import("./experiment.js");
     const command = wanted === "run" ? run : program.command(file, { hidden: true });
-    buildExperimentCommand(command, await loadExperiment(file), file);
+    buildExperimentCommand(command, await loadExperiment(file), args, file);
+  } else if (wanted === "run") {
+    const { addCommonOptions } = await import("./options.js");
+    addCommonOptions(
+      run.description("Run an experiment of your own. Every run has these options."),
+    );
   }
-  for (const group of ["Experiments", "Runs", "Machinery"] as const) {
+  for (const group of ["Experiments", "Runs", "Tools"] as const) {
     program.commandsGroup(`${group}:`);
     for (const [subcommand, { summary, load, ...c }] of Object.entries(COMMANDS)) {
       if (c.group !== group) continue;
@@ -110,39 +136,57 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
       else program.command(subcommand).summary(summary);
     }
   }
-  if (wanted !== undefined && !wanted.startsWith("-") && !program.commands.some((c) => c.name() === wanted)) {
+  if (
+    wanted !== undefined &&
+    !wanted.startsWith("-") &&
+    !program.commands.some((c) => c.name() === wanted)
+  ) {
     const names = program.commands.map((c) => c.name());
-    const hint = nearest(wanted, names);
     throw new UsageError(
-      `unknown command or experiment ${JSON.stringify(wanted)}${hint === undefined ? "" : ` (did you mean ${hint}?)`}`,
+      `unknown command or experiment ${JSON.stringify(wanted)}${suggestion(wanted, names)}`,
       `choose one of ${names.join(", ")}, or give an experiment's file`,
     );
   }
+  program.addHelpCommand(
+    program
+      .createCommand("help")
+      .argument("[command]")
+      .summary("Show help, as --help does")
+      .helpGroup("Tools:"),
+  );
   program.addHelpText(
     "after",
     `
 Examples:
   atlas demo
   atlas pde --task discover --fixed-seed
-  atlas pde --task discover_algebra --atlas 2 --seed 3 --json > result.json
+  atlas pde --task discover_algebra --layout 2 --seed 3 --json > result.json
   atlas ./my-experiment.ts --help
   atlas show latest`,
   );
   return program;
 }
 
-async function addExperiment(program: Command, { name, path, summary }: ExperimentFile, wanted: boolean) {
+async function addExperiment(
+  program: Command,
+  { name, path, summary }: ExperimentFile,
+  args: readonly string[] | undefined,
+) {
   const command = program.command(name).summary(summary);
-  if (!wanted) return;
+  if (args === undefined) return;
   const { buildExperimentCommand } = await import("./experiment.js");
-  buildExperimentCommand(command, await loadExperiment(path));
+  buildExperimentCommand(command, await loadExperiment(path), args);
 }
 
-/** Print an error as one line (with --debug: where it came from too) and say which exit code it means. */
+/**
+ * Print an error in one line, and with `debug` also its stack.
+ *
+ * @returns the exit code
+ */
 function report(error: unknown, debug: boolean): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0; // help, version
-    if (error.code === "commander.help") return 2; // `atlas worker` alone: its help, which says what is missing, is printed already
+    if (error.code === "commander.help") return 2; // `atlas worker` alone has printed its help
     const message = oneLine(error.message)
       .replace(/^error: /, "")
       .replace(/\.$/, "");
@@ -151,20 +195,22 @@ function report(error: unknown, debug: boolean): number {
   }
   if (error instanceof AtlasError) {
     const message = oneLine(error.message);
+    const remedy = remedyOf(error);
     process.stderr.write(
-      `error: ${error.remedy === undefined ? message : `${message}; ${oneLine(error.remedy)}`}\n`,
+      `error: ${remedy === undefined ? message : `${message}; ${oneLine(remedy)}`}\n`,
     );
     if (debug) {
       if (error instanceof WorkerDied && error.stderrTail !== "")
-        process.stderr.write(`the worker's last lines:\n${error.stderrTail.replaceAll(/^/gm, "  ")}\n`);
+        process.stderr.write(
+          `the worker's last lines:\n${error.stderrTail.replaceAll(/^/gm, "  ")}\n`,
+        );
       process.stderr.write(`${stackOf(error)}\n`);
     }
     return error.exitCode;
   }
   const message = error instanceof Error ? error.message : String(error);
-  process.stderr.write(
-    `error: unexpected: ${oneLine(message)}${debug ? "" : "; run with --debug to see where"}\n`,
-  );
+  const advice = debug ? "" : "; run again with --debug to see where";
+  process.stderr.write(`error: unexpected: ${oneLine(message)}${advice}\n`);
   if (debug) process.stderr.write(`${stackOf(error)}\n`);
   return 1;
 }

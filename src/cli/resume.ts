@@ -1,10 +1,15 @@
-/** `atlas resume RUN`: finish a run that was interrupted, killed, or failed. And what `atlas attach` has in common with it. */
+/** `atlas resume RUN`: finish a run that was interrupted, killed, or failed. */
 import type { Command } from "commander";
 import { UsageError } from "../errors.js";
 import type { Experiment } from "../experiment/define.js";
 import { builtinExperiments, loadExperiment } from "../experiment/load.js";
 import { Progress } from "../experiment/progress.js";
-import { checkTrust, type GoOnOptions, type Outcome, resumeExperiment } from "../experiment/runner.js";
+import {
+  type ContinueOptions,
+  checkTrust,
+  type Outcome,
+  resumeExperiment,
+} from "../experiment/runner.js";
 import { Result } from "../result.js";
 import { findRun, type Run } from "../run/folder.js";
 import { printOutcome } from "./experiment.js";
@@ -17,65 +22,85 @@ import {
   WORKER_OPTIONS,
   workerChoice,
 } from "./options.js";
+import { namingFlag } from "./remedy.js";
 
+/** Add the command to `program`. */
 export function register(program: Command): void {
   const command = program
     .command("resume")
-    .description("Go on with a run from its last checkpoints, to the end")
+    .description("Finish a run from its last checkpoints")
     .addHelpText(
       "after",
-      "\nExamples:\n  atlas resume latest\n  atlas resume 20260101-120000-pde-1a2b --json",
+      `
+Examples:
+  atlas resume latest
+  atlas resume 20260101-120000-pde-1a2b --json`,
     );
-  goOn(command, WORKER_OPTIONS, resumeExperiment);
+  continueRun(command, WORKER_OPTIONS, resumeExperiment);
 }
 
-/** Make a command of one that goes on with a run in some way. */
-export function goOn(
+/**
+ * Add the arguments and the action of a command that continues a run, `resume` or `attach`.
+ *
+ * @param workerOptions the options that choose the worker or its credentials
+ * @param mode continues the run
+ */
+export function continueRun(
   command: Command,
   workerOptions: readonly CommonOption[],
-  way: (experiment: Experiment, path: string, options: GoOnOptions) => Promise<Outcome>,
+  mode: (experiment: Experiment, path: string, options: ContinueOptions) => Promise<Outcome>,
 ): void {
-  command.argument("[run]", "an id, the beginning of one, a path, or latest", "latest");
-  command.option(
-    "--trust-code",
-    "Execute the code that the run names: its experiment's file, a predictor, or a worker's image",
-  );
-  addCommonOptions(command, [...workerOptions, "detach_on_interrupt", "runs", "json", ...LOG_OPTIONS]).action(
-    async (name: string) => {
-      const options = commonOptions(command);
-      const run = await findRun(options.runs, name);
-      const progress = new Progress(options);
-      const finished = await run.result();
-      if (finished !== undefined) {
-        progress.info(`run ${run.id} is finished already; nothing to do`);
-        printOutcome({ id: run.id, path: run.path, result: Result.parse(finished) }, options.json);
-        return;
-      }
-      const given = (option: "worker" | "device") =>
-        command.getOptionValue(option) === undefined ? undefined : options[option];
-      const worker = { ...workerChoice(options), address: given("worker"), device: given("device") };
-      if (workerOptions.includes("worker"))
-        checkDetach(options.detach_on_interrupt, worker.address ?? run.config.worker.address);
-      const trustCode = command.getOptionValue("trustCode") === true;
-      checkTrust(run, trustCode);
-      const interrupt = onInterrupt(progress, { detach: options.detach_on_interrupt });
-      try {
-        const experiment = await loadExperiment(fileOf(run));
-        const { signal, onLasting } = interrupt;
-        const outcome = await way(experiment, run.path, { worker, progress, signal, onLasting, trustCode });
-        printOutcome(outcome, options.json);
-      } finally {
-        interrupt.dispose();
-      }
-    },
-  );
+  command.argument("[run]", "id of a run or the beginning of one, its folder, or latest", "latest");
+  addCommonOptions(command, [
+    ...workerOptions,
+    "trust_code",
+    "detach_on_interrupt",
+    "runs",
+    "json",
+    ...LOG_OPTIONS,
+  ]);
+  for (const option of command.options)
+    if (["--worker", "--device", "--threads"].includes(option.long ?? ""))
+      option.description = option.description.replace(
+        /( \(default: .*\))?$/,
+        " (default: as before)",
+      );
+  command.action(async (name: string) => {
+    const options = commonOptions(command);
+    const run = await namingFlag("--runs DIR", () => findRun(options.runs, name));
+    const progress = new Progress(options);
+    const finished = await run.result();
+    if (finished !== undefined) {
+      progress.info(`run ${run.id} is finished; nothing to do`);
+      printOutcome({ id: run.id, path: run.path, result: Result.parse(finished) }, options.json);
+      return;
+    }
+    const given = (option: "worker" | "device") =>
+      command.getOptionValue(option) === undefined ? undefined : options[option];
+    const worker = { ...workerChoice(options), address: given("worker"), device: given("device") };
+    if (workerOptions.includes("worker"))
+      checkDetach(options.detach_on_interrupt, worker.address ?? run.config.worker.address);
+    const { trust_code: trustCode } = options;
+    checkTrust(run, trustCode);
+    const interrupt = onInterrupt(progress, { detach: options.detach_on_interrupt });
+    try {
+      const experiment = await loadExperiment(fileOf(run));
+      const { signal, onAttachable } = interrupt;
+      const outcome = await namingFlag("--runs DIR", () =>
+        mode(experiment, run.path, { worker, progress, signal, onAttachable, trustCode }),
+      );
+      printOutcome(outcome, options.json);
+    } finally {
+      interrupt.dispose();
+    }
+  });
 }
 
 function fileOf({ id, config }: Run): string {
   const path = config.file ?? builtinExperiments().find((e) => e.name === config.experiment)?.path;
   if (path !== undefined) return path;
   throw new UsageError(
-    `run ${id} is of experiment ${config.experiment}, which this version does not have`,
-    "resume it with the version that began it",
+    `run ${id} is of the experiment ${config.experiment}, which this version does not have`,
+    "resume it with the version of Atlas that started it",
   );
 }

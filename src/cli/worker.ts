@@ -1,4 +1,6 @@
-/** `atlas worker start|info|keygen|stop`: a worker in the background, and what any worker can do. */
+/**
+ * `atlas worker start|info|keygen|stop`: a worker in the background, and what any worker can do.
+ */
 import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { z } from "zod";
@@ -9,30 +11,39 @@ import { connectWorker, type WorkerInfo } from "../worker/index.js";
 import { LOG_FORMATS, LOG_LEVELS, LOOPBACK } from "../worker/process.js";
 import * as keygen from "./keygen.js";
 import { addCommonOptions, commonOptions, givenValues } from "./options.js";
+import { namingFlag } from "./remedy.js";
 
 const port = z.int().min(1).max(65535).optional();
 const file = z.string().optional();
 const Start = z.object({
-  host: z.string().default(LOOPBACK).meta({
-    description:
-      "Address to listen on; one beyond this machine (0.0.0.0, [::] for all) needs TLS and a token",
-    placeholder: "address",
-  }),
+  host: z
+    .string()
+    .default(LOOPBACK)
+    .meta({
+      description:
+        "Address to listen on; any but the loopback interface (0.0.0.0, [::]: all) needs TLS and " +
+        "a token",
+      placeholder: "address",
+    }),
   port: port.describe("Port to listen on (default: a free one)"),
   tensor_port: port.describe("Port of the tensor plane (default: a free one)"),
   metrics_port: port.describe("Port of the live metrics (default: a free one)"),
-  tls_cert: file.meta({ description: "Certificate in PEM: see atlas worker keygen", placeholder: "file" }),
-  tls_key: file.meta({ description: "Its private key", placeholder: "file" }),
+  tls_cert: file.meta({
+    description: "Certificate in PEM (make one with: atlas worker keygen)",
+    placeholder: "file",
+  }),
+  tls_key: file.meta({ description: "Private key of the certificate", placeholder: "file" }),
   tls_client_ca: file.meta({
-    description: "Who must have signed the clients' certificates (default: they need none)",
+    description: "Authority of the clients' certificates (default: clients need none)",
     placeholder: "file",
   }),
   token_file: file.meta({
-    description: "The token that clients must have (default: the text in ATLAS_TOKEN)",
+    description: "File with the token that clients must send (default: the token in ATLAS_TOKEN)",
     placeholder: "file",
   }),
   data_root: z.string().optional().meta({
-    description: "Folder that data files must lie in, and relative paths start in (default: the current one)",
+    description:
+      "Folder with all data files; relative paths start there (default: the current folder)",
     placeholder: "dir",
   }),
   lease: z
@@ -42,30 +53,46 @@ const Start = z.object({
     .optional()
     .meta({
       description:
-        "How long it keeps the session of a client that is gone, after its last job (default: 600)",
+        "Time to keep the session of a client that is gone, after its last job (default: 600)",
       placeholder: "seconds",
     }),
-  log_level: z.enum(LOG_LEVELS).optional().describe("The least that it logs (default: info)"),
-  log_format: z.enum(LOG_FORMATS).optional().describe("Of its log: text (default), or a JSON object a line"),
+  log_level: z
+    .enum(LOG_LEVELS)
+    .optional()
+    .describe("Least level of logged messages (default: info)"),
+  log_format: z
+    .enum(LOG_FORMATS)
+    .optional()
+    .describe("Format of the log: text (default), or json with an object in each line"),
 });
 const START = flagsOf(Start);
 
+/** Add the command to `program`. */
 export function register(program: Command): void {
-  const worker = program.command("worker").description("Start, inspect and stop a worker in the background");
+  const worker = program
+    .command("worker")
+    .helpCommand("help [command]", "Show help, as --help does")
+    .description("Start, inspect and stop a worker in the background");
 
   const start = worker
     .command("start")
-    .description("Start a worker that outlives this command; runs use it with --worker, and start at once");
+    .description("Start a worker in the background, which runs then use with --worker");
   for (const flag of START) start.addOption(flag.option);
   addCommonOptions(start, ["device", "threads", "quiet", "debug"])
-    .addHelpText("after", "\nExamples:\n  atlas worker start\n  atlas worker start --port 50051 --threads 2")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  atlas worker start
+  atlas worker start --port 50051 --threads 2`,
+    )
     .action(async () => {
       const given = Start.parse(givenValues(start, START));
       const path = (name?: string) => (name === undefined ? undefined : resolve(name));
       const { device, threads, ...options } = commonOptions(start);
       const progress = new Progress(options);
       const { startDetachedWorker } = await import("../worker/detached.js");
-      const { address, pid, log } = await startDetachedWorker({
+      const settings = {
         host: given.host.replace(/^\[(.*)\]$/, "$1"),
         port: given.port,
         tensorPort: given.tensor_port,
@@ -80,21 +107,31 @@ export function register(program: Command): void {
         logFormat: given.log_format,
         device,
         threads,
-        onLog: (line) => progress.info(line),
-      });
-      process.stdout.write(`${[`address  ${address}`, `process  ${pid}`, `log      ${log}`].join("\n")}\n`);
-      progress.info(`use it with: --worker ${address}; end it with: atlas worker stop`);
+        onLog: (line: string) => progress.info(line),
+      };
+      const { address, pid, log } = await namingFlag("XDG_STATE_HOME=DIR", () =>
+        startDetachedWorker(settings),
+      );
+      process.stdout.write(
+        `${[`address  ${address}`, `process  ${pid}`, `log      ${log}`].join("\n")}\n`,
+      );
+      progress.info(`use it with: --worker ${address}; stop it with: atlas worker stop`);
     });
 
   const info = worker
     .command("info")
-    .description("What a worker is and can do: versions, devices, limits, building blocks")
-    .addOption(new Option("--worker <where>", "grpc(s)://HOST:PORT (default: the one in the background)"))
-    .addOption(new Option("--json", "Print it as JSON, and nothing else, on stdout"));
+    .description("Show the versions, devices, limits and blocks of a worker")
+    .addOption(
+      new Option("--worker <where>", "grpc(s)://HOST:PORT (default: the worker in the background)"),
+    )
+    .addOption(new Option("--json", "Print only JSON on stdout"));
   addCommonOptions(info, ["ca", "cert", "key", "token_file", "debug"])
     .addHelpText(
       "after",
-      "\nExamples:\n  atlas worker info\n  atlas worker info --worker grpc://127.0.0.1:50051 --json",
+      `
+Examples:
+  atlas worker info
+  atlas worker info --worker grpc://127.0.0.1:50051 --json`,
     )
     .action(async () => {
       const given: unknown = info.getOptionValue("worker");
@@ -116,11 +153,13 @@ export function register(program: Command): void {
 
   const stop = worker.command("stop").description("Stop the worker in the background");
   addCommonOptions(stop, ["debug"])
-    .addHelpText("after", "\nA run that uses it is interrupted and can be resumed.")
+    .addHelpText("after", "\nA run on this worker is interrupted. It can be resumed.")
     .action(async () => {
       const { stopDetachedWorker } = await import("../worker/detached.js");
       const stopped = await stopDetachedWorker();
-      process.stdout.write(stopped ? "the worker is stopped\n" : "no worker runs in the background\n");
+      process.stdout.write(
+        stopped ? "the worker is stopped\n" : "no worker runs in the background\n",
+      );
     });
 }
 
@@ -130,7 +169,7 @@ async function backgroundAddress(): Promise<string> {
   if (running) return running.address;
   throw new UsageError(
     "no worker runs in the background",
-    "start one with: atlas worker start, or name one with --worker grpc://HOST:PORT",
+    "start one with: atlas worker start, or name another with --worker grpc://HOST:PORT",
   );
 }
 
@@ -145,18 +184,22 @@ function describe(address: string, info: WorkerInfo): string[] {
       .join(", ")}`,
     ...info.devices.map((d) => {
       const memory =
-        d.memoryTotalBytes > 0 ? `, ${gib(d.memoryFreeBytes)} of ${gib(d.memoryTotalBytes)} GiB free` : "";
+        d.memoryTotalBytes > 0
+          ? `, ${gib(d.memoryFreeBytes)} of ${gib(d.memoryTotalBytes)} GiB free`
+          : "";
       return `device     ${d.name}${d.description === "" ? "" : `  ${d.description}`}${memory}`;
     }),
   ];
   if (dataPlane) lines.push(`tensors    ${dataPlane.tensors}`, `metrics    ${dataPlane.metrics}`);
-  if (limits)
-    lines.push(
-      `limits     ${limits.maxSessions} sessions, tensors of ${gib(limits.maxTensorBytes)} GiB, ${gib(limits.maxSessionTicketBytes)} GiB kept for a session`,
-    );
-  const width = Math.max(0, ...info.capabilities.map((c) => `${c.role} ${c.kind}`.length));
-  for (const { role, kind, summary } of info.capabilities)
-    lines.push(`offers     ${`${role} ${kind}`.padEnd(width)}  ${summary}`.trimEnd());
+  if (limits) {
+    const tensor = `tensors of ${gib(limits.maxTensorBytes)} GiB`;
+    const kept = `${gib(limits.maxSessionTicketBytes)} GiB kept for a session`;
+    lines.push(`limits     ${limits.maxSessions} sessions, ${tensor}, ${kept}`);
+  }
+  for (const type of new Set(info.blocks.map((block) => block.type))) {
+    const kinds = info.blocks.filter((block) => block.type === type).map(({ kind }) => kind);
+    lines.push(`blocks     ${type}: ${kinds.join(", ")}`);
+  }
   return lines;
 }
 

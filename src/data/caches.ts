@@ -1,4 +1,7 @@
-/** What a worker on this machine has kept of files that are slow to read: the worker's datasets/cache.py writes these, and nobody removes them but the user. */
+/**
+ * Fields that workers on this machine have decoded and cached. The worker writes these files
+ * (datasets/cache.py), and only the user deletes them.
+ */
 import { type FileHandle, open, readdir, rm, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
@@ -6,48 +9,59 @@ import { z } from "zod";
 import { errorCode, explainFileSystem } from "../run/atomic.js";
 
 const NAME = /^[0-9a-f]{32}\.arrays$/;
-/** A file's first line says what it is of. */
+/** Bytes of the longest first line, which describes the contents of a file. */
 const LONGEST_LINE = 1 << 16;
 
 const About = z.object({ dataset: z.string(), folder: z.string(), files: z.int() });
 
+/** A file of cached fields. */
 export interface CacheFile {
   path: string;
   bytes: number;
-  /** When it was made. */
+  /** When the file was made. */
   made: Date;
-  /** What it is of; undefined when it does not say. */
+  /** Description of its contents; undefined if it cannot be read. */
   about?: z.infer<typeof About>;
 }
 
-/** Where the workers of this user have them. */
+/** Get the folder of the user's caches. */
 export function cacheFolder(): string {
   const { XDG_CACHE_HOME: given = "" } = process.env;
   return join(isAbsolute(given) ? given : join(homedir(), ".cache"), "atlas-symmetry");
 }
 
-/** The caches in a folder and those below it, the oldest first; none where there is no such folder. @throws FileError */
+/**
+ * List the caches in a folder and its subfolders, the oldest first.
+ *
+ * @returns none if the folder does not exist
+ * @throws FileError if a folder cannot be read
+ */
 export async function listCaches(folder: string): Promise<CacheFile[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch((error) => {
     if (errorCode(error) === "ENOENT") return [];
-    throw explainFileSystem(error, "read", folder, "--folder");
+    throw explainFileSystem(error, "list", folder);
   });
   const files: CacheFile[] = [];
   for (const { name, parentPath } of entries.filter((e) => e.isFile() && NAME.test(e.name))) {
     const path = join(parentPath, name);
-    const found = await stat(path).catch(() => undefined); // it may be removed meanwhile
-    if (found) files.push({ path, bytes: found.size, made: found.mtime, about: await readAbout(path) });
+    const found = await stat(path).catch(() => undefined); // another process may remove it
+    if (found)
+      files.push({ path, bytes: found.size, made: found.mtime, about: await readAbout(path) });
   }
   return files.sort((a, b) => a.made.getTime() - b.made.getTime());
 }
 
-/** Remove caches. A run that is using one keeps what it has mapped until it ends; later ones make it anew. @throws FileError */
+/**
+ * Delete caches. A run that uses one keeps it until the run ends, and later runs make it again.
+ *
+ * @throws FileError if a file cannot be deleted
+ */
 export async function removeCaches(files: readonly CacheFile[]): Promise<void> {
   for (const { path } of files)
     try {
       await rm(path, { force: true });
     } catch (error) {
-      throw explainFileSystem(error, "remove", path, "--folder");
+      throw explainFileSystem(error, "remove", path);
     }
 }
 

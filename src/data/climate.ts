@@ -1,10 +1,13 @@
-/** Weather with labels of tropical cyclones and atmospheric rivers: ClimateNet, or files in its layout made by rules of thumb. */
+/**
+ * Weather with labels of tropical cyclones and atmospheric rivers: ClimateNet, or files like it.
+ */
 import { type DataSet, HDF5 } from "./dataset.js";
 
+/** ClimateNet. The generator makes weather in its layout by rules of thumb. */
 export const climate: DataSet = {
   name: "climate",
   summary: "Weather with tropical cyclones and atmospheric rivers, for atlas climate",
-  rows: "times",
+  rows: "time steps",
   generator: {
     module: "atlas_worker.generators.climatenet",
     countFlag: "--files",

@@ -1,87 +1,97 @@
-/** What `atlas data` knows of a data set: how it is made, and where it is to be had. One file here describes each. */
+/** What `atlas data` knows of a data set: its generator, and where it is published. */
 import type { Extra } from "../setup/venv.js";
 
+/** A data set of `atlas data`. Each has a file in this folder. */
 export interface DataSet {
-  /** As the command line names it. */
+  /** Name on the command line. */
   name: string;
   summary: string;
-  /** What its rows are: "jets". */
+  /** Plural noun for its rows, for example "jets". */
   rows: string;
   generator?: Generator;
   record?: PublishedRecord;
   listing?: PublishedListing;
 }
 
-/** A program of the worker's package that makes the files. */
+/** A program in the worker's package that makes the files. */
 export interface Generator {
-  /** Run as `python -m`; it takes --jets (or as `countFlag` says), --seed, --out, --processes, --force, and reports in JSON lines. */
+  /**
+   * Name of the Python module. The program takes --jets (or the flag in `countFlag`), --seed,
+   * --out, --processes and --force, and reports in JSON lines.
+   */
   module: string;
   countFlag: string;
-  /** Packages that it needs besides the worker's. */
+  /** Packages that it needs in addition to the worker's. */
   extras: readonly Extra[];
   fewest: number;
   most: number;
-  /** A count that its help may give as an example. */
+  /** A count for the example in its help. */
   example: number;
 }
 
-/** What somebody has published, and will not change. */
+/** A publication that does not change. */
 interface Published {
   title: string;
   doi?: string;
   licence: string;
-  /** What users are asked to cite, where that is more than the title. */
+  /** What its authors ask users to cite, if that is more than the title. */
   citation?: string;
-  /** The page to be read by people. */
+  /** Address of a page for people. */
   page: string;
-  /** Where its files are, in the order in which to try: "https://zenodo.org". ATLAS_DATA_HOST names another that is used instead of them. */
+  /** Servers with the files, in the order of trial. ATLAS_DATA_HOST replaces them by another. */
   mirrors: readonly string[];
 }
 
-/** Files whose lengths and checksums are known. */
+/** A publication of files with known sizes and checksums. */
 export interface PublishedRecord extends Published {
   files: readonly PublishedFile[];
 }
 
-/** Files of which only the folders are known, whose index pages list them, and how they look. */
+/** A publication of folders, whose index pages list the files. */
 export interface PublishedListing extends Published {
   folders: readonly PublishedFolder[];
-  /** A whole name of a file; links to anything else are passed over. */
+  /** Pattern of a file's whole name. Links to other names are ignored. */
   names: RegExp;
   format: FileFormat;
-  /** Of all files, about. */
+  /** Size of all files, about. */
   bytes: number;
 }
 
+/** A published file. */
 export interface PublishedFile {
-  /** With the folder it is put into, if any: "train/a.nc". */
+  /** Name, with the folder for it if there is one: "train/a.nc". */
   name: string;
-  /** Relative to each mirror. */
+  /** Path relative to each mirror. */
   path: string;
   bytes: number;
-  /** What is known of its contents. */
+  /** Checksum of its contents. */
   md5?: string;
   format?: FileFormat;
 }
 
+/** A published folder. */
 export interface PublishedFolder {
-  /** Of the folder that its files are put into. */
+  /** Name of the folder for its files. */
   name: string;
-  /** Relative to each mirror; ends with a slash. */
+  /** Path relative to each mirror, with a slash at the end. */
   path: string;
-  /** How many files its publisher says there are. */
+  /** Number of files, as published. */
   count: number;
 }
 
-/** How files of a kind begin. */
+/** A file format, recognised by its first bytes. */
 export interface FileFormat {
   name: string;
   signature: Uint8Array;
 }
 
-export const HDF5: FileFormat = { name: "HDF5", signature: Buffer.from("\x89HDF\r\n\x1a\n", "latin1") };
+/** The format HDF5. */
+export const HDF5: FileFormat = {
+  name: "HDF5",
+  signature: Buffer.from("\x89HDF\r\n\x1a\n", "latin1"),
+};
 
-/** "1.0 GB", in powers of ten, as download pages say it. */
+/** Write a size in powers of ten, as download pages do: "1.0 GB". */
 export function formatBytes(bytes: number): string {
   for (const [unit, scale] of [
     ["GB", 1e9],

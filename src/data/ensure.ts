@@ -1,4 +1,4 @@
-/** Published files that an experiment reads: fetched when it is first run, if they are not there. */
+/** Download the published files that an experiment reads, unless they are there. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FileError, NetworkError } from "../errors.js";
@@ -7,11 +7,14 @@ import { formatBytes, type PublishedFile, type PublishedRecord } from "./dataset
 import { addressesOf, type FetchOptions, fetchRecord } from "./fetch.js";
 
 /**
- * Fetch the files of a record that a folder lacks. One that is there, with or without its ".gz", is not looked into: a user may have
- * files of their own under these names. Only where some are there and some are not must those be the published ones, lest two data sets
- * are mixed.
+ * Download the files of a record that a folder lacks.
  *
- * @throws NetworkError, FileError, NoSpaceError, Interrupted as {@link fetchRecord} does, with what a user of --data DIR can do
+ * Existing files, with or without ".gz", are not checked, because a user may have other data under
+ * these names. But if only some of the files exist, they must be the published ones, so that two
+ * data sets are not mixed.
+ *
+ * @throws NetworkError, FileError, NoSpaceError, Interrupted as {@link fetchRecord} does;
+ * `elsewhere` is set if another folder would help
  */
 export async function ensureFiles(
   record: PublishedRecord,
@@ -31,18 +34,23 @@ export async function ensureFiles(
     const what = missing.length === 1 ? missing[0]!.name : `${missing.length} files`;
     const bytes = missing.reduce((sum, file) => sum + file.bytes, 0);
     const from = new URL(".", addressesOf({ ...record, files: missing })[0]![0]);
+    const about = `${record.title}, ${record.licence}`;
     options.onProgress?.(
-      `fetching ${what} (${formatBytes(bytes)}) of ${record.title}, ${record.licence}, from ${from} into ${folder}`,
+      `fetching ${what} (${formatBytes(bytes)}) of ${about}, from ${from} into ${folder}`,
     );
     await fetchRecord({ ...record, files }, folder, options);
   } catch (error) {
-    const explained = explainFileSystem(error, "read", folder);
-    if (explained instanceof NetworkError)
-      explained.remedy = `check the network and run it again; or put the files of ${record.page} into ${folder} by hand; or name a folder that has them with --data DIR`;
-    if (explained instanceof FileError)
-      explained.remedy = explained.remedy
-        ?.replace(", or overwrite it with --force", ", or put the files that are missing beside it")
-        .replace(/--(out|runs) DIR/, "--data DIR");
+    const explained = explainFileSystem(error, "list", folder);
+    if (explained instanceof NetworkError) {
+      explained.remedy =
+        `check the network and try again, put the files of ${record.page} into ${folder} by ` +
+        "hand, or choose a folder that has them";
+      explained.elsewhere = true;
+    }
+    if (explained instanceof FileError && explained.overwritable) {
+      explained.remedy = "put the missing files beside it, or choose another folder";
+      explained.overwritable = false; // an experiment never overwrites the user's files
+    }
     throw explained;
   }
 }

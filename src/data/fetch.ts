@@ -1,4 +1,4 @@
-/** Download published files: resumed where it was cut off, checked, and there under their names only when they are right. */
+/** Download published files: interrupted downloads continue, and every file is checked. */
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat, statfs } from "node:fs/promises";
@@ -7,24 +7,32 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { FileError, Interrupted, NetworkError, NoSpaceError, UsageError } from "../errors.js";
 import { errorCode, explainFileSystem, syncFolder, TEMPORARY_SUFFIX } from "../run/atomic.js";
 import { acquireLock } from "../run/lock.js";
-import { formatBytes, type PublishedFile, type PublishedListing, type PublishedRecord } from "./dataset.js";
+import {
+  formatBytes,
+  type PublishedFile,
+  type PublishedListing,
+  type PublishedRecord,
+} from "./dataset.js";
 
+/** Options of {@link fetchRecord}. */
 export interface FetchOptions {
-  /** Overwrite files of these names that are others, or that have no published checksum by which to tell. */
+  /** Overwrite existing files that differ, or whose checksum is not published. */
   force?: boolean;
+  /** Called with a line for the user. */
   onProgress?: (line: string) => void;
-  /** Bytes of a file that are here. */
+  /** Called with the number of bytes of a file that have been downloaded. */
   onBytes?: (file: string, done: number, total: number) => void;
-  /** Stops it; what has come is kept, and is gone on from the next time. */
+  /** When aborted, the download stops. Downloaded parts are kept for the next time. */
   signal?: AbortSignal;
-  /** Attempts that may bring nothing before it is given up (default 5). */
+  /** Number of attempts without a new byte before an address is given up (default 5). */
   attempts?: number;
-  /** Pause after the first of them, doubled after each further one, in milliseconds. */
+  /** Milliseconds to wait after the first of these attempts; doubled after each further one. */
   pauseMs?: number;
-  /** Time without a byte after which a connection is given up, in milliseconds. */
+  /** Milliseconds without a byte after which a connection is given up. */
   stallMs?: number;
 }
 
+/** A downloaded file. */
 export interface Fetched {
   path: string;
   bytes: number;
@@ -33,15 +41,16 @@ export interface Fetched {
 
 /** How files without a published checksum are checked. */
 export const UNSURE = "checked by length and header only";
-/** Questions that are asked at once of a server that lists its files. */
+/** Number of requests at once to a server that lists its files. */
 const ASKED_AT_ONCE = 8;
 /** Bytes of the longest index page that is read. */
 const LONGEST_PAGE = 20e6;
 
 /**
- * The addresses of each file or folder, in the order in which to try; only the one that ATLAS_DATA_HOST names, if it does.
+ * List the addresses of each file or folder, in the order of trial. If ATLAS_DATA_HOST is set, it
+ * replaces the mirrors.
  *
- * @throws UsageError
+ * @throws UsageError if ATLAS_DATA_HOST is not a URL
  */
 export function addressesOf(published: PublishedRecord | PublishedListing): string[][] {
   const bases = basesOf(published);
@@ -60,19 +69,24 @@ function basesOf({ mirrors }: Pick<PublishedRecord, "mirrors">): readonly string
 }
 
 /**
- * Download all files of a record into a folder. Files that are there already and right are left alone; right is what has the published length,
- * and checksum or beginning. Files that a listing does not have, but whose names are like those it has, must not be in its folders.
+ * Download all files of a publication into a folder.
  *
- * @throws NetworkError when none of its mirrors can be reached and sends the right file; what has come is kept
- * @throws FileError, NoSpaceError when the folder cannot be written to, is full, or has other files of these names
- * @throws Interrupted
+ * Existing files that are right are kept: they have the published length, and the published
+ * checksum or the signature of the format. A folder of a listing must not hold other files with
+ * similar names.
+ *
+ * @throws NetworkError if no mirror can be reached and sends the right file; downloaded parts are
+ * kept
+ * @throws FileError if the folder cannot be written to, or has other files of these names
+ * @throws NoSpaceError if the disk is full
+ * @throws Interrupted if `signal` was aborted
  */
 export async function fetchRecord(
   published: PublishedRecord | PublishedListing,
   folder: string,
   options: FetchOptions = {},
 ): Promise<Fetched[]> {
-  basesOf(published); // refuses what cannot be one before anything is made
+  basesOf(published); // refuses a wrong ATLAS_DATA_HOST before any file is made
   let record: PublishedRecord;
   try {
     await mkdir(folder, { recursive: true });
@@ -83,17 +97,20 @@ export async function fetchRecord(
       const missing: [PublishedFile, string[]][] = [];
       let unsure = 0;
       for (const [i, file] of record.files.entries())
-        if (!(await isThere(join(folder, file.name), file, options))) missing.push([file, addresses[i]!]);
+        if (!(await isThere(join(folder, file.name), file, options)))
+          missing.push([file, addresses[i]!]);
         else if (file.md5 === undefined) unsure++;
       if (unsure > 0)
-        options.onProgress?.(`${unsure} files are there already (${UNSURE}; --force fetches them again)`);
+        options.onProgress?.(
+          `${unsure} files exist already (${UNSURE}; a forced download replaces them)`,
+        );
       await checkSpace(
         folder,
         missing.map(([file]) => file),
       );
       for (const parent of new Set(missing.map(([file]) => dirname(join(folder, file.name)))))
         await mkdir(parent, { recursive: true });
-      let best = 0; // the mirror that had the last file is asked first for the next
+      let best = 0; // ask the mirror that had the last file first
       for (const [file, urls] of missing) {
         const inTurn = [...urls.slice(best), ...urls.slice(0, best)];
         best = urls.indexOf(await fetchFile(file, inTurn, folder, record.page, options));
@@ -105,15 +122,15 @@ export async function fetchRecord(
     if (options.signal?.aborted)
       throw new Interrupted(
         options.force && "folders" in published
-          ? "stopped; what has come is kept, but --force fetches it again"
-          : "stopped; what has come is kept, and the same command goes on from there",
+          ? "stopped; downloaded files are kept, but a forced download fetches them again"
+          : "stopped; downloaded parts are kept, and the same command continues from there",
       );
-    throw explainFileSystem(error, "write", folder, "--out");
+    throw explainFileSystem(error, "write", folder);
   }
   return record.files.map(({ name, bytes, md5 }) => ({ path: join(folder, name), bytes, md5 }));
 }
 
-/** What a listing's index pages list, with the lengths that the server tells. */
+/** List the files of a listing's index pages, and ask the server for their lengths. */
 async function listFiles(
   { folders, names, format, ...about }: PublishedListing,
   out: string,
@@ -133,8 +150,8 @@ async function listFiles(
   for (const { name: folder, path, count } of folders) {
     const [found, url] = await get(path, (index) => readIndex(index, names, options));
     await refuseOthers(join(out, folder), names, found, about.title);
-    const others = found.length === count ? "" : `, not the ${count} that were published`;
-    options.onProgress?.(`${url} has ${found.length} files${others}; asking how long they are`);
+    const others = found.length === count ? "" : `, not ${count} as published`;
+    options.onProgress?.(`${url} has ${found.length} files${others}; asking for their sizes`);
     await together(ASKED_AT_ONCE, options.signal, async (signal) => {
       for (let name = found.shift(); name !== undefined; name = found.shift()) {
         const [bytes] = await get(path + name, readLength, { ...options, signal });
@@ -145,7 +162,10 @@ async function listFiles(
   return { ...about, files: files.sort((a, b) => (a.name < b.name ? -1 : 1)) };
 }
 
-/** Do some work several times at once. When one fails, the others are stopped; its error is thrown when they have. */
+/**
+ * Do some work several times at once. If one fails, the others are stopped, and its error is
+ * thrown.
+ */
 async function together(
   count: number,
   signal: AbortSignal | undefined,
@@ -154,12 +174,17 @@ async function together(
   const failure = new AbortController();
   const either = AbortSignal.any([failure.signal, ...(signal ? [signal] : [])]);
   await Promise.allSettled(
-    Array.from({ length: count }, () => work(either).catch((error: unknown) => failure.abort(error))),
+    Array.from({ length: count }, () =>
+      work(either).catch((error: unknown) => failure.abort(error)),
+    ),
   );
   failure.signal.throwIfAborted();
 }
 
-/** @throws FileError when a folder has files that look like those of a listing, but are not among them: who reads it would mix the two */
+/**
+ * @throws FileError if a folder has similar files that a listing lacks, because readers would mix
+ * them
+ */
 async function refuseOthers(
   folder: string,
   names: RegExp,
@@ -174,12 +199,13 @@ async function refuseOthers(
   const other = here.sort().find((name) => names.test(name) && !known.has(name));
   if (other !== undefined)
     throw new FileError(
-      `${join(folder, other)} is not one of the files of ${title}, which would be mixed with it`,
-      "choose another folder with --out DIR",
+      `${join(folder, other)} is not one of the files of ${title}, and would be mixed with them`,
+      "choose another folder",
+      { elsewhere: true },
     );
 }
 
-/** The names that an index page links to, of files beside it. @throws Cut when there are none */
+/** List the files of an index page that are in the same folder. @throws Cut if there are none */
 async function readIndex(url: string, names: RegExp, options: FetchOptions): Promise<string[]> {
   const text = await ask(url, {}, options, async (response, alive) => {
     refuseStatus(response);
@@ -188,7 +214,7 @@ async function readIndex(url: string, names: RegExp, options: FetchOptions): Pro
     for await (const chunk of response.body ?? []) {
       alive();
       length += chunk.byteLength;
-      if (length > LONGEST_PAGE) throw new Cut("its index page has no end", true);
+      if (length > LONGEST_PAGE) throw new Cut("its index page is too long", true);
       chunks.push(chunk);
     }
     return Buffer.concat(chunks).toString("utf8");
@@ -203,18 +229,21 @@ async function readIndex(url: string, names: RegExp, options: FetchOptions): Pro
   return [...found].sort();
 }
 
-/** A file's length, by asking for its first byte: not all servers answer a question for nothing but the length. */
+/**
+ * Find the length of a file by asking for its first byte, because some servers refuse HEAD
+ * requests.
+ */
 function readLength(url: string, options: FetchOptions): Promise<number> {
   return ask(url, { Range: "bytes=0-0" }, options, async (response) => {
     refuseStatus(response);
     refusePage(response);
     const length = lengthIn(response, 0);
-    if (!length) throw new Cut("the server does not tell how long it is", true);
+    if (!length) throw new Cut("the server does not tell the file's length", true);
     return length;
   });
 }
 
-/** Whether a file is there, and the one that is wanted. */
+/** Whether a file exists and is the published one. @throws FileError if it is another file */
 async function isThere(
   path: string,
   file: PublishedFile,
@@ -224,40 +253,50 @@ async function isThere(
   if (size === undefined || (force && file.md5 === undefined)) return false;
   let flaw: string | undefined = `has ${size} bytes, not ${file.bytes}`;
   if (size === file.bytes) {
-    if (file.md5 !== undefined) onProgress?.(`checking ${file.name}, which is there already`);
+    if (file.md5 !== undefined) onProgress?.(`checking ${file.name}, which exists already`);
     flaw = await flawOf(path, file, { signal });
   }
   if (flaw === undefined) return true;
   if (force) return false;
   throw new FileError(
-    `${path} is there already, but is not the published one (it ${flaw})`,
-    "choose another folder with --out DIR, or overwrite it with --force",
+    `${path} exists already, but is not the published file (it ${flaw})`,
+    "choose another folder, or overwrite it",
+    { elsewhere: true, overwritable: true },
   );
 }
 
 /**
- * Why a file of the right length is not the published one; undefined when nothing speaks against it.
+ * Find out why a file of the right length is not the published one.
  *
- * @param options.md5 its checksum, when it is known already
+ * @returns undefined if no difference is found
  */
 async function flawOf(
   path: string,
   { md5: published, format }: PublishedFile,
-  { signal, md5 }: { signal?: AbortSignal; md5?: string },
+  {
+    signal,
+    md5,
+  }: {
+    signal?: AbortSignal;
+    /** Checksum of the file, if it is known already. */
+    md5?: string;
+  },
 ): Promise<string | undefined> {
   if (format) {
     const { name, signature } = format;
     const file = await open(path, "r");
     const head = Buffer.alloc(signature.length);
     await file.read(head, 0, head.length, 0).finally(() => file.close());
-    if (!head.equals(signature)) return `does not begin as a file of ${name} does`;
+    if (!head.equals(signature)) return `does not begin with the signature of ${name}`;
   }
   if (published === undefined) return undefined;
   const own = md5 ?? (await hashFile(path, signal)).digest("hex");
   return own === published ? undefined : `has the MD5 sum ${own}, not ${published}`;
 }
 
-/** @throws NoSpaceError when there is no room for files that come one after the other, each beside the one that it replaces */
+/**
+ * @throws NoSpaceError if the files do not fit, downloaded one by one beside the ones they replace
+ */
 async function checkSpace(folder: string, files: readonly PublishedFile[]): Promise<void> {
   let need = 0;
   let grown = 0;
@@ -270,12 +309,18 @@ async function checkSpace(folder: string, files: readonly PublishedFile[]): Prom
   const { bavail, bsize } = await statfs(folder);
   if (need > bavail * bsize)
     throw new NoSpaceError(
-      `${formatBytes(need)} are needed, but only ${formatBytes(bavail * bsize)} are free on the disk of ${folder}`,
-      "free some space, or choose a folder on another disk with --out DIR",
+      `${formatBytes(need)} are needed, but the disk of ${folder} has only ` +
+        `${formatBytes(bavail * bsize)} free`,
+      "free some space, or choose a folder on another disk",
+      { elsewhere: true },
     );
 }
 
-/** Fetch a file from the first address that has it; each goes on with what came from those before it. @returns that address */
+/**
+ * Download a file from the first address that has it. Later addresses continue.
+ *
+ * @returns the address
+ */
 async function fetchFile(
   file: PublishedFile,
   urls: readonly string[],
@@ -295,10 +340,10 @@ async function fetchFile(
 }
 
 /**
- * Get something from the first of some addresses that has it.
+ * Get something from the first address that has it.
  *
- * @returns it, and that address
- * @throws NetworkError that says what was wrong with each
+ * @returns what `get` returns, and the address
+ * @throws NetworkError that says what was wrong with each address
  */
 async function fromFirst<T>(
   urls: readonly string[],
@@ -316,19 +361,21 @@ async function fromFirst<T>(
       if (!(error instanceof Cut)) throw error;
       reasons.push(error.message);
       cause = error;
-      if (i + 1 < urls.length) onProgress?.(`cannot fetch ${url}: ${error.message}; trying ${urls[i + 1]}`);
+      if (i + 1 < urls.length)
+        onProgress?.(`cannot fetch ${url}: ${error.message}; trying ${urls[i + 1]}`);
     }
   const tried = reasons.every((reason) => reason === reasons[0])
     ? `${urls.join(" or ")}: ${reasons[0]}`
     : urls.map((url, i) => `${url}: ${reasons[i]}`).join(", nor ");
   throw new NetworkError(
     `cannot fetch ${tried}`,
-    `check the network, and run the same command again; or put the files of ${page} into ${folder} by hand, and run it again to have them checked`,
+    `check the network and run the same command again, or put the files of ${page} into ` +
+      `${folder} by hand and run the command to check them`,
     { cause },
   );
 }
 
-/** Bring what is missing of a file from one address, in as many connections as it takes. @throws Cut when it is to be given up there */
+/** Download the rest of a file from one address, in several connections if needed. @throws Cut */
 async function fetchFrom(
   url: string,
   file: PublishedFile,
@@ -340,13 +387,17 @@ async function fetchFrom(
   let damaged = false;
   const bring = async (): Promise<void> => {
     const before = await here();
-    const md5 = before === file.bytes ? undefined : await receive(file, url, partial, before, options);
+    const md5 =
+      before === file.bytes ? undefined : await receive(file, url, partial, before, options);
     const flaw = await flawOf(partial, file, { signal, md5 });
     if (flaw === undefined) return;
     await rm(partial, { force: true });
     if (damaged)
-      throw new Cut(`what comes ${flaw}, and is thrown away (does something in between change it?)`, true);
-    damaged = true; // what was here from before may have been
+      throw new Cut(
+        `the download ${flaw}, and was thrown away (does something on the way change it?)`,
+        true,
+      );
+    damaged = true; // the part from an earlier download may have been damaged
     onProgress?.(`${file.name} came damaged (it ${flaw}); fetching it again`);
     await bring();
   };
@@ -354,10 +405,11 @@ async function fetchFrom(
 }
 
 /**
- * Try again what was cut off, until it has brought nothing for some attempts, or is not to be had.
+ * Repeat an attempt that was cut off, until several attempts in a row have brought nothing.
  *
- * @param brought how much of it is here; more than before is a reason to go on
- * @throws Cut when it is to be given up
+ * @param what name for the message
+ * @param brought measures what has been downloaded; a growth is a reason to continue
+ * @throws Cut if it is given up
  */
 async function persistently<T>(
   what: string,
@@ -383,13 +435,13 @@ async function persistently<T>(
   }
 }
 
-/** A connection that brought less than it should have. */
+/** A connection that brought less than it should. */
 class Cut extends Error {
   constructor(
     message: string,
-    /** Whether there is no use in trying again. */
+    /** Whether another attempt is useless. */
     readonly final = false,
-    /** Whether there was no connection at all: then there is no network, unless there was one before. */
+    /** Whether no connection was made. Then there is no network, unless there was one before. */
     readonly unreachable = false,
     options?: ErrorOptions,
   ) {
@@ -397,7 +449,11 @@ class Cut extends Error {
   }
 }
 
-/** Have the rest of a file sent and append it to what is here. @returns the MD5 sum of it all */
+/**
+ * Download the rest of a file, and append it to the part on disk.
+ *
+ * @returns the MD5 sum of the file
+ */
 function receive(
   file: PublishedFile,
   url: string,
@@ -417,7 +473,8 @@ function receive(
       for await (const chunk of response.body ?? []) {
         alive();
         here += chunk.byteLength;
-        if (here > file.bytes) throw new Cut(`more came than the ${file.bytes} bytes of ${file.name}`, true);
+        if (here > file.bytes)
+          throw new Cut(`the server sends more than the ${file.bytes} bytes of ${file.name}`, true);
         hash.update(chunk);
         await out.appendFile(chunk);
         onBytes?.(file.name, here, file.bytes);
@@ -432,9 +489,9 @@ function receive(
 }
 
 /**
- * Ask a server, and hang up when all is read, or nothing comes.
+ * Ask a server. The connection is closed when the answer is read, or when nothing comes.
  *
- * @param read told what the server answers; calls `alive` whenever something has come
+ * @param read reads the answer, and calls `alive` whenever bytes have come
  * @throws Cut, errors of the file system, and the reason of an aborted signal
  */
 async function ask<T>(
@@ -469,16 +526,19 @@ async function ask<T>(
   }
 }
 
-/** The byte at which what a response brings begins. @throws Cut when it is not the file */
+/** Find the byte at which the body of a response begins. @throws Cut if it is not the file's */
 function startOf(response: Response, file: PublishedFile, asked: number): number {
   refuseStatus(response);
   refusePage(response);
   const from = response.status === 206 ? Number(rangeIn(response)?.[1] ?? -1) : 0;
   if (response.status === 206 && from !== asked)
-    throw new Cut("the server sends another part than the one asked for", true);
+    throw new Cut("the server sends another part of the file", true);
   const whole = lengthIn(response, from);
   if (whole !== undefined && whole !== file.bytes && !response.headers.get("content-encoding"))
-    throw new Cut(`the server has a file of ${whole} bytes, not the published one of ${file.bytes}`, true);
+    throw new Cut(
+      `the server has a file of ${whole} bytes, not the published one of ${file.bytes}`,
+      true,
+    );
   return from;
 }
 
@@ -492,19 +552,25 @@ function refuseStatus({ status, statusText }: Response): void {
 
 function refusePage({ headers }: Response): void {
   if (headers.get("content-type")?.startsWith("text/html"))
-    throw new Cut("a web page came instead of the file (does this network want a login?)", true);
+    throw new Cut("a web page came instead of the file (does the network require a login?)", true);
 }
 
 function rangeIn({ headers }: Response): RegExpExecArray | null {
   return /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers.get("content-range") ?? "");
 }
 
-/** The length of the whole file of which a response brings what begins at a byte; undefined when it does not tell. */
+/**
+ * Find the length of the whole file from a response that begins at a byte.
+ *
+ * @returns undefined if unknown
+ */
 function lengthIn(response: Response, from: number): number | undefined {
   const whole = rangeIn(response)?.[2];
   if (whole && whole !== "*") return Number(whole);
   const length = response.headers.get("content-length");
-  return length === null || (response.status === 206 && whole === "*") ? undefined : from + Number(length);
+  return length === null || (response.status === 206 && whole === "*")
+    ? undefined
+    : from + Number(length);
 }
 
 async function hashFile(path: string, signal?: AbortSignal): Promise<Hash> {
@@ -537,7 +603,7 @@ const UNREACHABLE: Record<string, string> = {
   EHOSTUNREACH: "it cannot be reached",
 };
 
-/** Why a fetch failed, by the innermost cause, which knows most; and whether that is that there is no connection. */
+/** Explain why a fetch failed, by its innermost cause, and say whether no connection was made. */
 function reasonOf(error: unknown): [reason: string, unreachable: boolean] {
   let inner = error;
   while (inner instanceof Error && inner.cause instanceof Error) inner = inner.cause;

@@ -1,4 +1,4 @@
-/** Data made by a program of the worker's package, in a process of its own in the worker's venv. */
+/** Generate data with a program of the worker's package, in its own process. */
 import { resolve } from "node:path";
 import { execa } from "execa";
 import { z } from "zod";
@@ -8,36 +8,41 @@ import { killGroup } from "../worker/process.js";
 import type { Generator } from "./dataset.js";
 
 const Step = z.object({ file: z.string(), done: z.int(), total: z.int() });
+/** The remedy if the program ends without an explanation. */
+export const UNEXPLAINED = "check that there is enough memory";
 const Complaint = z.object({ error: z.string(), remedy: z.string(), kind: z.string() });
 const Generated = z.object({
   files: z.array(z.object({ path: z.string(), rows: z.int(), bytes: z.int() })),
   seconds: z.number(),
   seed: z.int(),
 });
+/** The generated files. */
 export type Generated = z.infer<typeof Generated>;
 
+/** Options of {@link generate}. */
 export interface GenerateOptions {
   count: number;
-  /** Folder for the files; made when missing. */
+  /** Folder for the files, which is made if it is missing. */
   out: string;
   seed: number;
-  /** Processes to make them in (default: as many as there are cores). */
+  /** Number of processes (default: one for each core). */
   processes?: number;
-  /** Overwrite files that are there. */
+  /** Overwrite existing files. */
   force?: boolean;
-  /** Tells where the set-up reports to. */
+  /** Called with every line of the environment's set-up. */
   onProgress?: (line: string) => void;
+  /** Called when rows of a file are done. */
   onStep?: (step: z.infer<typeof Step>) => void;
-  /** Whatever else the program prints. */
+  /** Called with all other output of the program. */
   onLog?: (line: string) => void;
-  /** Stops it; nothing is left of the files then. */
+  /** When aborted, the program stops, and no file is left. */
   signal?: AbortSignal;
 }
 
 /**
- * Make the files of a data set. They appear together, when all are whole.
+ * Generate the files of a data set. They appear together, when all are complete.
  *
- * @throws UsageError, FileError for a folder that cannot be written to or has the files already
+ * @throws UsageError, FileError if the folder cannot be written to or has the files already
  * @throws NoSpaceError, SetupError, Interrupted
  */
 export async function generate(generator: Generator, options: GenerateOptions): Promise<Generated> {
@@ -50,7 +55,8 @@ export async function generate(generator: Generator, options: GenerateOptions): 
     ...(processes === undefined ? [] : ["--processes", String(processes)]),
     ...(force ? ["--force"] : []),
   ];
-  // Its own process group, so that Ctrl-C reaches it through us only. It ends by itself when its stdin does.
+  // With its own process group, Ctrl-C reaches it only through this process. It ends with its
+  // stdin.
   const child = execa(python, args, {
     cwd: workerDir,
     env: { PYTHONPATH: workerDir, PYTHONDONTWRITEBYTECODE: "1" },
@@ -59,7 +65,7 @@ export async function generate(generator: Generator, options: GenerateOptions): 
     reject: false,
     detached: process.platform !== "win32",
   });
-  child.stdin.on("error", () => {}); // it is only ever closed
+  child.stdin.on("error", () => {}); // stdin is only closed, never written
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     stderr = (stderr + text).slice(-10_000);
@@ -88,7 +94,7 @@ export async function generate(generator: Generator, options: GenerateOptions): 
     const said = lines.at(-1) || "it said nothing";
     throw new AtlasError(
       `${generator.module} ended with ${ended.signal ?? `exit code ${ended.exitCode}`} (${said})`,
-      "was there enough memory? run with --debug to see all that it said",
+      UNEXPLAINED,
     );
   } finally {
     signal?.removeEventListener("abort", stop);
@@ -96,10 +102,17 @@ export async function generate(generator: Generator, options: GenerateOptions): 
   }
 }
 
-function explain({ error, remedy, kind }: z.infer<typeof Complaint>, exitCode?: number): AtlasError {
-  if (kind === "no_space") return new NoSpaceError(error, remedy);
+function explain(
+  { error, remedy, kind }: z.infer<typeof Complaint>,
+  exitCode?: number,
+): AtlasError {
+  if (kind === "no_space") return new NoSpaceError(error, remedy, { elsewhere: true });
+  if (kind === "process_killed") return new AtlasError(error, remedy, { setting: "processes" });
   if (exitCode !== 2) return new AtlasError(error, remedy);
-  return kind === "file" ? new FileError(error, remedy) : new UsageError(error, remedy);
+  if (kind === "file") return new FileError(error, remedy, { elsewhere: true });
+  if (kind === "exists")
+    return new FileError(error, remedy, { elsewhere: true, overwritable: true });
+  return new UsageError(error, remedy);
 }
 
 function parse(text: string): unknown {

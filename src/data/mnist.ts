@@ -1,6 +1,9 @@
-/** Handwritten digits: the MNIST files, whose own home sends them no longer, from two copies that are kept up. */
+/**
+ * Handwritten digits: MNIST, from two mirrors, because its own server does not send it any more.
+ */
 import type { DataSet } from "./dataset.js";
 
+/** MNIST. */
 export const mnist: DataSet = {
   name: "mnist",
   summary: "Handwritten digits, for atlas mnist",
@@ -9,7 +12,10 @@ export const mnist: DataSet = {
     title: "MNIST (LeCun, Cortes, Burges 1998)",
     licence: "CC BY-SA 3.0",
     page: "http://yann.lecun.com/exdb/mnist/",
-    mirrors: ["https://ossci-datasets.s3.amazonaws.com", "https://storage.googleapis.com/cvdf-datasets"],
+    mirrors: [
+      "https://ossci-datasets.s3.amazonaws.com",
+      "https://storage.googleapis.com/cvdf-datasets",
+    ],
     files: [
       file("train-images-idx3-ubyte.gz", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
       file("train-labels-idx1-ubyte.gz", 28_881, "d53e105ee54ea40749a09fcbcd1e9432"),

@@ -1,6 +1,7 @@
-/** Jets of top quarks and of QCD: the Top Quark Tagging Reference Dataset, or ones like it made by PYTHIA 8. */
+/** Jets of top quarks and of QCD: a published data set, or jets like it made by PYTHIA 8. */
 import type { DataSet } from "./dataset.js";
 
+/** The Top Quark Tagging Reference Dataset. */
 export const toptagging: DataSet = {
   name: "toptagging",
   summary: "Jets of top quarks and of QCD, for atlas toptagging",

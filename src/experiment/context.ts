@@ -1,15 +1,18 @@
 /**
- * What an experiment's `run` works with: objects on the worker, and stages that are checkpointed and resumed.
+ * The context of an experiment's `run`: objects on the worker, and stages with checkpoints.
  *
- * Resuming is replaying. A resumed run calls the same `run` with the same config; a stage that has a checkpoint is put into that state the first
- * time it is advanced, and advancing a stage to an epoch it has already reached does nothing. So a run that was killed anywhere goes through the
- * same states as one that was not, and on CPU ends bit for bit the same.
+ * Resuming is replaying. A resumed run calls the same `run` with the same config. A stage with a
+ * checkpoint is restored when it is first advanced, and advancing a stage to an epoch that it has
+ * reached does nothing. So a run that was killed anywhere passes through the same states as an
+ * undisturbed run, and on a CPU ends with the same bits.
  *
- * Attaching is replaying in the session that the run has already: what was made there is found instead of made, a job that was started is watched
- * on from the last epoch in the run's log, and no stage is put back.
+ * Attaching is replaying in the session that the run has already. Objects that exist are found
+ * instead of created, the watch of a job continues after the last epoch in the run's log, and no
+ * stage is restored.
  */
 import { createHash } from "node:crypto";
 import { AtlasError, FileError, RpcError } from "../errors.js";
+import type { Illustration } from "../report/illustration.js";
 import type { EpochRecord, RunEvent, StageRecord } from "../run/events.js";
 import { type Checkpoint, computingTime, type RunFolder } from "../run/folder.js";
 import type {
@@ -17,16 +20,17 @@ import type {
   AtlasOptions,
   CosetsOptions,
   DatasetOptions,
+  FormerAtlasOptions,
   PredictorOptions,
   RemoteObject,
   Session,
-} from "../worker/session.js";
+} from "../worker/session/index.js";
 import type { Progress } from "./progress.js";
 
-/** A creation spec whose seed may be left out: it is then derived from the run's seed and the object's role. */
-type Seeded<T> = Omit<T, "seed"> & { seed?: number };
+/** Creation options with an optional seed, which by default derives from the run's seed. */
+type Seeded<T> = T extends unknown ? Omit<T, "seed"> & { seed?: number } : never;
 
-/** What a context needs of a session. */
+/** The methods of a session that a context needs. */
 export type StageSession = Pick<
   Session,
   | "createDataset"
@@ -49,6 +53,7 @@ export type StageSession = Pick<
   | "delete"
 >;
 
+/** Options of {@link Context}. */
 export interface ContextOptions {
   session: StageSession;
   run: RunFolder;
@@ -56,28 +61,31 @@ export interface ContextOptions {
   progress: Progress;
   /** Aborted on Ctrl-C. */
   signal: AbortSignal;
-  /** What the run's log has of this session already, where the session is attached to. */
+  /** Events of the attached session that the run's log has already. */
   before?: readonly RunEvent[];
 }
 
-/** What is known of a stage in this run. */
+/** The state of a stage in this run. */
 interface Stage {
   object: RemoteObject;
-  /** Epochs finished. */
+  /** Number of finished epochs. */
   epoch: number;
   metrics: Record<string, number>;
 }
 
+/** The context of an experiment's `run`: makes objects on the worker, and advances stages. */
 export class Context {
   readonly session: StageSession;
   readonly seed: number;
+  /** What the report shows of the data, in order. */
+  readonly illustrations: Illustration[] = [];
   readonly signal: AbortSignal;
   private readonly run: RunFolder;
   private readonly progress: Progress;
   private readonly stages = new Map<string, Stage>();
   private readonly seconds = new Map<string, number>();
   private readonly before: readonly RunEvent[];
-  /** Jobs in `before`, and the last event that it has of each. */
+  /** Sequence number of the last event in `before` of each job. */
   private readonly known: ReadonlyMap<string, number>;
 
   constructor(options: ContextOptions) {
@@ -91,50 +99,71 @@ export class Context {
     this.known = new Map(jobs.map(({ id, sequence }) => [id, sequence]));
   }
 
-  /** A dataset, ready to be used. Making or reading it is not checkpointed: its seed, or its file, gives it again. */
+  /**
+   * Create a dataset and wait until it is ready. It has no checkpoint, because its seed or its file
+   * gives the same dataset again.
+   */
   async dataset(options: Seeded<DatasetOptions>): Promise<RemoteObject> {
     return this.timed("dataset", async () => {
       const seed = this.seedFor("dataset");
       const object = await this.session.createDataset({ seed, ...options });
       if (object.totalEpochs === 0) return object;
       await this.advanceObject("dataset", object, object.totalEpochs);
-      const now = await this.session.list(); // its facts, the shapes among them, are known only now
+      const now = await this.session.list(); // facts and shapes are known only now
       return now.find(({ handle }) => handle === object.handle) ?? object;
     });
   }
 
-  atlas(options: AtlasOptions): Promise<RemoteObject> {
+  /**
+   * Let the report show a sample of a dataset: input, target, charts, and predictions of class
+   * labels if asked for. The sample is read when the report is written.
+   */
+  illustrate(illustration: Illustration): void {
+    this.illustrations.push(illustration);
+  }
+
+  /** Create an atlas. */
+  atlas(options: AtlasOptions | FormerAtlasOptions): Promise<RemoteObject> {
     return this.session.createAtlas(options);
   }
 
+  /** Create a predictor. {@link advance} trains it. */
   predictor(options: Seeded<PredictorOptions>): Promise<RemoteObject> {
     return this.session.createPredictor({ seed: this.seedFor("predictor"), ...options });
   }
 
+  /** Create a solver for the Lie algebra. {@link advance} runs it. */
   algebra(options: Seeded<AlgebraOptions>): Promise<RemoteObject> {
     return this.session.createAlgebra({ seed: this.seedFor("algebra"), ...options });
   }
 
+  /** Create a solver for the components. {@link advance} runs it. */
   cosets(options: Seeded<CosetsOptions>): Promise<RemoteObject> {
     return this.session.createCosets({ seed: this.seedFor("cosets"), ...options });
   }
 
   /**
-   * Advance an object until `untilEpoch` epochs are finished in all (default: as many as its spec asks for), from the checkpoint of `stage` if this
-   * run has one, saving a checkpoint after every epoch.
+   * Advance an object from the checkpoint of its stage, if there is one, and save a checkpoint
+   * after every epoch.
    *
-   * @returns the last epoch's metrics
+   * @param stage name of the stage, one for each object
+   * @returns metrics of the last epoch
    */
   async advance(
     stage: string,
     object: RemoteObject,
-    { untilEpoch = object.totalEpochs }: { untilEpoch?: number } = {},
+    {
+      untilEpoch = object.totalEpochs,
+    }: {
+      /** Number of finished epochs at which to stop (default: the object's own). */
+      untilEpoch?: number;
+    } = {},
   ): Promise<Record<string, number>> {
     return this.timed(stage, async () => {
       const state = this.stages.get(stage) ?? (await this.restore(stage, object));
       if (state.object !== object)
         throw new AtlasError(
-          `stage ${stage} was begun with another object`,
+          `stage ${stage} was started with another object`,
           "give every advanced object its own stage name",
         );
       if (state.epoch < untilEpoch) await this.advanceObject(stage, object, untilEpoch, state);
@@ -143,10 +172,12 @@ export class Context {
   }
 
   /**
-   * The published schedule (METHOD 2.2): in each epoch one pass of `first`, then one pass of `second`, which depends on `first` as it then stands.
+   * Advance two objects by turns (METHOD 2.2): in each epoch one pass of `first`, then one pass of
+   * `second`, which depends on the state of `first`.
    *
-   * The checkpoints of the two may be out of step after a crash; `first` is restored from the newest one that is not ahead of the epoch that
-   * `second` must do next, since a pass of `second` with a later `first` would not be the same pass.
+   * After a crash, the checkpoint of `first` may be ahead. It is then restored from the newest
+   * checkpoint that is not ahead of the next epoch of `second`, so that the pass of `second` is the
+   * same as in an undisturbed run.
    */
   async alternate(
     first: { stage: string; object: RemoteObject },
@@ -165,23 +196,33 @@ export class Context {
   }
 
   /**
-   * Give a predictor weights from elsewhere instead of training it. The run keeps its own copy, so that it can be resumed without the source.
+   * Load weights into a predictor instead of training it. The run keeps a copy, so that it can be
+   * resumed without the source.
    *
-   * @param read reads the safetensors file; called only when the run has no copy yet
+   * @param read reads the safetensors file; called only if the run has no copy yet
    */
-  async reuse(stage: string, predictor: RemoteObject, read: () => Promise<Uint8Array>): Promise<void> {
+  async reuse(
+    stage: string,
+    predictor: RemoteObject,
+    read: () => Promise<Uint8Array>,
+  ): Promise<void> {
     await this.timed(stage, async () => {
       if (await this.attach(stage, predictor)) return;
       const kept = await this.run.checkpoint(stage, (m) => this.warn(m));
       if (kept) return void (await this.restoreFrom(stage, predictor, kept));
       await this.session.loadWeights(predictor, await read());
       const { bytes, epoch } = await this.session.snapshot(predictor);
-      await this.run.saveCheckpoint(stage, bytes, { epoch, totalEpochs: epoch, metrics: {}, seconds: 0 });
+      await this.run.saveCheckpoint(stage, bytes, {
+        epoch,
+        totalEpochs: epoch,
+        metrics: {},
+        seconds: 0,
+      });
       this.enter(stage, { object: predictor, epoch, metrics: {} });
     });
   }
 
-  /** Do something that counts towards a stage's time in the result. */
+  /** Do some work, and add its time to a stage's. */
   async timed<T>(stage: string, work: () => Promise<T>): Promise<T> {
     this.signal.throwIfAborted();
     const start = performance.now();
@@ -192,53 +233,69 @@ export class Context {
     }
   }
 
-  /** A stage's metrics after its last finished epoch; empty when there are none. */
+  /** Get a stage's metrics after its last finished epoch; empty if there are none. */
   metrics(stage: string): Readonly<Record<string, number>> {
     return this.stages.get(stage)?.metrics ?? {};
   }
 
-  /** Seconds of each stage, those before an interruption included. */
+  /** Seconds spent in each stage, those before an interruption included. */
   get timings(): Record<string, number> {
-    return Object.fromEntries([...this.seconds].map(([stage, s]) => [stage, Math.round(s * 1000) / 1000]));
+    return Object.fromEntries(
+      [...this.seconds].map(([stage, s]) => [stage, Math.round(s * 1000) / 1000]),
+    );
   }
 
-  /** A line for the user. */
+  /** Print a line for the user. */
   info(line: string): void {
     this.progress.info(line);
   }
 
-  /** A line for the user that is shown even when quiet. */
+  /** Print a warning for the user, also with --quiet. */
   warn(line: string): void {
     this.progress.warn(line);
   }
 
-  /** A seed for one object, distinct for each role, so that no two objects draw the same random numbers. */
-  seedFor(role: string): number {
-    return createHash("sha256").update(`${this.seed}/${role}`).digest().readUIntBE(0, 6);
+  /**
+   * Derive a seed from the run's seed. Each purpose has its own, so that no objects share random
+   * numbers.
+   */
+  seedFor(purpose: string): number {
+    return createHash("sha256").update(`${this.seed}/${purpose}`).digest().readUIntBE(0, 6);
   }
 
   private addSeconds(stage: string, seconds: number): void {
     this.seconds.set(stage, (this.seconds.get(stage) ?? 0) + seconds);
   }
 
-  /** Put an object into its stage's newest good checkpoint of at most `maxEpoch` epochs, if there is one. */
+  /**
+   * Restore an object from the newest good checkpoint of its stage, of at most `maxEpoch` epochs.
+   */
   private async restore(stage: string, object: RemoteObject, maxEpoch?: number): Promise<Stage> {
     const state = await this.attach(stage, object);
     if (state) return state;
     const checkpoint = await this.run.checkpoint(stage, (m) => this.warn(m), maxEpoch);
     if (checkpoint) return this.restoreFrom(stage, object, checkpoint);
-    // Of an object that is attached to, a job that the log has nothing of may have done epochs: they are told when it is watched.
+    // On an attached object, a job that the log does not know may have done epochs. The watch of
+    // the
+    // job reports them.
     return this.enter(stage, { object, epoch: 0, metrics: {} });
   }
 
-  /** Where a stage stands by what the log has of this session; undefined when it was not begun there. */
+  /**
+   * Find a stage's state in the log of the attached session.
+   *
+   * @returns undefined if it has none there
+   */
   private attached(stage: string): StageRecord | undefined {
     return this.before.findLast(
       (e): e is StageRecord => (e.type === "epoch" || e.type === "restored") && e.stage === stage,
     );
   }
 
-  /** Take up a stage where it stands in the session, if it does: not with an object that took the place of a deleted one. */
+  /**
+   * Attach to a stage in the session, if it has been started there with this object (and not with
+   * one that was deleted since).
+   */
   private async attach(stage: string, object: RemoteObject): Promise<Stage | undefined> {
     const stands = this.attached(stage);
     if (stands === undefined || object.epoch < stands.epoch) return undefined;
@@ -256,7 +313,11 @@ export class Context {
     return state;
   }
 
-  private async restoreFrom(stage: string, object: RemoteObject, checkpoint: Checkpoint): Promise<Stage> {
+  private async restoreFrom(
+    stage: string,
+    object: RemoteObject,
+    checkpoint: Checkpoint,
+  ): Promise<Stage> {
     const { bytes, epoch, metrics, seconds } = checkpoint;
     try {
       await this.session.restore(object, bytes);
@@ -275,7 +336,7 @@ export class Context {
     return this.enter(stage, { object, epoch, metrics });
   }
 
-  /** Run one job to its end, with a checkpoint after each epoch when the stage has a `state`. */
+  /** Run one job to its end. If the stage has a `state`, save a checkpoint after each epoch. */
   private async advanceObject(
     stage: string,
     object: RemoteObject,
@@ -291,10 +352,25 @@ export class Context {
       signal: this.signal,
       onStep: (s) => this.progress.step({ ...s, stage, epoch: s.epoch - 1, totalEpochs }),
       onEpoch: async ({ epoch, metrics, seconds, job, snapshot }) => {
-        // An epoch whose snapshot was replaced by the next one's before it could be fetched has no checkpoint of its own.
+        // There is no snapshot if the next one replaced it before it could be fetched.
         if (state && snapshot)
-          await this.run.saveCheckpoint(stage, snapshot, { epoch, totalEpochs, metrics, seconds, job });
-        else await this.run.append({ type: "epoch", stage, epoch, totalEpochs, metrics, seconds, job });
+          await this.run.saveCheckpoint(stage, snapshot, {
+            epoch,
+            totalEpochs,
+            metrics,
+            seconds,
+            job,
+          });
+        else
+          await this.run.append({
+            type: "epoch",
+            stage,
+            epoch,
+            totalEpochs,
+            metrics,
+            seconds,
+            job,
+          });
         if (state) Object.assign(state, { epoch, metrics });
         this.progress.epoch({ stage, epoch, totalEpochs, metrics }, seconds);
       },

@@ -1,10 +1,16 @@
-/** Command-line flags from a config schema: one flag for each field, named, described and checked by the schema itself. */
+/**
+ * Make command-line flags from a config schema: one for each field, described and checked by it.
+ */
 import { Option } from "commander";
 import { z } from "zod";
+import { findBlock, paramsOf } from "../blocks.js";
 import { UsageError } from "../errors.js";
-import { nearest } from "./nearest.js";
+import { suggestion } from "../suggest.js";
+import { type Choice, defaultOf, kindsWith, schemaOf } from "./choice.js";
+import { useOf, type Where } from "./conditional-flags.js";
+import { flagName, metaOf } from "./names.js";
 
-/** What a field accepts, as far as a flag cares. */
+/** What a field accepts, as far as its flag is concerned. */
 interface Accepts {
   boolean: boolean;
   text: boolean;
@@ -16,9 +22,6 @@ interface Accepts {
   maximum?: number;
   exclusiveMaximum?: number;
 }
-
-/** Values of other fields, all of which must fit: `"discover*"` is any that begins so, true any that is set, false none. */
-export type Where = Readonly<Record<string, readonly (string | boolean)[]>>;
 
 interface Property {
   type?: string | string[];
@@ -36,56 +39,152 @@ interface Property {
   exclusiveMaximum?: number;
 }
 
-/** Choices that are longer are listed in the description, or the help could not be read. */
+/**
+ * Characters of the longest list of choices in a placeholder. Help gives longer lists in the
+ * description.
+ */
 const LONGEST_PLACEHOLDER = 50;
 
-/** Beside these an unused flag is let pass, with a note: the published code's command lines have `--epochs` with `--reuse_predictor`. */
-export const LENIENT = ["reuse_predictor"];
-
-/** One flag and the field it sets. */
+/** A flag, and the field that it sets. */
 export interface Flag {
   field: string;
-  /** Without dashes, words joined by "-": "batch-size". */
+  /** Name without dashes in front, words joined by "-": "batch-size". */
   name: string;
   option: Option;
-  /** What is accepted, in words: "a whole number of at least 1". */
+  /** What the flag accepts, in words: "a whole number of at least 1". */
   expected: string;
-  /** Given without its name: `atlas probe d4`. */
+  /** Whether the value is given without a name: `atlas probe d4`. */
   positional: boolean;
-  /** Where it counts, if not everywhere: one of these must hold. */
+  /** Conditions for an effect, one of which must hold; empty if it always has one. */
   only: readonly Where[];
-  /** Turn the flag's text (or `true`, when given without a value) into the field's value. @throws UsageError */
+  /** Whether help leaves it out: a former name, or a parameter without a flag of its own. */
+  hidden: boolean;
+  /** Name of the flag that replaced this one. */
+  former?: string;
+  /** For a parameter that only some kinds of a block have: the choice, and these kinds. */
+  onlyFor?: { choice: Choice; kinds: readonly string[] };
+  /**
+   * Turn the text of the flag (`true` if it has none) into the field's value.
+   *
+   * @throws UsageError
+   */
   parse(value: string | boolean): unknown;
 }
 
-/** The flags of a config schema, in its order. Fields that only code can set (objects, lists) get none. */
-export function flagsOf(schema: z.ZodObject): Flag[] {
-  const json = z.toJSONSchema(schema, { io: "input", unrepresentable: "any" }) as {
+/** The source of flags: the fields of a config, and the choices of blocks among them. */
+export interface Flagged {
+  config: Readonly<Record<string, z.ZodType>>;
+  choices: readonly Choice[];
+}
+
+/**
+ * Make the flags of a config, in its order. Fields that only code can set (objects, lists) have
+ * none.
+ */
+export function flagsOf(source: Flagged | z.ZodObject): Flag[] {
+  const { config, choices } =
+    source instanceof z.ZodObject ? { config: source.shape, choices: [] } : source;
+  const json = z.toJSONSchema(z.object(config), { io: "input", unrepresentable: "any" }) as {
     properties?: Record<string, Property>;
   };
-  return Object.entries(json.properties ?? {}).flatMap(([field, property]) => {
+  const flags: Flag[] = [];
+  for (const [field, schema] of Object.entries(config)) {
+    const property = json.properties?.[field] ?? {};
+    const choice = choices.find(({ name }) => field === name || field.startsWith(`${name}.`));
+    if (choice) {
+      if (field === choice.name) flags.push(...choiceFlags(choice, schema, property, config));
+      continue;
+    }
     const accepts = acceptsOf(property);
-    if (!accepts.boolean && !accepts.text && !accepts.number && accepts.choices.length === 0) return [];
-    return [makeFlag(field, property, accepts, schema.shape[field] as z.ZodType)];
+    if (!accepts.boolean && !accepts.text && !accepts.number && accepts.choices.length === 0)
+      continue;
+    const flag = makeFlag(field, property, accepts, schema);
+    flags.push(flag, ...formerFlags(flag, metaOf(schema).former ?? []));
+  }
+  return flags;
+}
+
+/** Make the flags of a choice: one that chooses, and one for every parameter of every kind. */
+function choiceFlags(
+  choice: Choice,
+  schema: z.ZodType,
+  property: Property,
+  config: Flagged["config"],
+): Flag[] {
+  const { name, kinds, fallback, description, former, formerKinds } = choice;
+  const accepts = { ...acceptsOf(property), choices: [...kinds] };
+  const chooser = makeFlag(name, { ...property, description, default: fallback }, accepts, schema);
+  const aliases = [
+    ...Object.keys(formerKinds),
+    ...kinds.flatMap((kind) => findBlock(choice.type, kind).entry.aliases ?? []),
+  ];
+  const parse = (given: string | boolean) =>
+    aliases.includes(String(given)) ? given : chooser.parse(given);
+  const flag = { ...chooser, parse, hidden: kinds.length < 2 };
+  const params = Object.keys(config)
+    .filter((field) => field.startsWith(`${name}.`))
+    .flatMap((field) => paramFlags(choice, field.slice(name.length + 1)));
+  return [flag, ...formerFlags(flag, former), ...params];
+}
+
+function paramFlags(choice: Choice, param: string): Flag[] {
+  const schema = schemaOf(choice, param);
+  if (schema.type === "array" || schema.type === "object") return [];
+  const { name, kinds, flags } = choice;
+  const {
+    names: [shown, ...former] = [],
+    kinds: only = kinds,
+    listed = true,
+  } = flags.get(param) ?? {};
+  const having = kindsWith(choice, param).filter((kind) => only.includes(kind));
+  const uses = having.length < kinds.length ? ` [--${flagName(name)} ${having.join(", ")}]` : "";
+  const property: Property = {
+    type: schema.type,
+    enum: schema.enum ? [...schema.enum] : undefined,
+    description: `${schema.description ?? ""}${defaultsText(choice, param, having)}${uses}`,
+  };
+  // The limits of the chosen kind are checked once the kind is known.
+  const field = `${name}.${param}`;
+  const make = (flag: string) => ({
+    ...makeFlag(flag, property, acceptsOf(property), z.unknown()),
+    field,
+  });
+  const full = make(`${name}.${param}`);
+  if (shown === undefined || having.length === 0) return [{ ...full, hidden: true }];
+  // A flag for some kinds only keeps its own field, which tells it from the parameter's field.
+  const flag: Flag = { ...make(shown), field: only === kinds ? field : shown, hidden: !listed };
+  if (having.length < kinds.length) flag.onlyFor = { choice, kinds: having };
+  return [flag, { ...full, hidden: true }, ...formerFlags(flag, former)];
+}
+
+/**
+ * Write defaults: " (default: 0.15)", or " (default: grassmann 0.15, atlasd 0.25)" if they differ.
+ */
+function defaultsText(choice: Choice, param: string, having: readonly string[]): string {
+  const values = having.map((kind) => {
+    const schema = paramsOf(findBlock(choice.type, kind).entry)[param]!;
+    return defaultOf(choice.values({ [choice.name]: kind }), kind, param, schema);
+  });
+  const told = values.filter((value) => value !== undefined && value !== false);
+  if (told.length === 0) return "";
+  if (new Set(values).size === 1) return ` (default: ${String(values[0])})`;
+  const named = having.map((kind, i) => `${kind} ${String(values[i] ?? "none")}`);
+  return ` (default: ${named.join(", ")})`;
+}
+
+/** Make copies of a flag under former names. */
+function formerFlags(flag: Flag, names: readonly string[]): Flag[] {
+  return names.map((former) => {
+    const name = flagName(former);
+    const flags = flag.option.flags.replace(`--${flag.name}`, `--${name}`);
+    return { ...flag, name, option: new Option(flags, ""), hidden: true, former: flag.name };
   });
 }
 
-/** A field's flag: "batch_size" and "batchSize" are `--batch-size`; single capitals stay ("N" is `--N`). */
-export function flagName(field: string): string {
-  return field
-    .replaceAll("_", "-")
-    .replaceAll(/([a-z0-9])([A-Z])/g, (_, a: string, b: string) => `${a}-${b.toLowerCase()}`);
-}
-
-/** "with --task discover or discover_algebra", "without --reuse-predictor" */
-export function describeUse(field: string, values: Where[string]): string {
-  const flag = `--${flagName(field)}`;
-  const texts = values.filter((v) => typeof v === "string");
-  if (texts.length > 0) return `with ${flag} ${texts.join(" or ")}`;
-  return `${values.includes(true) ? "with" : "without"} ${flag}`;
-}
-
-/** Let every flag be written with underscores too: `--fixed_seed` is `--fixed-seed`. Values, and all after `--`, are left alone. */
+/**
+ * Let every flag be written with underscores too: `--fixed_seed` becomes `--fixed-seed`. Values,
+ * and all arguments after `--`, are left alone.
+ */
 export function normaliseFlags(argv: readonly string[]): string[] {
   const end = argv.indexOf("--");
   return argv.map((arg, i) => {
@@ -98,7 +197,13 @@ export function normaliseFlags(argv: readonly string[]): string[] {
 }
 
 function acceptsOf(property: Property): Accepts {
-  const accepts: Accepts = { boolean: false, text: false, number: false, integer: false, choices: [] };
+  const accepts: Accepts = {
+    boolean: false,
+    text: false,
+    number: false,
+    integer: false,
+    choices: [],
+  };
   for (const p of [property, ...(property.anyOf ?? [])]) {
     if (p.const !== undefined) accepts.choices.push(p.const);
     else if (p.enum) accepts.choices.push(...p.enum);
@@ -126,14 +231,11 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
   const valued = accepts.text || accepts.number || accepts.choices.length > 0;
   const argument = !valued ? "" : accepts.boolean ? ` [${placeholder}]` : ` <${placeholder}>`;
   const shown =
-    property.default === undefined || property.default === false ? "" : ` (default: ${property.default})`;
+    property.default === undefined || property.default === false
+      ? ""
+      : ` (default: ${property.default})`;
   const { positional = false, only = [] } = property;
-  const uses = only.map((where) => {
-    const told = Object.entries(where).filter(([key]) => !LENIENT.includes(key));
-    return told.map(([key, values]) => describeUse(key, values)).join(", ");
-  });
-  const use =
-    uses.length === 0 || uses.includes("") ? "" : ` [${uses.join("; or ").replaceAll(", with ", ", ")}]`;
+  const use = useOf(only);
   const option = new Option(
     `--${name}${argument}`,
     `${property.description ?? ""}${long ? `: ${accepts.choices.join(", ")}` : ""}${shown}${use}`,
@@ -142,21 +244,24 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
     const value = typeof given === "string" ? convert(given, accepts) : given;
     const parsed = schema.safeParse(value);
     if (parsed.success) return parsed.data;
-    const hint = typeof given === "string" ? nearest(given, accepts.choices.map(String)) : undefined;
+    const hint = typeof given === "string" ? suggestion(given, accepts.choices.map(String)) : "";
+    const [issue] = parsed.error.issues; // a custom check has a better message
+    const wanted = issue?.code === "custom" ? issue.message : `expected ${expected}${hint}`;
     throw new UsageError(
-      `${positional ? name : `--${name}`} ${String(given)}: expected ${expected}${hint === undefined ? "" : ` (did you mean ${hint}?)`}`,
+      `${positional ? name : `--${name}`} ${String(given)}: ${wanted}`,
       "see --help",
     );
   };
-  return { field, name, option, expected, positional, only, parse };
+  return { field, name, option, expected, positional, only, hidden: false, parse };
 }
 
-/** The value that text stands for; text that is no number stays text, for the schema to refuse. */
+/** Convert a text to the value that it stands for. Other text is left for the schema to refuse. */
 function convert(text: string, accepts: Accepts): unknown {
   const choice = accepts.choices.find((c) => String(c) === text);
   if (choice !== undefined) return choice;
   if (accepts.number && /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text)) return Number(text);
-  if (accepts.boolean && !accepts.text && (text === "true" || text === "false")) return text === "true";
+  if (accepts.boolean && !accepts.text && (text === "true" || text === "false"))
+    return text === "true";
   return text;
 }
 

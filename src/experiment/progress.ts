@@ -1,36 +1,41 @@
-/** What the user sees while a run goes on; all of it on stderr, so that stdout is the result's alone. */
+/** Progress for the user, all on stderr, so that stdout holds the result alone. */
 import pc from "picocolors";
+import { formatMetrics, formatSeconds } from "../format.js";
 
-/** How far a stage has come. Steps are of the epoch being worked on. */
+/** How far a stage has come. Steps are those of the current epoch. */
 export interface Position {
   stage: string;
-  /** Epochs finished, and to be finished. */
+  /** Number of finished epochs. */
   epoch: number;
+  /** Number of epochs in all. */
   totalEpochs: number;
   step?: number;
   stepsInEpoch?: number;
   metrics?: Readonly<Record<string, number>>;
 }
 
+/** Options of {@link Progress}. */
 export interface ProgressOptions {
-  /** Where it is written. */
+  /** Stream to write to (default: stderr). */
   out?: NodeJS.WriteStream;
-  /** Only warnings. */
+  /** Print only warnings. */
   quiet?: boolean;
-  /** Debug lines too. */
+  /** Print debug lines too. */
   debug?: boolean;
-  /** Redraw one live line (default: when `out` is a terminal). */
+  /** Redraw one live line (default: if `out` is a terminal). */
   live?: boolean;
 }
 
-/** On a terminal a live line with epoch, step, loss and time left; else a line an epoch. */
+/**
+ * Prints progress: on a terminal a live line with the time left, elsewhere one line for each epoch.
+ */
 export class Progress {
   private readonly out: NodeJS.WriteStream;
   private readonly live: boolean;
   private readonly colour: ReturnType<typeof pc.createColors>;
   private drawn = false;
   private lastDraw = 0;
-  /** Stage, its share done when this process took it up, and when that was: for the time left. */
+  /** Stage, its share when this process began with it, and that time; for the time left. */
   private pace = { stage: "", share: 0, since: 0 };
 
   constructor(private readonly options: ProgressOptions = {}) {
@@ -39,21 +44,22 @@ export class Progress {
     this.colour = pc.createColors(Boolean(this.out.isTTY) && pc.isColorSupported);
   }
 
-  /** One line that stays. */
+  /** Print a line that stays. */
   info(line: string): void {
     if (!this.options.quiet) this.print(line);
   }
 
+  /** Print a line in debug mode. */
   debug(line: string): void {
     if (this.options.debug) this.print(this.colour.dim(line));
   }
 
-  /** Shown even when quiet. */
+  /** Print a warning, also in quiet mode. */
   warn(line: string): void {
     this.print(this.colour.yellow(`warning: ${line}`));
   }
 
-  /** Somewhere within an epoch; drawn at most ten times a second, and only on a terminal. */
+  /** Show a step within an epoch: on a terminal only, at most ten times a second. */
   step(position: Position): void {
     const now = performance.now();
     if (this.options.quiet || !this.live || now - this.lastDraw < 100) return;
@@ -79,11 +85,11 @@ export class Progress {
     this.drawn = true;
   }
 
-  /** An epoch is finished. */
+  /** Report a finished epoch. */
   epoch(position: Position, seconds: number): void {
     if (this.options.quiet) return;
     const { stage, epoch, totalEpochs, metrics } = position;
-    if (this.live && epoch < totalEpochs) return; // the live line says as much
+    if (this.live && epoch < totalEpochs) return; // the live line shows it
     this.print(
       [
         stage.padEnd(9),
@@ -96,7 +102,7 @@ export class Progress {
     );
   }
 
-  /** Take the live line away; to be called before anything else writes to the terminal. */
+  /** Erase the live line. Call this before anything else writes to the terminal. */
   erase(): void {
     if (this.drawn) this.out.write("\r\u001b[2K");
     this.drawn = false;
@@ -106,26 +112,4 @@ export class Progress {
     this.erase();
     this.out.write(`${line}\n`);
   }
-}
-
-/** The few numbers that fit a line, losses first: "loss 0.0123  lr 0.001". */
-export function formatMetrics(metrics: Readonly<Record<string, number>> = {}): string {
-  return Object.entries(metrics)
-    .filter(([, value]) => Number.isFinite(value))
-    .sort(([a], [b]) => Number(b === "loss") - Number(a === "loss") || (a < b ? -1 : 1))
-    .slice(0, 3)
-    .map(([name, value]) => `${name} ${formatNumber(value)}`)
-    .join("  ");
-}
-
-export function formatNumber(value: number): string {
-  return Number.isInteger(value) && Math.abs(value) < 1e6 ? String(value) : value.toPrecision(4);
-}
-
-/** "4.2 s", "1 min 30 s", "2 h 5 min". */
-export function formatSeconds(seconds: number): string {
-  if (seconds < 60) return `${seconds.toFixed(1)} s`;
-  const whole = Math.round(seconds);
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.round((whole % 3600) / 60)} min`;
 }

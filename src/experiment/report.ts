@@ -1,11 +1,15 @@
-/** Writes a run's report; a run whose report fails is still a good run. */
+/** Write the report of a run. A run is good even if its report fails. */
 import { drawPictures, renderReport } from "../report/index.js";
 import type { Result } from "../result.js";
 import type { RunFolder } from "../run/folder.js";
 import type { Context } from "./context.js";
 import type { Progress } from "./progress.js";
 
-/** @returns the path of report.html; undefined, after a warning, when it could not be written */
+/**
+ * Write the report of a run.
+ *
+ * @returns the path of report.html; undefined, after a warning, if it could not be written
+ */
 export async function writeReport(
   run: RunFolder,
   result: Result,
@@ -13,14 +17,18 @@ export async function writeReport(
   progress: Progress,
 ): Promise<string | undefined> {
   try {
-    const pictures = await drawPictures(context).catch((error: unknown) => {
-      progress.warn(`the report has no pictures of the data: ${messageOf(error)}`);
-      return [];
-    });
-    await run.writeReport(renderReport({ result, config: run.config, events: await run.events(), pictures }));
+    const pictures = await drawPictures(context.session, context.illustrations).catch(
+      (error: unknown) => {
+        progress.warn(`the report shows no pictures of the data: ${messageOf(error)}`);
+        return [];
+      },
+    );
+    await run.writeReport(
+      renderReport({ result, config: run.config, events: await run.events(), pictures }),
+    );
     return run.reportPath;
   } catch (error) {
-    progress.warn(`no report was written: ${messageOf(error)}`);
+    progress.warn(`the report could not be written: ${messageOf(error)}`);
     return undefined;
   }
 }

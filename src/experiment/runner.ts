@@ -1,9 +1,16 @@
-/** Runs an experiment: config, run folder, worker, stages, result, report. */
+/** Run experiments: config, run folder, worker, stages, result, report. */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { isAbsolute, join, relative, resolve } from "node:path";
-import { AtlasError, Interrupted, RpcError, SetupError, UsageError, WorkerUnavailable } from "../errors.js";
-import { RESULT_SCHEMA, Result } from "../result.js";
+import {
+  AtlasError,
+  Interrupted,
+  RpcError,
+  SetupError,
+  UsageError,
+  WorkerUnavailable,
+} from "../errors.js";
+import { RESULT_SCHEMA, Result, withFormerNames } from "../result.js";
 import type { RunEvent, WorkerRecord } from "../run/events.js";
 import { Run, RunConfig, RunFolder } from "../run/folder.js";
 import { VERSION } from "../version.js";
@@ -16,53 +23,63 @@ import {
   type Session,
   type Worker,
 } from "../worker/index.js";
+import { completeConfig } from "./config.js";
 import { Context } from "./context.js";
-import { completeConfig, type Experiment } from "./define.js";
+import type { Experiment, GivenOf, Task, Tasks } from "./define.js";
+import { RunLookup } from "./lookup.js";
+import { metaOf } from "./names.js";
 import { Progress } from "./progress.js";
 import { writeReport } from "./report.js";
-import { Runs } from "./sources.js";
-import { givenInVain } from "./uses.js";
 
+/** The default folder of runs. */
 export const DEFAULT_RUNS = "runs";
 
+/** The worker of a run. */
 export interface WorkerChoice extends Credentials {
   /** "local" (default), "docker", "docker:IMAGE", "grpc://host:port" or "grpcs://host:port". */
   address?: string;
   /** "auto" (default), "cpu", "cuda", "cuda:1". */
   device?: string;
-  /** Threads that CPU work uses; default: the worker's choice. */
+  /** CPU threads (default: the worker's choice). */
   threads?: number;
-  /** The least that a local worker logs (default "info"). */
+  /** The least level of messages that a local worker logs (default "info"). */
   logLevel?: LogLevel;
 }
 
+/** Options of {@link runExperiment}. */
 export interface RunOptions {
-  /** Folder of run folders (default {@link DEFAULT_RUNS}). */
+  /** Folder of run folders (default "runs"). */
   runs?: string;
-  /** Random, and recorded, when left out. */
+  /** Seed of all randomness (default: random, and recorded). */
   seed?: number;
+  /** A preset of the task (default: the task's choice). */
   preset?: string;
   worker?: WorkerChoice;
   progress?: Progress;
-  /** Abort it to stop the run after saving what is finished. */
+  /** Abort it to stop the run. Finished work is saved. */
   signal?: AbortSignal;
-  /** Told when the run has a session on a worker that outlives this process: from then on the run can be attached to. */
-  onLasting?: (where: { address: string; attach: string }) => void;
-  /** The experiment's file, when it is not one of this package's. */
+  /** Called once the run can be attached to; `attach` is the command that does so. */
+  onAttachable?: (where: { address: string; attach: string }) => void;
+  /** Whether to execute code that the config names, such as a predictor's program (default: no). */
+  trustCode?: boolean;
+  /** Path of the experiment's file, if it is not part of this package. */
   file?: string;
 }
 
-export type GoOnOptions = Pick<RunOptions, "worker" | "progress" | "signal" | "onLasting"> & {
-  /** Whether code that the run names is executed (default: not; a run that names none needs no trust). */
-  trustCode?: boolean;
-};
+/** Options for continuing a run. Code that the run names is executed only with `trustCode`. */
+export type ContinueOptions = Pick<
+  RunOptions,
+  "worker" | "progress" | "signal" | "onAttachable" | "trustCode"
+>;
+/** @deprecated The former name of {@link ContinueOptions}. */
+export type GoOnOptions = ContinueOptions;
 
 /** A finished run. */
 export interface Outcome {
   id: string;
   path: string;
   result: Result;
-  /** Undefined when the report could not be written (a warning says why). */
+  /** Path of the report; undefined if it could not be written. */
   report?: string;
 }
 
@@ -70,50 +87,66 @@ export interface Outcome {
  * Run an experiment from the start.
  *
  * @param given values that differ from the preset's and the schema's defaults
- * @throws UsageError, FileError, RpcError, WorkerDied …: the run can then be resumed, unless it had not begun
- * @throws Interrupted when `signal` was aborted
+ * @throws UsageError, FileError, RpcError, WorkerDied …; the run can then be resumed, if it had
+ * begun
+ * @throws Interrupted if `signal` was aborted
  */
-export async function runExperiment<E extends Experiment>(
-  experiment: E,
-  given: Parameters<NonNullable<E["presets"]>>[0],
+export async function runExperiment<T extends Tasks>(
+  experiment: Experiment<T>,
+  given: GivenOf<T>,
   options: RunOptions = {},
 ): Promise<Outcome> {
   const runsDir = options.runs ?? DEFAULT_RUNS;
   const place = placeOf(options.worker?.address ?? "local");
-  const { config: complete, preset } = completeConfig(experiment, given, options.preset);
-  const notes = givenInVain(experiment.flags, given, complete);
-  const config =
-    (await experiment.prepare?.(complete, new Runs(runsDir, experiment.name, place, options))) ?? complete;
-  for (const note of notes) options.progress?.warn(note);
+  const { task, config: complete, preset, notes } = completeConfig(experiment, given, options);
+  const info = (line: string) => options.progress?.info(line);
+  const warn = (line: string) => options.progress?.warn(line);
+  if (experiment.former)
+    warn(
+      `experiment ${experiment.name} has the form of version 0.1; give it tasks: see ` +
+        "experiments/README.md",
+    );
+  for (const note of notes) warn(note);
+  checkCode(task, complete, options.trustCode);
+  const lookup = new RunLookup(runsDir, experiment, place, options);
+  for (const [field, value] of Object.entries(complete))
+    if (typeof value === "string" && metaOf(task.config[field]).file)
+      complete[field] = lookup.workerPath(value);
+  const config = (await task.prepare?.(complete, { lookup, given, info, warn })) ?? complete;
+  const recorded = experiment.former ? config : { task: task.name, ...config };
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
   const { address = "local", device = "auto", threads, ...credentials } = options.worker ?? {};
   const run = await RunFolder.create(runsDir, {
     experiment: experiment.name,
-    file: options.file && resolve(options.file), // it may be resumed from elsewhere
+    file: options.file && resolve(options.file), // the run may be resumed from another folder
     preset,
     seed,
-    config: RunConfig.shape.config.parse(JSON.parse(JSON.stringify(config))), // as it will be read back
+    code: task.code?.(config),
+    // As read back later
+    config: RunConfig.shape.config.parse(JSON.parse(JSON.stringify(recorded))),
     worker: { address, device, threads },
     versions: { atlas: VERSION, node: process.version },
   });
-  return carryOut(experiment, run, { address, device, threads, ...credentials }, options, "started");
+  return execute(experiment, run, { address, device, threads, ...credentials }, options, "started");
 }
 
 /**
- * Go on with a run that was interrupted, from its last checkpoints.
+ * Continue an interrupted run from its last checkpoints.
  *
- * @throws UsageError when it is finished already, another process works in it, or it names code that is not trusted
+ * @throws UsageError if the run is finished, another process works on it, or it names code that is
+ *   not trusted
  */
 export async function resumeExperiment(
   experiment: Experiment,
   path: string,
-  options: GoOnOptions = {},
+  options: ContinueOptions = {},
 ): Promise<Outcome> {
   const recorded = await Run.open(path);
   checkTrust(recorded, options.trustCode);
+  checkRecordedCode(experiment, recorded, options.trustCode);
   if (options.worker?.address === undefined) checkWorker(recorded.config.worker.address, options);
   const run = await RunFolder.resume(path);
-  // The same device and threads as before, since on another number of threads the last bits differ.
+  // Use the same device and threads, because with another number of threads the last bits differ.
   const before = (await run.events()).find((e) => e.type === "worker");
   const worker: WorkerChoice = {
     ...options.worker,
@@ -121,31 +154,35 @@ export async function resumeExperiment(
     device: options.worker?.device ?? before?.device ?? run.config.worker.device,
     threads: options.worker?.threads ?? before?.threads ?? run.config.worker.threads,
   };
-  return carryOut(experiment, run, worker, options, "resumed");
+  return execute(experiment, run, worker, options, "resumed");
 }
 
 /**
- * Go on with a run whose process has ended or lost its worker, where its session on that worker stands: what the worker has done meanwhile counts.
+ * Continue a run in its session on a worker, after its process has ended or has lost the worker.
+ * What the worker has done in the meantime counts.
  *
- * @throws UsageError when it never had a session that outlives its process, another process works in it, or it names code that is not trusted
- * @throws WorkerUnavailable when the worker cannot be reached; AtlasError when the session is no more: the run can then be resumed
+ * @throws UsageError if the run has no session that outlives its process, another process works on
+ *   it, or it names code that is not trusted
+ * @throws WorkerUnavailable if the worker cannot be reached
+ * @throws AtlasError if the session has ended; the run can then be resumed
  */
 export async function attachExperiment(
   experiment: Experiment,
   path: string,
-  options: GoOnOptions = {},
+  options: ContinueOptions = {},
 ): Promise<Outcome> {
   const run = await Run.open(path);
   checkTrust(run, options.trustCode);
+  checkRecordedCode(experiment, run, options.trustCode);
   const before = await lastSession(run);
   if (before === undefined)
     throw new UsageError(
-      `run ${path} has no session that it could be attached to: its worker ended with it`,
-      `go on from its last checkpoints with: atlas resume ${path}`,
+      `run ${path} cannot be attached to: its worker ended with it`,
+      `continue from its last checkpoints with: atlas resume ${path}`,
     );
   const { address } = before.worker;
   checkWorker(address, options);
-  return carryOut(
+  return execute(
     experiment,
     await RunFolder.attach(path),
     { ...options.worker, address },
@@ -155,46 +192,70 @@ export async function attachExperiment(
 }
 
 /**
- * A run's folder may come from a stranger, and so does then what it names.
+ * Check whether a run may be continued. A run folder is untrusted input, and so is the code that it
+ * names.
  *
- * @throws UsageError when code beside this package's own would be executed to go on with a run, unless it is trusted
+ * @throws UsageError if code from outside this package would be executed without trust
  */
 export function checkTrust({ id, config }: Run, trusted = false): void {
   const code = codeOf(config);
   if (code === undefined || trusted) return;
   throw new UsageError(
-    `to go on with run ${id} is to execute code: ${code}`,
-    "if you trust who made the run, and that file, give --trust-code",
+    `continuing run ${id} would execute code: ${code}`,
+    "if you trust the author of the run and of this file, give --trust-code",
+  );
+}
+
+/** @throws UsageError if a new run would execute code that its config names without trust */
+function checkCode(task: Task, config: Record<string, unknown>, trusted = false): void {
+  const code = task.code?.(config);
+  if (code === undefined || trusted) return;
+  throw new UsageError(
+    `${code} is code, and the run would execute it`,
+    "if you trust its author, give --trust-code",
   );
 }
 
 /**
- * The same for a worker that only the run's folder names: another's image is code, and sees the files that the run names; and the token of the
- * environment goes to a worker of the user's choice, or to one of this machine.
+ * Do the same check for a recorded run, whose folder may deny that its config names code.
  *
- * @throws UsageError when such an image would be executed without trust, or the token be shown to such a worker
+ * @throws UsageError
  */
-function checkWorker(address: string, { worker = {}, trustCode = false }: GoOnOptions): void {
+function checkRecordedCode(experiment: Experiment, { config }: Run, trusted = false): void {
+  const complete = completeConfig(experiment, config.config, { recorded: true });
+  checkCode(complete.task, complete.config, trusted);
+}
+
+/**
+ * Check a worker that only the run's folder names. An image is code, and sees the files that the
+ * run names. The token of the environment goes only to a worker that the user chose, or to this
+ * machine.
+ *
+ * @throws UsageError if an image would be executed, or the token be sent, without the user's
+ * consent
+ */
+function checkWorker(address: string, { worker = {}, trustCode = false }: ContinueOptions): void {
   const { ATLAS_TOKEN, ATLAS_WORKER } = process.env;
   if (ATLAS_WORKER?.replace(/\/$/, "") === address) return;
   if (!trustCode && parseContainer(address)?.image !== undefined)
     throw new UsageError(
       `the run names the worker ${address}, an image that would be executed`,
-      "if you trust who made the run, and that image, give --trust-code",
+      "if you trust the author of the run and of the image, give --trust-code",
     );
-  if (!ATLAS_TOKEN || worker.tokenFile !== undefined || placeOf(address) !== "far") return;
+  if (!ATLAS_TOKEN || worker.tokenFile !== undefined || placeOf(address) !== "remote") return;
   throw new UsageError(
-    `the run names the worker ${address}, to which the token in ATLAS_TOKEN would be shown`,
-    "if that worker is yours, give --token-file, or name it in ATLAS_WORKER too",
+    `the run names the worker ${address}, which would get the token in ATLAS_TOKEN`,
+    "if that worker is yours, give --token-file, or name the worker in ATLAS_WORKER",
   );
 }
 
-/** What a config names that is code: the file of an experiment that is not ours, or a predictor. */
-function codeOf({ file, config: { trust_code, predictor } }: RunConfig): string | undefined {
-  return file ?? (trust_code === true ? String(predictor) : undefined);
+/** Name the code that a run executes: an experiment's file, or code that its config names. */
+function codeOf({ file, code, config: { trust_code, predictor } }: RunConfig): string | undefined {
+  // Version 0.1 recorded the trust in the config, but not the code that was trusted.
+  return file ?? code ?? (trust_code === true ? String(predictor) : undefined);
 }
 
-/** The newest session of a run, if it may outlive the run's process, and what the log has of it. */
+/** Find a run's newest session, if it may outlive the run's process, and its events in the log. */
 async function lastSession(
   run: Run,
 ): Promise<{ worker: WorkerRecord; session: string; events: RunEvent[] } | undefined> {
@@ -206,41 +267,47 @@ async function lastSession(
     : undefined;
 }
 
-async function carryOut(
+async function execute(
   experiment: Experiment,
   run: RunFolder,
   choice: WorkerChoice,
-  { progress = new Progress(), signal = new AbortController().signal, onLasting }: RunOptions,
-  life: "started" | "resumed" | "attached",
+  {
+    progress = new Progress(),
+    signal = new AbortController().signal,
+    onAttachable,
+    trustCode,
+  }: RunOptions,
+  mode: "started" | "resumed" | "attached",
 ): Promise<Outcome> {
   let worker: Worker | undefined;
   let leave = false;
   try {
-    const { config } = completeConfig(experiment, run.config.config, run.config.preset);
+    const { task, config } = completeConfig(experiment, run.config.config, { recorded: true });
     const { address = "local", ...chosen } = choice;
     worker = await connectWorker({
       ...chosen,
       worker: address,
-      files: filesOf(config),
-      trustCode: config.trust_code === true, // said for this run, and for no other of this process
+      files: filesOf(task, config, experiment.former),
+      trustCode: trustCode === true && task.code?.(config) !== undefined, // for this run only
       onLog: (line) => progress.debug(line),
       onSetup: (line) => progress.info(line),
       signal,
     });
     const last = await lastSession(run);
     const session =
-      life === "attached" && last
+      mode === "attached" && last
         ? await attachTo(worker, last.session)
         : await worker.openSession({ label: run.id, device: choice.device ?? "auto" });
     progress.info(`run       ${run.path}`);
-    if (life !== "attached") {
+    if (mode !== "attached") {
       if (last?.worker.address === worker.address) await end(worker, last.session);
       await checkSameWorker(run, worker, session, progress);
     }
-    if (worker.outlivesUs) onLasting?.({ address: worker.address, attach: `atlas attach ${nameFor(run)}` });
-    const before = life === "attached" ? last?.events : undefined;
+    if (worker.isPersistent)
+      onAttachable?.({ address: worker.address, attach: `atlas attach ${nameFor(run)}` });
+    const before = mode === "attached" ? last?.events : undefined;
     const context = new Context({ session, run, seed: run.config.seed, progress, signal, before });
-    const findings = await experiment.run(context, config);
+    const findings = await task.run(context, config);
     const result = Result.parse({
       schema: RESULT_SCHEMA,
       experiment: experiment.name,
@@ -254,11 +321,11 @@ async function carryOut(
       },
     });
     const report = await writeReport(run, result, context, progress);
-    await run.writeResult(result);
+    await run.writeResult(withFormerNames(result));
     return { id: run.id, path: run.path, result, report };
   } catch (error) {
-    leave = error instanceof WorkerUnavailable; // it may only be out of reach
-    throw await recordFailure(run, error, signal, life === "started", worker === undefined);
+    leave = error instanceof WorkerUnavailable; // the worker may only be out of reach
+    throw await recordFailure(run, error, signal, mode === "started", worker === undefined);
   } finally {
     await worker?.close({ leave }).catch(() => undefined);
     await run.close().catch(() => undefined);
@@ -266,38 +333,50 @@ async function carryOut(
   }
 }
 
-/** What of this machine's files a config names, by absolute paths. */
-function filesOf(config: object): string[] {
-  return Object.values(config).filter((v) => typeof v === "string" && isAbsolute(v) && existsSync(v));
+/**
+ * List the files and folders of this machine that a config names for the worker, as absolute paths.
+ */
+function filesOf(task: Task, config: Readonly<Record<string, unknown>>, former: boolean): string[] {
+  return Object.entries(config).flatMap(([field, value]) => {
+    const named = former || metaOf(task.config[field]).file;
+    // "path.py:factory" also names a file.
+    const path =
+      typeof value === "string" ? (existsSync(value) ? value : value.replace(/:\w+$/, "")) : "";
+    return named && isAbsolute(path) && existsSync(path) ? [path] : [];
+  });
 }
 
 async function attachTo(worker: Worker, sessionId: string): Promise<Session> {
   try {
     return await worker.attachSession(sessionId);
   } catch (error) {
-    if (!(error instanceof RpcError && error.code === "not_found")) throw error;
+    if (!(error instanceof RpcError && error.reason === "NOT_FOUND")) throw error;
     throw new AtlasError(
-      `the run's session on ${worker.address} is no more: it was closed, its lease ended, or the worker was restarted`,
+      `the run's session on ${worker.address} has ended: it was closed, its lease expired, or ` +
+        "the worker was restarted",
       undefined,
       { cause: error },
     );
   }
 }
 
-/** End the session of a run that goes on in another one, so that nothing goes on in both. */
+/** End the former session of a run that continues in a new one, so that only one works on it. */
 async function end(worker: Worker, sessionId: string): Promise<void> {
   await worker.attachSession(sessionId).then(
     (session) => session.close(),
-    () => undefined, // it has ended
+    () => undefined, // it has ended already
   );
 }
 
-/** By name: protobuf sends a map in any order, and two results of one seed must not differ in it. */
+/** Sort by name. Protobuf sends a map in any order, but results of one seed must not differ. */
 function sorted(versions: Record<string, string>): Record<string, string> {
   return Object.fromEntries(Object.entries(versions).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** Record what computes; say so when it is not what the run began on, for the last bits may then differ. */
+/**
+ * Record the worker. Warn if it is not the one that the run began on, because the last bits may
+ * differ.
+ */
 async function checkSameWorker(
   run: RunFolder,
   worker: Worker,
@@ -307,34 +386,45 @@ async function checkSameWorker(
   const { threads, workerVersion: version } = worker.info;
   const now = { device: session.device, threads, version };
   const before = (await run.events()).find((e) => e.type === "worker");
-  const lasting = worker.outlivesUs ? { session: session.id } : {};
+  const lasting = worker.isPersistent ? { session: session.id } : {};
   await run.append({ type: "worker", address: worker.address, ...now, ...lasting });
   if (
     before &&
-    (before.device !== now.device || before.threads !== now.threads || before.version !== now.version)
+    (before.device !== now.device ||
+      before.threads !== now.threads ||
+      before.version !== now.version)
   )
     progress.warn(
-      `the run began on ${before.device} with ${before.threads} threads (worker ${before.version}) and goes on on ${now.device} with ` +
-        `${now.threads} (worker ${now.version}): its last digits may differ from an undisturbed run's`,
+      `the run began on ${before.device} with ${before.threads} threads ` +
+        `(worker ${before.version}) and continues on ${now.device} with ${now.threads} ` +
+        `(worker ${now.version}): ` +
+        "its last digits may differ from those of an undisturbed run",
     );
 }
 
-/** A run as it is named on a command line here that goes on with it. */
+/** Name a run as on a command line that continues it. */
 function nameFor(run: Run): string {
   const name = relative(process.cwd(), run.path) === join(DEFAULT_RUNS, run.id) ? run.id : run.path;
   const { image } = parseContainer(run.config.worker.address) ?? {};
   return codeOf(run.config) === undefined && image === undefined ? name : `${name} --trust-code`;
 }
 
-/** How to go on with a run that stopped. */
+/** Say how to continue a run that stopped. */
 async function remedyFor(run: Run, error: unknown): Promise<string> {
-  const lost = error instanceof WorkerUnavailable && (await lastSession(run).catch(() => undefined));
+  const lost =
+    error instanceof WorkerUnavailable && (await lastSession(run).catch(() => undefined));
+  const resume = `atlas resume ${nameFor(run)}`;
   return lost
-    ? `once it can be reached, go on where the run stands there with: atlas attach ${nameFor(run)}; else, from the last checkpoints, with: atlas resume ${nameFor(run)}`
-    : `go on with: atlas resume ${nameFor(run)}`;
+    ? `once it can be reached, continue with: atlas attach ${nameFor(run)}; or from the last ` +
+        `checkpoints with: ${resume}`
+    : `continue with: ${resume}`;
 }
 
-/** Write down why a run stopped, and return the error to show. A new run that was refused before it began leaves nothing behind. */
+/**
+ * Record why a run stopped. A new run that was refused before it began is deleted.
+ *
+ * @returns the error for the user
+ */
 async function recordFailure(
   run: RunFolder,
   error: unknown,
@@ -343,16 +433,19 @@ async function recordFailure(
   withoutWorker: boolean,
 ): Promise<unknown> {
   const resume = await remedyFor(run, error);
-  const began = (await run.events().catch(() => [])).some((e) => e.type === "epoch" && e.checkpoint);
+  const began = (await run.events().catch(() => [])).some(
+    (e) => e.type === "epoch" && e.checkpoint,
+  );
   const usersMistake = error instanceof AtlasError && error.exitCode === 2;
-  const neverStarted = withoutWorker && (error instanceof SetupError || error instanceof WorkerUnavailable);
+  const neverStarted =
+    withoutWorker && (error instanceof SetupError || error instanceof WorkerUnavailable);
   if (fresh && !began && (usersMistake || neverStarted)) {
     await rm(run.path, { recursive: true, force: true }).catch(() => undefined);
     return error;
   }
   if (signal.aborted) {
     await run.append({ type: "interrupted" }).catch(() => undefined);
-    return new Interrupted(`interrupted; what was finished is kept in ${run.path}`, resume);
+    return new Interrupted(`interrupted; finished work is kept in ${run.path}`, resume);
   }
   const message = error instanceof Error ? error.message : String(error);
   await run.append({ type: "failed", message, remedy: resume }).catch(() => undefined);

@@ -1,4 +1,4 @@
-/** The local Python bridge: Python called in the worker's own venv, with no worker running, by way of pythonia. */
+/** The Python bridge: calls to Python in the worker's venv, without a worker, through pythonia. */
 import type { ChildProcess } from "node:child_process";
 import { stripVTControlCharacters } from "node:util";
 import { z } from "zod";
@@ -6,49 +6,53 @@ import { FileError, SetupError } from "../errors.js";
 import { ensureVenv } from "../setup/venv.js";
 import { printable } from "./printable.js";
 
-/** The part of pythonia that we use; its own types say `any`. */
+/** The part of pythonia that is used here; its own types say `any`. */
 interface Pythonia {
   python: { (module: string): Promise<unknown>; exit(): void };
   com: { proc: ChildProcess | null };
 }
 
-/** The functions of py-worker/atlas_worker/bridge.py: texts in, a JSON text out. */
+/** Functions of py-worker/atlas_worker/bridge.py. They take texts, and return a JSON text. */
 export type BridgeFunction = "inspect_checkpoint" | "convert_checkpoint" | "export_predictor";
 
 const Answer = z.union([
   z.object({ ok: z.unknown() }),
-  z.object({ error: z.object({ message: z.string(), remedy: z.string() }) }),
+  z.object({
+    error: z.object({ message: z.string(), remedy: z.string(), reason: z.string().optional() }),
+  }),
   z.object({ system: z.object({ code: z.string(), path: z.string(), message: z.string() }) }),
 ]);
 
-/** How long Python stays after a call, for the next one; it has PyTorch loaded, which takes it seconds. */
+/** Milliseconds that Python waits for another call, because loading PyTorch takes seconds. */
 const IDLE_MS = 3000;
 
 interface Live {
   python: string;
   bridge: Pythonia;
   functions: Record<string, (...args: string[]) => Promise<unknown>>;
-  /** Rejected when the process ends by itself. */
+  /** Rejects when the process ends by itself. */
   died: Promise<never>;
   idle?: NodeJS.Timeout;
 }
 
+/** Options of {@link callPython}. */
 export interface BridgeOptions {
   onProgress?: (line: string) => void;
-  /** Milliseconds that it may take, once Python is there (default: any). */
+  /** Milliseconds that the call may take, once Python runs (default: no limit). */
   limitMs?: number;
 }
 
-/** pythonia has one Python process for the whole program, so calls take turns. */
+/** The Python process. pythonia has one for the whole program, so calls take turns. */
 let live: Live | undefined;
 let last: Promise<unknown> = Promise.resolve();
 
 /**
- * Call a function of the bridge. Its Python process is started when there is none, and ends a moment after the call, or with us.
+ * Call a function of the bridge. Its Python process is started if needed, and ends a moment after
+ * the last call, or with this process.
  *
- * @throws FileError for what Python says of the first file it was given, or when it does not come to an end with it; a file-system error (with
- * `code`) where it met one
- * @throws SetupError when the venv cannot be made or the process ends in the middle
+ * @throws FileError if Python reports a fault of the file, or does not finish with it in time
+ * @throws a file-system error (with `code`) if Python met one
+ * @throws SetupError if the venv cannot be made, or the process ends during the call
  */
 export function callPython(
   name: BridgeFunction,
@@ -76,12 +80,13 @@ async function run(
     const endless = new Promise<never>((_, reject) => {
       if (limitMs === undefined) return;
       timer = setTimeout(() => {
-        bridge.com.proc?.kill("SIGKILL"); // it may be where it heeds nothing else
+        bridge.com.proc?.kill("SIGKILL"); // it may not react to anything else
         end();
         reject(
           new FileError(
-            `${args[0]} takes more than ${Math.round(limitMs / 1000)} s to read, which was given up`,
-            "it may be made to hang whoever reads it; if you trust who made it, have its weights alone saved anew",
+            `reading ${args[0]} was given up after ${Math.round(limitMs / 1000)} s`,
+            "the file may be made to hang its readers; if you trust its author, ask for a file " +
+              "of the weights alone",
           ),
         );
       }, limitMs);
@@ -93,7 +98,7 @@ async function run(
     if (error instanceof SetupError) throw error;
     throw new SetupError(
       `the Python bridge failed (${firstPythonError(error)})`,
-      "atlas doctor checks its venv",
+      "check the venv with: atlas doctor",
       { cause: error },
     );
   } finally {
@@ -105,7 +110,7 @@ async function run(
   }
 }
 
-/** Whether a call is under way, which our process must not end in. Python ends by itself when its channel to us closes. */
+/** Keep this process alive during a call. Python ends by itself when its channel closes. */
 function hold({ com }: Pythonia, busy: boolean): void {
   for (const handle of [com.proc, com.proc?.channel]) busy ? handle?.ref() : handle?.unref();
 }
@@ -116,13 +121,13 @@ function end(): void {
   live = undefined;
 }
 
-/** Start Python with an environment of its own; pythonia takes it from ours, at its import and at each later start. */
+/** Start Python. pythonia takes its environment from this process, at import and at every start. */
 async function start(python: string, workerDir: string): Promise<Live> {
   const environment = {
     PYTHON_BIN: python,
     PYTHONPATH: workerDir,
-    PYTHONDONTWRITEBYTECODE: "1", // the package may be read-only, and is not ours to fill
-    REQ_TIMEOUT: "0", // a large checkpoint takes as long as it takes; we watch the process instead
+    PYTHONDONTWRITEBYTECODE: "1", // the package may be read-only
+    REQ_TIMEOUT: "0", // large checkpoints take long; the process itself is watched instead
   };
   const before = Object.fromEntries(Object.keys(environment).map((key) => [key, process.env[key]]));
   Object.assign(process.env, environment);
@@ -140,12 +145,13 @@ async function start(python: string, workerDir: string): Promise<Live> {
   const child = com.proc;
   const died = new Promise<never>((_, reject) => {
     const ended = (how: string) => {
-      if (com.proc !== child) return; // we ended it
+      if (com.proc !== child) return; // this process ended it
       com.proc = null;
       reject(
         new SetupError(
-          `the Python bridge ended in the middle of its work (${how})`,
-          "see what it wrote above; was there enough memory? atlas doctor checks its venv",
+          `the Python bridge ended during its work (${how})`,
+          "see its output above, check that there is enough memory, and check the venv with: " +
+            "atlas doctor",
         ),
       );
       live = undefined;
@@ -153,11 +159,16 @@ async function start(python: string, workerDir: string): Promise<Live> {
     child?.once("exit", (code, signal) => ended(signal ?? `exit code ${code}`));
     child?.once("error", (error) => ended(error.message));
   });
-  died.catch(() => undefined); // nobody listens between calls
-  // It collects garbage once a second for as long as we live, and need not keep us alive for that.
+  died.catch(() => undefined); // between calls nothing else handles it
+  // pythonia collects garbage every second. Its timer must not keep this process alive.
   (globalThis as { __pythonBridge?: { loop?: NodeJS.Timeout } }).__pythonBridge?.loop?.unref();
   try {
-    return { python, bridge, died, functions: (await Promise.race([module, died])) as Live["functions"] };
+    return {
+      python,
+      bridge,
+      died,
+      functions: (await Promise.race([module, died])) as Live["functions"],
+    };
   } catch (error) {
     if (com.proc) bridge.python.exit();
     throw error;
@@ -166,7 +177,12 @@ async function start(python: string, workerDir: string): Promise<Live> {
 
 function unpack(text: string): unknown {
   const answer = Answer.parse(JSON.parse(text));
-  if ("error" in answer) throw new FileError(printable(answer.error.message, 1000), answer.error.remedy);
+  if ("error" in answer) {
+    const { message, remedy, reason } = answer.error;
+    const error = new FileError(printable(message, 1000), remedy);
+    if (reason === "executes_code") error.reason = reason;
+    throw error;
+  }
   if ("system" in answer) {
     const { code, path, message } = answer.system;
     throw Object.assign(new Error(message), { code, path });
@@ -174,7 +190,7 @@ function unpack(text: string): unknown {
   return answer.ok;
 }
 
-/** The line of a PythonException's stack that says what was raised ("ModuleNotFoundError: …"). */
+/** Find the line of a PythonException's stack that names the error ("ModuleNotFoundError: …"). */
 function firstPythonError(error: unknown): string {
   const text = stripVTControlCharacters(
     error instanceof Error ? (error.stack ?? error.message) : String(error),

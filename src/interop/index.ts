@@ -1,11 +1,12 @@
-/** What comes from, and goes to, other programs' files: PyTorch checkpoints (.pt, .pth) and safetensors. */
-import { randomBytes } from "node:crypto";
-import { mkdtemp, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+/**
+ * Files of other programs: PyTorch checkpoints (.pt, .pth), safetensors files, exported predictors.
+ */
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { basename, dirname, extname, join, resolve } from "node:path";
+import { extname, join, resolve } from "node:path";
 import { z } from "zod";
-import { FileError, UsageError } from "../errors.js";
-import { errorCode, explainFileSystem, syncFolder, TEMPORARY_SUFFIX } from "../run/atomic.js";
+import { FileError, NoSpaceError, UsageError } from "../errors.js";
+import { errorCode, explainFileSystem, replaceFile } from "../run/atomic.js";
 import { callPython } from "./bridge.js";
 
 const Summary = z.object({
@@ -15,7 +16,7 @@ const Summary = z.object({
   ),
   left_out: z.array(z.string()),
   metadata: z.record(z.string(), z.string()),
-  published: z.string().nullable(),
+  reference: z.string().nullable(),
 });
 
 const Exported = z.object({
@@ -24,33 +25,38 @@ const Exported = z.object({
   parameters: z.int(),
   takes: z.array(z.int()),
   gives: z.array(z.int()),
-  reach: z.int(),
+  halo: z.int(),
 });
-/** A predictor that was written for other programs. Of a program, `takes` and `gives` are the shapes of one sample, float32. */
+/**
+ * A predictor that was exported. For a program, `takes` and `gives` are shapes of one sample,
+ * float32.
+ */
 export type ExportedPredictor = z.infer<typeof Exported>;
 
-/** What a predictor can be written as: its weights, or the function that it computes. */
+/** Formats of an exported predictor: its weights, or a program that computes it. */
 export const EXPORT_FORMATS = Exported.shape.format.options;
+/** A format of an exported predictor. */
 export type ExportFormat = ExportedPredictor["format"];
 
-/** A checkpoint without its numbers. */
+/** The contents of a checkpoint, without the numbers. */
 export interface CheckpointSummary {
-  /** Told from the file's contents, not from its name. */
+  /** Format, found from the file's contents. */
   format: "pytorch" | "safetensors";
-  /** By dotted name; `dtype` as PyTorch names it ("float32"), `bytes` of its numbers. */
+  /** Tensors by dotted name; `dtype` as in PyTorch ("float32"), `bytes` of the numbers. */
   tensors: { name: string; dtype: string; shape: number[]; bytes: number }[];
-  /** Entries that are no weights: an optimiser's state, an epoch. */
+  /** Entries that are not weights, such as an optimiser's state. */
   leftOut: string[];
-  /** What a .safetensors file says about itself. */
+  /** Metadata of a .safetensors file. */
   metadata: Record<string, string>;
-  /** The network of the method's published code that has such keys. */
-  published: string | null;
+  /** The network of the reference code with these tensor names. */
+  reference: string | null;
 }
 
+/** Options for reading checkpoints. */
 export interface InteropOptions {
-  /** Told what the set-up of the Python environment does, when it has to be made first. */
+  /** Called with every line of the Python environment's set-up, if it must be made first. */
   onProgress?: (line: string) => void;
-  /** Milliseconds that reading a file may take (default: 60 000, and 100 for each megabyte of it). */
+  /** Milliseconds that reading a file may take (default: 60 000, plus 100 for each megabyte). */
   limitMs?: number;
 }
 
@@ -58,9 +64,11 @@ const LIMIT_MS = 60_000;
 const LIMIT_MS_PER_BYTE = 100 / 1e6;
 
 /**
- * List the tensors in a .pt, .pth (weights only; no code is executed) or .safetensors file. No worker is needed.
+ * List the tensors in a .pt, .pth or .safetensors file. No worker is needed, and no code in the
+ * file is executed.
  *
- * @throws FileError when it is missing, damaged, no checkpoint, or would execute code; SetupError when there is no Python to read it
+ * @throws FileError if the file is missing, damaged, not a checkpoint, or would execute code
+ * @throws SetupError if Python is not available
  */
 export async function inspectCheckpoint(
   path: string,
@@ -71,11 +79,14 @@ export async function inspectCheckpoint(
 }
 
 /**
- * A checkpoint's weights as the bytes of a .safetensors file.
+ * Convert the weights in a checkpoint to the bytes of a .safetensors file.
  *
  * @throws as {@link inspectCheckpoint}
  */
-export async function convertCheckpoint(path: string, options: InteropOptions = {}): Promise<Uint8Array> {
+export async function convertCheckpoint(
+  path: string,
+  options: InteropOptions = {},
+): Promise<Uint8Array> {
   const limited = await checkReadable(path, options);
   const folder = await mkdtemp(join(tmpdir(), "atlas-convert-"));
   const target = join(folder, "weights.safetensors");
@@ -88,9 +99,11 @@ export async function convertCheckpoint(path: string, options: InteropOptions = 
 }
 
 /**
- * Convert between .pt or .pth and .safetensors; `to`'s extension says which it becomes. It appears whole or not at all.
+ * Convert a file between .pt or .pth and .safetensors. The extension of `to` decides the format.
+ * The new file appears when it is complete.
  *
- * @throws UsageError when `to` exists (unless `force`) or has another extension; else as {@link inspectCheckpoint}
+ * @throws UsageError if `to` exists (unless `force`) or has another extension
+ * @throws as {@link inspectCheckpoint}
  */
 export async function convertCheckpointFile(
   from: string,
@@ -102,19 +115,30 @@ export async function convertCheckpointFile(
   ];
   if (format === undefined)
     throw new UsageError(
-      `cannot tell what ${to} is to be`,
+      `cannot tell the format of ${to}`,
       "give it the extension .pt, .pth or .safetensors",
     );
   const limited = await checkReadable(from, options);
   return write(to, force, async (temporary) =>
-    summary(await call("convert_checkpoint", [resolve(from), temporary, format], from, limited, temporary)),
+    summary(
+      await call(
+        "convert_checkpoint",
+        [resolve(from), temporary, format],
+        from,
+        limited,
+        temporary,
+      ),
+    ),
   );
 }
 
 /**
- * Write a predictor, from the bytes of a run's checkpoint of it, for other programs; `to` appears whole or not at all.
+ * Export a predictor for other programs. The new file appears when it is complete.
  *
- * @throws UsageError when `to` exists (unless `force`); FileError when it cannot be written in this format; SetupError
+ * @param checkpoint bytes of a run's checkpoint of the predictor
+ * @throws UsageError if `to` exists (unless `force`)
+ * @throws FileError if the predictor cannot be written in this format
+ * @throws SetupError if Python is not available
  */
 export async function exportPredictor(
   checkpoint: Uint8Array,
@@ -127,41 +151,29 @@ export async function exportPredictor(
   try {
     await writeFile(source, checkpoint);
     return await write(to, force, async (temporary) =>
-      Exported.parse(await call("export_predictor", [source, temporary, format], source, options, temporary)),
+      Exported.parse(
+        await call("export_predictor", [source, temporary, format], source, options, temporary),
+      ),
     );
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
-/** Have Python write a file, as it may be larger than what Node can hold; then it is moved as src/run/atomic.ts does it. */
-async function write<T>(to: string, force: boolean, work: (temporary: string) => Promise<T>): Promise<T> {
+/** Let Python write a file, because it may be too large for Node's memory. */
+async function write<T>(
+  to: string,
+  force: boolean,
+  work: (temporary: string) => Promise<T>,
+): Promise<T> {
   if (!force && (await exists(to)))
-    throw new UsageError(`${to} exists already`, "choose another name, or overwrite it with --force");
-  const target = resolve(to);
-  const temporary = join(
-    dirname(target),
-    `.${basename(target)}.${randomBytes(4).toString("hex")}${TEMPORARY_SUFFIX}`,
-  );
+    throw new UsageError(`${to} exists already`, "choose another name, or overwrite it", {
+      overwritable: true,
+    });
   try {
-    // Now, so that a folder that cannot be written to is known before anything is read.
-    const created = await open(temporary, "wx");
-    const { mode } = await created.stat().finally(() => created.close());
-    const result = await work(temporary);
-    const file = await open(temporary, "r+");
-    try {
-      await file.chmod(mode); // safetensors makes files that only their owner can read
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, target);
-    await syncFolder(dirname(target));
-    return result;
+    return await replaceFile(resolve(to), work);
   } catch (error) {
     throw explainTarget(error, to);
-  } finally {
-    await rm(temporary, { force: true }).catch(() => undefined);
   }
 }
 
@@ -181,30 +193,30 @@ async function call(
   }
 }
 
-/** Missing files and folders need no Python to be refused. The options, with a limit for this file's size. */
+/** Refuse missing files and folders without starting Python. @returns options with a time limit */
 async function checkReadable(path: string, options: InteropOptions): Promise<InteropOptions> {
   const found = await stat(path).catch((error) => {
     throw explainFileSystem(error, "read", path);
   });
-  if (!found.isFile()) throw new FileError(`${path} is not a file`, "give a .pt, .pth or .safetensors file");
+  if (!found.isFile())
+    throw new FileError(`${path} is not a file`, "give a .pt, .pth or .safetensors file");
   return { limitMs: LIMIT_MS + LIMIT_MS_PER_BYTE * found.size, ...options };
 }
 
 function explainTarget(error: unknown, to: string): unknown {
-  const explained = explainFileSystem(error, "write", to);
-  if (explained === error || !(explained instanceof FileError)) return error;
-  // Those are about runs.
+  if (error instanceof FileError) return error; // it is about the source
   if (errorCode(error) === "ENOENT")
     return new FileError(
       `cannot write ${to}: its folder does not exist`,
       "make the folder, or choose another",
-      {
-        cause: error,
-      },
+      { cause: error, elsewhere: true },
     );
-  const full = ["ENOSPC", "EDQUOT"].includes(errorCode(error) ?? "");
-  const remedy = full ? "free some space, or choose another folder" : "choose another folder";
-  return new FileError(explained.message, remedy, { cause: error });
+  const explained = explainFileSystem(error, "write", to);
+  if (explained instanceof NoSpaceError) {
+    explained.remedy = `${explained.remedy}, or choose another folder`;
+    explained.elsewhere = true;
+  }
+  return explained;
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -1,6 +1,6 @@
 /**
- * Text from a file that a stranger may have made, as one line for a terminal: what would steer it (control characters, changes of the direction of
- * writing) is escaped, and what is beyond `longest` characters is left out.
+ * Make a text from an untrusted file printable in one line of a terminal. Control characters and
+ * changes of the writing direction are escaped, and characters beyond `longest` are cut off.
  */
 export function printable(text: string, longest = 200): string {
   const shown = text.length > longest ? `${text.slice(0, longest)}…` : text;

@@ -1,8 +1,9 @@
-/** HTML and SVG text in which nothing goes unescaped by accident. */
+/** HTML and SVG text in which nothing is left unescaped by accident. */
 
-/** Text that is markup already. */
+/** Text that is markup. */
 export class Html {
   constructor(readonly text: string) {}
+  /** Get the markup. */
   toString(): string {
     return this.text;
   }
@@ -10,11 +11,15 @@ export class Html {
 
 type Part = string | number | Html | undefined | readonly Part[];
 
-/** Markup from a template: strings and numbers put into it are escaped, {@link Html} is not, lists are joined, undefined is nothing. */
+/**
+ * Make markup from a template. Strings and numbers in it are escaped, {@link Html} is not, lists
+ * are joined, and undefined is left out.
+ */
 export function html(strings: TemplateStringsArray, ...parts: Part[]): Html {
   return new Html(strings.reduce((text, string, i) => text + render(parts[i - 1]) + string));
 }
 
+/** Escape a text for HTML. */
 export function escapeHtml(text: string): string {
   return text
     .replaceAll("&", "&amp;")

@@ -1,7 +1,10 @@
-/** What an experiment says about its data for the report to show: which fields, where the charts lie on them, and what is predicted of them. */
-import type { Context } from "../experiment/context.js";
+/** What the report shows of an experiment's data: fields, the charts on them, and predictions. */
 import type { Tensor } from "../tensor/index.js";
-import type { PlanarAtlasOptions, RemoteObject, SphereAtlasOptions } from "../worker/session.js";
+import type {
+  ChartsOptions,
+  RemoteObject,
+  Session as WholeSession,
+} from "../worker/session/index.js";
 import type { Raster } from "./png.js";
 import {
   type Classes,
@@ -14,42 +17,64 @@ import {
   predictionsOf,
 } from "./raster.js";
 
-/** Charts on fields: on the lattice, positions in pixels; on the sphere, positions in degrees. */
-export type Charts =
-  | Pick<PlanarAtlasOptions, "charts" | "rIn" | "rOut">
-  | Pick<SphereAtlasOptions, "charts" | "rIn" | "rOut">;
+/**
+ * Charts of one size: planar with positions in pixels, or on a sphere in degrees. Radii in pixels.
+ */
+export type Charts = PlanarCharts | SphereCharts;
 
+/** Charts on a plane. */
+export interface PlanarCharts {
+  charts: readonly { row: number; col: number }[];
+  rIn: number;
+  rOut: number;
+}
+
+/** Charts on a sphere. */
+export interface SphereCharts {
+  charts: readonly { latitude: number; longitude: number }[];
+  rIn: number;
+  rOut: number;
+}
+
+/** The methods of a session that drawing needs. */
+type Session = Pick<WholeSession, "readDataset" | "predict">;
+
+/** What the report shows of a dataset. */
 export type Illustration = {
-  /** One whose samples are fields, [channels, height, width]. */
+  /** A dataset whose samples are fields, [channels, height, width]. */
   dataset: RemoteObject;
-  /** A sample of charts on a sphere is drawn as a map and as globes. */
-  atlas?: Charts;
-  /** Which sample (default 0) and channel (default 0). */
+  /** Charts to draw. With charts on a sphere, a sample is drawn as a map and as globes. */
+  atlas?: ChartsOptions | Charts;
+  /** Index of the sample (default 0). */
   sample?: number;
+  /** Index of the channel (default 0). */
   channel?: number;
-  /** What the channels are called (default: by their numbers, where there are several). */
+  /** Names of the channels (default: their numbers, if there are several). */
   channels?: readonly string[];
 } & (
   | {
-      /** The targets are class labels, one of each pixel. */
+      /** Classes of the targets, which are one label for each pixel. */
       classes: Classes;
-      /** A predictor of these classes, and of how many samples, from `sample` on, its predictions are shown (default 3). */
+      /**
+       * A predictor of these classes, and the number of samples to show from `sample` on (default
+       * 3).
+       */
       predictions?: { predictor: RemoteObject; samples?: number };
     }
   | { classes?: undefined; predictions?: undefined }
 );
 
-/** Something drawn, ready for the page. */
+/** A drawing for the page. */
 export type Picture = SamplePicture | PredictionPicture;
 
-/** A sample's fields, with the charts. */
+/** The fields of a sample, with the charts. */
 export interface SamplePicture {
   kind: "sample";
   fields: { caption: string; raster: Raster; classes?: Classes }[];
   charts?: Charts;
 }
 
-/** A sample, its label, what is predicted, and where that is right. */
+/** A sample, its label, its prediction, and where the prediction is right. */
 export interface PredictionPicture {
   kind: "prediction";
   sample: number;
@@ -57,37 +82,40 @@ export interface PredictionPicture {
   label: Raster;
   predicted: Raster;
   outcome: Outcome;
-  /** Some pixels have no prediction. */
+  /** Whether some pixels have no prediction. */
   missing: boolean;
   classes: Classes;
   charts?: Charts;
 }
 
-// Beside the context, not in it: pictures concern the report alone.
-const wanted = new WeakMap<Context, Illustration[]>();
-
-/**
- * Have the report show a sample of a dataset, its input and its target, with the charts, and predictions of class labels where asked for. Nothing is
- * read until the report is written.
- */
-export function illustrate(context: Context, illustration: Illustration): void {
-  wanted.set(context, [...(wanted.get(context) ?? []), illustration]);
+/** Whether charts are on a sphere. */
+export function isSpherical(charts: Charts): charts is SphereCharts {
+  return charts.charts.some((chart) => "latitude" in chart);
 }
 
-/** Fetch and draw what was asked for by {@link illustrate}; samples that are not fields are passed over. */
-export async function drawPictures(context: Context): Promise<Picture[]> {
+/** Read and draw the illustrations. Samples that are not fields are skipped. */
+export async function drawPictures(
+  session: Session,
+  illustrations: readonly Illustration[],
+): Promise<Picture[]> {
   const pictures: Picture[] = [];
-  for (const illustration of wanted.get(context) ?? []) {
-    const picture = await drawSample(context, illustration);
+  for (const illustration of illustrations) {
+    const picture = await drawSample(session, illustration);
     if (picture.fields.length > 0) pictures.push(picture);
-    pictures.push(...(await drawPredictions(context, illustration)));
+    pictures.push(...(await drawPredictions(session, illustration)));
   }
   return pictures;
 }
 
-async function drawSample(context: Context, illustration: Illustration): Promise<SamplePicture> {
-  const { dataset, atlas: charts, sample = 0, channel = 0, channels, classes } = illustration;
-  const { inputs, targets } = await context.session.readDataset(dataset, { start: sample, count: 1 });
+function placed(atlas: Illustration["atlas"]): Charts | undefined {
+  if (atlas === undefined || !("kind" in atlas)) return atlas;
+  const { charts = [], r_in: rIn = 0, r_out: rOut = 0 } = atlas.params ?? {};
+  return { charts, rIn, rOut } as Charts;
+}
+
+async function drawSample(session: Session, illustration: Illustration): Promise<SamplePicture> {
+  const { dataset, atlas, sample = 0, channel = 0, channels, classes } = illustration;
+  const { inputs, targets } = await session.readDataset(dataset, { start: sample, count: 1 });
   const fields: SamplePicture["fields"] = [];
   for (const [kind, tensor] of [
     ["input", inputs],
@@ -96,30 +124,41 @@ async function drawSample(context: Context, illustration: Illustration): Promise
     const labels = kind === "target" && classes ? labelsOf(tensor) : undefined;
     const field = fieldOf(tensor, channel);
     if (labels && classes)
-      fields.push({ caption: `Sample ${sample}, label`, raster: classRaster(labels, classes), classes });
+      fields.push({
+        caption: `Sample ${sample}, label`,
+        raster: classRaster(labels, classes),
+        classes,
+      });
     else if (field)
       fields.push({
-        caption: `Sample ${sample}, ${kind === "input" ? inputName(tensor, channel, channels) : kind + channelNumber(tensor, channel)}`,
+        caption:
+          `Sample ${sample}, ` +
+          (kind === "input"
+            ? inputName(tensor, channel, channels)
+            : kind + channelNumber(tensor, channel)),
         raster: fieldRaster(field),
       });
   }
-  return { kind: "sample", fields, charts };
+  return { kind: "sample", fields, charts: placed(atlas) };
 }
 
 async function drawPredictions(
-  { session }: Context,
-  { dataset, atlas: charts, sample: first = 0, channel = 0, channels, classes, predictions }: Illustration,
+  session: Session,
+  { dataset, atlas, sample: first = 0, channel = 0, channels, classes, predictions }: Illustration,
 ): Promise<PredictionPicture[]> {
   const pictures: PredictionPicture[] = [];
   if (!classes || !predictions) return pictures;
   const { predictor, samples = 3 } = predictions;
-  const { inputs: shape } = dataset.facts;
-  const size = Array.isArray(shape) ? Number(shape[0]) : Number.POSITIVE_INFINITY;
+  const [size = Number.POSITIVE_INFINITY] = dataset.shapes?.inputs ?? [];
   for (let sample = first; sample < Math.min(first + samples, size); sample++) {
     const range = { start: sample, count: 1 };
     const { inputs, targets } = await session.readDataset(dataset, range);
     const predicted = await session.predict(predictor, { ...range, dataset }, { classes: true });
-    const [input, labels, guesses] = [fieldOf(inputs, channel), labelsOf(targets), predictionsOf(predicted)];
+    const [input, labels, guesses] = [
+      fieldOf(inputs, channel),
+      labelsOf(targets),
+      predictionsOf(predicted),
+    ];
     if (!input || !labels || !guesses) continue;
     pictures.push({
       kind: "prediction",
@@ -130,19 +169,21 @@ async function drawPredictions(
       outcome: outcomeOf(labels, guesses, classes),
       missing: Array.prototype.some.call(guesses.values, Number.isNaN),
       classes,
-      charts,
+      charts: placed(atlas),
     });
   }
   return pictures;
 }
 
-/** "input, TMQ", "input, channel 2", or of a single channel without a name "input". */
+/**
+ * Name an input: "input, TMQ", "input, channel 2", or "input" for a single channel without a name.
+ */
 function inputName(tensor: Tensor, channel: number, names?: readonly string[]): string {
   const name = names?.[channel];
   return `input${name === undefined ? channelNumber(tensor, channel) : `, ${name}`}`;
 }
 
-/** ", channel 2", where there are several. */
+/** Number a channel: ", channel 2", or "" for a single channel. */
 function channelNumber({ shape: [, channels = 0] }: Tensor, channel: number): string {
   return channels > 1 ? `, channel ${channel}` : "";
 }

@@ -1,7 +1,15 @@
-/** The report's sections about the data: fields with their charts, and predictions beside the truth. */
-import { isSpherical, type SphereAtlasOptions } from "../worker/session.js";
+/**
+ * The report's sections about the data: fields with their charts, and predictions beside labels.
+ */
 import { type Html, html } from "./html.js";
-import type { Charts, Picture, PredictionPicture, SamplePicture } from "./illustration.js";
+import {
+  type Charts,
+  isSpherical,
+  type Picture,
+  type PredictionPicture,
+  type SamplePicture,
+  type SphereCharts,
+} from "./illustration.js";
 import { type Colour, type Raster, rasterToPng } from "./png.js";
 import {
   type Classes,
@@ -28,23 +36,23 @@ import {
   viewsOf,
 } from "./sphere.js";
 
-type SphereCharts = Pick<SphereAtlasOptions, "charts" | "rIn" | "rOut">;
 type Outline = readonly [radius: number, kind: string];
 
-/** Two large maps or three small fields fit beside each other. */
+/** Width in pixels of a small field; three fit beside each other. */
 const FIELD_WIDTH = 320;
+/** Width of a large field; two fit beside each other. */
 const LARGE_WIDTH = 432;
-/** A lattice of more columns is a large one. */
+/** Number of columns above which a field is large. */
 const LARGE = 400;
-/** Pixels of an image's longer side: with many images, a page is to stay small. */
+/** Pixels of an image's longer side at most, so that a page with many images stays small. */
 const MOST_PIXELS = 640;
-/** A map of 2 by 1 and its globes are equally high, and three globes fit beside it. */
+/** Width of a map. A map is as high as its globes, and three globes fit beside it. */
 const MAP_WIDTH = 336;
 const GLOBE_RADIUS = 83;
-/** Four beside each other. */
+/** Width of a field in a row of four. */
 const ROW_WIDTH = 206;
 
-/** What there is to show, in sections. */
+/** Make the sections about the data. */
 export function pictureSections(pictures: readonly Picture[]): Html[] {
   const samples = pictures.filter((p) => p.kind === "sample");
   const predictions = pictures.filter((p) => p.kind === "prediction");
@@ -59,12 +67,16 @@ function dataSection(samples: readonly SamplePicture[]): Html {
   const charts = samples.flatMap((s) => (s.charts && s.charts.charts.length > 0 ? [s.charts] : []));
   const words = [
     spherical &&
-      "The sphere as a map, with longitude 0° at its left edge, and as globes; north is up. A chart on it is a square once unrolled.",
+      "The sphere is shown as a map, with longitude 0° at its left edge, and as globes. North is " +
+        "up. A chart on the sphere becomes a square when it is unrolled.",
     charts.length > 0 &&
       (charts.every((c) => c.rIn === c.rOut)
-        ? "Outlines: what a local predictor sees, and where transformed fields are compared (here the same)."
-        : "Outlines: what a local predictor sees (solid) and where transformed fields are compared (dashed)."),
-    samples.some((s) => s.fields.some((f) => f.classes)) && "Labels are in the colours of their classes.",
+        ? "Outlines show what a local predictor sees. Transformed fields are compared on the same " +
+          "part."
+        : "Outlines show what a local predictor sees (solid), and where transformed fields are " +
+          "compared (dashed)."),
+    samples.some((s) => s.fields.some((f) => f.classes)) &&
+      "Labels have the colours of their classes.",
   ];
   return html`<section><h2>Data</h2>${paragraph(words)}${samples.map((s) => sampleFigures(s))}</section>`;
 }
@@ -84,7 +96,12 @@ function sampleFigures({ fields, charts }: SamplePicture): Html {
     const globes = viewsOf(sphere.charts).map((view) => {
       const seen = `from ${place(view)}`;
       return figure(
-        globePlot(raster, { charts: sphere, view, name: `${name}, ${seen}`, labels: own !== undefined }),
+        globePlot(raster, {
+          charts: sphere,
+          view,
+          name: `${name}, ${seen}`,
+          labels: own !== undefined,
+        }),
         seen,
       );
     });
@@ -97,7 +114,11 @@ function predictionSection(predictions: readonly PredictionPicture[]): Html {
   const kinds = [...new Set(predictions.map((p) => p.classes))];
   const background = kinds.some((c) => c.background !== undefined);
   const words = [
-    `Each pixel's most probable class beside its label, and where it is right${background ? ". Shares are of the pixels whose label is not background; what is predicted where it is background is a false alarm" : ""}.`,
+    "Each row shows a sample, its label, the most probable class of each pixel, and where that " +
+      "class is right.",
+    background &&
+      "Percentages refer to the pixels whose label is not background. A false alarm is another " +
+        "class predicted for a pixel of the background.",
     predictions.some((p) => p.missing) && "Nothing is predicted where there is no chart.",
   ];
   const outcomes = legend([
@@ -120,7 +141,8 @@ function predictionRow(picture: PredictionPicture): Html {
   const score =
     judged === 0
       ? `Nothing to judge${alarms}`
-      : `Right: ${((100 * right) / judged).toFixed(1)} % of ${judged} pixels${missing > 0 ? `; ${missing} more without a prediction` : ""}${alarms}`;
+      : `Right: ${((100 * right) / judged).toFixed(1)} % of ${judged} pixels` +
+        `${missing > 0 ? `; ${missing} more without a prediction` : ""}${alarms}`;
   const panels: [caption: string, raster: Raster, charts: Charts | undefined, labels: boolean][] = [
     [`Sample ${sample}, ${input.name}`, input.raster, charts, false],
     ["Label", label, undefined, true],
@@ -140,20 +162,21 @@ function predictionRow(picture: PredictionPicture): Html {
   )}</div>`;
 }
 
+/** How a field is drawn. */
 interface PlotOptions {
   charts?: Charts;
   name: string;
-  /** Labels leave the page's colour where there is none, so what is drawn over them must suit that. */
+  /** Whether the image shows labels, where unlabelled pixels have the page's colour. */
   labels: boolean;
 }
 
-/** A field as an image with the charts drawn on it: what the predictor sees (solid), and within it what is compared (dashed). */
+/** Draw a field with its charts: what the predictor sees (solid), and what is compared (dashed). */
 export function fieldPlot(
   raster: Raster,
   { charts, name, labels, shown }: PlotOptions & { shown: number },
 ): Html {
   const { height, width } = raster;
-  const drawn = shrunk(raster, Math.min(2 * shown, MOST_PIXELS)); // two pixels for one, for fine screens
+  const drawn = shrunk(raster, Math.min(2 * shown, MOST_PIXELS)); // twice as fine, for fine screens
   const kinds = ["field", ...(labels ? ["labels"] : []), ...(drawn.width > shown ? ["fine"] : [])];
   const overlay =
     charts && (isSpherical(charts) ? mapOutlines(charts, height, width) : squares(charts, width));
@@ -162,16 +185,18 @@ export function fieldPlot(
 ${overlay}</svg>`;
 }
 
-/** A sphere's field as a globe, with the near side of the charts. */
+/** Draw a field of a sphere as a globe, with the near side of the charts. */
 export function globePlot(
   raster: Raster,
   { charts, view, name, labels }: PlotOptions & { charts: SphereCharts; view: SphereCentre },
 ): Html {
   const globe: Globe = { view, radius: GLOBE_RADIUS };
   const [side, rim] = [2 * GLOBE_RADIUS, GLOBE_RADIUS];
-  const drawn = globeRaster(raster, view, 2 * side); // two pixels for one, so that the disc is round
+  const drawn = globeRaster(raster, view, 2 * side); // twice as fine, so that the disc is round
   const edges = outlines(charts).map(([radius, kind]) =>
-    charts.charts.map((centre) => paths(ringOnGlobe(chartEdge(centre, radius, raster.width), globe), kind)),
+    charts.charts.map((centre) =>
+      paths(ringOnGlobe(chartEdge(centre, radius, raster.width), globe), kind),
+    ),
   );
   const centres = charts.charts.map((centre) => {
     const spot = onGlobe(pointOf(centre), globe);
@@ -187,7 +212,7 @@ function image(raster: Raster, width: number, height: number): Html {
   return html`<image href="data:image/png;base64,${rasterToPng(raster).toString("base64")}" width="${width}" height="${height}" preserveAspectRatio="none"/>`;
 }
 
-/** The outlines worth drawing: two that coincide are one. */
+/** List the outlines to draw. Two that coincide are drawn once. */
 function outlines({ rIn, rOut }: Pick<Charts, "rIn" | "rOut">): Outline[] {
   return rIn === rOut
     ? [[rIn, "chart"]]
@@ -209,7 +234,9 @@ function squares(atlas: Exclude<Charts, SphereCharts>, width: number): Html {
 
 function mapOutlines(atlas: SphereCharts, height: number, width: number): Html {
   const edges = outlines(atlas).map(([radius, kind]) =>
-    atlas.charts.map((centre) => paths(ringOnMap(chartEdge(centre, radius, width), height, width), kind)),
+    atlas.charts.map((centre) =>
+      paths(ringOnMap(chartEdge(centre, radius, width), height, width), kind),
+    ),
   );
   const centres = atlas.charts.map((centre) => {
     const [x, y] = onMap(pointOf(centre), height, width);
@@ -220,7 +247,9 @@ function mapOutlines(atlas: SphereCharts, height: number, width: number): Html {
 
 function paths(curves: readonly Curve[], kind: string): Html[] {
   return curves.map(({ spots, closed }) => {
-    const points = spots.map(([x, y]) => `${Number(x.toFixed(1))},${Number(y.toFixed(1))}`).join(" ");
+    const points = spots
+      .map(([x, y]) => `${Number(x.toFixed(1))},${Number(y.toFixed(1))}`)
+      .join(" ");
     return html`<path d="M${points}${closed ? "Z" : ""}" class="${kind}"/>`;
   });
 }
@@ -233,7 +262,7 @@ function sphereOf(charts: Charts | undefined): SphereCharts | undefined {
   return charts && isSpherical(charts) ? charts : undefined;
 }
 
-/** "12° N, 60° W" */
+/** Write a place: "12° N, 60° W". */
 function place({ latitude, longitude }: SphereCentre): string {
   const east = ((Math.round(longitude) % 360) + 360) % 360;
   const side = (degrees: number, positive: string, negative: string) =>

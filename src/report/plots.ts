@@ -1,10 +1,10 @@
-/** The report's drawings: inline SVG whose colours are the page's, so that they suit light and dark. */
+/** Drawings for the report: inline SVG in the colours of the page, which suit light and dark. */
 import { formatEntry } from "../algebra/describe.js";
 import { expm, type SquareMatrix } from "../algebra/index.js";
 import { combine, norm } from "../algebra/linalg.js";
 import { type Html, html } from "./html.js";
 
-/** A matrix as a heat map with its numbers: colour for the sign, its strength for the size against the largest entry. */
+/** Draw a matrix as a heat map with its numbers. Colours show signs, their strength the sizes. */
 export function matrixPlot(matrix: SquareMatrix, name: string): Html {
   const n = matrix.length;
   const cell = n <= 2 ? 58 : n === 3 ? 46 : 42;
@@ -22,7 +22,10 @@ export function matrixPlot(matrix: SquareMatrix, name: string): Html {
   return svg(n * cell, n * cell, name, cells);
 }
 
-/** The flow of a planar generator: arrows of u ↦ Bu, and orbits exp(tB)u. The first coordinate is to the right, the second upwards. */
+/**
+ * Draw the flow of a planar generator: arrows of u ↦ Bu, and orbits exp(tB)u. The first coordinate
+ * points to the right, the second upwards.
+ */
 export function flowPlot(generator: SquareMatrix, name: string, size = 216): Html {
   const unit = combine([1 / (norm(generator) || 1)], [generator], 2);
   const reach = 1.25;
@@ -56,7 +59,9 @@ export function flowPlot(generator: SquareMatrix, name: string, size = 216): Htm
       const u: [number, number] = [i / 4, j / 4];
       const v = apply(unit, u).map((x) => 0.15 * x) as [number, number];
       if (Math.hypot(...v) > 0.01)
-        arrows.push(arrow(at(u[0] - v[0] / 2, u[1] - v[1] / 2), at(u[0] + v[0] / 2, u[1] + v[1] / 2)));
+        arrows.push(
+          arrow(at(u[0] - v[0] / 2, u[1] - v[1] / 2), at(u[0] + v[0] / 2, u[1] + v[1] / 2)),
+        );
     }
   const middle = size / 2;
   return svg(size, size, name, [
@@ -86,7 +91,7 @@ function arrow([x1, y1]: [number, number], [x2, y2]: [number, number]): Html {
   return html`<line x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}" class="shaft"/><polygon points="${x2.toFixed(1)},${y2.toFixed(1)} ${side(1)} ${side(-1)}" class="head"/>`;
 }
 
-/** A letter F in the unit square, which shows turns, stretches and reflections, and what a planar matrix makes of both. */
+/** Draw what a planar matrix does to a letter F in a square; this shows turns and reflections. */
 export function imagePlot(matrix: SquareMatrix, name: string, size = 150): Html {
   const square: [number, number][] = [
     [-1, -1],
@@ -126,15 +131,19 @@ export function imagePlot(matrix: SquareMatrix, name: string, size = 150): Html 
   ]);
 }
 
+/** A bar of {@link barPlot}. */
 export interface Bar {
   value: number;
-  /** CSS class that colours it. */
+  /** CSS class for its colour. */
   kind: string;
-  /** Shown when pointed at. */
+  /** Text that appears on pointing at the bar. */
   title: string;
 }
 
-/** Losses side by side, and the level that an exact symmetry would reach. The scale is logarithmic where they differ by much. */
+/**
+ * Draw losses as bars, with a line for the level that interpolation alone may cause. The scale is
+ * logarithmic if the losses differ by much.
+ */
 export function barPlot(
   bars: readonly Bar[],
   floor: number,
@@ -167,7 +176,7 @@ export function barPlot(
   ]);
 }
 
-/** One metric over a stage's epochs. */
+/** Draw one metric over the epochs of a stage. */
 export function curvePlot(points: readonly { epoch: number; value: number }[], name: string): Html {
   const [width, height, left, bottom, top] = [330, 190, 58, 30, 14];
   const scale = makeScale(
@@ -177,8 +186,11 @@ export function curvePlot(points: readonly { epoch: number; value: number }[], n
     false,
   );
   const [first, last] = [points[0]!.epoch, points.at(-1)!.epoch];
-  const x = (epoch: number) => left + ((epoch - first) / Math.max(1, last - first)) * (width - left - 14);
-  const path = points.map((p) => `${x(p.epoch).toFixed(1)},${scale.at(p.value).toFixed(1)}`).join(" ");
+  const x = (epoch: number) =>
+    left + ((epoch - first) / Math.max(1, last - first)) * (width - left - 14);
+  const path = points
+    .map((p) => `${x(p.epoch).toFixed(1)},${scale.at(p.value).toFixed(1)}`)
+    .join(" ");
   const marks = points.length <= 40 ? points : [points.at(-1)!];
   return svg(width, height, name, [
     ...gridLines(scale, left, width - 8),
@@ -198,7 +210,7 @@ interface Scale {
   at(value: number): number;
 }
 
-/** Maps values to heights: from 0 where bars must not mislead, unless they are logarithmic. */
+/** Map values to heights. Bars start at 0, unless the scale is logarithmic. */
 function makeScale(values: readonly number[], low: number, high: number, fromZero: boolean): Scale {
   const finite = values.filter(Number.isFinite);
   const [least, most] = finite.length > 0 ? [Math.min(...finite), Math.max(...finite)] : [0, 1];
@@ -221,7 +233,11 @@ function makeScale(values: readonly number[], low: number, high: number, fromZer
   const step = [1, 2, 5, 10].map((s) => s * power).find((s) => s >= raw) ?? raw;
   const ticks = [];
   for (let t = Math.ceil(from / step) * step; t <= to + 1e-9 * step; t += step) ticks.push(t);
-  return { logarithmic: false, ticks, at: (value) => low - ((value - from) / (to - from)) * (low - high) };
+  return {
+    logarithmic: false,
+    ticks,
+    at: (value) => low - ((value - from) / (to - from)) * (low - high),
+  };
 }
 
 function gridLines(scale: Scale, left: number, right: number): Html[] {
@@ -231,14 +247,16 @@ function gridLines(scale: Scale, left: number, right: number): Html[] {
   );
 }
 
-/** Three digits, a dash for what is no number. */
+/** Write a number with three digits, or a dash if it is not finite. */
 export function short(x: number): string {
   if (!Number.isFinite(x)) return "–";
   if (x === 0) return "0";
-  return Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5 ? String(Number(x.toPrecision(3))) : x.toExponential(1);
+  return Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5
+    ? String(Number(x.toPrecision(3)))
+    : x.toExponential(1);
 }
 
-/** A drawing with a name for those who cannot see it. */
+/** Make an SVG with a name for readers who cannot see it. */
 export function svg(width: number, height: number, name: string, content: Html[]): Html {
   return html`<svg viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${name}"><title>${name}</title>
 ${content}</svg>`;

@@ -1,30 +1,36 @@
-/** Small indexed images and their PNGs. */
+/** Small images with a palette, as PNG. */
 import { crc32, deflateSync } from "node:zlib";
 
-/** Red, green, blue from 0 to 255, and the opacity where it is not 255. */
+/** Red, green and blue from 0 to 255, and an opacity (default 255). */
 export type Colour = readonly [red: number, green: number, blue: number, opacity?: number];
 
-/** An image as indices into a palette. Colour 0 is transparent everywhere, so that what is behind the image stands for "nothing here". */
+/**
+ * An image as indices into a palette. Colour 0 is transparent, so that the background stands for
+ * "nothing here".
+ */
 export interface Raster {
   height: number;
   width: number;
   /** Row-major. */
   pixels: Uint8Array;
-  /** At most 256. */
+  /** At most 256 colours. */
   palette: readonly Colour[];
-  /** What the colours after the first are: equal steps of a scale, or kinds of which nothing is in between. */
+  /** Whether the colours after the first are equal steps of a scale, or unrelated kinds. */
   colours: "steps" | "kinds";
 }
 
+/** The transparent colour. */
 export const TRANSPARENT: Colour = [0, 0, 0, 0];
 
+/** Encode an image as PNG. */
 export function rasterToPng({ height, width, pixels, palette }: Raster): Buffer {
-  const rows = Buffer.alloc(height * (width + 1)); // each row begins with its filter, 0
-  for (let r = 0; r < height; r++) rows.set(pixels.subarray(r * width, (r + 1) * width), r * (width + 1) + 1);
+  const rows = Buffer.alloc(height * (width + 1)); // the first byte of each row is its filter, 0
+  for (let r = 0; r < height; r++)
+    rows.set(pixels.subarray(r * width, (r + 1) * width), r * (width + 1) + 1);
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);
   header.writeUInt32BE(height, 4);
-  header.set([8, 3], 8); // 8 bits a pixel, an index into the palette
+  header.set([8, 3], 8); // 8 bits for each pixel, as an index into the palette
   return Buffer.concat([
     Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
     chunk("IHDR", header),

@@ -1,4 +1,6 @@
-/** Fields as images: values in viridis, class labels in class colours, and where predicted classes are right. */
+/**
+ * Fields as images: values in viridis, classes in class colours, and where predictions are right.
+ */
 import type { Tensor } from "../tensor/index.js";
 import { type Colour, type Raster, TRANSPARENT } from "./png.js";
 
@@ -10,13 +12,13 @@ export interface Field {
   values: ArrayLike<number>;
 }
 
-/** What a field of class labels means. */
+/** The classes of a field of labels. */
 export interface Classes {
-  /** How many classes there are; labels are 0 to count - 1. */
+  /** Number of classes. Labels run from 0 to count - 1. */
   count: number;
-  /** The class that stands for "nothing here": it is not coloured, and not counted where predictions are judged. */
+  /** The class "nothing here". It has no colour, and does not count when predictions are judged. */
   background?: number;
-  /** By default, a class is called by its number. */
+  /** Names of the classes (default: their numbers). */
   names?: readonly string[];
 }
 
@@ -35,7 +37,10 @@ const VIRIDIS: readonly Colour[] = [
 ];
 const FIELD_PALETTE = [TRANSPARENT, ...Array.from({ length: 255 }, (_, i) => viridis(i / 254))];
 
-/** Ten colours kept apart for trichromats and, as far as ten can be, for dichromats (OKLab distances after Machado's model), on light and dark. */
+/**
+ * Ten colours, on light and dark, that differ for trichromats and, as far as ten can, for
+ * dichromats (OKLab distances after Machado's model).
+ */
 const CLASS_COLOURS: readonly Colour[] = [
   [85, 142, 211],
   [225, 151, 45],
@@ -49,60 +54,89 @@ const CLASS_COLOURS: readonly Colour[] = [
   [0, 106, 143],
 ];
 const NO_PREDICTION = 1 + CLASS_COLOURS.length;
-/** Grey that shows on light and on dark. */
+/** The colour of pixels without a prediction: a grey for light and dark pages. */
 export const NO_PREDICTION_COLOUR: Colour = [128, 136, 150, 90];
 const CLASS_PALETTE = [TRANSPARENT, ...CLASS_COLOURS, NO_PREDICTION_COLOUR];
 
-/** Blue, orange and purple, which all eyes tell apart. */
+/** The colour of right predictions. Blue, orange and purple differ for all eyes. */
 export const RIGHT_COLOUR: Colour = [58, 134, 214];
+/** The colour of wrong predictions. */
 export const WRONG_COLOUR: Colour = [235, 110, 40];
+/** The colour of false alarms. */
 export const FALSE_ALARM_COLOUR: Colour = [190, 110, 165];
-const OUTCOME_PALETTE = [TRANSPARENT, RIGHT_COLOUR, WRONG_COLOUR, NO_PREDICTION_COLOUR, FALSE_ALARM_COLOUR];
+const OUTCOME_PALETTE = [
+  TRANSPARENT,
+  RIGHT_COLOUR,
+  WRONG_COLOUR,
+  NO_PREDICTION_COLOUR,
+  FALSE_ALARM_COLOUR,
+];
 
-/** The colour of a class, whatever else is drawn; after ten they repeat. */
+/** Get the colour of a class. The colours repeat after ten classes. */
 export function classColour(label: number): Colour {
   return CLASS_COLOURS[label % CLASS_COLOURS.length]!;
 }
 
 /**
- * One channel of the first of a batch of samples [batch, channels, height, width].
+ * Get one channel of the first sample of a batch [batch, channels, height, width].
  *
- * @returns undefined when the samples are not fields, or have no such channel
+ * @returns undefined if the samples are not fields, or have no such channel
  */
-export function fieldOf({ shape, data }: Pick<Tensor, "shape" | "data">, channel: number): Field | undefined {
+export function fieldOf(
+  { shape, data }: Pick<Tensor, "shape" | "data">,
+  channel: number,
+): Field | undefined {
   const [batch = 0, channels = 0, height = 0, width = 0] = shape;
   const size = height * width;
   if (shape.length !== 4 || batch === 0 || channel >= channels || size === 0) return undefined;
   const values = data.subarray(channel * size, (channel + 1) * size);
-  return { height, width, values: values instanceof BigInt64Array ? Array.from(values, Number) : values };
+  return {
+    height,
+    width,
+    values: values instanceof BigInt64Array ? Array.from(values, Number) : values,
+  };
 }
 
-/** The class labels of the first of a batch of samples [batch, height, width] or [batch, 1, height, width]. */
+/**
+ * Get the labels of the first sample of a batch [batch, height, width] or [batch, 1, height,
+ * width].
+ */
 export function labelsOf({ shape, data }: Tensor): Field | undefined {
   const [batch = 0, ...rest] = shape;
   return fieldOf({ data, shape: rest.length === 2 ? [batch, 1, ...rest] : shape }, 0);
 }
 
-/** Predicted classes of the first of a batch of samples [batch, height, width]; -1, no prediction, becomes NaN. */
+/**
+ * Get the predicted classes of the first sample of a batch [batch, height, width]; −1 becomes NaN.
+ */
 export function predictionsOf(tensor: Tensor): Field | undefined {
   const field = labelsOf(tensor);
-  return field && { ...field, values: Float32Array.from(field.values, (k) => (k < 0 ? Number.NaN : k)) };
+  return (
+    field && { ...field, values: Float32Array.from(field.values, (k) => (k < 0 ? Number.NaN : k)) }
+  );
 }
 
-/** A field in viridis, least value darkest. Values that are not numbers are left out. */
+/** Draw a field in viridis, the least value darkest. Values that are not finite are left out. */
 export function fieldRaster({ height, width, values }: Field): Raster {
   const pixels = new Uint8Array(height * width);
   let [least, most] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
   for (let i = 0; i < pixels.length; i++)
-    if (Number.isFinite(values[i])) [least, most] = [Math.min(least, values[i]!), Math.max(most, values[i]!)];
+    if (Number.isFinite(values[i]))
+      [least, most] = [Math.min(least, values[i]!), Math.max(most, values[i]!)];
   const scale = most > least ? 254 / (most - least) : 0;
   for (let i = 0; i < pixels.length; i++)
     if (Number.isFinite(values[i])) pixels[i] = 1 + Math.round((values[i]! - least) * scale);
   return { height, width, pixels, palette: FIELD_PALETTE, colours: "steps" };
 }
 
-/** Class labels in their colours; the background, and what is no class, is left out. NaN stands for no prediction. */
-export function classRaster({ height, width, values }: Field, { count, background }: Classes): Raster {
+/**
+ * Draw class labels in their colours. Background and unknown labels are left out. NaN: no
+ * prediction.
+ */
+export function classRaster(
+  { height, width, values }: Field,
+  { count, background }: Classes,
+): Raster {
   const pixels = Uint8Array.from({ length: height * width }, (_, i) => {
     const label = values[i]!;
     if (Number.isNaN(label)) return NO_PREDICTION;
@@ -112,19 +146,25 @@ export function classRaster({ height, width, values }: Field, { count, backgroun
   return { height, width, pixels, palette: CLASS_PALETTE, colours: "kinds" };
 }
 
-/** How predicted classes compare with the labels. */
+/** A comparison of predicted classes with labels. */
 export interface Outcome {
   raster: Raster;
-  /** Of the pixels that are not background: those where there is a prediction, those of them where it is right, and those without one. */
+  /** Number of pixels that have a prediction and are not background. */
   judged: number;
+  /** Number of these whose prediction is right. */
   right: number;
+  /** Number of pixels that are not background and have no prediction. */
   missing: number;
-  /** Background pixels for which another class is predicted. */
+  /** Number of background pixels with another class as prediction. */
   falseAlarms: number;
 }
 
-/** @param predicted NaN where there is no prediction */
-export function outcomeOf(labels: Field, predicted: Field, { count, background }: Classes): Outcome {
+/** Compare predicted classes with labels. @param predicted NaN for no prediction */
+export function outcomeOf(
+  labels: Field,
+  predicted: Field,
+  { count, background }: Classes,
+): Outcome {
   const { height, width } = labels;
   const pixels = Uint8Array.from({ length: height * width }, (_, i) => {
     const label = labels.values[i]!;
@@ -141,8 +181,8 @@ export function outcomeOf(labels: Field, predicted: Field, { count, background }
 }
 
 /**
- * The image with at most `limit` pixels on its longer side, more than which a page does not need. A pixel gets the mean of the pixels it stands
- * for where colours are steps of a scale, else the colour that most of them have.
+ * Shrink an image to at most `limit` pixels on its longer side. A pixel gets the mean of the pixels
+ * that it replaces if colours are steps of a scale, else their most frequent colour.
  */
 export function shrunk(raster: Raster, limit: number): Raster {
   const { height: h, width: w, palette, colours } = raster;
@@ -157,13 +197,14 @@ export function shrunk(raster: Raster, limit: number): Raster {
       const bottom = Math.floor(((r + 1) * h) / height);
       const right = Math.floor(((c + 1) * w) / width);
       for (let y = Math.floor((r * h) / height); y < bottom; y++)
-        for (let x = Math.floor((c * w) / width); x < right; x++) tally[raster.pixels[y * w + x]!]!++;
+        for (let x = Math.floor((c * w) / width); x < right; x++)
+          tally[raster.pixels[y * w + x]!]!++;
       pixels[r * width + c] = colours === "steps" ? meanOf(tally) : mostOf(tally);
     }
   return { ...raster, height, width, pixels };
 }
 
-/** The mean colour, where at least half of the pixels have one. */
+/** Find the mean colour, if at least half of the pixels have a colour. */
 function meanOf(tally: Uint32Array): number {
   let [count, sum] = [0, 0];
   for (let colour = 1; colour < tally.length; colour++) {
@@ -173,7 +214,9 @@ function meanOf(tally: Uint32Array): number {
   return count > 0 && count >= tally[0]! ? Math.round(sum / count) : 0;
 }
 
-/** The commonest colour; of equals, the last, so that what is small stays rather than nothing. */
+/**
+ * Find the most frequent colour. Of equals, the last one wins, so that small things stay visible.
+ */
 function mostOf(tally: Uint32Array): number {
   let most = 0;
   for (let colour = 1; colour < tally.length; colour++)

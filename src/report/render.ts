@@ -1,10 +1,17 @@
-/** A run's report: one HTML page that needs nothing else, for reading, sending, and a paper's appendix. */
+/** Render the report of a run: one self-contained HTML page. */
 import { formatCosine, formatSignature, nothingFound } from "../algebra/describe.js";
 import { namedAlgebra, type SquareMatrix } from "../algebra/index.js";
 import { inner } from "../algebra/linalg.js";
 import { frame, project } from "../algebra/span.js";
-import { formatSeconds } from "../experiment/progress.js";
-import type { AlgebraResult, CosetResult, CosetSearch, Equivariance, Result } from "../result.js";
+import { formatSeconds } from "../format.js";
+import type {
+  AlgebraResult,
+  CosetOutcome,
+  CosetResult,
+  CosetSearch,
+  Equivariance,
+  Result,
+} from "../result.js";
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
 import { Html, html } from "./html.js";
@@ -14,21 +21,26 @@ import { type Bar, barPlot, curvePlot, flowPlot, imagePlot, matrixPlot, short } 
 import { rotationsSection } from "./rotations.js";
 import { STYLE } from "./style.js";
 
+/** The contents of a report. */
 export interface ReportParts {
   result: Result;
   config: RunConfig;
-  /** The run's log; its epochs give the loss curves. */
+  /** The run's log, whose epochs give the loss curves. */
   events?: readonly RunEvent[];
+  /** Drawings of the data. */
   pictures?: readonly Picture[];
 }
 
-/** The whole page. */
+/** Render the report as an HTML page. */
 export function renderReport({ result, config, events = [], pictures = [] }: ReportParts): string {
   const { algebra, cosets, cosetSearch, globalRotations, downstream, equivariance } = result;
   const [title, lead] = headline(result);
   return html`<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>${title} · ${config.id}</title><style>${new Html(STYLE)}</style></head>
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${title} · ${config.id}</title><style>${new Html(STYLE)}</style>
+</head>
 <body><main>
 <header><p class="run">${config.experiment} · ${result.task} · seed ${result.seed} · ${config.created.slice(0, 16).replace("T", " ")} UTC</p><h1>${title}</h1><p class="lead">${lead}</p></header>
 ${result.notes && result.notes.length > 0 ? html`<section><h2>Notes</h2>${result.notes.map((note) => html`<p>${note}</p>`)}</section>` : undefined}
@@ -40,13 +52,20 @@ ${equivariance && equivarianceSection(equivariance)}
 ${pictureSections(pictures)}
 ${trainingSection(result, events)}
 ${settingsSection(result, config)}
-<footer>Run ${config.id}. All numbers are in result.json beside this page; config.json repeats the run.</footer>
+<footer>Run ${config.id}. All numbers are in result.json beside this page. config.json has the
+settings for running it again.</footer>
 </main></body></html>
 `.text;
 }
 
-/** What was found, as a title and a sentence. */
-function headline({ algebra, cosets, globalRotations, downstream, task }: Result): [string, string] {
+/** Make a title and a sentence about the findings. */
+function headline({
+  algebra,
+  cosets,
+  globalRotations,
+  downstream,
+  task,
+}: Result): [string, string] {
   const components = cosets && list(cosets.map((c) => c.name));
   const tail =
     components === undefined
@@ -58,26 +77,28 @@ function headline({ algebra, cosets, globalRotations, downstream, task }: Result
     if (cosets)
       return [
         `${capital(components!) || "No component"}`,
-        "The components of the symmetry group that were found, given its identity component.",
+        "The components of the symmetry group that were found for the given Lie algebra.",
       ];
     return [
       capital(task.replaceAll("_", " ")),
       downstream
-        ? "How the model did."
+        ? "The scores of the model."
         : globalRotations
-          ? "What a search of the whole sphere came to, seed by seed."
+          ? "Where searches for rotations of the whole sphere ended, seed by seed."
           : "",
     ];
   }
   const { name, angleDegrees, nearest, cosine } = algebra.identified;
-  if (algebra.found === 0)
-    return [capital(nothingFound(cosets?.length ?? 0)), `${capital(algebra.verdict)}. ${tail}`];
-  const count = `${algebra.found} generator${algebra.found === 1 ? "" : "s"}`;
-  if (name === "unidentified")
-    return [
-      `An algebra without a name, ${count}`,
-      `${nearest === undefined ? "No named algebra has this dimension." : `The nearest named one is ${nearest}, ${angleDegrees.toFixed(1)}° off: too far to call it that.`} ${tail}`,
-    ];
+  if (algebra.symmetryCount === 0)
+    return [capital(nothingFound(cosets?.length ?? 0)), `${capital(algebra.explanation)}. ${tail}`];
+  const count = `${algebra.symmetryCount} generator${algebra.symmetryCount === 1 ? "" : "s"}`;
+  if (name === "unidentified") {
+    const named =
+      nearest === undefined
+        ? "No named algebra has this dimension."
+        : `The nearest named algebra is ${nearest}, at ${angleDegrees.toFixed(1)}°, which is too far.`;
+    return [`An unidentified algebra, ${count}`, `${named} ${tail}`];
+  }
   return [
     cosets && cosets.length > 1
       ? `${name}, with ${list(cosets.map((c) => c.name).filter((c) => c !== "identity"))}`
@@ -90,7 +111,7 @@ function algebraSection(algebra: AlgebraResult): Html {
   const {
     generators,
     losses,
-    found,
+    symmetryCount,
     identified,
     readableBasis,
     invariantMetric: metric,
@@ -102,34 +123,38 @@ function algebraSection(algebra: AlgebraResult): Html {
     [
       "Identified",
       identified.name === "unidentified" && identified.nearest
-        ? `unidentified; nearest ${identified.nearest}`
+        ? `unidentified (nearest: ${identified.nearest})`
         : identified.name,
     ],
-    ["Cosine, largest angle", `${formatCosine(identified.cosine)}, ${identified.angleDegrees.toFixed(2)}°`],
+    [
+      "Cosine, largest angle",
+      `${formatCosine(identified.cosine)}, ${identified.angleDegrees.toFixed(2)}°`,
+    ],
     ["Grassmann distance", `${short(identified.grassmannDistance)} rad`],
     ["Closure (mean, worst)", `${closure.mean.toFixed(3)}, ${closure.max.toFixed(3)}`],
     ["Killing signature (+, −, 0)", formatSignature(algebra)],
-    ["Interpolation's share of the loss", short(noiseFloor)],
-    ["Verdict", algebra.verdict],
+    ["Loss from interpolation alone", short(noiseFloor)],
+    ["Explanation", algebra.explanation],
   ];
   return html`<section><h2>Lie algebra</h2>
-<p>Generators of the action on points, u ↦ exp(tB)u, as learnt: never snapped to a known algebra.</p>
+<p>Generators of the action on points, u ↦ exp(tB)u, as learnt. They are never replaced by a known
+algebra.</p>
 <div class="row">${generators.map(
     (b, i) =>
-      html`<figure>${matrixPlot(b, `generator ${i + 1}`)}<figcaption><b>B${sub(i + 1)}</b>${i < found ? "" : " (not a symmetry)"}, loss ${short(losses[i] ?? Number.NaN)}</figcaption></figure>`,
-  )}${n === 2 && found > 0 ? flows(algebra) : undefined}</div>
-${found > 1 ? html`<h3>The same span, readable</h3><div class="row">${readableBasis.map((b, i) => html`<figure>${matrixPlot(b, `readable generator ${i + 1}`)}</figure>`)}</div>` : undefined}
+      html`<figure>${matrixPlot(b, `generator ${i + 1}`)}<figcaption><b>B${sub(i + 1)}</b>${i < symmetryCount ? "" : " (not a symmetry)"}, loss ${short(losses[i] ?? Number.NaN)}</figcaption></figure>`,
+  )}${n === 2 && symmetryCount > 0 ? flows(algebra) : undefined}</div>
+${symmetryCount > 1 ? html`<h3>A readable basis of the same span</h3><div class="row">${readableBasis.map((b, i) => html`<figure>${matrixPlot(b, `readable generator ${i + 1}`)}</figure>`)}</div>` : undefined}
 ${metric && html`<h3>Invariant metric</h3><p>The symmetric J with BᵀJ + JB = 0${metric.conformal ? ", up to scale" : ""}: signature (${metric.signature[0]}, ${metric.signature[1]}), residual ${short(metric.residual)}.</p>${matrixPlot(metric.matrix, "invariant metric")}`}
-<h3>In numbers</h3>${found > 0 ? table(facts) : table(facts.slice(-2))}
+<h3>In numbers</h3>${symmetryCount > 0 ? table(facts) : table(facts.slice(-2))}
 ${spectrum(algebra)}</section>`;
 }
 
-/** The flows of planar generators, each beside the nearest element of the named algebra. */
-function flows({ generators, readableBasis, identified, found }: AlgebraResult): Html[] {
+/** Draw the flows of planar generators, each beside the nearest element of the named algebra. */
+function flows({ generators, readableBasis, identified, symmetryCount }: AlgebraResult): Html[] {
   const exact = frame(namedAlgebra(identified.name, 2) ?? []);
-  return (found === 1 ? generators.slice(0, 1) : readableBasis).flatMap((b, i) => {
+  return (symmetryCount === 1 ? generators.slice(0, 1) : readableBasis).flatMap((b, i) => {
     const nearest: SquareMatrix = project(b, exact);
-    const which = found === 1 ? "B₁" : `readable generator ${i + 1}`;
+    const which = symmetryCount === 1 ? "B₁" : `readable generator ${i + 1}`;
     return [
       html`<figure>${flowPlot(b, `flow of ${which}`)}<figcaption><b>Learnt</b>: u ↦ Bu for ${which}, with its orbits</figcaption></figure>`,
       inner(nearest, nearest) > 0
@@ -139,7 +164,13 @@ function flows({ generators, readableBasis, identified, found }: AlgebraResult):
   });
 }
 
-function spectrum({ spectrum: entries, losses, relativeErrors, found, noiseFloor }: AlgebraResult): Html {
+function spectrum({
+  spectrum: entries,
+  losses,
+  relativeErrors,
+  symmetryCount,
+  noiseFloor,
+}: AlgebraResult): Html {
   const measured = entries && entries.length > 0;
   const values = measured
     ? entries
@@ -148,16 +179,19 @@ function spectrum({ spectrum: entries, losses, relativeErrors, found, noiseFloor
   const bars = values.map(
     ({ loss, relativeError }, i): Bar => ({
       value: loss,
-      kind: i < found ? "symmetry" : "other",
+      kind: i < symmetryCount ? "symmetry" : "other",
       title: `loss ${short(loss)}, relative error ${short(relativeError)}`,
     }),
   );
   const x = measured ? "directions of gl(n), least loss first" : "generators";
-  return html`<h3>Spectrum</h3><p>Equivariance loss along each direction. A symmetry stands far below the other directions; what is left of its loss is the predictor's own error and, up to the dashed line, the interpolation's.</p>
+  return html`<h3>Spectrum</h3>
+<p>Equivariance loss along each direction. The loss along a symmetry is far below the loss along other
+directions. The remaining loss comes from the predictor's own error and, up to the dashed line, from
+interpolation.</p>
 ${barPlot(bars, noiseFloor, "spectrum of equivariance losses", { x, y: "loss" })}${legend(
   [
     ["symmetry", "counts as a symmetry"],
-    ["other", "does not"],
+    ["other", "does not count as a symmetry"],
   ],
   noiseFloor,
 )}`;
@@ -165,7 +199,8 @@ ${barPlot(bars, noiseFloor, "spectrum of equivariance losses", { x, y: "loss" })
 
 function cosetSection(cosets: readonly CosetResult[], search: CosetSearch | undefined): Html {
   return html`<section><h2>Components</h2>
-<p>One matrix for each connected component found, as learnt; the name is that of its component.</p>
+<p>One matrix for each connected component that was found, as learnt. The name below a matrix is the
+name of its component.</p>
 <div class="row">${cosets.map(
     (
       c,
@@ -177,32 +212,37 @@ function cosetSection(cosets: readonly CosetResult[], search: CosetSearch | unde
 
 function order({ order: own, orderModuloIdentity: modulo }: CosetResult): string {
   const words = (m: number | null) => (m === null ? "none up to 12" : String(m));
-  return own === modulo ? `order ${words(own)}` : `order ${words(own)}, as a component ${words(modulo)}`;
+  return own === modulo
+    ? `order ${words(own)}`
+    : `order ${words(own)}, up to the identity component ${words(modulo)}`;
 }
 
-const VERDICTS: Record<string, string> = {
+const OUTCOMES: Record<CosetOutcome, string> = {
   kept: "kept",
-  duplicate: "in a component already kept",
-  rank: "beyond the best few",
-  loss: "not a symmetry",
-  unseen: "moves the data to where there are none",
+  duplicate: "in the component of a kept candidate",
+  beyond_limit: "over the limit on components",
+  not_a_symmetry: "not a symmetry",
+  outside_support: "moves the data to where there are none",
 };
 
 function searchPlot({ candidates, noiseFloor }: CosetSearch, cosets: readonly CosetResult[]): Html {
-  const bars = candidates.map(({ loss: measured, verdict, duplicateOf }): Bar => {
-    const loss = measured ?? Number.POSITIVE_INFINITY; // diverged
+  const bars = candidates.map(({ loss: measured, outcome, duplicateOf }): Bar => {
+    const loss = measured ?? Number.POSITIVE_INFINITY; // the start diverged
     const of =
-      duplicateOf === undefined ? "" : ` (${cosets[duplicateOf]?.name ?? `component ${duplicateOf + 1}`})`;
+      duplicateOf === undefined
+        ? ""
+        : ` (${cosets[duplicateOf]?.name ?? `component ${duplicateOf + 1}`})`;
     return {
       value: loss,
-      kind: verdict in VERDICTS ? verdict : "other",
-      title: `loss ${short(loss)}: ${VERDICTS[verdict] ?? verdict}${of}`,
+      kind: outcome,
+      title: `loss ${short(loss)}: ${OUTCOMES[outcome]}${of}`,
     };
   });
-  const present = Object.entries(VERDICTS).filter(([verdict]) =>
-    candidates.some((c) => c.verdict === verdict),
+  const present = Object.entries(OUTCOMES).filter(([outcome]) =>
+    candidates.some((c) => c.outcome === outcome),
   );
-  return html`<h3>Candidates</h3><p>Every start of the search, least loss first, and what became of it.</p>
+  return html`<h3>Candidates</h3>
+<p>Every start of the search, in ascending order of loss, with its outcome.</p>
 ${barPlot(bars, noiseFloor, "losses of the candidates", { x: "candidates", y: "loss" })}${legend(present, noiseFloor)}`;
 }
 
@@ -216,8 +256,13 @@ function downstreamSection({ metrics, gauge }: NonNullable<Result["downstream"]>
 }
 
 function equivarianceSection(equivariance: Equivariance): Html {
-  return html`<section><h2>Equivariance</h2><p>How far the output of what was moved is from the moved output, on average and against how far both are from the output as it was: 0 for an equivariant model, 0.5 where the three have nothing to do with one another, 1 at most. Moving by anything but quarter turns interpolates: that part of the error is no fault of the model's.</p>
-<div class="scroll"><table><thead><tr><th></th><th>relative error</th><th>of it interpolation</th><th>distance</th></tr></thead><tbody>${equivariance.map(
+  return html`<section><h2>Equivariance</h2>
+<p>The distance is the mean distance between the model's output for a transformed input and its
+transformed output for the original input. The relative error divides it by the sum of their
+distances from the untransformed output: 0 for an equivariant model, about 0.5 if the three outputs
+are unrelated, at most 1. All transformations but quarter turns interpolate. The third column is the
+part of the error that interpolation may cause.</p>
+<div class="scroll"><table><thead><tr><th>transformation</th><th>relative error</th><th>interpolation</th><th>distance</th></tr></thead><tbody>${equivariance.map(
     ({ name, relativeError, interpolation, distance }) =>
       html`<tr><th scope="row">${name}</th><td>${short(relativeError)}</td><td>${short(interpolation)}</td><td>${short(distance)}</td></tr>`,
   )}</tbody></table></div></section>`;
@@ -228,7 +273,8 @@ function trainingSection(result: Result, events: readonly RunEvent[]): Html {
   for (const event of events) {
     if (event.type !== "epoch") continue;
     const epochs = stages.get(event.stage) ?? new Map<number, Record<string, number>>();
-    stages.set(event.stage, epochs.set(event.epoch, event.metrics)); // one done twice: the last counts
+    // The last try of an epoch counts
+    stages.set(event.stage, epochs.set(event.epoch, event.metrics));
   }
   const curves = [...stages].flatMap(([stage, epochs]) => {
     const names = new Set([...epochs.values()].flatMap((m) => Object.keys(m)));
@@ -275,8 +321,11 @@ function table(rows: readonly (readonly [string, string])[]): Html {
   return html`<div class="scroll"><table><tbody>${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table></div>`;
 }
 
-/** What the colours of bars mean, and the dashed line. */
-function legend(entries: readonly (readonly [kind: string, meaning: string])[], noiseFloor: number): Html {
+/** Explain the colours of bars, and the dashed line. */
+function legend(
+  entries: readonly (readonly [kind: string, meaning: string])[],
+  noiseFloor: number,
+): Html {
   return html`<ul class="legend">${entries.map(
     ([kind, meaning]) =>
       html`<li><svg width="11" height="11" aria-hidden="true"><rect width="11" height="11" rx="2" class="${kind}"/></svg>${meaning}</li>`,
@@ -287,9 +336,11 @@ function legend(entries: readonly (readonly [kind: string, meaning: string])[], 
   }</ul>`;
 }
 
-/** "a, b and c" */
+/** Write a list: "a, b and c". */
 function list(items: readonly string[]): string {
-  return items.length < 2 ? (items[0] ?? "") : `${items.slice(0, -1).join(", ")} and ${items.at(-1)}`;
+  return items.length < 2
+    ? (items[0] ?? "")
+    : `${items.slice(0, -1).join(", ")} and ${items.at(-1)}`;
 }
 
 function capital(text: string): string {

@@ -1,18 +1,23 @@
-/** The report's section on searches for rotations of a whole sphere. */
+/** The report's section about searches for rotations of a whole sphere. */
 import { formatEntry } from "../algebra/describe.js";
 import type { GlobalRotations } from "../result.js";
 import { type Html, html } from "./html.js";
 import { short, svg } from "./plots.js";
 
-/** Where each search ended, side by side by their settings. */
+/** Draw where each search ended, in one plot for each weight. */
 export function rotationsSection({ solver, searches }: GlobalRotations): Html {
   return html`<section><h2>Rotations of the whole sphere</h2>
-<p>Where ${solver} ended with each seed. Every dot is an axis, seen from above the north pole in equal areas (the sense of an axis means nothing); the larger the dot, the larger the angle. A symmetry is what all seeds agree on.</p>
+<p>Where ${solver} ended with each seed. Every dot is an axis, seen from above the north pole in an
+equal-area projection. The sign of an axis means nothing. Larger dots are larger angles. A symmetry
+is a rotation on which all seeds agree.</p>
 <div class="row">${searches.map(
     (search) =>
       html`<figure>${axesPlot(search.runs, `axes with cosine weight ${search.cosineWeight}`)}<figcaption><b>Cosine weight ${search.cosineWeight}</b><br>angles of ${short(search.meanMagnitude)} rad (standard deviation)${search.axisSpread === null ? "" : html`<br>axes ${search.axisSpread.toFixed(0)}° apart on average; at random 57°`}</figcaption></figure>`,
   )}</div>
-<h3>Every seed</h3><p>The angle is a standard deviation. Moved is how far the generator is from where its search started: one that has hardly moved says nothing. Told apart is how well the adversary tells what was turned from what was not: 0 not at all, 1 always.</p>
+<h3>Every seed</h3>
+<p>“Angle” is a standard deviation. “Moved” is the distance of the generator from the start of its
+search. A search that has hardly moved is no evidence. “Told apart” says how well the adversary tells
+rotated samples from others: 0 never, 1 always.</p>
 <div class="scroll"><table><thead><tr><th>cosine weight</th><th>seed</th><th>angle, rad</th><th>axis</th><th>moved, rad</th><th>told apart</th></tr></thead><tbody>${searches.flatMap(
     ({ cosineWeight, runs }) =>
       runs.map(
@@ -22,8 +27,12 @@ export function rotationsSection({ solver, searches }: GlobalRotations): Html {
   )}</tbody></table></div></section>`;
 }
 
-/** Axes as points of the northern hemisphere, in Lambert's azimuthal projection. */
-function axesPlot(runs: GlobalRotations["searches"][number]["runs"], name: string, size = 216): Html {
+/** Draw axes as points of the northern hemisphere, in Lambert's azimuthal projection. */
+function axesPlot(
+  runs: GlobalRotations["searches"][number]["runs"],
+  name: string,
+  size = 216,
+): Html {
   const radius = size / 2 - 12;
   const dots = runs.map(({ axis, magnitude, seed }) => {
     const sense = axis[2] < 0 ? -1 : 1;

@@ -1,16 +1,18 @@
 /**
- * The sphere on paper. Fields are on the equirectangular lattice of the worker: row i of H at latitude 90° - (i + ½) 180°/H, column j of W at
- * longitude 360° j/W. On maps, the pixel in row i and column j fills the square from (j, i) to (j + 1, i + 1).
+ * Drawings of a sphere. Fields are on the worker's equirectangular lattice: row i of H has latitude
+ * 90° - (i + ½) 180°/H, and column j of W has longitude 360° j/W. On a map, the pixel in row i and
+ * column j fills the square from (j, i) to (j + 1, i + 1).
  */
-import type { SphereAtlasOptions } from "../worker/session.js";
+import type { SphereCharts } from "./illustration.js";
 import type { Raster } from "./png.js";
 
-export type SphereCentre = SphereAtlasOptions["charts"][number];
-/** A unit vector: x to latitude and longitude 0, y to longitude 90°, z to the north pole. */
+/** The centre of a chart, in degrees. */
+export type SphereCentre = SphereCharts["charts"][number];
+/** A unit vector: x at latitude and longitude 0, y at longitude 90°, z at the north pole. */
 export type Point = readonly [x: number, y: number, z: number];
 /** A place on the page. */
 export type Spot = readonly [x: number, y: number];
-/** Closed curves have their last point joined to the first. */
+/** A curve on the page. If it is closed, its last point is joined to the first. */
 export interface Curve {
   spots: Spot[];
   closed: boolean;
@@ -18,20 +20,20 @@ export interface Curve {
 
 const DEGREES = Math.PI / 180;
 
-/** The point at a latitude and longitude in radians. */
+/** Make the point at a latitude and longitude in radians. */
 export function unitVector(latitude: number, longitude: number): Point {
   const c = Math.cos(latitude);
   return [c * Math.cos(longitude), c * Math.sin(longitude), Math.sin(latitude)];
 }
 
-/** Turn a point as latitude and longitude 0 are turned to `centre`, east staying east. */
+/** Turn a point by the rotation that takes latitude and longitude 0 to `centre` and keeps east. */
 export function turnTo({ latitude, longitude }: SphereCentre, [x, y, z]: Point): Point {
   const [a, b] = [latitude * DEGREES, longitude * DEGREES];
   const [u, w] = [Math.cos(a) * x - Math.sin(a) * z, Math.sin(a) * x + Math.cos(a) * z];
   return [Math.cos(b) * u - Math.sin(b) * y, Math.sin(b) * u + Math.cos(b) * y, w];
 }
 
-/** Undoes {@link turnTo}. */
+/** Undo {@link turnTo}. */
 export function turnFrom({ latitude, longitude }: SphereCentre, [x, y, z]: Point): Point {
   const [a, b] = [latitude * DEGREES, longitude * DEGREES];
   const [u, v] = [Math.cos(b) * x + Math.sin(b) * y, Math.cos(b) * y - Math.sin(b) * x];
@@ -39,15 +41,25 @@ export function turnFrom({ latitude, longitude }: SphereCentre, [x, y, z]: Point
 }
 
 /**
- * The edge of a chart's pixels, as a ring of points: the square of half side `radius` + ½ that Lambert's cylindrical projection about the chart's
- * centre takes them to, on a sphere `width` pixels around. Beyond a pole of the chart, the pole.
+ * Make the edge of a chart as a ring of points: the square with half side `radius` + ½ in Lambert's
+ * cylindrical projection about the chart's centre, on a sphere that is `width` pixels around. A
+ * point beyond a pole of the chart is put on the pole.
  */
-export function chartEdge(centre: SphereCentre, radius: number, width: number, steps = 32): Point[] {
+export function chartEdge(
+  centre: SphereCentre,
+  radius: number,
+  width: number,
+  steps = 32,
+): Point[] {
   const half = (radius + 0.5) * ((2 * Math.PI) / width);
-  const sides: Spot[] = Array.from({ length: steps }, (_, i) => [-half + (2 * half * i) / steps, half]);
+  const sides: Spot[] = Array.from({ length: steps }, (_, i) => [
+    -half + (2 * half * i) / steps,
+    half,
+  ]);
   const square = [0, 1, 2, 3].flatMap((turns) =>
     sides.map(
-      ([x, y]): Spot => (turns === 0 ? [x, y] : turns === 1 ? [y, -x] : turns === 2 ? [-x, -y] : [-y, x]),
+      ([x, y]): Spot =>
+        turns === 0 ? [x, y] : turns === 1 ? [y, -x] : turns === 2 ? [-x, -y] : [-y, x],
     ),
   );
   return square.map(([east, north]) =>
@@ -55,20 +67,20 @@ export function chartEdge(centre: SphereCentre, radius: number, width: number, s
   );
 }
 
-/** Where a point is on the map of a lattice. */
+/** Find a point on the map of a lattice. */
 export function onMap([x, y, z]: Point, height: number, width: number): Spot {
   const column = (Math.atan2(y, x) / (2 * Math.PI)) * width + 0.5;
   const latitude = Math.asin(Math.max(-1, Math.min(1, z)));
   return [column < 0 ? column + width : column, (0.5 - latitude / Math.PI) * height];
 }
 
-/** A ring of points on the map, cut where it crosses the map's left and right edge. */
+/** Draw a ring of points on the map, cut where it crosses the left and right edges. */
 export function ringOnMap(ring: readonly Point[], height: number, width: number): Curve[] {
   const spots = ring.map((p) => onMap(p, height, width));
   return cutRing(spots, (a, b) => {
     const dx = b[0] - a[0];
     if (Math.abs(dx) <= width / 2) return undefined;
-    // The short way to b leaves on one side and comes back on the other.
+    // The short way to b leaves the map on one side and enters it on the other.
     const [out, back] = dx > 0 ? [0, width] : [width, 0];
     const share = (out - a[0]) / (dx - Math.sign(dx) * width || 1);
     const y = a[1] + share * (b[1] - a[1]);
@@ -79,26 +91,26 @@ export function ringOnMap(ring: readonly Point[], height: number, width: number)
   });
 }
 
-/** A globe seen from afar above `view`, north up; its disc is centred at (radius, radius). */
+/** A globe, seen from far above `view`, north up. The centre of its disc is at (radius, radius). */
 export interface Globe {
   view: SphereCentre;
   radius: number;
 }
 
-/** Where a point is on a globe; undefined when it is on the far side. */
+/** Find a point on a globe. @returns undefined if it is on the far side */
 export function onGlobe(point: Point, { view, radius }: Globe): Spot | undefined {
   const [towards, east, north] = turnFrom(view, point);
   return towards < 0 ? undefined : [radius * (1 + east), radius * (1 - north)];
 }
 
-/** The near side's part of a ring of points. */
+/** Draw the near side's part of a ring of points. */
 export function ringOnGlobe(ring: readonly Point[], { view, radius }: Globe): Curve[] {
   const seen = ring.map((p) => turnFrom(view, p));
   const place = ([, east, north]: Point): Spot => [radius * (1 + east), radius * (1 - north)];
   const curves: Curve[] = [];
   const near = (p: Point) => p[0] >= 0;
   if (seen.every(near)) return [{ spots: seen.map(place), closed: true }];
-  // Begin on the far side, so that no visible part is begun in its middle.
+  // Begin on the far side, so that no visible part begins in its middle.
   const start = seen.findIndex((p) => !near(p));
   let previous = seen[start]!;
   for (let i = 1; i <= seen.length; i++) {
@@ -114,7 +126,7 @@ export function ringOnGlobe(ring: readonly Point[], { view, radius }: Globe): Cu
   return curves;
 }
 
-/** The field as seen on a globe, `size` pixels across; transparent around it. */
+/** Draw a field on a globe, `size` pixels across, transparent around it. */
 export function globeRaster(field: Raster, view: SphereCentre, size: number): Raster {
   const pixels = new Uint8Array(size * size);
   for (let i = 0; i < size; i++)
@@ -129,20 +141,27 @@ export function globeRaster(field: Raster, view: SphereCentre, size: number): Ra
   return { ...field, height: size, width: size, pixels };
 }
 
-/** Meridians and parallels, every 30°, as rings of points. */
+/** Make meridians and parallels, every 30°, as rings of points. */
 export function graticule(): Point[][] {
   const steps = Array.from({ length: 72 }, (_, i) => i * 5 * DEGREES);
-  const meridians = [0, 1, 2, 3, 4, 5].map((m) => steps.map((t) => unitVector(t, m * 30 * DEGREES)));
+  const meridians = [0, 1, 2, 3, 4, 5].map((m) =>
+    steps.map((t) => unitVector(t, m * 30 * DEGREES)),
+  );
   const parallels = [-2, -1, 0, 1, 2].map((p) => steps.map((t) => unitVector(p * 30 * DEGREES, t)));
   return [...meridians, ...parallels];
 }
 
-/** From where to look at a sphere: above each chart, or where there are many, all around. */
+/** Choose views of a sphere: above each chart, or all around if there are many charts. */
 export function viewsOf(charts: readonly SphereCentre[]): SphereCentre[] {
-  return charts.length <= 3 ? [...charts] : [0, 120, 240].map((longitude) => ({ latitude: 0, longitude }));
+  return charts.length <= 3
+    ? [...charts]
+    : [0, 120, 240].map((longitude) => ({ latitude: 0, longitude }));
 }
 
-/** A ring cut between those neighbours for which `cut` tells where it ends and where it goes on. */
+/**
+ * Cut a ring between neighbours for which `cut` gives the end of one piece and the start of the
+ * next.
+ */
 function cutRing(
   ring: readonly Spot[],
   cut: (a: Spot, b: Spot) => [end: Spot, start: Spot] | undefined,
@@ -157,11 +176,11 @@ function cutRing(
     }
   }
   if (pieces.length === 1) return [{ spots: pieces[0]!, closed: true }];
-  const last = pieces.pop()!; // goes on where the first begins
+  const last = pieces.pop()!; // continues where the first piece begins
   return [[...last, ...pieces[0]!], ...pieces.slice(1)].map((spots) => ({ spots, closed: false }));
 }
 
-/** Where the way from one side of the sphere to the other passes the limb. */
+/** Find where the way from the near side to the far side crosses the limb. */
 function limbBetween(a: Point, b: Point): Point {
   const share = a[0] / (a[0] - b[0]);
   const [y, z] = [a[1] + share * (b[1] - a[1]), a[2] + share * (b[2] - a[2])];

@@ -1,4 +1,4 @@
-/** The page's style: light, or dark where the reader's system is. */
+/** The style sheet of the page, light or dark as the reader's system. */
 export const STYLE = `
 :root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --ink: #1d2128; --soft: #656d78; --line: #e3e5e8; --panel: #f4f5f7;
   --accent: #2a6fb5; --plus: #d9603b; --minus: #3575c1; --good: #2e8b6d; --bad: #b8bcc4; --warn: #c98a1b; --dup: #86b7d6; }
@@ -29,7 +29,7 @@ svg text.tick { fill: var(--soft); font-size: 11.5px; } .middle { text-anchor: m
 .before { fill: none; stroke: var(--soft); stroke-opacity: .7; stroke-dasharray: 3 3; }
 .after { fill: none; stroke: var(--accent); stroke-width: 1.8; stroke-linejoin: round; } .after.filled { fill: var(--accent); fill-opacity: .3; }
 .curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; } .dot { fill: var(--accent); }
-.kept, .symmetry { fill: var(--good); } .loss, .other { fill: var(--bad); } .rank, .unseen { fill: var(--warn); } .duplicate { fill: var(--dup); }
+.kept, .symmetry { fill: var(--good); } .not_a_symmetry, .other { fill: var(--bad); } .beyond_limit, .outside_support { fill: var(--warn); } .duplicate { fill: var(--dup); }
 .floor { stroke: var(--plus); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .field { border-radius: 6px; image-rendering: pixelated; } .field.fine { image-rendering: auto; } .field :is(path, rect) { vector-effect: non-scaling-stroke; }
 .chart { fill: none; stroke: #fff; stroke-width: 1.6; stroke-linejoin: round; } .inner { fill: none; stroke: #fff; stroke-opacity: .55; stroke-dasharray: 3 3; } .centre { fill: #fff; }

@@ -1,14 +1,13 @@
-/** A run for TensorBoard: every stage's metrics by epoch, its settings, what it found. */
+/** Write a run for TensorBoard: metrics of every stage by epoch, settings, and the result. */
 import { join } from "node:path";
 import { describeResult } from "../algebra/index.js";
-import { FileError } from "../errors.js";
 import { Result } from "../result.js";
 import { explainFileSystem, writeFileAtomic } from "../run/atomic.js";
 import type { EpochRecord } from "../run/events.js";
 import { makeFolder, type Run } from "../run/folder.js";
 import { encodeEvents, type TensorBoardEvent } from "./tfevents.js";
 
-/** What was written. */
+/** The written file, and its contents. */
 export interface TensorBoardExport {
   file: string;
   stages: string[];
@@ -16,10 +15,10 @@ export interface TensorBoardExport {
 }
 
 /**
- * Write a run's event file into `folder`, which is made when it is missing; one that was written before is replaced. Scalars are
- * `<stage>/<metric>`, and `<stage>/seconds`, by epoch.
+ * Write a run's event file into `folder`, which is made if it is missing. An earlier file is
+ * replaced. Scalars are `<stage>/<metric>` and `<stage>/seconds`, by epoch.
  *
- * @throws FileError when it cannot be written
+ * @throws FileError if the file cannot be written
  */
 export async function exportToTensorBoard(run: Run, folder: string): Promise<TensorBoardExport> {
   const epochs = lastTries(await run.events());
@@ -46,14 +45,12 @@ export async function exportToTensorBoard(run: Run, folder: string): Promise<Ten
     await makeFolder(folder);
     await writeFileAtomic(file, encodeEvents(events));
   } catch (error) {
-    const explained = explainFileSystem(error, "write", file);
-    if (explained instanceof FileError) explained.remedy = "choose another folder with --out DIR";
-    throw explained;
+    throw explainFileSystem(error, "write", file);
   }
   return { file, stages: [...new Set(epochs.map(({ stage }) => stage))], epochs: epochs.length };
 }
 
-/** In order, those that a resumed run did again only as they were last. */
+/** List the epochs in order. Of an epoch that a resumed run did again, only the last try counts. */
 function lastTries(events: Awaited<ReturnType<Run["events"]>>): EpochRecord[] {
   const last = new Map<string, EpochRecord>();
   for (const event of events) {
@@ -65,7 +62,7 @@ function lastTries(events: Awaited<ReturnType<Run["events"]>>): EpochRecord[] {
   return [...last.values()];
 }
 
-/** A table in Markdown. */
+/** Make a table of the settings in Markdown. */
 function settings({ config }: Run): string {
   const { experiment, preset, seed } = config;
   const rows = Object.entries({ experiment, preset, seed, ...config.config }).filter(

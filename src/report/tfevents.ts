@@ -1,26 +1,28 @@
 /**
- * TensorBoard's event files: TFRecord frames around `tensorflow.Event` messages. Written here, since of the packages that do it
- * `tensorboard` brings a dozen others along, and four messages are all that is needed.
+ * Write TensorBoard's event files: TFRecord frames around `tensorflow.Event` messages. The package
+ * `tensorboard` would bring a dozen others, and four messages are enough.
  *
- * Formats: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto.
+ * Formats: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto and
+ * tensorflow/core/framework/summary.proto.
  */
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 
-/** Something to be shown under a tag. */
+/** A value under a tag. */
 export type Shown =
-  /** Kept as a 32-bit float, as TensorBoard keeps all its scalars. */
+  /** A number, which TensorBoard keeps as a 32-bit float. */
   | { tag: string; scalar: number }
-  /** Markdown. */
+  /** A text in Markdown. */
   | { tag: string; text: string };
 
+/** Values of one moment. */
 export interface TensorBoardEvent {
   time: Date;
-  /** Place on the horizontal axis. */
+  /** Position on the horizontal axis. */
   step: number;
   shown: readonly Shown[];
 }
 
-/** A whole event file. TensorBoard reads those whose name has "tfevents" in it. */
+/** Encode an event file. TensorBoard reads files with "tfevents" in their names. */
 export function encodeEvents(events: readonly TensorBoardEvent[]): Buffer {
   const start = new BinaryWriter()
     .uint32(tag(1, WireType.Bit64))
@@ -30,7 +32,7 @@ export function encodeEvents(events: readonly TensorBoardEvent[]): Buffer {
   return Buffer.concat([frame(start.finish()), ...events.map((event) => frame(encode(event)))]);
 }
 
-/** `tensorflow.Event` with a summary. */
+/** Encode a `tensorflow.Event` with a summary. */
 function encode({ time, step, shown }: TensorBoardEvent): Uint8Array {
   const writer = new BinaryWriter()
     .uint32(tag(1, WireType.Bit64))
@@ -49,7 +51,7 @@ function encode({ time, step, shown }: TensorBoardEvent): Uint8Array {
   return writer.join().finish();
 }
 
-/** As torch.utils.tensorboard writes text: a tensor of one string, and the name of the plug-in that shows it. */
+/** Encode a text as torch.utils.tensorboard does: a tensor of one string, and a plug-in's name. */
 function writeText(writer: BinaryWriter, text: string): void {
   const DT_STRING = 7;
   writer
@@ -86,7 +88,7 @@ function seconds(time: Date): number {
   return time.getTime() / 1000;
 }
 
-/** Length (8 bytes), its checksum, the data, their checksum; all little-endian. */
+/** Frame data: length (8 bytes), its checksum, the data, their checksum; all little-endian. */
 function frame(data: Uint8Array): Buffer {
   const head = Buffer.alloc(12);
   head.writeBigUInt64LE(BigInt(data.length));
@@ -96,7 +98,10 @@ function frame(data: Uint8Array): Buffer {
   return Buffer.concat([head, data, foot]);
 }
 
-/** Of CRC-32C (Castagnoli; Node's own is another one), "masked" as TFRecord has it, since data may themselves hold checksums. */
+/**
+ * Compute CRC-32C (Castagnoli; Node's own CRC is another one), "masked" as in TFRecord, because
+ * data may hold checksums themselves.
+ */
 function maskedChecksum(data: Uint8Array): number {
   let crc = 0xffffffff;
   for (const byte of data) crc = CRC_TABLE[(crc ^ byte) & 0xff]! ^ (crc >>> 8);

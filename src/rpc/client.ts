@@ -1,8 +1,17 @@
-/** Calls to a worker: promises with a deadline and an AbortSignal over the generated service definitions, and a watch that survives disconnection. */
+/**
+ * Calls to a worker: promises with a deadline and an AbortSignal over the generated service
+ * definitions, and a watch of a job that survives lost connections.
+ */
 import { isIP } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { checkServerIdentity, type SecureContext } from "node:tls";
-import { Client, type ClientReadableStream, connectivityState, credentials, Metadata } from "@grpc/grpc-js";
+import {
+  Client,
+  type ClientReadableStream,
+  connectivityState,
+  credentials,
+  Metadata,
+} from "@grpc/grpc-js";
 import { WorkerUnavailable } from "../errors.js";
 import {
   type JobEvent,
@@ -13,7 +22,7 @@ import {
 } from "../gen/atlas/v1/job.js";
 import { explainRpc, isConnectionLoss } from "./errors.js";
 
-/** Large tensors go over the tensor plane, so a message beyond this is a mistake. */
+/** Bytes of the largest message. Larger tensors go over the tensor plane. */
 const MAX_MESSAGE_BYTES = 64 * 2 ** 20;
 
 /** A method of a generated service definition. */
@@ -23,34 +32,39 @@ export interface Method<Request, Response> {
   responseDeserialize(bytes: Buffer): Response;
 }
 
+/** Options of a call. */
 export interface CallOptions {
   /** Milliseconds until the call is given up (default 60 000). */
   timeoutMs?: number;
-  /** Gives up when aborted; the call is then rejected with the signal's reason. */
+  /** When aborted, the call is given up and rejects with the signal's reason. */
   signal?: AbortSignal;
-  /** The call may be made twice: try again for a while when the connection is lost. */
+  /**
+   * Whether the call may be made twice. It is then repeated for a while if the connection is lost.
+   */
   idempotent?: boolean;
 }
 
-/** What we show to a worker, and what it must show to us. */
+/** Credentials: what a client shows to a worker, and what the worker must show. */
 export interface Access {
-  /** Speak TLS, trusting these authorities and, where it asks, showing this certificate. */
+  /** TLS with these trusted authorities and, if the worker asks, this client certificate. */
   tls?: SecureContext;
-  /** Sent with every call. */
+  /** Token that is sent with every call. */
   token?: string;
 }
 
+/** Options of {@link Rpc}. */
 export interface RpcOptions extends Access {
-  /** Aborted when the worker is known to be gone; every call is then rejected with its reason. */
+  /** Aborted when the worker is known to be gone. Every call then rejects with its reason. */
   gone?: AbortSignal;
-  /** A last look at an error, to say what is behind a lost connection. */
+  /** Looks at an error once more, to find the cause of a lost connection. */
   explain?: (error: unknown) => Promise<unknown>;
   /** Milliseconds for which a lost connection is tried again (default 60 000). */
   patienceMs?: number;
-  /** Milliseconds until a connection that is not made is begun anew (default 20 000). */
+  /** Milliseconds after which an unfinished connection attempt is begun anew (default 20 000). */
   connectMs?: number;
 }
 
+/** A gRPC client of a worker. */
 export class Rpc {
   private client: Client;
   private readonly newClient: () => Client;
@@ -58,7 +72,7 @@ export class Rpc {
   private readonly patienceMs: number;
   private readonly metadata = new Metadata();
 
-  /** @param address host:port; the connection is made with the first call */
+  /** @param address host:port; the first call makes the connection */
   constructor(
     readonly address: string,
     private readonly options: RpcOptions = {},
@@ -74,32 +88,34 @@ export class Rpc {
         })
       : credentials.createInsecure();
     const settings = {
-      // An address may not be sent as the server's name (RFC 6066). The certificate is checked for the address all the same.
+      // A server's name may not be an address (RFC 6066). The certificate is checked for the
+      // address.
       ...(isIP(host) ? { "grpc.ssl_target_name_override": "localhost" } : {}),
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
       "grpc.initial_reconnect_backoff_ms": 200,
       "grpc.max_reconnect_backoff_ms": 3_000,
-      // A client that is made in place of another would share the connection that the other waits for.
+      // A new client would otherwise share the connection that the replaced client waits for.
       "grpc.use_local_subchannel_pool": 1,
       ...(isLoopback(address)
         ? { "grpc.enable_http_proxy": 0 }
-        : // A watch may be silent for as long as an epoch takes; without pings a vanished peer would never be noticed.
+        : // A watch may be silent for a whole epoch. Without pings, a vanished peer goes unnoticed.
           { "grpc.keepalive_time_ms": 30_000, "grpc.keepalive_timeout_ms": 20_000 }),
     };
     this.newClient = () => new Client(address, channel, settings);
     this.client = this.newClient();
   }
 
-  /** Whether it speaks TLS. */
+  /** Whether the client uses TLS. */
   get secure(): boolean {
     return this.options.tls !== undefined;
   }
 
   /**
-   * One call.
+   * Make a call.
    *
-   * @throws RpcError, RpcUsageError as the worker says; WorkerUnavailable when it cannot be reached or does not answer in time
+   * @throws RpcError, RpcUsageError if the worker refuses the call
+   * @throws WorkerUnavailable if the worker cannot be reached or does not answer in time
    */
   async call<Request, Response>(
     method: Method<Request, Response>,
@@ -116,24 +132,29 @@ export class Rpc {
       }
   }
 
-  /** Whether the standard health service says that the worker serves. @throws as {@link call} does */
+  /** Ask the standard health service whether the worker serves. @throws as {@link call} does */
   async isHealthy(options?: CallOptions): Promise<boolean> {
     const check: Method<void, Buffer> = {
       path: "/grpc.health.v1.Health/Check",
-      requestSerialize: () => Buffer.alloc(0), // of the server as a whole
+      requestSerialize: () => Buffer.alloc(0), // asks about the server as a whole
       responseDeserialize: (bytes) => bytes,
     };
-    return (await this.call(check, undefined, options)).equals(Buffer.from([0x08, 0x01])); // status: SERVING
+    const serving = Buffer.from([0x08, 0x01]);
+    return (await this.call(check, undefined, options)).equals(serving);
   }
 
   /**
-   * Every event of a job after `afterSequence`, each once and in order, up to and including the state in which it ends. A lost connection is made
-   * anew and the watch goes on after the last event that came.
+   * Watch the events of a job after `afterSequence`, each once and in order, up to its final state.
+   * If the connection is lost, it is made anew, and the watch continues after the last event.
    *
-   * @throws WorkerUnavailable when the worker cannot be reached again for a while
+   * @throws WorkerUnavailable if the worker cannot be reached again for a while
    */
   async *watchJob(
-    { sessionId, jobId, afterSequence = 0 }: { sessionId: string; jobId: string; afterSequence?: number },
+    {
+      sessionId,
+      jobId,
+      afterSequence = 0,
+    }: { sessionId: string; jobId: string; afterSequence?: number },
     signal?: AbortSignal,
   ): AsyncGenerator<JobEvent, void> {
     let last = afterSequence;
@@ -141,25 +162,31 @@ export class Rpc {
     for (;;) {
       let error: unknown;
       try {
-        for await (const event of this.watchOnce({ sessionId, jobId, afterSequence: last }, signal)) {
+        for await (const event of this.watchOnce(
+          { sessionId, jobId, afterSequence: last },
+          signal,
+        )) {
           if (event.sequence <= last) continue;
           last = event.sequence;
           retry = new Retry(this.patienceMs);
           yield event;
-          if (event.event?.$case === "stateChanged" && isFinal(event.event.stateChanged.state)) return;
+          if (event.event?.$case === "stateChanged" && isFinal(event.event.stateChanged.state))
+            return;
         }
         error = new WorkerUnavailable(
-          `the worker at ${this.address} ends the watch of a job that goes on`,
-          "see what stands between us and it: a proxy may limit the length of a stream",
+          `the worker at ${this.address} ended the watch of a job that is still running`,
+          "check for a proxy on the way, which may limit the length of a stream",
         );
       } catch (thrown) {
         if (!isConnectionLoss(thrown)) throw await this.explained(thrown, "WatchJob", signal);
         error = thrown;
       }
-      if (!(await retry.again([signal, this.gone]))) throw await this.explained(error, "WatchJob", signal);
+      if (!(await retry.again([signal, this.gone])))
+        throw await this.explained(error, "WatchJob", signal);
     }
   }
 
+  /** Close the connection. */
   close(): void {
     this.client.close();
   }
@@ -204,11 +231,13 @@ export class Rpc {
       request,
       this.metadata.clone(),
     );
-    stream.on("error", () => {}); // the iteration reports it; what cancelling brings afterwards is of no interest
+    // The iteration reports errors; those after a cancel do not matter
+    stream.on("error", () => {});
     const dispose = onAbort([signal, this.gone], () => stream.cancel());
     const connected = this.connectInTime();
     try {
-      for await (const { event } of stream as AsyncIterable<WatchJobResponse>) if (event) yield event;
+      for await (const { event } of stream as AsyncIterable<WatchJobResponse>)
+        if (event) yield event;
     } finally {
       dispose();
       connected();
@@ -217,8 +246,9 @@ export class Rpc {
   }
 
   /**
-   * Connect anew should a call that is made now still wait for a connection after a while: it then fails as when that is lost. grpc-js waits for as
-   * long as the system does, which is minutes, and for ever where a tunnel accepts the connection whose other end is cut.
+   * Replace the client if it is still connecting after a while; the call then fails as if its
+   * connection were lost. Otherwise grpc-js waits as long as the system does: minutes, or for ever
+   * if a tunnel accepts the connection and its other end is cut.
    *
    * @returns stops watching
    */
@@ -246,16 +276,16 @@ export class Rpc {
   }
 }
 
-/** Tries again sooner at first, then less often, for a limited time from the first failure. */
+/** Retries with growing pauses, for a limited time from the first failure. */
 class Retry {
   private since: number | undefined;
   private delay = 100;
 
   constructor(private readonly patienceMs: number) {}
 
-  /** Wait before the next try. @returns false when it is time to give up, or a signal is aborted */
+  /** Wait before the next try. @returns false if it is time to give up, or a signal is aborted */
   async again(signals: readonly (AbortSignal | undefined)[]): Promise<boolean> {
-    this.since ??= performance.now(); // the clock on the wall may be set meanwhile
+    this.since ??= performance.now(); // unlike Date.now(), not changed by setting the clock
     if (performance.now() + this.delay - this.since > this.patienceMs) return false;
     const waiting = new AbortController();
     const dispose = onAbort(signals, () => waiting.abort());
@@ -266,9 +296,12 @@ class Retry {
   }
 }
 
-/** Do something once when any of the signals is aborted (at once if one is). @returns stops listening */
-export function onAbort(signals: readonly (AbortSignal | undefined)[], listener: () => void): () => void {
-  // Not AbortSignal.any: it holds on to memory for as long as a long-lived signal lives.
+/** Call a function once when any of the signals is aborted, or at once. @returns stops listening */
+export function onAbort(
+  signals: readonly (AbortSignal | undefined)[],
+  listener: () => void,
+): () => void {
+  // AbortSignal.any would hold on to memory for as long as a long-lived signal lives.
   for (const signal of signals)
     if (signal?.aborted) listener();
     else signal?.addEventListener("abort", listener, { once: true });
@@ -277,18 +310,20 @@ export function onAbort(signals: readonly (AbortSignal | undefined)[], listener:
   };
 }
 
-/** Whether a job in this state goes no further. */
+/** Whether a job in this state has ended. */
 export function isFinal(state: JobState): boolean {
-  return [JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED].includes(
-    state,
-  );
+  return [
+    JobState.JOB_STATE_SUCCEEDED,
+    JobState.JOB_STATE_FAILED,
+    JobState.JOB_STATE_CANCELLED,
+  ].includes(state);
 }
 
 function nameOf({ path }: { path: string }): string {
   return path.slice(path.lastIndexOf("/") + 1);
 }
 
-/** Whether "host:port" is on this machine. */
+/** Whether "host:port" is an address of this machine. */
 export function isLoopback(address: string): boolean {
   return /^(localhost|127\.\d+\.\d+\.\d+|\[::1\]):/.test(address);
 }

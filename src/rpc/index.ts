@@ -8,4 +8,10 @@ export {
   Rpc,
   type RpcOptions,
 } from "./client.js";
-export { type Address, DETAIL_KEY, errorFromDetail, explainRpc, isConnectionLoss } from "./errors.js";
+export {
+  type Address,
+  errorFromStatus,
+  explainRpc,
+  isConnectionLoss,
+  STATUS_KEY,
+} from "./errors.js";

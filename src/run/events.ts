@@ -1,4 +1,4 @@
-/** events.jsonl: what happened in a run, one JSON object a line, only ever appended to. */
+/** events.jsonl: the log of a run, one JSON object in each line. Lines are only ever appended. */
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { z } from "zod";
 import { errorCode, explainFileSystem } from "./atomic.js";
@@ -8,7 +8,10 @@ const Event = z.discriminatedUnion("type", [
   z.object({ type: z.literal("started"), time, pid: z.int(), host: z.string() }),
   z.object({ type: z.literal("resumed"), time, pid: z.int(), host: z.string() }),
   z.object({ type: z.literal("attached"), time, pid: z.int(), host: z.string() }),
-  /** What does the computing; a resumed run asks for the same. `session` is set where it may outlive this process. */
+  /**
+   * The worker of the run. A resumed run uses the same. `session` is set if it may outlive the
+   * process.
+   */
   z.object({
     type: z.literal("worker"),
     time,
@@ -18,7 +21,7 @@ const Event = z.discriminatedUnion("type", [
     version: z.string(),
     session: z.string().optional(),
   }),
-  /** A stage is put into the state of its checkpoint after this epoch. */
+  /** A stage was restored from its checkpoint after this epoch. */
   z.object({
     type: z.literal("restored"),
     time,
@@ -26,7 +29,7 @@ const Event = z.discriminatedUnion("type", [
     epoch: z.int(),
     metrics: z.record(z.string(), z.number()),
   }),
-  /** An epoch of a stage is finished, as an event of a job tells; `checkpoint` is the file that holds the stage's state after it. */
+  /** An epoch of a stage is finished. `checkpoint` is the file with the stage's state after it. */
   z.object({
     type: z.literal("epoch"),
     time,
@@ -35,7 +38,7 @@ const Event = z.discriminatedUnion("type", [
     totalEpochs: z.int(),
     metrics: z.record(z.string(), z.number()),
     seconds: z.number(),
-    /** The job that did it, as the worker's log has it, and the number of the event in which it told so. */
+    /** The job, as in the worker's log, and the number of its event for this epoch. */
     job: z.object({ id: z.string(), sequence: z.int() }).optional(),
     checkpoint: z.object({ sha256: z.string(), bytes: z.int() }).optional(),
   }),
@@ -44,19 +47,23 @@ const Event = z.discriminatedUnion("type", [
   z.object({ type: z.literal("interrupted"), time }),
   z.object({ type: z.literal("failed"), time, message: z.string(), remedy: z.string().optional() }),
 ]);
+/** An event in a run's log. */
 export type RunEvent = z.infer<typeof Event>;
+/** The event that names the worker. */
 export type WorkerRecord = Extract<RunEvent, { type: "worker" }>;
+/** The event of a finished epoch. */
 export type EpochRecord = Extract<RunEvent, { type: "epoch" }>;
-/** Says where a stage stands. */
+/** An event that tells the state of a stage. */
 export type StageRecord = Extract<RunEvent, { type: "epoch" | "restored" }>;
 
 type WithoutTime<T> = T extends unknown ? Omit<T, "time"> : never;
-/** An event as it is handed to {@link EventLog.append}, which adds the time. */
+/** An event without its time, which {@link EventLog.append} adds. */
 export type NewRunEvent = WithoutTime<RunEvent>;
 
 /**
- * All events of a run. A torn last line (the process was killed while writing it) is left out; so is any line that is not an
- * event, which is counted in `damaged`.
+ * Read all events of a run. A torn last line, from a process that was killed, is left out.
+ *
+ * @returns the events, the number of lines that are not events, and the end of the last whole line
  */
 export async function readEvents(
   path: string,
@@ -88,7 +95,7 @@ function parseLine(line: string): RunEvent | undefined {
   }
 }
 
-/** The open end of events.jsonl. One writer at a time: the holder of the run's lock. */
+/** The log of a run, open for appending. Only the holder of the run's lock may write. */
 export class EventLog {
   private constructor(
     private readonly path: string,
@@ -96,7 +103,7 @@ export class EventLog {
     private end: number,
   ) {}
 
-  /** Open for appending, cutting off a torn last line first. */
+  /** Open the log, and cut off a torn last line. */
   static async open(path: string): Promise<EventLog> {
     const { end } = await readEvents(path);
     try {
@@ -109,23 +116,24 @@ export class EventLog {
     }
   }
 
-  /** Append one event and see it safely to disk. */
+  /** Append an event, and wait until it is on disk. */
   async append(event: NewRunEvent): Promise<RunEvent> {
     const stamped = { ...event, time: new Date().toISOString() } as RunEvent;
     const line = Buffer.from(`${JSON.stringify(stamped)}\n`);
     try {
       await this.file.appendFile(line);
       await this.file.datasync().catch((error: unknown) => {
-        if (errorCode(error) !== "EINVAL") throw error; // some file systems cannot; the line is written all the same
+        if (errorCode(error) !== "EINVAL") throw error; // some file systems cannot sync
       });
       this.end += line.length;
       return stamped;
     } catch (error) {
-      await this.file.truncate(this.end).catch(() => undefined); // a full disk may have taken half a line
+      await this.file.truncate(this.end).catch(() => undefined); // half a line, from a full disk
       throw explainFileSystem(error, "write", this.path);
     }
   }
 
+  /** Close the log. */
   close(): Promise<void> {
     return this.file.close();
   }

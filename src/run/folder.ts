@@ -1,6 +1,7 @@
 /**
- * The run folder `runs/<id>/`: config.json (complete and replayable), events.jsonl, checkpoints/, result.json, report.html.
- * Whatever happens to the process, each file is whole, and the run goes on from its last checkpoints.
+ * The run folder `runs/<id>/`: config.json (complete and replayable), events.jsonl, checkpoints/,
+ * result.json, report.html. Whatever happens to the process, each file is complete, and the run can
+ * continue from its last checkpoints.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
@@ -9,41 +10,57 @@ import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { FileError, UsageError } from "../errors.js";
 import { errorCode, explainFileSystem, TEMPORARY_SUFFIX, writeFileAtomic } from "./atomic.js";
-import { type EpochRecord, EventLog, type NewRunEvent, type RunEvent, readEvents } from "./events.js";
+import {
+  type EpochRecord,
+  EventLog,
+  type NewRunEvent,
+  type RunEvent,
+  readEvents,
+} from "./events.js";
 import { acquireLock, type Lock, lockHolder } from "./lock.js";
 
+/** The version of the schema of config.json. */
 export const CONFIG_SCHEMA = "atlas.config/1";
 
-/** config.json: all that is needed to do the run again. */
+/** config.json: everything that is needed to repeat the run. */
 export const RunConfig = z.object({
   schema: z.literal(CONFIG_SCHEMA),
   id: z.string().min(1),
   created: z.string(),
-  /** Name of the experiment, and its file when it is not one of ours. */
+  /** Name of the experiment. */
   experiment: z.string().min(1),
+  /** Path of the experiment's file, if it is not part of this package. */
   file: z.string().optional(),
   preset: z.string().optional(),
+  /** Code that the config names, which was trusted when the run began. */
+  code: z.string().optional(),
   seed: z.int().min(0),
   /** Every parameter of the experiment, defaults and preset included. */
   config: z.record(z.string(), z.json()),
-  /** Where it was asked to run. */
-  worker: z.object({ address: z.string(), device: z.string(), threads: z.int().positive().optional() }),
+  /** The requested worker. */
+  worker: z.object({
+    address: z.string(),
+    device: z.string(),
+    threads: z.int().positive().optional(),
+  }),
   versions: z.record(z.string(), z.string()),
 });
+/** config.json: everything that is needed to repeat the run. */
 export type RunConfig = z.infer<typeof RunConfig>;
 
+/** The state of a run. */
 export type RunStatus = "finished" | "running" | "interrupted" | "failed";
 
-/** A stage's state as it was saved. */
+/** The saved state of a stage. */
 export interface Checkpoint {
   bytes: Uint8Array;
   epoch: number;
   metrics: Record<string, number>;
-  /** Computing time of all its epochs. */
+  /** Computing time of all its epochs, in seconds. */
   seconds: number;
 }
 
-/** What `atlas runs` lists. */
+/** A run in the list of `atlas runs`. */
 export interface RunSummary {
   id: string;
   path: string;
@@ -51,7 +68,7 @@ export interface RunSummary {
   seed: number;
   created: string;
   status: RunStatus;
-  /** Newest epoch of the newest stage, and why it stopped, in words. */
+  /** The newest epoch of the newest stage, and the reason of a failure, in words. */
   detail: string;
 }
 
@@ -70,20 +87,22 @@ export class Run {
     this.reportPath = join(path, "report.html");
   }
 
-  /** @throws FileError when there is no run at `path` or its config.json is damaged. */
+  /** Open a run. @throws FileError if `path` is not a run, or its config.json is damaged */
   static async open(path: string): Promise<Run> {
     return new Run(path, await readConfig(path));
   }
 
+  /** Id of the run. */
   get id(): string {
     return this.config.id;
   }
 
+  /** Read the events of the run. */
   async events(): Promise<RunEvent[]> {
     return (await readEvents(this.eventsPath)).events;
   }
 
-  /** result.json as it stands, or undefined when the run is not finished. */
+  /** Read result.json. @returns undefined if the run is not finished */
   async result(): Promise<unknown> {
     let text: string;
     try {
@@ -97,17 +116,19 @@ export class Run {
     } catch (error) {
       throw new FileError(
         `${this.resultPath} is damaged: ${(error as Error).message}`,
-        `delete it, then write it anew with: atlas resume ${this.id}`,
+        `delete it, then write it again with: atlas resume ${this.id}`,
       );
     }
   }
 
+  /** Find the state of the run. */
   async status(): Promise<RunStatus> {
     if (await exists(this.resultPath)) return "finished";
     if (await lockHolder(this.path)) return "running";
     return (await this.events()).at(-1)?.type === "failed" ? "failed" : "interrupted";
   }
 
+  /** Summarise the run for a list. */
   async summary(): Promise<RunSummary> {
     const events = await this.events();
     const epoch = events.findLast((e) => e.type === "epoch");
@@ -132,8 +153,11 @@ export class Run {
   }
 
   /**
-   * The newest undamaged checkpoint of a stage with at most `maxEpoch` epochs: the current one, else the one before it. A file counts
-   * as undamaged when the log has its SHA-256. `warn` is told, in one line, about every file that was passed over for damage.
+   * Read the newest good checkpoint of a stage: the current one, or the one before it. A checkpoint
+   * is good if its SHA-256 is in the log.
+   *
+   * @param warn called with a line for every damaged file that is skipped
+   * @param maxEpoch the largest number of epochs of the checkpoint
    */
   async checkpoint(
     stage: string,
@@ -154,7 +178,10 @@ export class Run {
       const hash = sha256(bytes);
       const record = records.findLast((e) => e.checkpoint?.sha256 === hash);
       if (record === undefined) {
-        warn(`checkpoint ${path} is damaged (its checksum is not in events.jsonl): going back before it`);
+        warn(
+          `checkpoint ${path} is damaged (its checksum is not in events.jsonl): going back to ` +
+            "the one before",
+        );
         continue;
       }
       this.onVerified(stage, path);
@@ -169,17 +196,18 @@ export class Run {
     return undefined;
   }
 
-  /** Told of every checkpoint file that was found good. */
+  /** Called for every good checkpoint file. */
   protected onVerified(_stage: string, _path: string): void {}
 
+  /** Get the path of a stage's checkpoint, the current or the previous one. */
   checkpointPath(stage: string, previous = false): string {
     return join(this.path, "checkpoints", `${stage}${previous ? ".prev" : ""}.safetensors`);
   }
 }
 
-/** A run that this process works in: it holds the lock and may write. */
+/** A run in which this process works: it holds the lock and may write. */
 export class RunFolder extends Run {
-  /** Stages whose current checkpoint file is known to be good; only such a file may take the place of the previous one. */
+  /** Stages with a good current checkpoint. Only such a checkpoint may become the previous one. */
   private readonly good = new Set<string>();
 
   private constructor(
@@ -192,9 +220,9 @@ export class RunFolder extends Run {
   }
 
   /**
-   * Make a new run folder under `runsDir`.
+   * Make a new run folder in `runsDir`.
    *
-   * @throws FileError when it cannot be written to.
+   * @throws FileError if the folder cannot be written to
    */
   static async create(
     runsDir: string,
@@ -216,7 +244,12 @@ export class RunFolder extends Run {
     } catch (error) {
       throw explainFileSystem(error, "create", path);
     }
-    const full: RunConfig = { schema: CONFIG_SCHEMA, id, created: created.toISOString(), ...config };
+    const full: RunConfig = {
+      schema: CONFIG_SCHEMA,
+      id,
+      created: created.toISOString(),
+      ...config,
+    };
     try {
       await writeFileAtomic(join(path, "config.json"), `${JSON.stringify(full, null, 2)}\n`);
       return await RunFolder.acquire(path, full, "started");
@@ -227,18 +260,18 @@ export class RunFolder extends Run {
   }
 
   /**
-   * Open an unfinished run to go on with it.
+   * Open an unfinished run to resume it.
    *
-   * @throws UsageError when another process works in it.
+   * @throws UsageError if another process works in it
    */
   static async resume(path: string): Promise<RunFolder> {
     return RunFolder.acquire(path, await readConfig(path), "resumed");
   }
 
   /**
-   * Open an unfinished run to go on with it where its session stands.
+   * Open an unfinished run to continue it in its session.
    *
-   * @throws UsageError when another process works in it.
+   * @throws UsageError if another process works in it
    */
   static async attach(path: string): Promise<RunFolder> {
     return RunFolder.acquire(path, await readConfig(path), "attached");
@@ -253,7 +286,12 @@ export class RunFolder extends Run {
     try {
       await removeLeftovers(path);
       await removeLeftovers(join(path, "checkpoints"));
-      const run = new RunFolder(path, config, await EventLog.open(join(path, "events.jsonl")), lock);
+      const run = new RunFolder(
+        path,
+        config,
+        await EventLog.open(join(path, "events.jsonl")),
+        lock,
+      );
       await run.append({ type, pid: process.pid, host: hostname() });
       return run;
     } catch (error) {
@@ -262,13 +300,15 @@ export class RunFolder extends Run {
     }
   }
 
+  /** Append an event to the log. */
   append(event: NewRunEvent): Promise<RunEvent> {
     return this.log.append(event);
   }
 
   /**
-   * Save a stage's state after an epoch, keeping the one before it as `<stage>.prev.safetensors`. The log has the new file's checksum
-   * before the file takes its place, so that a file in place is always either recorded or damaged.
+   * Save the state of a stage after an epoch. The former checkpoint becomes
+   * `<stage>.prev.safetensors`. The checksum is logged before the file takes its place, so that a
+   * file without a logged checksum is damaged.
    */
   async saveCheckpoint(
     stage: string,
@@ -288,31 +328,33 @@ export class RunFolder extends Run {
     if (path === this.checkpointPath(stage)) this.good.add(stage);
   }
 
+  /** Write result.json, which finishes the run. */
   async writeResult(result: unknown): Promise<void> {
     await writeFileAtomic(this.resultPath, `${JSON.stringify(result, null, 2)}\n`);
     await this.append({ type: "finished" });
   }
 
+  /** Write report.html. */
   writeReport(html: string): Promise<void> {
     return writeFileAtomic(this.reportPath, html);
   }
 
-  /** Let go of the run. */
+  /** Close the run, so that other processes can work in it. */
   async close(): Promise<void> {
     await this.log.close();
     await this.lock.release();
   }
 }
 
-/** Seconds that a stage's first epochs took, up to and including `last`. */
+/** Add up the seconds of a stage's epochs up to `last`. */
 export function computingTime(records: readonly EpochRecord[], last: number): number {
-  const spent = new Map(records.map((e) => [e.epoch, e.seconds])); // an epoch done twice counts once
+  const spent = new Map(records.map((e) => [e.epoch, e.seconds])); // repeated epochs count once
   let seconds = 0;
   for (const [epoch, s] of spent) if (epoch <= last) seconds += s;
   return seconds;
 }
 
-/** Every run under `runsDir`, oldest first, and one line for every folder there whose config.json is damaged. */
+/** List the runs in `runsDir`, the oldest first, and a line for every damaged config.json. */
 export async function listRuns(runsDir: string): Promise<{ runs: Run[]; damaged: string[] }> {
   let names: string[];
   try {
@@ -321,13 +363,13 @@ export async function listRuns(runsDir: string): Promise<{ runs: Run[]; damaged:
       .map((e) => e.name);
   } catch (error) {
     if (errorCode(error) === "ENOENT") return { runs: [], damaged: [] };
-    throw explainFileSystem(error, "read", runsDir);
+    throw explainFileSystem(error, "list", runsDir);
   }
   const runs: Run[] = [];
   const damaged: string[] = [];
   for (const name of names) {
     const path = resolve(runsDir, name);
-    if (!(await exists(join(path, "config.json")))) continue; // not a run of ours
+    if (!(await exists(join(path, "config.json")))) continue; // not a run
     try {
       runs.push(await Run.open(path));
     } catch (error) {
@@ -339,32 +381,37 @@ export async function listRuns(runsDir: string): Promise<{ runs: Run[]; damaged:
 }
 
 /**
- * The run that a user means: an id, a unique part of one's beginning, `latest`, or a path.
+ * Find the run that a user means.
  *
- * @throws UsageError when there is none or there are several.
+ * @param name an id, the beginning of one, `latest`, or a path
+ * @throws UsageError if no run or several runs match
  */
 export async function findRun(runsDir: string, name: string): Promise<Run> {
   if (await exists(join(name, "config.json"))) return Run.open(resolve(name));
   const exact = join(runsDir, name);
-  if (!/[\\/]/.test(name) && (await exists(join(exact, "config.json")))) return Run.open(resolve(exact));
+  if (!/[\\/]/.test(name) && (await exists(join(exact, "config.json"))))
+    return Run.open(resolve(exact));
   const { runs } = await listRuns(runsDir);
   if (name === "latest") {
     const latest = runs.at(-1);
-    if (!latest) throw new UsageError(`there are no runs in ${resolve(runsDir)}`, "start one: atlas pde");
+    if (!latest)
+      throw new UsageError(`there are no runs in ${resolve(runsDir)}`, "start one: atlas pde");
     return latest;
   }
   const matches = runs.filter((run) => run.id.startsWith(name));
   if (matches.length === 1) return matches[0]!;
   if (matches.length > 1) {
     const ids = matches.map((run) => run.id);
+    const some = `${ids.slice(0, 4).join(", ")}${ids.length > 4 ? ", …" : ""}`;
     throw new UsageError(
-      `${JSON.stringify(name)} is the beginning of ${ids.length} runs: ${ids.slice(0, 4).join(", ")}${ids.length > 4 ? ", …" : ""}`,
+      `${JSON.stringify(name)} is the beginning of ${ids.length} runs: ${some}`,
       "give more of the id",
     );
   }
   throw new UsageError(
     `no run ${JSON.stringify(name)} in ${resolve(runsDir)}`,
-    "list them with: atlas runs (and give the folder with --runs DIR)",
+    "list them with: atlas runs, or choose another folder",
+    { elsewhere: true },
   );
 }
 
@@ -375,7 +422,10 @@ async function readConfig(path: string): Promise<RunConfig> {
     text = await readFile(file, "utf8");
   } catch (error) {
     throw errorCode(error) === "ENOENT"
-      ? new FileError(`${path} is not a run: it has no config.json`, "list the runs with: atlas runs")
+      ? new FileError(
+          `${path} is not a run: it has no config.json`,
+          "list the runs with: atlas runs",
+        )
       : explainFileSystem(error, "read", file);
   }
   let json: unknown;
@@ -391,13 +441,15 @@ async function readConfig(path: string): Promise<RunConfig> {
 }
 
 function damagedConfig(file: string, why: string): FileError {
-  return new FileError(
-    `${file} is damaged: ${why}`,
-    "start the run anew; its checkpoints can still be used with --reuse_predictor FILE",
-  );
+  const error = new FileError(`${file} is damaged: ${why}`, "start the run anew");
+  error.reason = "damaged_config";
+  return error;
 }
 
-/** `mkdir -p`. (Node's own never returns where the system answers ENOENT below a folder that exists, as in /proc.) */
+/**
+ * Do `mkdir -p`. (Node's own hangs if the system answers ENOENT in an existing folder, as in
+ * /proc.)
+ */
 export async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path);

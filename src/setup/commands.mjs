@@ -1,18 +1,19 @@
-/** The commands of run.mjs: set up what each needs, then do it. */
-import { chmod, mkdtemp, open, readFile, rm } from "node:fs/promises";
+/** The commands of run.mjs. Each makes what it needs first. */
+import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { foreground, ROOT, SetupFailure, WORKER } from "./common.mjs";
-import { earlierContracts } from "./contract.mjs";
-import { ensureNodePackages, ensureNodeStubs, program } from "./node.mjs";
+import { CATALOGUE } from "./blocks.mjs";
+import { execute, foreground, ROOT, SetupFailure, WORKER } from "./common.mjs";
+import { brokenBlocks, earlierContracts } from "./contract.mjs";
+import { ensureCompiled, ensureNodePackages, ensureNodeStubs, MAIN, program } from "./node.mjs";
 import { ensurePython } from "./python.mjs";
 
 const onProgress = (/** @type {string} */ line) => void process.stderr.write(`set-up: ${line}\n`);
 
 /** @type {Record<string, (args: readonly string[]) => Promise<number | void>>} */
 const COMMANDS = {
-  // The venv is made by the commands that need it, so that help, doctor and the like do not wait for PyTorch.
+  // Commands that need the venv make it, so that help and doctor do not wait for PyTorch.
   atlas: (args) => atlas(args),
   async demo(args) {
     await setUp();
@@ -33,14 +34,21 @@ const COMMANDS = {
   test: (args) => test(args),
   check: () => check(),
   build: () => build(),
+  generate: () => generate(),
+  docs: () => docs(),
 };
 
-/** @param {readonly string[]} argv */
+/**
+ * Run a command of package.json's scripts.
+ *
+ * @param {readonly string[]} argv its name and arguments
+ */
 export async function main([name = "", ...args]) {
   const command = COMMANDS[name];
   if (command === undefined) {
     process.stderr.write(
-      `error: unknown script ${JSON.stringify(name)}; choose one of ${Object.keys(COMMANDS).join(", ")}\n`,
+      `error: unknown script ${JSON.stringify(name)}; choose one of ` +
+        `${Object.keys(COMMANDS).join(", ")}\n`,
     );
     process.exitCode = 2;
     return;
@@ -50,7 +58,9 @@ export async function main([name = "", ...args]) {
     if (code !== undefined) process.exitCode = code;
   } catch (error) {
     if (!(error instanceof SetupFailure)) throw error;
-    process.stderr.write(`error: ${error.message}${error.remedy === undefined ? "" : `; ${error.remedy}`}\n`);
+    process.stderr.write(
+      `error: ${error.message}${error.remedy === undefined ? "" : `; ${error.remedy}`}\n`,
+    );
     process.exitCode = 1;
   }
 }
@@ -66,13 +76,24 @@ async function setUp({ dev = false, extras = [] } = {}) {
   return ensurePython({ dev, extras, onProgress });
 }
 
-/** @param {readonly string[]} args */
+/**
+ * Run the command line in this process, which saves a start of Node and keeps signals simple.
+ *
+ * @param {readonly string[]} args
+ */
 async function atlas(args) {
   await setUpNode();
-  return typescript("src/cli/main.ts", args);
+  await ensureCompiled(onProgress);
+  process.argv = [process.execPath, MAIN, ...args];
+  await import(pathToFileURL(MAIN).href);
 }
 
-/** Run a TypeScript program in this very process, which saves a start of Node and keeps signals simple. @param {string} file @param {readonly string[]} args */
+/**
+ * Run a TypeScript program in this process.
+ *
+ * @param {string} file
+ * @param {readonly string[]} args
+ */
 async function typescript(file, args) {
   const { register } = await import("tsx/esm/api");
   register();
@@ -81,54 +102,84 @@ async function typescript(file, args) {
   await import(pathToFileURL(path).href);
 }
 
+const TESTS = ["test/unit", "test/contract", "test/e2e"].map((folder) => `${folder}/**/*.test.ts`);
+
 /**
- * Both test runners, whatever the other one finds: pytest in what mocha, which mostly waits for processes, leaves of the processors; what it says
- * comes after.
+ * Run mocha and pytest side by side. Mocha mostly waits for other processes, and pytest gets the
+ * rest of the processors. The output of pytest comes last. If test files are named, only mocha
+ * runs.
  *
  * @param {readonly string[]} args for mocha
  */
 async function test(args) {
-  const python = await setUp({ dev: true, extras: ["jets"] }); // which tests would install, in their own time
+  const python = await setUp({ dev: true, extras: ["jets"] }); // or the tests would install them
+  await ensureCompiled(onProgress);
+  const mocha = (/** @type {readonly string[]} */ more) =>
+    foreground(process.execPath, [program("mocha"), ...more]);
+  if (args.some((arg) => /\.test\.ts$/.test(arg))) return mocha(args);
   const folder = await mkdtemp(join(tmpdir(), "atlas-test-"));
   const file = await open(join(folder, "pytest.txt"), "w");
-  const aside = { cwd: WORKER, output: file.fd, niceness: 10, env: { ...process.env, OMP_NUM_THREADS: "1" } };
-  const both = [
-    foreground(process.execPath, [program("mocha"), ...args]),
+  const aside = {
+    cwd: WORKER,
+    output: file.fd,
+    niceness: 10,
+    env: { ...process.env, OMP_NUM_THREADS: "1" },
+  };
+  const codes = await Promise.all([
+    mocha([...TESTS, ...args]),
     foreground(python, ["-m", "pytest"], aside),
-  ];
-  const [mocha, pytest] = await Promise.all(both);
+  ]);
   await file.close();
   process.stdout.write(await readFile(join(folder, "pytest.txt"), "utf8"));
   await rm(folder, { recursive: true, force: true });
-  return mocha === 130 || pytest === 130 ? 130 : mocha === 0 && pytest === 0 ? 0 : 1;
+  return codes.find((code) => code === 130) ?? (codes.every((code) => code === 0) ? 0 : 1);
 }
 
-/** Lint, format and types of both languages, and whether the contract is kept; all are run, whatever the first finds. */
+/** Check style, formats, types and the contract. All checks run, even if one fails. */
 async function check() {
   const python = await setUp({ dev: true });
   const node = process.execPath;
-  const where = ["--config", "pyproject.toml", ".", "../test"]; // what mypy looks at is in pyproject.toml
+  const where = ["--config", "pyproject.toml", ".", "../test"];
   /** @type {[title: string, command: string, args: string[], cwd?: string][]} */
   const checks = [
     ["biome check", node, [program("biome"), "check"]],
     ["buf lint", node, [program("buf"), "lint"]],
     ["tsc", node, [program("tsc"), "--noEmit"]],
+    ["typedoc", node, [...TYPEDOC, "--emit", "none"]],
     ["ruff check", python, ["-m", "ruff", "check", ...where], WORKER],
     ["ruff format --check", python, ["-m", "ruff", "format", "--check", ...where], WORKER],
     ["mypy", python, ["-m", "mypy"], WORKER],
   ];
+  /** @type {string[]} */
   const failed = [];
+  const found = (/** @type {string} */ title, /** @type {readonly string[]} */ faults) => {
+    process.stderr.write([`check: ${title}`, ...faults, ""].join("\n"));
+    if (faults.length > 0) failed.push(title);
+  };
   const folder = await mkdtemp(join(tmpdir(), "atlas-check-"));
   try {
     const earlier = await earlierContracts(folder);
-    if (typeof earlier === "string") process.stderr.write(`check: without buf breaking: ${earlier}\n`);
+    if (typeof earlier === "string")
+      process.stderr.write(`check: without buf breaking: ${earlier}\n`);
     else
-      for (const { when, archive } of earlier)
+      for (const { when, archive, blocks } of earlier) {
         checks.push([
-          `buf breaking (proto/ as it was ${when}, with the same PROTOCOL_VERSION)`,
+          `buf breaking (proto/ as it was ${when}, with the same version)`,
           node,
           [program("buf"), "breaking", "--against", archive],
         ]);
+        if (blocks !== undefined)
+          found(
+            `the blocks (as they were ${when})`,
+            brokenBlocks(blocks, await readFile(CATALOGUE, "utf8")),
+          );
+      }
+    found(
+      "blocks.json is what the worker declares",
+      (await readFile(CATALOGUE, "utf8")) === (await declaredBlocks(python))
+        ? []
+        : ["proto/atlas/v1/blocks.json is out of date: write it with npm run generate"],
+    );
     for (const [title, command, args, cwd] of checks) {
       process.stderr.write(`check: ${title}\n`);
       if ((await foreground(command, args, { cwd })) !== 0) failed.push(title);
@@ -136,15 +187,41 @@ async function check() {
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
-  process.stderr.write(failed.length === 0 ? "check: all passed\n" : `check: failed: ${failed.join(", ")}\n`);
+  process.stderr.write(
+    failed.length === 0 ? "check: all passed\n" : `check: failed: ${failed.join(", ")}\n`,
+  );
   return failed.length === 0 ? 0 : 1;
 }
 
-/** Compile to dist/, for npm pack. Nothing goes to stdout, where npm pack writes. */
-async function build() {
-  await setUp(); // the Python stubs are packed too
-  await rm(join(ROOT, "dist"), { recursive: true, force: true });
-  const code = await foreground(process.execPath, [program("tsc"), "-p", "tsconfig.build.json"]);
-  if (code === 0) await chmod(join(ROOT, "dist/src/cli/main.js"), 0o755);
+const TYPEDOC = [program("typedoc"), "--tsconfig", "tsconfig.build.json", "--logLevel", "Warn"];
+
+/** Write the reference of the library to docs/. */
+async function docs() {
+  await setUpNode();
+  const code = await foreground(process.execPath, TYPEDOC);
+  if (code === 0) onProgress("the reference is in docs/: open docs/index.html");
   return code;
+}
+
+/** Compile to dist/, for npm pack. Nothing is printed on stdout, where npm pack writes. */
+async function build() {
+  await setUp(); // for the Python stubs, which are packed too
+  await ensureCompiled(onProgress);
+}
+
+/** Write the block catalogue, proto/atlas/v1/blocks.json, and the TypeScript made from it. */
+async function generate() {
+  const python = await setUp();
+  await writeFile(CATALOGUE, await declaredBlocks(python));
+  await setUpNode();
+  onProgress("proto/atlas/v1/blocks.json and src/gen/blocks.ts are up to date");
+}
+
+/** Get the catalogue that the worker declares, as JSON. @param {string} python */
+async function declaredBlocks(python) {
+  const args = ["-m", "atlas_worker", "catalogue"];
+  const { code, lines } = await execute(python, args, { cwd: WORKER, keep: Infinity });
+  if (code !== 0)
+    throw new SetupFailure(`the catalogue cannot be made (${lines.at(-1) ?? `exit ${code}`})`);
+  return `${lines.join("\n")}\n`;
 }

@@ -1,7 +1,9 @@
-/** The Node half of the set-up, in a clone: packages from the lock file, and the TypeScript stubs from proto/. Plain Node. */
-import { existsSync } from "node:fs";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+/** The Node part of the set-up in a clone: packages, TypeScript stubs, compilation. Plain Node. */
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { replaceFolder } from "./atomic.mjs";
+import { CATALOGUE, generateBlocks } from "./blocks.mjs";
 import {
   execute,
   explain,
@@ -9,8 +11,8 @@ import {
   ROOT,
   readJson,
   readText,
-  replaceFolder,
   SetupFailure,
+  sha256,
   withLock,
 } from "./common.mjs";
 
@@ -18,25 +20,30 @@ const MODULES = join(ROOT, "node_modules");
 const STUBS = join(ROOT, "src/gen");
 const STAMP = join(STUBS, ".stamp");
 
-/** The program of a package in node_modules, to be run by Node. @param {"biome" | "buf" | "mocha" | "tsc"} name */
+/**
+ * Get the path of a package's program, which Node runs.
+ *
+ * @param {"biome" | "buf" | "mocha" | "tsc" | "typedoc"} name
+ */
 export function program(name) {
   const files = {
     biome: "@biomejs/biome/bin/biome",
     buf: "@bufbuild/buf/bin/buf",
     mocha: "mocha/bin/mocha.js",
-    tsc: "typescript/bin/tsc",
+    tsc: "typescript-native/bin/tsc", // typedoc needs the older package "typescript"
+    typedoc: "typedoc/bin/typedoc",
   };
   return join(MODULES, files[name]);
 }
 
 /**
- * Install the packages that package-lock.json names, unless they are there.
+ * Install the packages of package-lock.json, unless they are installed.
  *
  * @param {(line: string) => void} onProgress
  */
 export async function ensureNodePackages(onProgress) {
   if (missingNodePackage() === undefined) return;
-  // In a folder that npm ci leaves alone, unlike node_modules.
+  // The lock is in a folder that npm ci does not clear, unlike node_modules.
   await locked("install the Node packages", onProgress, async (lock) => {
     if (missingNodePackage() === undefined) return;
     onProgress("installing the Node packages (npm ci)");
@@ -57,7 +64,9 @@ export async function ensureNodePackages(onProgress) {
         .filter((line) => /^npm (error|ERR!) /.test(line))
         .map((line) => line.replace(/^npm \S+ /, ""));
       const reason =
-        said.find((line) => !/^(code|errno|network|syscall|A complete log)\b/.test(line)) ?? lines[0] ?? "";
+        said.find((line) => !/^(code|errno|network|syscall|A complete log)\b/.test(line)) ??
+        lines[0] ??
+        "";
       throw new SetupFailure(
         `npm could not install the Node packages (${reason.trim()})`,
         "check the network, or npm's registry and proxy settings, and run the same command again",
@@ -67,8 +76,10 @@ export async function ensureNodePackages(onProgress) {
 }
 
 /**
- * The first package of package-lock.json that is not installed as it says. npm's own record, written when an installation is complete, is what
- * counts; so an installation that was killed, or made from another lock file, is seen, and one made by hand is as good as ours.
+ * Find the first package of package-lock.json that is not installed in its version.
+ *
+ * npm's own record counts, which is written when an installation is complete. So an interrupted
+ * installation is noticed, and an installation by hand is accepted.
  *
  * @returns {string | undefined}
  */
@@ -76,20 +87,29 @@ export function missingNodePackage() {
   const wanted = packagesOf(join(ROOT, "package-lock.json"));
   const installed = packagesOf(join(MODULES, ".package-lock.json"));
   for (const [path, { version, optional, link }] of Object.entries(wanted)) {
-    if (path === "" || optional || link) continue; // optional: those of other platforms
-    if (installed[path]?.version !== version || !existsSync(join(ROOT, path, "package.json"))) return path;
+    if (path === "" || optional || link) continue; // optional packages are for other platforms
+    if (installed[path]?.version !== version || !existsSync(join(ROOT, path, "package.json")))
+      return path;
   }
   return undefined;
 }
 
-/** @param {string} file @returns {Record<string, {version?: string, optional?: boolean, link?: boolean}>} */
+/**
+ * @param {string} file
+ * @returns {Record<string, {version?: string, optional?: boolean, link?: boolean}>}
+ */
 function packagesOf(file) {
   return (
-    /** @type {{packages?: ReturnType<typeof packagesOf>} | undefined} */ (readJson(file))?.packages ?? {}
+    /** @type {{packages?: ReturnType<typeof packagesOf>} | undefined} */ (readJson(file))
+      ?.packages ?? {}
   );
 }
 
-/** Generate src/gen from proto/, unless it is there. @param {(line: string) => void} onProgress */
+/**
+ * Generate src/gen from proto/, unless it is up to date.
+ *
+ * @param {(line: string) => void} onProgress
+ */
 export async function ensureNodeStubs(onProgress) {
   if (hasNodeStubs()) return;
   await locked("generate the TypeScript stubs", onProgress, async (lock) => {
@@ -110,18 +130,82 @@ export async function ensureNodeStubs(onProgress) {
         `buf could not generate the TypeScript stubs (${lines.at(-1)?.trim() ?? `exit ${code}`})`,
         "check the .proto files under proto/",
       );
+    await writeFile(join(output, "src/gen/blocks.ts"), generateBlocks());
     await writeFile(join(output, "src/gen/.stamp"), stamp());
     await replaceFolder(join(output, "src/gen"), STUBS);
   });
 }
 
+/** Whether the TypeScript stubs are up to date. */
 export function hasNodeStubs() {
   return readText(STAMP) === stamp();
 }
 
 function stamp() {
-  const version = packagesOf(join(ROOT, "package-lock.json"))["node_modules/ts-proto"]?.version ?? "";
-  return protoHash(readText(join(ROOT, "buf.gen.yaml")) ?? "", version);
+  const version =
+    packagesOf(join(ROOT, "package-lock.json"))["node_modules/ts-proto"]?.version ?? "";
+  const generator = readText(join(ROOT, "src/setup/blocks.mjs")) ?? "";
+  return protoHash(
+    readText(join(ROOT, "buf.gen.yaml")) ?? "",
+    version,
+    readText(CATALOGUE) ?? "",
+    generator,
+  );
+}
+
+const DIST = join(ROOT, "dist");
+/** Path of the compiled command. */
+export const MAIN = join(DIST, "src/cli/main.js");
+
+/**
+ * Compile src/ and experiments/ to dist/, unless it is up to date. Commands then start quickly.
+ *
+ * @param {(line: string) => void} onProgress
+ */
+export async function ensureCompiled(onProgress) {
+  if (isCompiled()) return;
+  await locked("compile the TypeScript sources", onProgress, async (lock) => {
+    const wanted = sourcesStamp();
+    if (isCompiled()) return;
+    onProgress("compiling the TypeScript sources (tsc)");
+    const output = join(MODULES, ".cache/atlas-dist");
+    await rm(output, { recursive: true, force: true });
+    const { code, lines } = await execute(
+      process.execPath,
+      [program("tsc"), "-p", "tsconfig.build.json", "--outDir", output],
+      { cwd: ROOT, onPid: (pid) => void lock.child(pid) },
+    );
+    if (code !== 0)
+      throw new SetupFailure(
+        `the TypeScript sources do not compile (${lines[0]?.trim() ?? `exit ${code}`})`,
+        "see all errors with: npm run check",
+      );
+    await chmod(join(output, "src/cli/main.js"), 0o755);
+    await writeFile(join(output, ".stamp"), wanted);
+    await replaceFolder(output, DIST);
+  });
+}
+
+/** Whether dist/ is up to date. */
+export function isCompiled() {
+  return readText(join(DIST, ".stamp")) === sourcesStamp();
+}
+
+/** List names, sizes and times of change of all sources, which is faster than reading them. */
+function sourcesStamp() {
+  const about = (/** @type {string} */ path) => {
+    const { size, mtimeMs } = statSync(path);
+    return `${path} ${size} ${mtimeMs}`;
+  };
+  const sources = ["src", "experiments"].flatMap((folder) =>
+    readdirSync(join(ROOT, folder), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && /\.(ts|mjs)$/.test(entry.name))
+      .map((entry) => about(join(entry.parentPath, entry.name))),
+  );
+  const settings = ["tsconfig.json", "tsconfig.build.json", "package-lock.json"].map((file) =>
+    about(join(ROOT, file)),
+  );
+  return sha256([...sources.sort(), ...settings].join("\n"));
 }
 
 /**
@@ -130,7 +214,7 @@ function stamp() {
  * @param {Parameters<typeof withLock<void>>[2]} action
  */
 async function locked(what, onProgress, action) {
-  const folder = join(ROOT, "py-worker/.venv"); // ignored by git and by npm; the lock of the whole set-up
+  const folder = join(ROOT, "py-worker/.venv"); // the lock is that of the whole set-up
   try {
     await mkdir(folder, { recursive: true });
     await withLock(folder, onProgress, action);

@@ -1,8 +1,11 @@
-/** The Python half of the set-up: an interpreter, a venv with pinned packages, and the stubs from proto/. Plain Node; venv.ts is its typed face. */
+/**
+ * The Python part of the set-up: an interpreter, a venv with pinned packages, stubs. Plain Node.
+ */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { replaceFolder } from "./atomic.mjs";
 import {
   execute,
   explain,
@@ -12,7 +15,6 @@ import {
   ROOT,
   readJson,
   readText,
-  replaceFolder,
   SetupFailure,
   sha256,
   WORKER,
@@ -24,15 +26,16 @@ const OLDEST = "3.10";
 const CANDIDATES = ["python3", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
 const STUBS = join(WORKER, "atlas_worker/gen");
 const STAMP = ".atlas-setup.json";
-/** What a venv is made of; a folder that holds anything else is not ours to clear. */
+/** Names of a venv's parts. A folder with anything else is not cleared. */
 const VENV_PARTS =
   /^(bin|include|lib|lib64|share|etc|Scripts|Lib|Include|pyvenv\.cfg|\.gitignore|CACHEDIR\.TAG|\.atlas-.*)$/;
-/** A module of each package that the worker cannot do without. */
+/** A module of each package that the worker needs. */
 const MODULES = ["torch", "numpy", "safetensors", "zmq", "grpc", "grpc_tools", "google/protobuf"];
 const AGAIN = "run the same command again";
 
 /**
- * What only some commands need, installed when one of them is first used: requirements-NAME.txt, and the modules to be imported as a check.
+ * Packages that only some commands need, which are installed when they are first used: the packages
+ * of requirements-NAME.txt, and modules to import as a check.
  *
  * @type {Record<string, {what: string, notice: string, modules: string[]}>}
  */
@@ -40,44 +43,50 @@ const EXTRAS = {
   jets: {
     what: "PYTHIA 8 and FastJet",
     notice:
-      "making jets takes PYTHIA 8 and FastJet, which are under the GNU GPL; they are optional, and nothing else of Atlas uses them",
+      "making jets needs PYTHIA 8 and FastJet, which are under the GNU GPL; they are optional, " +
+      "and the rest of Atlas does not use them",
     modules: ["pythia8mc", "fastjet", "awkward", "pandas", "tables"],
   },
 };
 
 /**
- * What is known about a venv. `building` while a command changes it: found later, that command was killed, and the venv is made anew.
- * `incomplete` when pip failed in good order: what is there is kept.
+ * The state of a venv, in a file. "building" is written before a command changes the venv. If it is
+ * found later, that command was killed, and the venv is made again. "incomplete" means that pip
+ * failed in an orderly way, and the installed packages can be kept.
  *
  * @typedef {object} Stamp
  * @property {"building" | "incomplete" | "ready"} state
- * @property {string} [requirements] hash of what is installed
- * @property {string} [dev] the same for requirements-dev.txt
- * @property {Record<string, string>} [extras] the same for each of EXTRAS that is installed
- * @property {string} [torch] what ATLAS_TORCH asked for
- * @property {string} [python] its version
- * @property {string} [packages] its site-packages, relative to the venv
+ * @property {string} [requirements] hash of the installed requirements
+ * @property {string} [dev] hash of requirements-dev.txt, if installed
+ * @property {Record<string, string>} [extras] hashes of the installed EXTRAS
+ * @property {string} [torch] the requirement in ATLAS_TORCH
+ * @property {string} [python] version of Python
+ * @property {string} [packages] folder site-packages, relative to the venv
  */
 
-/** Where the venv is, or will be: $ATLAS_VENV, in a clone py-worker/.venv, else the user's data folder, by version. */
+/** Get the venv's folder: $ATLAS_VENV, py-worker/.venv in a clone, else the user's data folder. */
 export function venvFolder() {
   if (process.env.ATLAS_VENV) return resolve(process.env.ATLAS_VENV);
   if (IS_CLONE) return join(WORKER, ".venv");
   const { version } = /** @type {{version: string}} */ (readJson(join(ROOT, "package.json")));
-  const local = process.platform === "win32" ? process.env.LOCALAPPDATA : join(homedir(), ".local/share");
+  const local =
+    process.platform === "win32" ? process.env.LOCALAPPDATA : join(homedir(), ".local/share");
   return join(process.env.XDG_DATA_HOME || local || homedir(), "atlas-symmetry", version, "venv");
 }
 
-/** @param {string} folder */
+/** Get the path of a venv's Python. @param {string} folder */
 export function venvPython(folder) {
-  return process.platform === "win32" ? join(folder, "Scripts/python.exe") : join(folder, "bin/python");
+  return process.platform === "win32"
+    ? join(folder, "Scripts/python.exe")
+    : join(folder, "bin/python");
 }
 
 /**
- * A Python that can make the venv: $ATLAS_PYTHON, or the first of python3, python3.13 … python3.10 that is new enough.
+ * Find a Python that can make the venv: $ATLAS_PYTHON, or the first of python3, python3.13 …
+ * python3.10 that is new enough.
  *
  * @returns {Promise<{command: string, version: string}>}
- * @throws SetupFailure when there is none, or none that is new enough
+ * @throws SetupFailure if there is none, or none that is new enough
  */
 export async function findPython() {
   const chosen = process.env.ATLAS_PYTHON;
@@ -87,14 +96,18 @@ export async function findPython() {
   for (const command of chosen ? [chosen] : CANDIDATES) {
     const { code, lines } = await execute(command, [
       "-c",
-      // Python 2 can say its version too.
-      "import sys; print('atlas %d %d %d' % sys.version_info[:3])\nimport ensurepip, venv; print('venv')",
+      // Python 2 must be able to run the first line.
+      "import sys; print('atlas %d %d %d' % sys.version_info[:3])\nimport ensurepip, venv; " +
+        "print('venv')",
     ]);
-    const found = /^atlas (\d+) (\d+) (\d+)$/.exec(lines.find((line) => line.startsWith("atlas ")) ?? "");
+    const found = /^atlas (\d+) (\d+) (\d+)$/.exec(
+      lines.find((line) => line.startsWith("atlas ")) ?? "",
+    );
     if (found === null) {
       if (chosen)
         throw new SetupFailure(
-          `ATLAS_PYTHON is ${chosen}, which is not a Python that runs (${lines.at(-1)?.trim() ?? `exit ${code}`})`,
+          `ATLAS_PYTHON is ${chosen}, which does not run as Python ` +
+            `(${lines.at(-1)?.trim() ?? `exit ${code}`})`,
           "set it to a Python interpreter, or unset it",
         );
       continue;
@@ -110,12 +123,13 @@ export async function findPython() {
   throw new SetupFailure(
     `Atlas needs Python ${OLDEST} or newer with venv, but ${unfit.join(", ")}`,
     lacking
-      ? "install its venv package (python3-venv on Debian and Ubuntu), or set ATLAS_PYTHON to another Python"
+      ? "install its venv package (Debian, Ubuntu: python3-venv), or set ATLAS_PYTHON to " +
+          "another Python"
       : install,
   );
 }
 
-/** What is there, without changing anything. */
+/** Get the state of the venv, without changing anything. */
 export function venvStatus() {
   const folder = venvFolder();
   const stamp = readStamp(folder);
@@ -132,11 +146,13 @@ export function venvStatus() {
 }
 
 /**
- * Make the venv and the stubs, or whatever of them is missing.
+ * Make the venv and the stubs, as far as they are missing.
  *
- * @param {{dev?: boolean, extras?: readonly string[], onProgress?: (line: string) => void}} [options] dev: with what the tests and checks
- *   need; extras: with these of EXTRAS
- * @returns {Promise<string>} the venv's Python
+ * @param {object} [options]
+ * @param {boolean} [options.dev] whether to install what tests and checks need
+ * @param {readonly string[]} [options.extras] names of EXTRAS to install
+ * @param {(line: string) => void} [options.onProgress]
+ * @returns {Promise<string>} path of the venv's Python
  * @throws SetupFailure
  */
 export async function ensurePython({ dev = false, extras = [], onProgress = () => {} } = {}) {
@@ -155,7 +171,7 @@ export async function ensurePython({ dev = false, extras = [], onProgress = () =
       throw explain(
         error,
         `make the Python environment in ${folder}`,
-        "set ATLAS_VENV to a folder that can be written to and has some 6 GB of free space",
+        "set ATLAS_VENV to a folder with write access and some 6 GB of free space",
       );
     }
   }
@@ -163,13 +179,15 @@ export async function ensurePython({ dev = false, extras = [], onProgress = () =
 }
 
 /**
- * Beyond what the worker needs.
+ * What to install in addition to the worker's packages.
  *
  * @typedef {{dev: boolean, extras: readonly string[]}} More
  */
 const NOTHING_MORE = { dev: false, extras: [] };
 
 /**
+ * Install what is missing in the venv.
+ *
  * @param {string} folder
  * @param {More} more
  * @param {(line: string) => void} onProgress
@@ -183,8 +201,10 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
   if (!(await isSound(folder, before))) {
     const base = await findPython();
     if (before !== undefined || existsSync(join(folder, "pyvenv.cfg")))
-      onProgress(`the Python environment in ${folder} is damaged or half-made; making it anew`);
-    onProgress(`making a Python environment in ${folder} (${base.command}, Python ${base.version})`);
+      onProgress(`the Python environment in ${folder} is damaged or incomplete; making it again`);
+    onProgress(
+      `making a Python environment in ${folder} (${base.command}, Python ${base.version})`,
+    );
     for (const entry of await readdir(folder))
       if (!entry.startsWith(LOCK)) await rm(join(folder, entry), { recursive: true, force: true });
     await writeStamp(folder, { state: "building" });
@@ -192,37 +212,48 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
     if (code !== 0)
       throw new SetupFailure(
         `${base.command} -m venv could not make ${folder} (${lastLine(lines)})`,
-        "install Python's venv package (python3-venv on Debian and Ubuntu), or set ATLAS_PYTHON to another Python",
+        "install Python's venv package (Debian, Ubuntu: python3-venv), or set ATLAS_PYTHON to " +
+          "another Python",
       );
-    before = before && { state: before.state, torch: before.torch }; // nothing else of it is there any more
+    before = before && { state: before.state, torch: before.torch }; // the rest of it is gone
   }
   const satisfied = isReady(folder, before, { dev, extras: [] });
   await writeStamp(folder, { ...before, state: "building" });
-  // The worker's own too, when they are there already: they keep pip from changing what is pinned.
+  // Include the worker's own requirements, so that pip does not change pinned packages.
   const files = [wanted.file, ...[...(dev ? ["dev"] : []), ...extras].map(requirementsOf)];
   if (wanted.file.startsWith(folder)) await writeFile(wanted.file, wanted.text);
-  const added = extras.filter((name) => before?.extras?.[name] !== hashOf(name)).map((name) => EXTRAS[name]);
+  const added = extras
+    .filter((name) => before?.extras?.[name] !== hashOf(name))
+    .map((name) => EXTRAS[name]);
   for (const extra of added) if (extra) onProgress(extra.notice);
   const what = [
-    ...(satisfied ? [] : [`PyTorch and ${dev ? "the worker's and the tests'" : "the worker's"} packages`]),
+    ...(satisfied
+      ? []
+      : [`PyTorch and ${dev ? "the worker's and the tests'" : "the worker's"} packages`]),
     ...added.map((extra) => extra?.what),
   ];
   onProgress(`installing ${what.join(", ")} (pip); this can take some minutes`);
   const { code, lines } = await pipInstall(python, files, onProgress, onPid);
   if (code !== 0) {
     const usable =
-      before?.state === "ready" ? before : { ...before, state: /** @type {const} */ ("incomplete") };
-    await writeStamp(folder, usable); // pip fetches everything before it changes anything
+      before?.state === "ready"
+        ? before
+        : { ...before, state: /** @type {const} */ ("incomplete") };
+    await writeStamp(folder, usable); // pip downloads everything before it changes anything
     throw pipFailure(lines);
   }
-  onProgress(`checking that ${["PyTorch", ...added.map((extra) => extra?.what)].join(", ")} can be loaded`);
+  onProgress(
+    `checking that ${["PyTorch", ...added.map((extra) => extra?.what)].join(", ")} can be loaded`,
+  );
   const modules = [...MODULES, ...extras.flatMap((name) => EXTRAS[name]?.modules ?? [])];
-  const imports = `import sysconfig, ${modules.map((module) => module.replace("/", ".")).join(", ")}`;
+  const names = modules.map((module) => module.replace("/", "."));
+  const imports = `import sysconfig, ${names.join(", ")}`;
   const check = await execute(
     python,
     [
       "-c",
-      `${imports}\nprint("atlas", sysconfig.get_python_version(), torch.__version__, sysconfig.get_path("purelib"))`,
+      `${imports}\nprint("atlas", sysconfig.get_python_version(), torch.__version__, ` +
+        `sysconfig.get_path("purelib"))`,
     ],
     { onPid },
   );
@@ -231,14 +262,18 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
     await writeStamp(folder, { ...before, state: "incomplete" });
     throw new SetupFailure(
       `the packages in ${folder} were installed but cannot be loaded (${lastLine(check.lines)})`,
-      'install what is missing, or choose another PyTorch with ATLAS_TORCH="torch==…"; then run the same command again',
+      'install the missing libraries, or choose another PyTorch with ATLAS_TORCH="torch==…"; ' +
+        "then run the same command again",
     );
   }
   await writeStamp(folder, {
     state: "ready",
     requirements: wanted.hash,
     dev: dev ? hashOf("dev") : before?.dev,
-    extras: { ...before?.extras, ...Object.fromEntries(extras.map((name) => [name, hashOf(name)])) },
+    extras: {
+      ...before?.extras,
+      ...Object.fromEntries(extras.map((name) => [name, hashOf(name)])),
+    },
     torch: wanted.torch,
     python: report[1],
     packages: report
@@ -247,10 +282,14 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
       .slice(folder.length + 1),
   });
   const seconds = Math.round((performance.now() - begun) / 1000);
-  onProgress(`the Python environment is ready: Python ${report[1]}, PyTorch ${report[2]} (${seconds} s)`);
+  onProgress(
+    `the Python environment is ready: Python ${report[1]}, PyTorch ${report[2]} (${seconds} s)`,
+  );
 }
 
 /**
+ * Install requirements with pip, and report its progress.
+ *
  * @param {string} python
  * @param {readonly string[]} files
  * @param {(line: string) => void} onProgress
@@ -260,10 +299,10 @@ async function pipInstall(python, files, onProgress, onPid) {
   const begun = performance.now();
   let quiet = 0;
   let doing = "";
-  // A download can take minutes without a line from pip; say so, rather than seem stuck.
+  // pip can be silent for minutes during a download, so report that it is still running.
   const heartbeat = setInterval(() => {
     if (++quiet % 3 === 0)
-      onProgress(`  still at it${doing} (${Math.round((performance.now() - begun) / 1000)} s)`);
+      onProgress(`  still running${doing} (${Math.round((performance.now() - begun) / 1000)} s)`);
   }, 5000);
   try {
     return await execute(
@@ -283,9 +322,13 @@ async function pipInstall(python, files, onProgress, onPid) {
         onLine: (line) => {
           quiet = 0;
           const [, verb, what, size] =
-            /^\s*(Downloading|Using cached) (\S+?)(?:\.metadata)? \(([\d.]+ [MG]B)\)/.exec(line) ?? [];
-          const installing = /^Installing collected packages: (.*)/.exec(line)?.[1]?.split(", ").length;
-          if (verb !== undefined) onProgress(`  ${verb.toLowerCase()} ${what?.split("/").at(-1)} (${size})`);
+            /^\s*(Downloading|Using cached) (\S+?)(?:\.metadata)? \(([\d.]+ [MG]B)\)/.exec(line) ??
+            [];
+          const installing = /^Installing collected packages: (.*)/
+            .exec(line)?.[1]
+            ?.split(", ").length;
+          if (verb !== undefined)
+            onProgress(`  ${verb.toLowerCase()} ${what?.split("/").at(-1)} (${size})`);
           if (verb === "Downloading") doing = `, ${what?.split("/").at(-1)?.split("-")[0]}`;
           if (installing !== undefined) {
             onProgress(`  installing ${installing} packages`);
@@ -299,7 +342,7 @@ async function pipInstall(python, files, onProgress, onPid) {
   }
 }
 
-/** @param {readonly string[]} lines what pip said */
+/** Explain a failure of pip. @param {readonly string[]} lines its output */
 function pipFailure(lines) {
   const all = lines.join("\n");
   const error = lines
@@ -308,20 +351,29 @@ function pipFailure(lines) {
   if (/No space left on device|Errno 28/.test(all))
     return new SetupFailure(
       "pip could not install the Python packages: no space is left on the disk",
-      `free some 6 GB (PyTorch with CUDA is large, and pip unpacks in $TMPDIR first), or set ATLAS_VENV to a folder on another disk; then ${AGAIN}`,
+      "free some 6 GB (PyTorch with CUDA is large, and pip unpacks in $TMPDIR), or set " +
+        `ATLAS_VENV to a folder on another disk; then ${AGAIN}`,
     );
-  const network =
-    /NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Connection (refused|reset|broken)|Network is unreachable|Temporary failure in name resolution/;
-  const name = /(?:No matching distribution found for|satisfies the requirement) (\S+)/.exec(all)?.[1];
-  if (network.test(all) || (name !== undefined && /\(from versions: none\)/.test(all)))
+  const network = [
+    /(NewConnection|NameResolution|Proxy|SSL)Error|(Connect|Read)Timeout/,
+    /Connection (refused|reset|broken)|Network is unreachable/,
+    /Temporary failure in name resolution/,
+  ].some((signs) => signs.test(all));
+  const name = /(?:No matching distribution found for|satisfies the requirement) (\S+)/.exec(
+    all,
+  )?.[1];
+  if (network || (name !== undefined && /\(from versions: none\)/.test(all)))
     return new SetupFailure(
-      `pip could not fetch the Python packages${name === undefined ? "" : ` (${name} was not found)`}: is there a network?`,
-      `check the network, or pip's index and proxy settings, and ${AGAIN}; nothing that was there is lost`,
+      "pip could not fetch the Python " +
+        `packages${name === undefined ? "" : ` (${name} was not found)`}: is there a network?`,
+      `check the network, or pip's index and proxy settings, and ${AGAIN}; installed packages ` +
+        "are kept",
     );
+  const torch = name?.startsWith("torch") ? ', or ATLAS_TORCH="torch==…" to another release' : "";
   if (name !== undefined)
     return new SetupFailure(
       `pip found no ${name} for this Python and platform`,
-      `set ATLAS_PYTHON to another Python${name.startsWith("torch") ? ', or ATLAS_TORCH="torch==…" to another release' : ""}, and ${AGAIN}`,
+      `set ATLAS_PYTHON to another Python${torch}, and ${AGAIN}`,
     );
   return new SetupFailure(
     `pip could not install the Python packages (${error.at(-1)?.trim() ?? lastLine(lines)})`,
@@ -329,12 +381,21 @@ function pipFailure(lines) {
   );
 }
 
-/** What is to be installed; PyTorch as ATLAS_TORCH says, or said when the venv was made. @param {Stamp | undefined} stamp */
+/**
+ * Get the requirements, with the PyTorch of ATLAS_TORCH or of the existing venv.
+ *
+ * @param {Stamp | undefined} stamp
+ */
 function requirements(stamp) {
   const pinned = readFileSync(join(WORKER, "requirements.txt"), "utf8");
   const torch = (process.env.ATLAS_TORCH ?? stamp?.torch ?? "").trim();
   if (torch === "")
-    return { hash: sha256(pinned), file: join(WORKER, "requirements.txt"), text: pinned, torch: undefined };
+    return {
+      hash: sha256(pinned),
+      file: join(WORKER, "requirements.txt"),
+      text: pinned,
+      torch: undefined,
+    };
   if (!/^torch\b.*$/.test(torch))
     throw new SetupFailure(
       `ATLAS_TORCH is ${JSON.stringify(torch)}`,
@@ -344,17 +405,23 @@ function requirements(stamp) {
   return { hash: sha256(text), file: join(venvFolder(), ".atlas-requirements.txt"), text, torch };
 }
 
-/** @param {string} name "dev", or one of EXTRAS */
+/** Get the path of a requirements file. @param {string} name "dev", or one of EXTRAS */
 function requirementsOf(name) {
   return join(WORKER, `requirements-${name}.txt`);
 }
 
-/** @param {string} name "dev", or one of EXTRAS */
+/** Hash a requirements file. @param {string} name "dev", or one of EXTRAS */
 function hashOf(name) {
   return sha256(readText(requirementsOf(name)) ?? "");
 }
 
-/** @param {string} folder @param {Stamp | undefined} stamp @param {More} more */
+/**
+ * Whether a venv has everything.
+ *
+ * @param {string} folder
+ * @param {Stamp | undefined} stamp
+ * @param {More} more
+ */
 function isReady(folder, stamp, { dev, extras }) {
   return (
     stamp?.state === "ready" &&
@@ -365,7 +432,7 @@ function isReady(folder, stamp, { dev, extras }) {
   );
 }
 
-/** @param {string} folder @param {Stamp} stamp */
+/** Whether a venv has the worker's packages. @param {string} folder @param {Stamp} stamp */
 function hasPackages(folder, stamp) {
   return (
     existsSync(venvPython(folder)) &&
@@ -373,15 +440,27 @@ function hasPackages(folder, stamp) {
   );
 }
 
-/** Whether pip can go on in a venv. @param {string} folder @param {Stamp | undefined} stamp */
+/**
+ * Whether pip can continue in a venv.
+ *
+ * @param {string} folder
+ * @param {Stamp | undefined} stamp
+ */
 async function isSound(folder, stamp) {
   if (stamp?.state === "building" || !existsSync(venvPython(folder))) return false;
-  if (stamp?.state === "ready" && !hasPackages(folder, stamp)) return false; // pip would take its records' word
-  const program = `import sys, pip; sys.exit(sys.version_info < (${OLDEST.replace(".", ", ")}) or sys.prefix == sys.base_prefix)`;
+  // Of packages that were deleted by hand, pip's records would still say that they are installed.
+  if (stamp?.state === "ready" && !hasPackages(folder, stamp)) return false;
+  const program =
+    `import sys, pip; sys.exit(sys.version_info < (${OLDEST.replace(".", ", ")}) ` +
+    "or sys.prefix == sys.base_prefix)";
   return (await execute(venvPython(folder), ["-c", program])).code === 0;
 }
 
-/** Refuse to work in a folder of someone else's, which $ATLAS_VENV could name by mistake. @param {string} folder */
+/**
+ * Refuse a folder with other files, which $ATLAS_VENV may name by mistake.
+ *
+ * @param {string} folder
+ */
 function refuseForeign(folder) {
   if (existsSync(join(folder, "pyvenv.cfg")) || existsSync(join(folder, STAMP))) return;
   const foreign = readdirSync(folder).find((entry) => !VENV_PARTS.test(entry));
@@ -392,33 +471,35 @@ function refuseForeign(folder) {
     );
 }
 
-/** @param {string} folder */
+/** Read the state of a venv. @param {string} folder */
 function readStamp(folder) {
   return /** @type {Stamp | undefined} */ (readJson(join(folder, STAMP)));
 }
 
-/** @param {string} folder @param {Stamp} stamp */
+/** Write the state of a venv. @param {string} folder @param {Stamp} stamp */
 function writeStamp(folder, stamp) {
   return writeJson(join(folder, STAMP), stamp);
 }
 
-/** @param {readonly string[]} lines */
+/** Get the last line of an output. @param {readonly string[]} lines */
 function lastLine(lines) {
   return lines.at(-1)?.trim() ?? "it said nothing";
 }
 
-/** Whether the Python stubs are those of proto/. */
+/** Whether the Python stubs are up to date. */
 export function hasPythonStubs() {
   return readText(join(STUBS, ".stamp")) === stubsStamp();
 }
 
 function stubsStamp() {
-  const tools = /^grpcio-tools.*$/m.exec(readText(join(WORKER, "requirements.txt")) ?? "")?.[0] ?? "";
+  const tools =
+    /^grpcio-tools.*$/m.exec(readText(join(WORKER, "requirements.txt")) ?? "")?.[0] ?? "";
   return protoHash(tools);
 }
 
 /**
- * Generate atlas_worker/gen from proto/. The packed package brings it along, since node_modules may be read-only.
+ * Generate atlas_worker/gen from proto/. The packed package includes it, because it may be
+ * read-only.
  *
  * @param {string} venv
  * @param {(line: string) => void} onProgress
@@ -429,8 +510,9 @@ async function generateStubs(venv, onProgress, onPid) {
   const proto = join(ROOT, "proto");
   const files = readdirSync(proto, { recursive: true })
     .map(String)
-    .filter((file) => file.endsWith(".proto"));
-  const output = join(WORKER, "atlas_worker", `.gen-${process.pid}`); // on the same disk, to be renamed
+    .filter((file) => file.endsWith(".proto") && !file.startsWith("google")); // a package has these
+  // On the same disk, for a rename
+  const output = join(WORKER, "atlas_worker", `.gen-${process.pid}`);
   try {
     await mkdir(output, { recursive: true });
     const { code, lines } = await execute(
@@ -451,7 +533,7 @@ async function generateStubs(venv, onProgress, onPid) {
         `grpcio-tools could not generate the Python stubs (${lastLine(lines)})`,
         "check the .proto files under proto/",
       );
-    // protoc takes the contract's folders for Python's top-level packages; ours are inside atlas_worker.gen.
+    // protoc makes top-level packages of the contract's folders. Move them into atlas_worker.gen.
     for (const entry of ["", ...readdirSync(output, { recursive: true }).map(String)]) {
       const path = join(output, entry);
       if (!/\.pyi?$/.test(entry)) await writeFile(join(path, "__init__.py"), "");
@@ -464,7 +546,11 @@ async function generateStubs(venv, onProgress, onPid) {
     await writeFile(join(output, ".stamp"), stubsStamp());
     await replaceFolder(output, STUBS);
   } catch (error) {
-    throw explain(error, `generate the Python stubs in ${STUBS}`, "give yourself write permission there");
+    throw explain(
+      error,
+      `generate the Python stubs in ${STUBS}`,
+      "give yourself write permission there",
+    );
   } finally {
     await rm(output, { recursive: true, force: true });
   }

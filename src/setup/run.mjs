@@ -1,6 +1,7 @@
 /**
- * What `npm run atlas|demo|test|bench|setup|check` and prepack run: set up what is missing, then do it. It runs before node_modules exists,
- * so everything it needs until then is plain Node; and it is parsed by old versions of Node, which get a clear line instead of a stack.
+ * Run a script of package.json (`npm run atlas|demo|test|bench|soak|setup|check|generate|docs`, and
+ * prepack), after making what it needs. This file runs before node_modules exists, so it is plain
+ * Node. Old versions of Node must be able to parse it, to print a clear error.
  */
 var parts = process.versions.node.split(".");
 var version = Number(parts[0]) * 1000 + Number(parts[1]);

@@ -1,37 +1,40 @@
-/** The worker's Python environment, made when it is first needed. */
+/** The worker's Python environment, which is made when it is first needed. */
 
 import { SetupError } from "../errors.js";
 import { SetupFailure, WORKER } from "./common.mjs";
 import { ensurePython } from "./python.mjs";
 
-/** Packages that are installed when first used: jets, PYTHIA 8 and FastJet (GPL). */
+/** Packages that are installed when they are first used. jets: PYTHIA 8 and FastJet (GPL). */
 export type Extra = "jets";
 
+/** The worker's Python environment. */
 export interface Venv {
-  /** The venv's Python. */
+  /** Path of the venv's Python. */
   python: string;
-  /** The folder with the package atlas_worker, for PYTHONPATH or as working folder. */
+  /** Folder with the package atlas_worker, for PYTHONPATH or as working folder. */
   workerDir: string;
 }
 
 /**
- * The Python that runs the worker, with everything it needs: $ATLAS_VENV, py-worker/.venv in a clone, else a folder of the user's. What is
- * missing is installed first; when nothing is, this takes milliseconds.
+ * Get the worker's Python environment: $ATLAS_VENV, py-worker/.venv in a clone, else a folder of
+ * the user. Missing packages are installed first. If nothing is missing, this takes milliseconds.
  *
- * @throws SetupError when there is no fit Python, pip fails, or the folder cannot be written to
+ * @throws SetupError if no Python fits, pip fails, or the folder cannot be written to
  */
 export async function ensureVenv({
   onProgress,
   extras,
 }: {
+  /** Called with every line of the set-up. */
   onProgress?: (line: string) => void;
-  /** What only some commands need besides. */
+  /** Names of further packages to install. */
   extras?: readonly Extra[];
 } = {}): Promise<Venv> {
   try {
     return { python: await ensurePython({ onProgress, extras }), workerDir: WORKER };
   } catch (error) {
-    if (error instanceof SetupFailure) throw new SetupError(error.message, error.remedy, { cause: error });
+    if (error instanceof SetupFailure)
+      throw new SetupError(error.message, error.remedy, { cause: error });
     throw error;
   }
 }

@@ -1,8 +1,8 @@
-/** What the file formats have in common: element types that are widened on reading, and checks that end in one clear line. */
+/** What the file formats share: element types that are widened on reading, and checks. */
 import { AtlasError, FileError } from "../errors.js";
 import { type DType, elements, Tensor } from "./tensor.js";
 
-/** Element types of files, under NumPy's names; those that {@link Tensor} lacks are read as the next type that holds all their values. */
+/** Element types of files. Types that {@link Tensor} lacks are read as the next larger type. */
 const STORED = {
   f8: { size: 8, dtype: "float64" },
   f4: { size: 4, dtype: "float32" },
@@ -28,18 +28,20 @@ const STORED = {
   string,
   { size: number; dtype: DType; get?: (view: DataView, at: number) => number }
 >;
+/** An element type of a file, under NumPy's name. */
 export type StoredType = keyof typeof STORED;
 
+/** Whether a name is that of an element type. */
 export function isStoredType(name: string): name is StoredType {
   return Object.hasOwn(STORED, name);
 }
 
-/** Bytes that `shape` takes in a file. @throws AtlasError for what is no shape */
+/** Compute the bytes of a tensor in a file. @throws AtlasError if `shape` is not a shape */
 export function storedBytes(type: StoredType, shape: readonly number[]): number {
   return elements(shape) * STORED[type].size;
 }
 
-/** The tensor that raw little-endian bytes of a file stand for: a view where the type allows it. */
+/** Make the tensor of raw little-endian bytes of a file: a view, if the type allows it. */
 export function fromStored(type: StoredType, shape: readonly number[], bytes: Uint8Array): Tensor {
   const { size, dtype, ...rest } = STORED[type];
   if (!("get" in rest)) return Tensor.fromBytes(dtype, shape, bytes);
@@ -54,7 +56,7 @@ export function fromStored(type: StoredType, shape: readonly number[], bytes: Ui
   return tensor;
 }
 
-/** Do what may find a file's contents malformed, and say then which file it is. */
+/** Do work that may find a file malformed, and name the file in the error. */
 export function reading<T>(name: string, remedy: string, work: () => T): T {
   try {
     return work();
@@ -69,7 +71,9 @@ function halfToNumber(bits: number): number {
   const exponent = (bits >> 10) & 0x1f;
   const fraction = bits & 0x3ff;
   if (exponent === 0x1f) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
+  return (
+    sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15))
+  );
 }
 
 const scratch = new DataView(new ArrayBuffer(4));

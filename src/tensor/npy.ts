@@ -1,4 +1,4 @@
-/** NumPy's .npy files: a magic string, a version, a Python dict literal with element type, order and shape, then the elements. */
+/** NumPy's .npy files: a magic string, a version, a Python dict literal, then the elements. */
 import { FileError } from "../errors.js";
 import { fromStored, isStoredType, reading, storedBytes } from "./formats.js";
 import { type DType, elements, Tensor, type TensorData } from "./tensor.js";
@@ -15,22 +15,26 @@ const DESCRIPTIONS: Record<DType, string> = {
 };
 
 /**
- * Read a .npy file, format version 1 to 3. An array in Fortran order is put in row-major order; float16 and small integers are widened.
+ * Read a .npy file, format version 1 to 3. An array in Fortran order is reordered. float16 and
+ * small integers are widened.
  *
- * @param name what to call the file in errors
- * @throws FileError when it is truncated, damaged, big-endian, or holds Python objects or another element type that is not supported
+ * @param name of the file in errors
+ * @throws FileError if the file is truncated, damaged or big-endian, or holds Python objects or
+ *   another type that is not supported
  */
 export function readNpy(bytes: Uint8Array, name = "the .npy file"): Tensor {
   const damaged = (what: string) => new FileError(`${name} is damaged: ${what}`, REMEDY);
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (!file.subarray(0, MAGIC.length).equals(MAGIC))
-    throw new FileError(`${name} is no .npy file: it does not begin as one`, REMEDY);
+    throw new FileError(`${name} is not a .npy file: its first bytes are wrong`, REMEDY);
   const version = file[6] ?? 0;
   if (version < 1 || version > 3)
     throw new FileError(`${name} has .npy format version ${version}; 1 to 3 are supported`, REMEDY);
   const headerAt = version === 1 ? 10 : 12;
-  const length = file.length < headerAt ? 0 : version === 1 ? file.readUInt16LE(8) : file.readUInt32LE(8);
-  if (length === 0 || headerAt + length > file.length) throw damaged("it is truncated in its header");
+  const length =
+    file.length < headerAt ? 0 : version === 1 ? file.readUInt16LE(8) : file.readUInt32LE(8);
+  if (length === 0 || headerAt + length > file.length)
+    throw damaged("it is truncated in its header");
   const header = file.toString(version === 3 ? "utf8" : "latin1", headerAt, headerAt + length);
   const body = file.subarray(headerAt + length);
 
@@ -38,10 +42,15 @@ export function readNpy(bytes: Uint8Array, name = "the .npy file"): Tensor {
   const order = /'fortran_order'\s*:\s*(True|False)\b/.exec(header);
   const extents = /'shape'\s*:\s*\(((?:\s*\d+L?\s*,)*(?:\s*\d+L?)?)\s*\)/.exec(header);
   if (!/^\{.*\}\s*$/s.test(header) || !description || !order || !extents)
-    throw damaged("its header does not say what the array is");
+    throw damaged("its header does not describe an array");
   const shape = [...(extents[1] ?? "").matchAll(/\d+/g)].map(([digits]) => Number(digits));
   const type = description[1]?.slice(1) ?? "";
-  if (description[1] === undefined || !/^[<|]/.test(description[1]) || !isStoredType(type) || type === "bf2")
+  if (
+    description[1] === undefined ||
+    !/^[<|]/.test(description[1]) ||
+    !isStoredType(type) ||
+    type === "bf2"
+  )
     throw new FileError(
       `${name}: ${unsupported(description[1])}`,
       "save it as a plain little-endian array of numbers",
@@ -50,18 +59,19 @@ export function readNpy(bytes: Uint8Array, name = "the .npy file"): Tensor {
     const needed = storedBytes(type, shape);
     if (body.length !== needed)
       throw damaged(
-        `an array of shape [${shape.join(", ")}] takes ${needed} bytes, and ${body.length} are there`,
+        `an array of shape [${shape.join(", ")}] takes ${needed} bytes, but the file has ` +
+          `${body.length}`,
       );
     if (order[1] === "False") return fromStored(type, shape, body);
     return transposed(fromStored(type, shape.toReversed(), body));
   });
 }
 
-/** A .npy file (version 1, row-major) with this tensor. */
+/** Write a tensor as a .npy file (version 1, row-major). */
 export function writeNpy({ dtype, shape, bytes }: Tensor): Buffer {
   const tuple = shape.length === 1 ? `${shape[0]},` : shape.join(", ");
   const dict = `{'descr': '${DESCRIPTIONS[dtype]}', 'fortran_order': False, 'shape': (${tuple}), }`;
-  const header = Buffer.alloc(Math.ceil((10 + dict.length + 1) / 64) * 64, " "); // the elements begin on a multiple of 64
+  const header = Buffer.alloc(Math.ceil((10 + dict.length + 1) / 64) * 64, " "); // for alignment
   MAGIC.copy(header);
   header.set([1, 0], 6);
   header.writeUInt16LE(header.length - 10, 8);
@@ -70,7 +80,7 @@ export function writeNpy({ dtype, shape, bytes }: Tensor): Buffer {
   return Buffer.concat([header, bytes]);
 }
 
-/** With all axes in reverse order: what is row-major in [a, b, c] is Fortran order of [c, b, a]. */
+/** Reverse the order of all axes: row-major [a, b, c] is [c, b, a] in Fortran order. */
 function transposed({ dtype, shape, data }: Tensor): Tensor {
   const extents = shape.toReversed();
   const strides = shape.map((_, axis) => elements(shape.slice(axis + 1))).reverse();

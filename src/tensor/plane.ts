@@ -1,22 +1,27 @@
 /**
- * The tensor plane: large tensors, to and from the worker's ROUTER socket, beside the gRPC channel. The frames of a message are
+ * The tensor plane: large tensors to and from the worker's ROUTER socket. The frames of a message
+ * are
  *
- *     to the worker    [request id, "PUT", ticket, TensorHeader, elements …]    [request id, "GET", ticket, empty]
- *     from the worker  [request id, "OK"]    [request id, "OK", TensorHeader, elements …]    [request id, "ERR", ErrorDetail]
+ *     to the worker    [request id, "PUT", ticket, TensorHeader, elements …]
+ *                      [request id, "GET", ticket, empty]
+ *     from the worker  [request id, "OK"]
+ *                      [request id, "OK", TensorHeader, elements …]
+ *                      [request id, "ERR", google.rpc.Status]
  *
- * The elements are handed to the socket, and taken from it, without being copied, unless they come in several frames.
+ * The elements are not copied, unless they come in several frames.
  */
 import { randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
 import { AtlasError, WorkerUnavailable } from "../errors.js";
-import { ErrorDetail } from "../gen/atlas/v1/error.js";
 import { TensorHeader } from "../gen/atlas/v1/tensor.js";
 import type { CurveKeys } from "../gen/atlas/v1/worker.js";
-import { errorFromDetail, onAbort } from "../rpc/index.js";
+import { Status } from "../gen/google/rpc/status.js";
+import { errorFromStatus, onAbort } from "../rpc/index.js";
 import { Tensor, typeFromWire, wireType } from "./tensor.js";
 
+/** Options of a transfer. */
 export interface TransferOptions {
-  /** Gives up when aborted; rejects with the signal's reason. */
+  /** When aborted, the transfer is given up and rejects with the signal's reason. */
   signal?: AbortSignal;
   /** Milliseconds to wait for the worker's answer (default 120 000). */
   timeoutMs?: number;
@@ -27,19 +32,19 @@ interface Pending {
   reject(error: unknown): void;
 }
 
-/** A new unguessable ticket of a session, to put a tensor under. */
+/** Make a new unguessable ticket of a session for a tensor. */
 export function newTicket(sessionId: string): string {
   return `${sessionId}.${randomBytes(16).toString("hex")}`;
 }
 
-/** A buffer cut into frames of at most `most` bytes; 0: in one. */
+/** Cut a buffer into frames of at most `most` bytes; 0: one frame. */
 function pieces(bytes: Uint8Array, most: number): Uint8Array[] {
   if (most === 0 || bytes.byteLength <= most) return [bytes];
   const count = Math.ceil(bytes.byteLength / most);
   return Array.from({ length: count }, (_, i) => bytes.subarray(i * most, (i + 1) * most));
 }
 
-/** How a ZeroMQ socket is told to encrypt (CurveZMQ); nothing without keys. */
+/** Make the options of an encrypted ZeroMQ socket (CurveZMQ); none without keys. */
 export function curveOptions(keys: CurveKeys | undefined) {
   return (
     keys && {
@@ -50,7 +55,7 @@ export function curveOptions(keys: CurveKeys | undefined) {
   );
 }
 
-/** A connection to a worker's tensor plane. Any number of transfers may be under way at once. */
+/** A connection to a worker's tensor plane. Several transfers can run at once. */
 export class TensorPlane {
   private readonly socket: Dealer;
   private readonly pending = new Map<string, Pending>();
@@ -58,15 +63,18 @@ export class TensorPlane {
   private lastId = 0n;
 
   /**
-   * @param endpoint ZeroMQ endpoint, as Describe gives it
-   * @param gone aborted when the worker is known to be gone; every transfer is then rejected with its reason
-   * @param options.curve keys of an encrypted plane, as Describe gives them
-   * @param options.maxFrameBytes of a frame that the plane takes, as Describe gives it (default: any)
+   * @param endpoint ZeroMQ endpoint, from Describe
+   * @param gone aborted when the worker is known to be gone; every transfer then rejects
    */
   constructor(
     readonly endpoint: string,
     private readonly gone?: AbortSignal,
-    private readonly options: { curve?: CurveKeys; maxFrameBytes?: number } = {},
+    private readonly options: {
+      /** Keys of an encrypted plane, from Describe. */
+      curve?: CurveKeys;
+      /** Bytes of the largest frame that the plane accepts, from Describe (default: any). */
+      maxFrameBytes?: number;
+    } = {},
   ) {
     const { curve } = options;
     this.socket = new Dealer({ linger: 0, ipv6: endpoint.includes("["), ...curveOptions(curve) });
@@ -75,9 +83,11 @@ export class TensorPlane {
   }
 
   /**
-   * Put a tensor on the plane, under a ticket made by {@link newTicket}. Its elements must not be changed until this resolves.
+   * Put a tensor on the plane, under a ticket of {@link newTicket}. The elements must not change
+   * until the promise resolves.
    *
-   * @throws RpcError when the worker refuses it, WorkerUnavailable when it does not answer
+   * @throws RpcError if the worker refuses the tensor
+   * @throws WorkerUnavailable if the worker does not answer
    */
   async put(ticket: string, tensor: Tensor, options?: TransferOptions): Promise<void> {
     const { dtype, shape, bytes } = tensor;
@@ -87,9 +97,10 @@ export class TensorPlane {
   }
 
   /**
-   * Fetch the tensor under a ticket, which is used up by it.
+   * Fetch the tensor of a ticket. A ticket is good for one fetch.
    *
-   * @throws RpcError ("not_found") when there is no such ticket (any more), WorkerUnavailable when the worker does not answer
+   * @throws RpcError (NOT_FOUND) if the worker does not know the ticket
+   * @throws WorkerUnavailable if the worker does not answer
    */
   async get(ticket: string, options?: TransferOptions): Promise<Tensor> {
     const [header, first, ...others] = await this.request(["GET", ticket, ""], options);
@@ -100,13 +111,16 @@ export class TensorPlane {
     return Tensor.fromBytes(typeFromWire(dtype), shape, elements);
   }
 
-  /** Close the connection; transfers under way are rejected. */
+  /** Close the connection. Running transfers are rejected. */
   close(): void {
     if (!this.socket.closed) this.socket.close();
     this.rejectAll(new AtlasError("the connection to the worker was closed"));
   }
 
-  private async request(frames: (string | Uint8Array)[], options: TransferOptions = {}): Promise<Buffer[]> {
+  private async request(
+    frames: (string | Uint8Array)[],
+    options: TransferOptions = {},
+  ): Promise<Buffer[]> {
     const { signal, timeoutMs = 120_000 } = options;
     this.gone?.throwIfAborted();
     signal?.throwIfAborted();
@@ -141,7 +155,7 @@ export class TensorPlane {
     try {
       for await (const [id, status, ...rest] of this.socket) {
         const pending = id && this.pending.get(id.toString("hex"));
-        if (!pending) continue; // it was given up meanwhile
+        if (!pending) continue; // the request was given up
         if (status?.toString() === "OK") pending.resolve(rest);
         else pending.reject(this.refusal(rest[0]));
       }
@@ -159,11 +173,15 @@ export class TensorPlane {
 
   private refusal(frame: Buffer | undefined): Error {
     try {
-      return errorFromDetail(ErrorDetail.decode(frame ?? Buffer.alloc(0)));
+      return errorFromStatus(Status.decode(frame ?? Buffer.alloc(0)));
     } catch (error) {
-      return new AtlasError(`the worker at ${this.endpoint} sent an answer that cannot be read`, undefined, {
-        cause: error,
-      });
+      return new AtlasError(
+        `the worker at ${this.endpoint} sent an answer that cannot be read`,
+        undefined,
+        {
+          cause: error,
+        },
+      );
     }
   }
 

@@ -1,6 +1,7 @@
 /**
- * Safetensors files: 8 bytes with the length of a JSON header, the header, then the tensors' bytes. The header says where each tensor lies; the
- * tensors fill the rest without gaps or overlaps, and nothing in the file is ever executed.
+ * Safetensors files: 8 bytes with the length of a JSON header, the header, then the tensors' bytes.
+ * The header gives the place of each tensor. The tensors fill the rest without gaps or overlaps.
+ * Nothing in the file is ever executed.
  */
 import { z } from "zod";
 import { FileError } from "../errors.js";
@@ -29,7 +30,7 @@ const NAMES: Record<DType, string> = {
   uint8: "U8",
   bool: "BOOL",
 };
-/** As the reference implementation limits it. */
+/** Bytes of the longest header, as in the reference implementation. */
 const MAX_HEADER = 100_000_000;
 const REMEDY = "write or download the file again";
 
@@ -39,7 +40,7 @@ const Entry = z.object({
   shape: z.array(extent),
   data_offsets: z.tuple([extent, extent]),
 });
-/** Not z.record, whose copy lacks a key named __proto__. */
+/** Metadata. (z.record would copy the object without a key named __proto__.) */
 const Metadata = z.custom<Record<string, string>>(
   (value) =>
     typeof value === "object" &&
@@ -48,30 +49,37 @@ const Metadata = z.custom<Record<string, string>>(
     Object.values(value).every((text) => typeof text === "string"),
 );
 
+/** The contents of a safetensors file. */
 export interface Safetensors {
   tensors: Map<string, Tensor>;
   metadata: Record<string, string>;
 }
 
 /**
- * Read a safetensors file. Tensors are views of `bytes` where alignment allows it; F16 and BF16 are widened to float32, small integers likewise.
+ * Read a safetensors file. Tensors are views of `bytes` if alignment allows it. F16 and BF16 are
+ * widened to float32, and small integers likewise.
  *
- * @param name what to call the file in errors
- * @throws FileError when it is truncated, damaged, or holds an element type that is not supported
+ * @param name of the file in errors
+ * @throws FileError if the file is truncated or damaged, or holds a type that is not supported
  */
 export function readSafetensors(bytes: Uint8Array, name = "the safetensors file"): Safetensors {
   const damaged = (what: string) => new FileError(`${name} is damaged: ${what}`, REMEDY);
   if (bytes.byteLength < 8)
-    throw new FileError(`${name} is no safetensors file: it has ${bytes.byteLength} bytes`, REMEDY);
+    throw new FileError(
+      `${name} is not a safetensors file: it has only ${bytes.byteLength} bytes`,
+      REMEDY,
+    );
   const length = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
   if (length > MAX_HEADER)
     throw new FileError(
-      `${name} is no safetensors file, or damaged: it claims a header of ${length} bytes`,
+      `${name} is not a safetensors file, or is damaged: it claims a header of ${length} bytes`,
       REMEDY,
     );
   const start = 8 + Number(length);
   if (start > bytes.byteLength)
-    throw damaged(`it is truncated: its header is ${length} bytes, and ${bytes.byteLength - 8} are there`);
+    throw damaged(
+      `it is truncated: its header has ${length} bytes, but only ${bytes.byteLength - 8} follow`,
+    );
   const header = parseHeader(bytes.subarray(8, start), damaged);
   const body = bytes.subarray(start);
 
@@ -80,55 +88,61 @@ export function readSafetensors(bytes: Uint8Array, name = "the safetensors file"
   for (const [key, value] of Object.entries(header)) {
     if (key === "__metadata__") {
       const parsed = Metadata.safeParse(value);
-      if (!parsed.success) throw damaged("its metadata are not text");
+      if (!parsed.success) throw damaged("its metadata are not texts");
       metadata = parsed.data;
     } else {
       const parsed = Entry.safeParse(value);
-      if (!parsed.success) throw damaged(`its header does not say what tensor ${quote(key)} is`);
+      if (!parsed.success) throw damaged(`its header does not describe tensor ${quote(key)}`);
       entries.push([key, parsed.data]);
     }
   }
   const tensors = new Map<string, Tensor>();
   let end = 0;
   for (const [key, { dtype, shape, data_offsets }] of entries.sort(
-    ([, a], [, b]) => a.data_offsets[0] - b.data_offsets[0] || a.data_offsets[1] - b.data_offsets[1],
+    ([, a], [, b]) =>
+      a.data_offsets[0] - b.data_offsets[0] || a.data_offsets[1] - b.data_offsets[1],
   )) {
     const type = Object.hasOwn(STORED, dtype) ? STORED[dtype] : undefined;
     if (type === undefined)
       throw new FileError(
-        `${name}: tensor ${quote(key)} has elements of type ${quote(dtype)}, which is not supported`,
+        `${name}: tensor ${quote(key)} has elements of type ${quote(dtype)}, which is not ` +
+          "supported",
         `convert it to one of ${Object.keys(STORED).join(", ")}`,
       );
     const [from, to] = data_offsets;
     if (from !== end)
       throw damaged(
-        `tensor ${quote(key)} ${from < end ? "overlaps another" : "lies after a gap"} at byte ${from}`,
+        `tensor ${quote(key)} ${from < end ? "overlaps another" : "lies after a gap"} at byte ` +
+          `${from}`,
       );
     if (to > body.byteLength)
       throw damaged(
-        `it is truncated: tensor ${quote(key)} ends at byte ${to}, and ${body.byteLength} are there`,
+        `it is truncated: tensor ${quote(key)} ends at byte ${to} of ${body.byteLength}`,
       );
     const tensor = reading(name, REMEDY, () => {
       if (to - from !== storedBytes(type, shape))
         throw damaged(
-          `tensor ${quote(key)} of type ${dtype} and shape [${shape.join(", ")}] has ${to - from} bytes`,
+          `tensor ${quote(key)} of type ${dtype} and shape [${shape.join(", ")}] has ` +
+            `${to - from} bytes`,
         );
       return fromStored(type, shape, body.subarray(from, to));
     });
     tensors.set(key, tensor);
     end = to;
   }
-  if (end !== body.byteLength) throw damaged(`${body.byteLength - end} bytes at its end belong to no tensor`);
+  if (end !== body.byteLength)
+    throw damaged(`the last ${body.byteLength - end} bytes belong to no tensor`);
   return { tensors, metadata };
 }
 
-/** A safetensors file with these tensors. The widest element types come first, so that all are aligned. */
+/** Write tensors as a safetensors file. The widest types come first, so that all are aligned. */
 export function writeSafetensors(
   tensors: ReadonlyMap<string, Tensor>,
   metadata: Readonly<Record<string, string>> = {},
 ): Buffer {
   const sorted = [...tensors].sort(
-    ([a, { dtype: x }], [b, { dtype: y }]) => itemSize(y) - itemSize(x) || (a < b ? -1 : Number(a > b)),
+    ([a, { dtype: x }], [b, { dtype: y }]) =>
+      itemSize(y) - itemSize(x) || (a < b ? -1 : Number(a > b)),
   );
   let end = 0;
   const entries = sorted.map(([key, { dtype, shape, data }]) => {

@@ -1,8 +1,10 @@
-/** A dense tensor in memory: a shape and a typed array, row-major. Holds and moves data; what is computed with it is the worker's work. */
+/**
+ * A dense tensor in memory: a shape and a typed array, row-major. The worker computes with tensors.
+ */
 import { AtlasError } from "../errors.js";
 import { DataType, type Tensor as WireTensor } from "../gen/atlas/v1/tensor.js";
 
-/** What holds the elements of each type. A bool is a byte, 0 or 1. */
+/** Typed arrays for the elements of each type. A bool is a byte, 0 or 1. */
 const ARRAYS = {
   float32: Float32Array,
   float64: Float64Array,
@@ -21,17 +23,20 @@ const WIRE = {
   bool: DataType.DATA_TYPE_BOOL,
 } as const;
 
-/** As many axes as NumPy allows. */
+/** The largest number of axes, as in NumPy. */
 const MAX_AXES = 64;
 const MAX_EMPTY_LISTS = 1e6;
 
+/** An element type. */
 export type DType = keyof typeof ARRAYS;
+/** A typed array of elements. */
 export type TensorData = InstanceType<(typeof ARRAYS)[DType]>;
-/** Numbers, or arrays of them, or arrays of those … */
+/** A number, or nested arrays of numbers. */
 export type Nested = number | readonly Nested[];
 
+/** A dense tensor: an element type, a shape, and the elements in row-major order. */
 export class Tensor {
-  /** @throws AtlasError when `data` is not of the type or the number of elements that `dtype` and `shape` say */
+  /** @throws AtlasError if `data` does not have the type of `dtype`, or the length of `shape` */
   constructor(
     readonly dtype: DType,
     readonly shape: readonly number[],
@@ -41,22 +46,29 @@ export class Tensor {
     if (!(data instanceof ARRAYS[dtype]))
       throw new AtlasError(`a ${dtype} tensor cannot hold a ${data.constructor.name}`);
     if (data.length !== elements(shape))
-      throw new AtlasError(`${data.length} elements do not fill a tensor of shape [${shape.join(", ")}]`);
+      throw new AtlasError(
+        `${data.length} elements do not fill a tensor of shape [${shape.join(", ")}]`,
+      );
   }
 
   /**
-   * From nested arrays.
+   * Make a tensor from nested arrays.
    *
-   * @param shape needed where the nesting cannot tell: [0, 3, 3] is `[]`
-   * @throws AtlasError when the arrays are ragged, or do not have that shape
+   * @param shape needed if the nesting cannot tell it: `[]` may be [0, 3, 3]
+   * @throws AtlasError if the arrays are ragged or do not have this shape
    */
-  static from(nested: Nested, dtype: DType = "float64", shape: readonly number[] = shapeOf(nested)): Tensor {
+  static from(
+    nested: Nested,
+    dtype: DType = "float64",
+    shape: readonly number[] = shapeOf(nested),
+  ): Tensor {
     const data = new ARRAYS[dtype](elements(shape));
     let next = 0;
     const fill = (value: Nested, axis: number): void => {
       if (typeof value === "number") {
         if (axis !== shape.length) throw ragged(shape);
-        data[next++] = dtype === "int64" ? BigInt(value) : dtype === "bool" ? Number(value !== 0) : value;
+        data[next++] =
+          dtype === "int64" ? BigInt(value) : dtype === "bool" ? Number(value !== 0) : value;
       } else {
         if (axis >= shape.length || value.length !== shape[axis]) throw ragged(shape);
         for (const item of value) fill(item, axis + 1);
@@ -66,14 +78,15 @@ export class Tensor {
     return new Tensor(dtype, shape, data);
   }
 
+  /** Make a tensor of zeros. */
   static zeros(dtype: DType, shape: readonly number[]): Tensor {
     return new Tensor(dtype, shape, new ARRAYS[dtype](elements(shape)));
   }
 
   /**
-   * A view of raw little-endian bytes; they are copied only where they are not aligned to the element size.
+   * Make a view of raw little-endian bytes. They are copied only if they are not aligned.
    *
-   * @throws AtlasError when their number is not what `dtype` and `shape` need
+   * @throws AtlasError if their number does not fit `dtype` and `shape`
    */
   static fromBytes(dtype: DType, shape: readonly number[], bytes: Uint8Array): Tensor {
     const { BYTES_PER_ELEMENT: size } = ARRAYS[dtype];
@@ -92,14 +105,17 @@ export class Tensor {
   }
 
   /**
-   * As nested arrays of numbers, row-major; a bool is 0 or 1.
+   * Convert to nested arrays of numbers, row-major; a bool becomes 0 or 1.
    *
-   * @throws AtlasError when an int64 is too large for a number
+   * @throws AtlasError if an int64 is too large for a number
    */
   toNested(): Nested {
-    const lists = elements(this.shape.slice(0, this.shape.indexOf(0))); // [10¹⁵, 0] has no element, but 10¹⁵ lists
+    // [10¹⁵, 0] has no element, but 10¹⁵ lists.
+    const lists = elements(this.shape.slice(0, this.shape.indexOf(0)));
     if (this.data.length === 0 && lists > MAX_EMPTY_LISTS)
-      throw new AtlasError(`a tensor of shape [${this.shape.join(", ")}] is too large to be nested arrays`);
+      throw new AtlasError(
+        `a tensor of shape [${this.shape.join(", ")}] is too large for nested arrays`,
+      );
     let next = 0;
     const take = (axis: number): Nested =>
       axis === this.shape.length
@@ -108,27 +124,29 @@ export class Tensor {
     return take(0);
   }
 
-  /** As a matrix. @throws AtlasError when the shape is not [m, n] */
+  /** Convert to a matrix. @throws AtlasError if the shape is not [m, n] */
   toMatrix(): number[][] {
     if (this.shape.length !== 2)
       throw new AtlasError(`a tensor of shape [${this.shape.join(", ")}] is not a matrix`);
     return this.toNested() as number[][];
   }
 
-  /** As a list of n by n matrices. @throws AtlasError when the shape is not [m, n, n] */
+  /** Convert to a list of n by n matrices. @throws AtlasError if the shape is not [m, n, n] */
   toMatrices(): number[][][] {
     const [, rows, columns] = this.shape;
     if (this.shape.length !== 3 || rows !== columns)
-      throw new AtlasError(`a tensor of shape [${this.shape.join(", ")}] is not a list of square matrices`);
+      throw new AtlasError(
+        `a tensor of shape [${this.shape.join(", ")}] is not a list of square matrices`,
+      );
     return this.toNested() as number[][][];
   }
 
-  /** As it travels inside a message. */
+  /** Make a message that holds the elements. */
   toWire(): WireTensor {
     return this.wire({ $case: "inline", inline: this.bytes });
   }
 
-  /** As a message that names the buffer of this tensor on the tensor plane. */
+  /** Make a message that names a ticket of the tensor plane for the elements. */
   toTicket(ticket: string): WireTensor {
     return this.wire({ $case: "ticket", ticket });
   }
@@ -137,34 +155,39 @@ export class Tensor {
     return { dtype: wireType(this.dtype), shape: [...this.shape], data };
   }
 
-  /** From a message that holds the elements itself. @throws AtlasError when it does not, or is malformed */
+  /** Make a tensor from a message that holds the elements. @throws AtlasError if it does not */
   static fromWire({ dtype, shape, data }: WireTensor): Tensor {
-    if (data?.$case !== "inline") throw new AtlasError("a tensor message without its elements");
+    if (data?.$case !== "inline") throw new AtlasError("a tensor message lacks its elements");
     return Tensor.fromBytes(typeFromWire(dtype), shape, data.inline);
   }
 }
 
+/** Get the element type of a message. */
 export function wireType(dtype: DType): DataType {
   return WIRE[dtype];
 }
 
-/** @throws AtlasError for a type that this version does not know */
+/**
+ * Get the element type from a message.
+ *
+ * @throws AtlasError if this version does not know the type
+ */
 export function typeFromWire(type: DataType): DType {
   for (const [dtype, wire] of Object.entries(WIRE)) if (wire === type) return dtype as DType;
-  throw new AtlasError(`a tensor message of unknown element type ${type}`);
+  throw new AtlasError(`a tensor message has the unknown element type ${type}`);
 }
 
-/** Bytes of one element. */
+/** Get the bytes of one element. */
 export function itemSize(dtype: DType): number {
   return ARRAYS[dtype].BYTES_PER_ELEMENT;
 }
 
-/** Number of elements. @throws AtlasError when an extent is not a whole number, or there are too many of them, or of axes */
+/** Count the elements of a shape. @throws AtlasError if it is not a shape, or is too large */
 export function elements(shape: readonly number[]): number {
   const count = shape.reduce((product, extent) => product * extent, 1);
   const whole = shape.every((extent) => Number.isSafeInteger(extent) && extent >= 0);
   if (shape.length <= MAX_AXES && whole && Number.isSafeInteger(count)) return count;
-  throw new AtlasError(`[${shape.slice(0, MAX_AXES).join(", ")}] is not a tensor's shape`);
+  throw new AtlasError(`[${shape.slice(0, MAX_AXES).join(", ")}] is not the shape of a tensor`);
 }
 
 function shapeOf(nested: Nested): number[] {
@@ -175,7 +198,7 @@ function shapeOf(nested: Nested): number[] {
 }
 
 function ragged(shape: readonly number[]): AtlasError {
-  return new AtlasError(`nested arrays that are not all of shape [${shape.join(", ")}]`);
+  return new AtlasError(`the nested arrays do not all have the shape [${shape.join(", ")}]`);
 }
 
 function toNumber(value: number | bigint): number {

@@ -1,4 +1,7 @@
-/** A worker in a container of our own: its image is built or fetched first, and it is removed with us, however we end. */
+/**
+ * A worker in a container: its image is built or fetched first, and the container is removed when
+ * this process ends, in any way.
+ */
 import { createHash, randomBytes } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,7 +14,7 @@ import { hasNvidiaDriver, serveArguments } from "./process.js";
 
 const ENGINES = ["docker", "podman"] as const;
 const DOCKERFILE = "docker/Dockerfile";
-/** What our image is made of, from the package's top folder. */
+/** Sources of the worker's image, relative to the package's top folder. */
 const CONTEXT = [
   DOCKERFILE,
   ".dockerignore",
@@ -19,26 +22,32 @@ const CONTEXT = [
   "py-worker/requirements.txt",
   "py-worker/atlas_worker",
 ];
-/** Of the image for machines without a GPU; the Dockerfile's own base is for those with one. */
+/** Base of the image for machines without a GPU. The Dockerfile has the base for a GPU. */
 const CPU_BASE = "python:3.11-slim-bookworm";
-/** Characters of an engine's error that are shown. */
+/** Characters of an engine's error that a message shows. */
 const LONGEST_REASON = 300;
-/** Keeps what the worker has computed from data files for the next container. */
+/** The volume that keeps decoded fields for the next container. */
 const CACHE = "atlas-cache:/var/cache/atlas";
 
+/** Options of {@link startContainerWorker}. */
 export interface ContainerOptions extends StartOptions {
-  /** An image to fetch, whose entry point is `python -m atlas_worker` (default: one that is built from this package). */
+  /**
+   * Image to fetch; its entry point must be `python -m atlas_worker` (default: built from this
+   * package).
+   */
   image?: string;
-  /** Files and folders that the worker may read, as absolute paths, which are the same inside. */
+  /** Absolute paths that the worker may read. They are the same inside the container. */
   files?: readonly string[];
-  /** Told what building or fetching the image does, line by line; minutes may pass. */
+  /** Called with every line of the image's build or download, which may take minutes. */
   onSetup?: (line: string) => void;
 }
 
 /**
- * The image that `--worker docker` or `--worker docker:IMAGE` names: undefined inside for our own; undefined for any other text.
+ * Parse a choice of worker that is a container: "docker" or "docker:IMAGE".
  *
- * @throws UsageError for a name that no image has
+ * @returns the image, undefined for the image of this package; undefined if `worker` is no
+ * container
+ * @throws UsageError if the name of the image is not valid
  */
 export function parseContainer(worker: string): { image?: string } | undefined {
   const [scheme, ...rest] = worker.split(":");
@@ -46,16 +55,22 @@ export function parseContainer(worker: string): { image?: string } | undefined {
   if (rest.length === 0) return {};
   const image = rest.join(":");
   if (!/^[a-z\d][\w./:@-]*$/i.test(image))
-    throw new UsageError(`--worker ${worker}: this is no name of an image`, "write docker, or docker:IMAGE");
+    throw new UsageError(`${worker} does not name an image`, "write docker, or docker:IMAGE", {
+      setting: "worker",
+    });
   return { image };
 }
 
 /**
- * Start a container and wait until its worker serves. It shares the host's network, where the worker listens on the loopback interface
- * only, sees none of the host's files but those named, and runs as the user who starts it, as the image's own when that is root.
+ * Start a container and wait until its worker serves.
  *
- * @throws SetupError without a container engine that runs, or when the image cannot be built or fetched
- * @throws WorkerUnavailable when it does not start or serve; the signal's reason when aborted
+ * The container shares the host's network, and the worker listens on the loopback interface only.
+ * The container sees only the named files of the host. It runs as the user of this process, or as
+ * the image's own user if that is root.
+ *
+ * @throws SetupError if no container engine runs, or the image cannot be built or fetched
+ * @throws WorkerUnavailable if the worker does not start or serve
+ * @throws the signal's reason if aborted
  */
 export async function startContainerWorker(options: ContainerOptions): Promise<LocalProcess> {
   const { device = "auto", threads, trustCode, logLevel, files = [], signal } = options;
@@ -68,11 +83,28 @@ export async function startContainerWorker(options: ContainerOptions): Promise<L
     {
       command: engine.command,
       args: [
-        ...["run", "--rm", "--interactive", "--name", name, "--network", "host", "--no-healthcheck"],
-        ...["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"],
-        // The labels of the user's files are not for us to change.
+        ...[
+          "run",
+          "--rm",
+          "--interactive",
+          "--name",
+          name,
+          "--network",
+          "host",
+          "--no-healthcheck",
+        ],
+        ...[
+          "--read-only",
+          "--tmpfs",
+          "/tmp",
+          "--cap-drop",
+          "ALL",
+          "--security-opt",
+          "no-new-privileges",
+        ],
+        // Without this, SELinux would need other labels on the user's files.
         ...["--security-opt", "label=disable"],
-        // Its value comes from our environment, which other users cannot see.
+        // The engine takes the token from this process's environment, which other users cannot see.
         ...["--env", "ATLAS_TOKEN", "--volume", CACHE],
         ...userFlags(engine),
         ...(gpu ? (engine.podman ? ["--device", "nvidia.com/gpu=all"] : ["--gpus", "all"]) : []),
@@ -82,9 +114,11 @@ export async function startContainerWorker(options: ContainerOptions): Promise<L
         "--parent-stdin",
       ],
       called: "the worker's container",
-      remedy: `see whether ${engine.command} can run it, or use --worker local`,
-      // The engine may have lost sight of it; one that is gone already is no error here.
-      clear: () => execa(engine.command, ["rm", "--force", name], { reject: false, timeout: 10_000 }),
+      remedy: `check that ${engine.command} can run containers, or use a local worker`,
+      setting: "localWorker",
+      // The engine may not have removed the container. A container that is gone is no error here.
+      clear: () =>
+        execa(engine.command, ["rm", "--force", name], { reject: false, timeout: 10_000 }),
     },
     options,
   );
@@ -92,11 +126,11 @@ export async function startContainerWorker(options: ContainerOptions): Promise<L
 
 interface Engine {
   command: string;
-  /** Also when it is called docker. */
+  /** Whether it is Podman, also under the name docker. */
   podman: boolean;
 }
 
-/** The first engine that is there and runs. */
+/** Find the first container engine that is installed and runs. */
 async function findEngine(signal: AbortSignal | undefined): Promise<Engine> {
   let reason = `neither ${ENGINES.join(" nor ")} is installed`;
   let found = false;
@@ -109,12 +143,13 @@ async function findEngine(signal: AbortSignal | undefined): Promise<Engine> {
     }
   }
   throw new SetupError(
-    `--worker docker needs a container engine: ${reason}`,
-    found ? "start it, or use --worker local" : "install Docker or Podman, or use --worker local",
+    `a worker in a container needs a container engine: ${reason}`,
+    found ? "start it, or use a local worker" : "install Docker or Podman, or use a local worker",
+    { setting: "localWorker" },
   );
 }
 
-/** Build or fetch an image that is not there yet. */
+/** Build or fetch an image, unless the engine has it. */
 async function ensureImage(
   { command }: Engine,
   image: string,
@@ -124,7 +159,8 @@ async function ensureImage(
   const known = await runEngine(command, ["image", "inspect", image], { signal });
   if (!known.failed) return;
   onSetup?.(
-    `${given === undefined ? "building" : "fetching"} the image ${image} (${command}); this can take some minutes`,
+    `${given === undefined ? "building" : "fetching"} the image ${image} with ${command}, ` +
+      "which can take some minutes",
   );
   const args =
     given === undefined
@@ -143,14 +179,16 @@ async function ensureImage(
   });
   if (failed)
     throw new SetupError(
-      `${command} could not ${given === undefined ? "build" : "fetch"} the image ${image} (${lastLine(lines)})`,
+      `${command} could not ${given === undefined ? "build" : "fetch"} the image ${image} ` +
+        `(${lastLine(lines)})`,
       given === undefined
-        ? "check the network and the disk; ATLAS_BASE names another base image, ATLAS_TORCH another PyTorch"
-        : "check its name, the network, and that you are logged in where it is",
+        ? "check the network and the disk; ATLAS_BASE sets another base image, ATLAS_TORCH " +
+            "another PyTorch"
+        : "check the name of the image, the network, and that you are logged in to the registry",
     );
 }
 
-/** Those of the Dockerfile that differ from its defaults. */
+/** Get the build arguments that differ from the Dockerfile's defaults. */
 function buildArguments(gpu: boolean): Record<string, string> {
   const { ATLAS_BASE, ATLAS_TORCH, PIP_INDEX_URL, PIP_EXTRA_INDEX_URL } = process.env;
   const all = {
@@ -162,7 +200,7 @@ function buildArguments(gpu: boolean): Record<string, string> {
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== ""));
 }
 
-/** Of our image: other sources or arguments make another one. */
+/** Name the package's image by a hash of its sources and build arguments. */
 async function ownImageName(gpu: boolean): Promise<string> {
   const hash = createHash("sha256").update(JSON.stringify(buildArguments(gpu)));
   for (const part of CONTEXT)
@@ -171,7 +209,7 @@ async function ownImageName(gpu: boolean): Promise<string> {
   return `atlas-symmetry-worker:${VERSION}-${hash.digest("hex").slice(0, 12)}`;
 }
 
-/** Files at or below a path of the package, without what is generated. */
+/** List the files at or below a path of the package, except generated ones. */
 async function filesUnder(path: string): Promise<string[]> {
   if (/(^|\/)(gen|__pycache__)$/.test(path)) return [];
   const entries = await readdir(join(ROOT, path)).catch((error: NodeJS.ErrnoException) => {
@@ -182,7 +220,7 @@ async function filesUnder(path: string): Promise<string[]> {
   return (await Promise.all(entries.sort().map((entry) => filesUnder(`${path}/${entry}`)))).flat();
 }
 
-/** Its end, since engines repeat the whole instruction before they say what went wrong. */
+/** Get the end of the last line, because engines repeat the whole instruction before the error. */
 function lastLine(lines: readonly string[]): string {
   const line = lines.at(-1)?.trim() ?? "it said nothing";
   return line.length > LONGEST_REASON ? `…${line.slice(-LONGEST_REASON)}` : line;
@@ -194,13 +232,18 @@ function userFlags({ podman }: Engine): string[] {
   return ["--user", `${uid}:${gid}`, ...(podman ? ["--userns", "keep-id"] : [])];
 }
 
-/** A value of --mount, which is a line of CSV. */
+/** Write a value of --mount, which is a line of CSV. */
 function readOnly(path: string): string {
   const field = (name: string) => `"${`${name}=${path}`.replaceAll('"', '""')}"`;
   return `type=bind,${field("source")},${field("target")},readonly`;
 }
 
-/** Run a command of an engine to its end. @throws the signal's reason when aborted */
+/**
+ * Run a command of an engine to its end.
+ *
+ * @param onLine is called with every line of its output
+ * @throws the signal's reason if aborted
+ */
 async function runEngine(
   command: string,
   args: readonly string[],

@@ -1,6 +1,8 @@
-/** A worker in the background, which outlives the command that started it: `atlas worker start`, `info`, `stop`. One for each user. */
+/**
+ * A worker in the background, which outlives the command that started it. Each user can have one.
+ */
 import { execFile, spawn } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { homedir } from "node:os";
@@ -10,6 +12,7 @@ import { promisify } from "node:util";
 import { z } from "zod";
 import { FileError, UsageError, WorkerUnavailable } from "../errors.js";
 import { errorCode, explainFileSystem, writeFileAtomic } from "../run/atomic.js";
+import { isAlive } from "../setup/lock.mjs";
 import {
   killGroup,
   LOOPBACK,
@@ -22,41 +25,46 @@ import {
 
 const START_TIMEOUT_MS = 120_000;
 const GRACE_MS = 10_000;
-/** How long the end of a killed process may take. */
+/** Milliseconds that the end of a killed process may take. */
 const KILLED_MS = 2_000;
 
 const Detached = z.object({
-  /** As `--worker` takes it on this machine: grpc://127.0.0.1:port, or with TLS grpcs://… */
+  /** Address from this machine: grpc://127.0.0.1:port, or with TLS grpcs://… */
   address: z.string(),
   pid: z.int().positive(),
-  /** The file that it writes to. */
+  /** Path of its log. */
   log: z.string(),
 });
+/** The worker in the background. */
 export type DetachedWorker = z.infer<typeof Detached>;
 
+/** Options of {@link startDetachedWorker}. */
 export interface DetachedOptions extends ServeOptions {
-  /** Told what its set-up has to say. */
+  /** Called with every line of the environment's set-up. */
   onLog?: (line: string) => void;
 }
 
 /**
  * Start a worker in the background and wait until it serves.
  *
- * @throws UsageError when one runs already or the port is in use; SetupError; WorkerUnavailable when it does not start
+ * @throws UsageError if the user has such a worker already, or the port is in use
+ * @throws SetupError if the Python environment cannot be made
+ * @throws WorkerUnavailable if the worker does not start
  */
 export async function startDetachedWorker(options: DetachedOptions = {}): Promise<DetachedWorker> {
   const { ensureVenv } = await import("../setup/venv.js");
   const running = await detachedWorker();
   if (running)
     throw new UsageError(
-      `a worker runs already at ${running.address} (process ${running.pid})`,
-      "use it with --worker, or stop it with: atlas worker stop",
+      `a worker is already running at ${running.address} (process ${running.pid})`,
+      "use that worker, or stop it first",
+      { setting: "backgroundWorker" },
     );
   if (options.port !== undefined) await checkPort(options.port, options.host);
   return launch(await ensureVenv({ onProgress: options.onLog }), options);
 }
 
-/** {@link startDetachedWorker} with a given interpreter. */
+/** Do what {@link startDetachedWorker} does, with a given interpreter. */
 export async function launch(
   { python, workerDir }: { python: string; workerDir: string },
   { onLog: _, ...options }: DetachedOptions,
@@ -85,7 +93,7 @@ export async function launch(
     });
     const until = performance.now() + START_TIMEOUT_MS;
     for (;;) {
-      // Asked before the log is read: what it had to say before its end is there then.
+      // Look before reading the log, which then has all that the process wrote before its end.
       const ended = failure;
       const lines = (await readFile(log, "utf8")).split("\n");
       const ready = lines.map(parseReady).find((r) => r !== undefined);
@@ -103,7 +111,7 @@ export async function launch(
       if (ended !== undefined)
         throw new WorkerUnavailable(
           `the worker ended at its start (${ended})${last === undefined ? "" : `: ${last.trim()}`}`,
-          `see ${log}, or what is missing with: atlas doctor`,
+          `see ${log}, or check the installation with: atlas doctor`,
         );
       if (performance.now() > until) {
         killGroup(child.pid, "SIGKILL");
@@ -119,7 +127,7 @@ export async function launch(
   }
 }
 
-/** The worker in the background, or undefined when none runs. */
+/** Find the worker in the background. @returns undefined if none runs */
 export async function detachedWorker(): Promise<DetachedWorker | undefined> {
   let text: string;
   try {
@@ -132,7 +140,7 @@ export async function detachedWorker(): Promise<DetachedWorker | undefined> {
   if (!parsed.success)
     throw new FileError(
       `${stateFile()} is damaged`,
-      "delete it; a worker that still runs must be ended by hand",
+      "delete it, and end the worker by hand if it still runs",
     );
   if (await isWorker(parsed.data.pid)) return parsed.data;
   await rm(stateFile(), { force: true });
@@ -145,10 +153,10 @@ export async function stopDetachedWorker(): Promise<boolean> {
   if (!worker) return false;
   killGroup(worker.pid, "SIGTERM");
   const until = performance.now() + GRACE_MS;
-  while (lives(worker.pid) && performance.now() < until) await sleep(50);
+  while (isAlive(worker) && performance.now() < until) await sleep(50);
   killGroup(worker.pid, "SIGKILL"); // its children too
-  // Until it is gone its port may be in use.
-  while (lives(worker.pid) && performance.now() < until + KILLED_MS) await sleep(50);
+  // The worker may hold its port until it is gone.
+  while (isAlive(worker) && performance.now() < until + KILLED_MS) await sleep(50);
   await rm(stateFile(), { force: true });
   return true;
 }
@@ -161,7 +169,7 @@ function stateFile(): string {
   return join(stateFolder(), "worker.json");
 }
 
-/** @throws UsageError when a port cannot be listened on */
+/** @throws UsageError if a port cannot be listened on */
 async function checkPort(port: number, host = LOOPBACK): Promise<void> {
   const server = createServer();
   try {
@@ -171,36 +179,23 @@ async function checkPort(port: number, host = LOOPBACK): Promise<void> {
   } catch (error) {
     const code = errorCode(error);
     const why =
-      code === "EADDRINUSE" ? "is in use" : code === "EACCES" ? "needs privileges" : "cannot be listened on";
-    throw new UsageError(
-      `port ${port} ${why}`,
-      "choose another with --port, or leave it out for a free one",
-      {
-        cause: error,
-      },
-    );
+      code === "EADDRINUSE"
+        ? "is in use"
+        : code === "EACCES"
+          ? "needs privileges"
+          : "cannot be listened on";
+    throw new UsageError(`port ${port} ${why}`, "choose another port, or none to get a free one", {
+      cause: error,
+      setting: "port",
+    });
   } finally {
     await new Promise((resolve) => server.close(resolve));
   }
 }
 
-/** Whether there is a process that has not ended; one whose parent has not asked for its end yet has. */
-function lives(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-  try {
-    return !/^State:\s*Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-  } catch {
-    return !existsSync("/proc/self/status"); // gone by now, unless this system tells of none
-  }
-}
-
-/** Whether a process lives and is a worker: its id may have gone to another one since. */
+/** Whether a process is running and is a worker. Its id may have passed to another process. */
 async function isWorker(pid: number): Promise<boolean> {
-  if (!lives(pid)) return false;
+  if (!isAlive({ pid })) return false;
   const command = existsSync("/proc/self/cmdline")
     ? await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "") // empty while it ends
     : await promisify(execFile)("ps", ["-o", "command=", "-p", String(pid)]).then(

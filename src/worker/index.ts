@@ -1,4 +1,4 @@
-/** Workers: starting one or finding it, and the sessions opened on it. */
+/** Workers: start one or connect to one, and open sessions on it. */
 import { UsageError } from "../errors.js";
 import { isLoopback } from "../rpc/index.js";
 import { parseContainer, startContainerWorker } from "./container.js";
@@ -9,55 +9,95 @@ import { Worker } from "./worker.js";
 
 export type { LogLevel } from "./process.js";
 export type { Credentials } from "./remote.js";
-export * from "./session.js";
+export * from "./session/index.js";
 export { PROTOCOL_VERSION, Worker, type WorkerInfo } from "./worker.js";
 
+/** Options of {@link connectWorker}. */
 export interface ConnectOptions extends Credentials {
   /**
-   * "local" (default): start one that ends with us. "docker": the same in a container, from an image that is built when first needed, or from
-   * that of "docker:IMAGE". "grpc://host:port" (with TLS: "grpcs://host:port"): one that runs already.
+   * The worker:
+   * - "local" (default): started for this process, and ended with it;
+   * - "docker": the same in a container, whose image is built when it is first needed;
+   * - "docker:IMAGE": the same with another image;
+   * - "grpc://host:port", or with TLS "grpcs://host:port": a worker that is already running.
    */
   worker?: string;
-  /** Files and folders that a worker in a container may read, as absolute paths (default: none). Others see all, or their own. */
+  /** Absolute paths that a worker in a container may read (default: none). */
   files?: readonly string[];
-  /** Default device of a worker that is started: "auto" (default), "cpu", "cuda", "cuda:1". */
+  /** Default device of a started worker: "auto" (default), "cpu", "cuda", "cuda:1". */
   device?: string;
-  /** Threads that its CPU work uses (default: the worker's choice). One that runs already keeps its own. */
+  /** CPU threads of a started worker (default: the worker's choice). */
   threads?: number;
-  /** Whether a local worker executes predictors that are code (default: only when ATLAS_TRUST_CODE=1 says so). One that runs already decides itself. */
+  /**
+   * Whether a started worker executes predictors that are code (default: as ATLAS_TRUST_CODE says).
+   */
   trustCode?: boolean;
-  /** The least that a local worker logs (default "info"). */
+  /** The least level of messages that a started worker logs (default "info"). */
   logLevel?: LogLevel;
-  /** Told every line that a worker that is started writes. */
+  /** Called with every line that a started worker writes. */
   onLog?: (line: string) => void;
-  /** Told what set-up does when its environment or image must first be made, line by line; minutes may pass. */
+  /** Called with every line of the set-up of its environment or image, which may take minutes. */
   onSetup?: (line: string) => void;
-  /** Aborted: connecting is given up, and so is every later call but those that cancel or close something. */
+  /**
+   * When aborted, connecting is given up, and later calls fail, except those that cancel or close.
+   */
   signal?: AbortSignal;
 }
 
-/** Whether it is started for us on this machine, and so works on its files. @throws UsageError for no name of an image */
+/** Names of the credentials in messages. */
+const CREDENTIALS = {
+  ca: "an authority's certificate",
+  cert: "a client certificate",
+  key: "a private key",
+  tokenFile: "a token file",
+} as const;
+
+/**
+ * Whether a worker is started for this process.
+ *
+ * @throws UsageError if an image's name is not valid
+ */
 function isStartedHere(worker: string): boolean {
   return worker === "local" || parseContainer(worker) !== undefined;
 }
 
-/** Where a worker is: started here for us; one that runs already, at an address of this machine (or a tunnel's end there); or on another machine. */
-export type Place = "ours" | "near" | "far";
+/**
+ * Where a worker is. "spawned": started for this process, on the files of this machine. "loopback":
+ * already running, at an address of this machine, which may be a tunnel. "remote": on another
+ * machine.
+ */
+export type Place = "spawned" | "loopback" | "remote";
 
-/** @throws UsageError when `worker` is neither "local" nor a container nor an address */
+/**
+ * Tell where a worker is.
+ *
+ * @throws UsageError if `worker` is neither "local" nor a container nor an address
+ */
 export function placeOf(worker: string): Place {
-  if (isStartedHere(worker)) return "ours";
-  return isLoopback(parseAddress(worker).address) ? "near" : "far";
+  if (isStartedHere(worker)) return "spawned";
+  return isLoopback(parseAddress(worker).address) ? "loopback" : "remote";
 }
 
 /**
- * Connect to a worker, starting it first where it is local or in a container.
+ * Connect to a worker. A local worker, or one in a container, is started first.
  *
- * @throws UsageError for an address of no known form; FileError for credentials that cannot be read; SetupError when what it needs cannot be installed
- * @throws WorkerUnavailable when it does not start or answer, or speaks another protocol version
+ * @throws UsageError if the address is not valid
+ * @throws FileError if credentials cannot be read
+ * @throws SetupError if required software cannot be installed
+ * @throws WorkerUnavailable if the worker does not start or answer, or speaks another version of
+ * the protocol
  */
 export async function connectWorker(options: ConnectOptions = {}): Promise<Worker> {
-  const { worker = "local", device = "auto", threads, trustCode, logLevel, onLog, onSetup, signal } = options;
+  const {
+    worker = "local",
+    device = "auto",
+    threads,
+    trustCode,
+    logLevel,
+    onLog,
+    onSetup,
+    signal,
+  } = options;
   signal?.throwIfAborted();
   if (!isStartedHere(worker)) {
     const address = parseAddress(worker);
@@ -66,19 +106,39 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
   for (const name of ["ca", "cert", "key", "tokenFile"] as const)
     if (options[name] !== undefined)
       throw new UsageError(
-        `--${name === "tokenFile" ? "token-file" : name} is for a worker that runs already`,
-        "name it with --worker grpcs://HOST:PORT",
+        `${CREDENTIALS[name]} is for a worker that is already running`,
+        "leave it out, or give the address of such a worker",
+        { setting: name },
       );
   const container = parseContainer(worker);
   if (container) {
     const { files } = options;
-    const started = { ...container, files, device, threads, trustCode, logLevel, onLog, onSetup, signal };
+    const started = {
+      ...container,
+      files,
+      device,
+      threads,
+      trustCode,
+      logLevel,
+      onLog,
+      onSetup,
+      signal,
+    };
     return Worker.connect(await startContainerWorker(started), { signal });
   }
   const { ensureVenv } = await import("../setup/venv.js");
   const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
   return Worker.connect(
-    await startLocalWorker({ python, workerDir, device, threads, trustCode, logLevel, onLog, signal }),
+    await startLocalWorker({
+      python,
+      workerDir,
+      device,
+      threads,
+      trustCode,
+      logLevel,
+      onLog,
+      signal,
+    }),
     {
       signal,
     },

@@ -1,9 +1,9 @@
-/** What two machines need to trust each other: an authority, the certificates that it signs, and a token. */
-import "reflect-metadata"; // which @peculiar/x509 asks for
+/** Certificates, keys and a token for a worker and clients on different machines. */
+import "reflect-metadata"; // required by @peculiar/x509
 import { KeyObject, randomBytes, webcrypto } from "node:crypto";
-import { chmod, mkdir, readdir, realpath, rename, rm } from "node:fs/promises";
+import { chmod, mkdir, readdir, realpath, rm } from "node:fs/promises";
 import { isIP } from "node:net";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -21,8 +21,8 @@ import { FileError } from "../errors.js";
 import {
   errorCode,
   explainFileSystem,
-  syncFolder,
-  TEMPORARY_SUFFIX,
+  replaceFolder,
+  temporaryBeside,
   writeFileAtomic,
 } from "../run/atomic.js";
 
@@ -30,19 +30,20 @@ const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
 const DAY_MS = 24 * 3600 * 1000;
 const HOUR_MS = 3600 * 1000;
 const TOKEN_BYTES = 32;
-/** Under which a worker is reached from its own machine. */
+/** Names and addresses of a worker on its own machine. */
 const HERE = ["localhost", "127.0.0.1", "::1"];
 
+/** Options of {@link makeKeys}. */
 export interface KeyOptions {
-  /** Names and addresses under which the worker is reached from elsewhere. */
+  /** Names and addresses of the worker's machine. */
   hosts: readonly string[];
-  /** For how long the certificates are valid (default 825). */
+  /** Days that the certificates are valid (default 825). */
   days?: number;
-  /** From when on they are (default: an hour ago, since clocks differ). */
+  /** Start of their validity (default: an hour ago, because clocks differ). */
   notBefore?: Date;
 }
 
-/** PEM texts, and a token. */
+/** Certificates and private keys in PEM, and a token. */
 export interface Keys {
   ca: string;
   caKey: string;
@@ -53,7 +54,10 @@ export interface Keys {
   token: string;
 }
 
-/** Make an authority, a server's and a client's certificate of it (X.509, ECDSA on P-256), and a token of 256 random bits. */
+/**
+ * Make an authority, its certificates for a worker and a client (X.509, ECDSA on P-256), and a
+ * token of 256 random bits.
+ */
 export async function makeKeys({
   hosts,
   days = 825,
@@ -72,7 +76,12 @@ export async function makeKeys({
       await SubjectKeyIdentifierExtension.create(ca.publicKey),
     ],
   });
-  const sign = async (pair: CryptoKeyPair, name: string, usage: ExtendedKeyUsage, names: readonly string[]) =>
+  const sign = async (
+    pair: CryptoKeyPair,
+    name: string,
+    usage: ExtendedKeyUsage,
+    names: readonly string[],
+  ) =>
     X509CertificateGenerator.create({
       ...validity,
       subject: `CN=${name}`,
@@ -84,7 +93,9 @@ export async function makeKeys({
         new BasicConstraintsExtension(false, undefined, true),
         new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
         new ExtendedKeyUsageExtension([usage]),
-        ...(names.length === 0 ? [] : [new SubjectAlternativeNameExtension(names.map(generalName))]),
+        ...(names.length === 0
+          ? []
+          : [new SubjectAlternativeNameExtension(names.map(generalName))]),
         await SubjectKeyIdentifierExtension.create(pair.publicKey),
         await AuthorityKeyIdentifierExtension.create(authority),
       ],
@@ -101,7 +112,7 @@ export async function makeKeys({
   };
 }
 
-/** File name by what it holds; all but the certificates are for their owner's eyes only. */
+/** File names of the keys. Only the owner can read them, except for the certificates. */
 export const KEY_FILES: Readonly<Record<keyof Keys, string>> = {
   ca: "ca.pem",
   caKey: "ca-key.pem",
@@ -114,32 +125,45 @@ export const KEY_FILES: Readonly<Record<keyof Keys, string>> = {
 const PUBLIC: readonly (keyof Keys)[] = ["ca", "server", "client"];
 
 /**
- * Write keys as the files of a folder that only its owner may enter. Whatever happens to the process, they are all of one set: the new files are
- * made in a folder beside it, which then takes its place. Between two renames there is none; the former set is then in `.NAME.….old`. An empty
- * folder stays the one that it is, which a shell may stand in, or be a mount point; only there may a part of the set be left.
+ * Write keys to the files of a folder that only its owner can enter.
  *
- * @throws FileError when there are keys already, unless `force`, or anything else is in the folder; nothing is then written
+ * The folder always holds one complete set, even if the process is killed: the new files are made
+ * in a folder beside it, which then takes its place. Between two renames the folder is missing; the
+ * former set is then in `.NAME.….old`. An existing empty folder is filled in place, because it may
+ * be a mount point. Only such a folder can be left with part of a set.
+ *
+ * @param force replace existing keys
+ * @throws FileError if the folder has other files, or has keys and `force` is not given; nothing is
+ *   written then
  */
 export async function writeKeys(path: string, keys: Keys, { force = false } = {}): Promise<void> {
-  const folder = await realpath(path).catch(() => path); // of a link, what it leads to is replaced
+  // Replace the target of a link, not the link
+  const folder = await realpath(path).catch(() => path);
   const names = Object.values(KEY_FILES);
   const present = await readdir(folder).catch((error) => {
     if (errorCode(error) === "ENOENT") return undefined;
-    throw explainFileSystem(error, "create", folder, "--out");
+    throw explainFileSystem(error, "create", folder);
   });
   const other = present?.find((name) => !names.includes(name));
   if (other !== undefined)
-    throw new FileError(`${folder} has other files in it (${other})`, "choose another folder with --out");
+    throw new FileError(`${folder} holds other files (${other})`, "choose another folder", {
+      elsewhere: true,
+    });
   if (present?.[0] !== undefined && !force)
     throw new FileError(
-      `${join(folder, present[0])} is there already`,
-      "choose another folder with --out, or replace it with --force",
+      `${join(folder, present[0])} exists already`,
+      "choose another folder, or replace it",
+      { elsewhere: true, overwritable: true },
     );
-  const beside = join(dirname(folder), `.${basename(folder)}.${randomBytes(4).toString("hex")}`);
-  const [made, old] = [`${beside}${TEMPORARY_SUFFIX}`, `${beside}.old`];
+  const made = temporaryBeside(folder);
   const write = async (to: string) => {
     for (const [what, name] of Object.entries(KEY_FILES) as [keyof Keys, string][])
-      await writeFileAtomic(join(to, name), keys[what], undefined, PUBLIC.includes(what) ? 0o644 : 0o600);
+      await writeFileAtomic(
+        join(to, name),
+        keys[what],
+        undefined,
+        PUBLIC.includes(what) ? 0o644 : 0o600,
+      );
   };
   try {
     if (present?.length === 0) {
@@ -149,23 +173,20 @@ export async function writeKeys(path: string, keys: Keys, { force = false } = {}
     await mkdir(dirname(folder), { recursive: true });
     await mkdir(made, { mode: 0o700 });
     await write(made);
-    if (present) await rename(folder, old);
-    await rename(made, folder).catch(async (error) => {
-      if (present) await rename(old, folder);
-      throw error;
-    });
-    await syncFolder(dirname(folder));
-    await rm(old, { recursive: true, force: true });
+    await replaceFolder(made, folder);
   } catch (error) {
     await rm(made, { recursive: true, force: true }).catch(() => undefined);
-    throw explainFileSystem(error, "create", folder, "--out");
+    throw explainFileSystem(error, "create", folder);
   }
 }
 
 type CryptoKeyPair = webcrypto.CryptoKeyPair;
 
 function newPair(): Promise<CryptoKeyPair> {
-  return webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]) as Promise<CryptoKeyPair>;
+  return webcrypto.subtle.generateKey(ALGORITHM, true, [
+    "sign",
+    "verify",
+  ]) as Promise<CryptoKeyPair>;
 }
 
 function generalName(host: string): { type: "ip" | "dns"; value: string } {

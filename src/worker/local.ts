@@ -1,4 +1,7 @@
-/** A worker process of our own: started on a free loopback port, watched, and ended with us, however we end. */
+/**
+ * A local worker: started on a free loopback port, watched, and ended with this process, in any
+ * way.
+ */
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -8,7 +11,7 @@ import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
-import { AtlasError, WorkerDied, WorkerUnavailable } from "../errors.js";
+import { AtlasError, type SettingName, WorkerDied, WorkerUnavailable } from "../errors.js";
 import { onAbort } from "../rpc/index.js";
 import {
   killGroup,
@@ -20,75 +23,82 @@ import {
   serveArguments,
 } from "./process.js";
 
-/** Lines of its output that are kept for when it dies. */
+/** Lines of output that are kept for the case that the worker dies. */
 const KEPT_LINES = 200;
-/** What container engines add to their errors. */
+/** A hint that container engines add to their errors. */
 const USAGE_HINT = /^(Run|See) '[^']* --help'/;
-/** How long its last output may come after its end. */
+/** Milliseconds in which the last output may come after the end of the process. */
 const LAST_WORDS_MS = 1_000;
-/** How long news of a process's end may come after the loss of its connection. */
+/** Milliseconds in which the end of the process may be noticed after its connection is lost. */
 const NEWS_MS = 2_000;
-/** Bytes of a socket's path, on macOS; Linux takes four more. */
+/** Bytes of the longest path of a socket on macOS. Linux allows four more. */
 const LONGEST_SOCKET = 103;
 
+/** Options of a worker that is started. */
 export interface StartOptions {
   device?: string;
   threads?: number;
-  /** Whether it executes code that it is given as a predictor. */
+  /** Whether the worker executes predictors that are code. */
   trustCode?: boolean;
   logLevel?: LogLevel;
   onLog?: (line: string) => void;
-  /** Gives up starting. */
+  /** When aborted, starting is given up. */
   signal?: AbortSignal;
-  /** Milliseconds to wait until it serves (default 120 000: loading PyTorch from a cold disk is slow). */
+  /**
+   * Milliseconds to wait until it serves (default 120 000, because loading PyTorch can be slow).
+   */
   startTimeoutMs?: number;
-  /** Milliseconds that it is given to end in order (default 5000). */
+  /** Milliseconds that the worker has to end in order (default 5000). */
   graceMs?: number;
 }
 
+/** Options of {@link startLocalWorker}. */
 export interface LocalOptions extends StartOptions {
-  /** The interpreter of the worker's virtual environment. */
+  /** Interpreter of the worker's virtual environment. */
   python: string;
-  /** The folder that holds the package `atlas_worker`. */
+  /** Folder of the package `atlas_worker`. */
   workerDir: string;
 }
 
-/** What is executed for a worker that ends when its standard input does. */
+/** A program that runs a worker and ends when its standard input does. */
 export interface Program {
   command: string;
   args: readonly string[];
   cwd?: string;
-  /** Beside our own environment and the token. */
+  /** Variables beside those of this process and the token. */
   env?: NodeJS.ProcessEnv;
-  /** What it is called in messages. */
+  /** Its name in messages. */
   called: string;
-  /** What helps when it does not start. */
+  /** Advice if it does not start. */
   remedy: string;
-  /** Made for it, and removed when it or we end. */
+  /** The setting that the advice is about. */
+  setting?: SettingName;
+  /** Its own folder, which is removed when it or this process ends. */
   folder?: string;
-  /** Clears up what may be left of it, once it has ended. Must not fail. */
+  /** Cleans up after its end. Must not fail. */
   clear?: () => Promise<unknown>;
 }
 
-/** A running worker process. */
+/** A running worker's process. */
 export interface LocalProcess {
   /** host:port of its gRPC server. */
   readonly address: string;
   readonly pid: number;
-  /** Without which it answers nobody: it may read what its user may, and the machine may have others. */
+  /** The token that every call must have, because other users of the machine may reach the port. */
   readonly token: string;
-  /** Aborted with a {@link WorkerDied} when it ends unasked. */
+  /** Aborted with a {@link WorkerDied} if the process ends unasked. */
   readonly gone: AbortSignal;
-  /** What is behind a lost connection: waits a moment for news of the process's end. */
+  /** Find the cause of a lost connection; waits a moment to see whether the process has ended. */
   explain(error: unknown): Promise<unknown>;
-  /** End it and all that it started. */
+  /** End the process and all that it started. */
   close(): Promise<void>;
 }
 
 /**
- * Start a worker and wait until it serves.
+ * Start a local worker and wait until it serves.
  *
- * @throws WorkerUnavailable when it cannot be started, ends, or does not serve in time; the signal's reason when aborted
+ * @throws WorkerUnavailable if it cannot be started, ends, or does not serve in time
+ * @throws the signal's reason if aborted
  */
 export async function startLocalWorker({
   python,
@@ -98,7 +108,7 @@ export async function startLocalWorker({
   const { device, threads, trustCode, logLevel, signal } = options;
   signal?.throwIfAborted();
   const planeFolder = makePlaneFolder();
-  // It is the user's own, and may read what they may.
+  // The worker belongs to the user, so it may read all that the user may.
   const dataRoot = parse(process.cwd()).root;
   return startProgram(
     {
@@ -111,16 +121,20 @@ export async function startLocalWorker({
       cwd: workerDir,
       env: { PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
       called: "the local worker",
-      remedy: "see what is missing with: atlas doctor",
+      remedy: "check the installation with: atlas doctor",
       folder: planeFolder,
     },
     options,
   );
 }
 
-/** A folder that only we may enter, for sockets; undefined where there can be none: the planes then have ports, and encrypt. */
+/**
+ * Make a folder for sockets that only this user may enter.
+ *
+ * @returns undefined if no such folder can be made; the worker then uses ports, with encryption
+ */
 function makePlaneFolder(): string | undefined {
-  const prefix = join(resolve(tmpdir()), "atlas-"); // the worker is in another folder than we
+  const prefix = join(resolve(tmpdir()), "atlas-"); // absolute, because the worker runs elsewhere
   const longest = join(`${prefix}XXXXXX`, "metrics");
   if (process.platform === "win32" || Buffer.byteLength(longest) > LONGEST_SOCKET) return undefined;
   try {
@@ -133,15 +147,18 @@ function makePlaneFolder(): string | undefined {
 /**
  * Start a program that runs a worker, with a token in ATLAS_TOKEN, and wait until it serves.
  *
- * @throws WorkerUnavailable when it cannot be started, ends, or does not serve in time; the signal's reason when aborted
+ * @throws WorkerUnavailable if it cannot be started, ends, or does not serve in time
+ * @throws the signal's reason if aborted
  */
 export async function startProgram(
-  { command, args, cwd, env, called, remedy, folder, clear }: Program,
+  { command, args, cwd, env, called, remedy, setting, folder, clear }: Program,
   { onLog, signal, startTimeoutMs = 120_000, graceMs = 5_000 }: StartOptions,
 ): Promise<LocalProcess> {
   signal?.throwIfAborted();
   const token = randomBytes(32).toString("base64url");
-  // Its own process group, so that Ctrl-C reaches it through us only, and its children end with it. It ends by itself when its stdin does.
+  // With its own process group, Ctrl-C reaches it only through this process, and its children end
+  // with
+  // it. The worker also ends when its stdin does.
   const child = execa(command, args, {
     cwd,
     env: { ...env, ATLAS_TOKEN: token },
@@ -152,15 +169,15 @@ export async function startProgram(
     reject: false,
     detached: process.platform !== "win32",
   });
-  child.stdin.on("error", () => {}); // it is only ever closed
+  child.stdin.on("error", () => {}); // stdin is only closed, never written
   let over = false;
   const kill = (name: NodeJS.Signals) => {
-    if (!over) killGroup(child.pid, name); // its id may be another's later
+    if (!over) killGroup(child.pid, name); // later the id may belong to another process
   };
   const remove = () => {
     try {
       if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
-    } catch {} // an empty folder that stays is no reason not to tell how the worker ended
+    } catch {} // a folder that stays must not hide how the worker ended
   };
   const killAtExit = () => {
     kill("SIGKILL");
@@ -187,11 +204,13 @@ export async function startProgram(
   let closing = false;
   const exit = new Promise((resolve) => {
     child.once("exit", () => {
-      kill("SIGKILL"); // whatever it started and left behind
+      kill("SIGKILL"); // the processes that it started
       setTimeout(resolve, LAST_WORDS_MS).unref();
     });
   });
-  // A process that could not be started has no exit; one whose output is held open by another that escaped us never ends for execa.
+  // A process that could not be started never exits. Execa waits for ever if an escaped child
+  // process
+  // holds the output open.
   const ended = Promise.race([child.then(({ code }) => code), exit]).then((code) => {
     over = true;
     process.off("exit", killAtExit);
@@ -220,12 +239,17 @@ export async function startProgram(
         const refused = refusal(child.exitCode, tail);
         if (refused) return reject(refused);
         const message = died.message.replace(`${called} ended`, `${called} ended at its start`);
-        reject(new WorkerUnavailable(message, remedy, { cause: died }));
+        reject(new WorkerUnavailable(message, remedy, { cause: died, setting }));
       });
       dispose = onAbort([signal], () => reject(signal?.reason));
       timer = setTimeout(() => {
-        const message = `${called} did not serve within ${startTimeoutMs / 1000} s${lastWords(tail)}`;
-        reject(new WorkerUnavailable(message, `try again when the machine is less busy; ${remedy}`));
+        const message =
+          `${called} did not serve within ${startTimeoutMs / 1000} ` + `s${lastWords(tail)}`;
+        reject(
+          new WorkerUnavailable(message, `try again when the machine is less busy; ${remedy}`, {
+            setting,
+          }),
+        );
       }, startTimeoutMs);
     });
     return {
@@ -262,7 +286,7 @@ function describeEnd(
       : signalCode === null
         ? `exit code ${exitCode}`
         : `killed by ${signalCode}`;
-  const memory = "if the machine ran out of memory, ask for less at once";
+  const memory = "if the machine ran out of memory, use less data or smaller batches";
   return new WorkerDied(
     `${called} ended (${how})${lastWords(tail)}`,
     tail.join("\n"),
@@ -270,7 +294,7 @@ function describeEnd(
   );
 }
 
-/** The last line that says something, as the end of a sentence. */
+/** Get the last line that says something, as the end of a sentence. */
 function lastWords(tail: readonly string[]): string {
   const line = tail.findLast((l) => l.trim() !== "" && !USAGE_HINT.test(l));
   return line === undefined ? "" : `: ${line.trim().slice(0, 500)}`;

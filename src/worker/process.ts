@@ -1,20 +1,24 @@
-/** A worker's process, as it is started, heard, and ended: what local, contained and detached ones have in common. */
+/**
+ * What local workers, workers in containers and background workers share: arguments, output, and
+ * end.
+ */
 import { existsSync } from "node:fs";
 import { z } from "zod";
 import { UsageError } from "../errors.js";
 
 const REFUSAL = "atlas_worker: ";
 
-/** The line on stdout with which a worker says that it serves. */
+/** The line on stdout in which a worker says that it serves. */
 const Ready = z.object({
   event: z.literal("ready"),
   address: z.string(),
   protocol_version: z.int(),
   pid: z.int(),
 });
+/** The line on stdout in which a worker says that it serves. */
 export type Ready = z.infer<typeof Ready>;
 
-/** The {@link Ready} that a line of output is, if it is one. */
+/** Parse a line of output as {@link Ready}. @returns undefined if it is another line */
 export function parseReady(line: string): Ready | undefined {
   if (!line.startsWith("{")) return undefined;
   try {
@@ -24,49 +28,54 @@ export function parseReady(line: string): Ready | undefined {
   }
 }
 
+/** Address of the loopback interface. */
 export const LOOPBACK = "127.0.0.1";
 
+/** Levels of log messages, from the least. */
 export const LOG_LEVELS = ["debug", "info", "warning", "error"] as const;
+/** A level of log messages. */
 export type LogLevel = (typeof LOG_LEVELS)[number];
+/** Formats of a worker's log. */
 export const LOG_FORMATS = ["text", "json"] as const;
 
-/** How a worker is to serve. Paths are absolute. */
+/** How a worker serves. Paths are absolute. */
 export interface ServeOptions {
-  /** Address to listen on (default: the loopback interface's; any other needs TLS and a token). */
+  /** Address to listen on (default: loopback; any other needs TLS and a token). */
   host?: string;
-  /** Of the gRPC server (default: a free one). */
+  /** Port of the gRPC server (default: a free one). */
   port?: number;
   device?: string;
   threads?: number;
-  /** Folder that data files must lie in (default: where the worker is started). */
+  /** Folder that must hold the data files (default: the folder in which the worker is started). */
   dataRoot?: string;
-  /** Of the tensor plane (default: a free one). */
+  /** Port of the tensor plane (default: a free one). */
   tensorPort?: number;
-  /** Of the live metrics (default: a free one). */
+  /** Port of the live metrics (default: a free one). */
   metricsPort?: number;
-  /** A folder of our own for the planes' sockets, in place of ports: for clients on this machine. */
+  /** Folder for the sockets of both, in place of ports, for clients on this machine. */
   planeFolder?: string;
-  /** Certificate and private key, in PEM. */
+  /** Certificate, in PEM. */
   tlsCert?: string;
+  /** Private key of the certificate, in PEM. */
   tlsKey?: string;
-  /** Who must have signed the clients' certificates. */
+  /** Authority that must have signed the clients' certificates. */
   tlsClientCa?: string;
-  /** The token that clients must have (default: that in ATLAS_TOKEN). */
+  /** File with the token that clients must send (default: the token in ATLAS_TOKEN). */
   tokenFile?: string;
-  /** Whether it executes code that its clients send or name (default: as ATLAS_TRUST_CODE says). */
+  /** Whether it executes code that clients send or name (default: as ATLAS_TRUST_CODE says). */
   trustCode?: boolean;
   /** Seconds that a session is kept without a call, a watch or an unfinished job (default 600). */
   lease?: number;
-  /** The least that it logs (default "info"). */
+  /** The least level of messages that it logs (default "info"). */
   logLevel?: LogLevel;
-  /** As what: text (default), or an object of JSON a line. */
+  /** Format of its log: text (default), or JSON with an object in each line. */
   logFormat?: (typeof LOG_FORMATS)[number];
 }
 
-/** Before {@link serveArguments}, what makes a Python interpreter a worker. */
+/** The first arguments of a Python interpreter that runs a worker. */
 export const PYTHON_MODULE = ["-m", "atlas_worker"] as const;
 
-/** Arguments with which a worker is started. It inherits nothing else of ours but the environment. */
+/** Make the arguments that start a worker. It inherits only the environment from this process. */
 export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeOptions): string[] {
   const flags = {
     listen: `${host.includes(":") ? `[${host}]` : host}:${port}`,
@@ -93,13 +102,22 @@ export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeO
   ];
 }
 
-/** Why a worker that has ended would not do as its arguments say, if that is why: it then exits with 2 after a line that says so. */
-export function refusal(exitCode: number | null, output: readonly string[]): UsageError | undefined {
+/**
+ * Find the reason for which a worker refused its arguments.
+ *
+ * @returns undefined if it ended for another reason; a refusing worker exits with 2 after a message
+ */
+export function refusal(
+  exitCode: number | null,
+  output: readonly string[],
+): UsageError | undefined {
   const line = output.findLast((l) => l.startsWith(REFUSAL));
-  return exitCode === 2 && line !== undefined ? new UsageError(line.slice(REFUSAL.length)) : undefined;
+  return exitCode === 2 && line !== undefined
+    ? new UsageError(line.slice(REFUSAL.length))
+    : undefined;
 }
 
-/** Send a signal to a process that leads its own group, and to all that it started. */
+/** Send a signal to a process that leads its own group, and to all processes of the group. */
 export function killGroup(pid: number | undefined, signal: NodeJS.Signals): void {
   if (pid === undefined) return;
   try {
@@ -109,7 +127,7 @@ export function killGroup(pid: number | undefined, signal: NodeJS.Signals): void
   }
 }
 
-/** Whether this machine has an NVIDIA GPU, as far as its driver's files tell. */
+/** Whether this machine has an NVIDIA GPU, judging by the files of its driver. */
 export function hasNvidiaDriver(): boolean {
   return existsSync("/dev/nvidia0") || existsSync("/proc/driver/nvidia/version");
 }

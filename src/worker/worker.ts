@@ -1,19 +1,24 @@
-/** A worker that is connected to. */
+/** A connection to a worker. */
 import { WorkerUnavailable } from "../errors.js";
-import { type DescribeResponse, WorkerServiceService } from "../gen/atlas/v1/worker.js";
+import {
+  type DescribeResponse,
+  ProtocolVersion,
+  WorkerServiceService,
+} from "../gen/atlas/v1/worker.js";
 import { type Access, type Address, Rpc, type RpcOptions } from "../rpc/index.js";
 import { MetricsFeed } from "../tensor/metrics.js";
 import { TensorPlane } from "../tensor/plane.js";
 import type { LocalProcess } from "./local.js";
 import { reachableEndpoint } from "./remote.js";
-import { Session } from "./session.js";
+import { Session } from "./session/index.js";
 
-/** The protocol version that this client speaks; a worker must speak the same. */
-export const PROTOCOL_VERSION = 2;
+/** Version of the protocol that this client speaks. A worker must speak the same. */
+export const PROTOCOL_VERSION: number = ProtocolVersion.PROTOCOL_VERSION_CURRENT;
 
-/** What a worker is and can do: versions, devices, limits, registered building blocks. Holds no secret. */
+/** Versions, devices, limits and blocks of a worker. Holds no secret. */
 export type WorkerInfo = DescribeResponse;
 
+/** A connection to a worker. Make one with `connectWorker`. */
 export class Worker {
   private readonly sessions = new Set<Session>();
 
@@ -27,10 +32,11 @@ export class Worker {
   ) {}
 
   /**
-   * Use `connectWorker`.
+   * Connect to a worker. Use `connectWorker` instead.
    *
-   * @param target a running worker, or the process of a local one, which is ended when this fails
-   * @throws WorkerUnavailable when it does not answer or speaks another protocol version; WorkerDied
+   * @param target a running worker, or the process of a local one, which is ended if this fails
+   * @throws WorkerUnavailable if it does not answer or speaks another version of the protocol
+   * @throws WorkerDied if the local process ends
    */
   static async connect(
     target: Address | LocalProcess,
@@ -61,10 +67,14 @@ export class Worker {
         );
       if (options.tls && !curve)
         throw new WorkerUnavailable(
-          `the worker at ${address} would send tensors unencrypted: it does not use TLS itself`,
-          "give it its certificate, in place of a proxy's",
+          `the worker at ${address} would send tensors unencrypted, because it does not use ` +
+            "TLS itself",
+          "give the certificate to the worker, not to a proxy",
         );
-      const info = { ...described, dataPlane: { tensors, metrics, curve: undefined, maxFrameBytes } };
+      const info = {
+        ...described,
+        dataPlane: { tensors, metrics, curve: undefined, maxFrameBytes },
+      };
       const plane = new TensorPlane(reachableEndpoint(tensors, address), process?.gone, {
         curve,
         maxFrameBytes,
@@ -78,7 +88,7 @@ export class Worker {
     }
   }
 
-  /** As `--worker` takes it. */
+  /** Address of the worker, with the scheme: "grpc://host:port" or "grpcs://host:port". */
   get address(): string {
     return `${this.rpc.secure ? "grpcs" : "grpc"}://${this.rpc.address}`;
   }
@@ -86,30 +96,36 @@ export class Worker {
   /**
    * Open a session.
    *
-   * @param label shown in the worker's log, e.g. the run's id
-   * @param device "auto" (the first CUDA device, else cpu), "cpu", "cuda", "cuda:1"
-   * @throws RpcUsageError when there is no such device; RpcError ("limit_exceeded") when there are too many sessions
+   * @throws RpcUsageError if the worker has no such device
+   * @throws RpcError (LIMIT_EXCEEDED) if there are too many sessions
    */
   async openSession({
     label = "",
     device = "auto",
   }: {
+    /** Name of the session in the worker's log, for example a run's id. */
     label?: string;
+    /** "auto" (default: the first CUDA device, else cpu), "cpu", "cuda", "cuda:1". */
     device?: string;
   } = {}): Promise<Session> {
     const { signal } = this;
     const request = { label, device, protocolVersion: PROTOCOL_VERSION };
-    const { sessionId, ...opened } = await this.rpc.call(WorkerServiceService.openSession, request, {
-      signal,
-    });
+    const { sessionId, ...opened } = await this.rpc.call(
+      WorkerServiceService.openSession,
+      request,
+      {
+        signal,
+      },
+    );
     return this.session(sessionId, opened);
   }
 
   /**
-   * Take up a session that another process has opened and not closed. Whoever makes the same objects in the same order as that process did gets
-   * those that there are.
+   * Attach to a session that another process has opened and not closed. Creating the same objects
+   * in the same order as that process gives the objects that exist already.
    *
-   * @throws RpcError ("not_found") when it is closed, its lease has ended, or the worker was restarted
+   * @throws RpcError (NOT_FOUND) if the session is closed, its lease has ended, or the worker was
+   *   restarted
    */
   async attachSession(sessionId: string): Promise<Session> {
     const { signal } = this;
@@ -121,20 +137,21 @@ export class Worker {
     return this.session(sessionId, renewed);
   }
 
-  /** Whether it lives on when we end, and its sessions with it. */
-  get outlivesUs(): boolean {
+  /** Whether the worker and its sessions outlive this process. */
+  get isPersistent(): boolean {
     return this.process === undefined;
   }
 
-  /**
-   * Close its sessions and the connection; end it too when it is local.
-   *
-   * @param options.leave leave the sessions open, for as long as they are leased
-   */
-  async close({ leave = false }: { leave?: boolean } = {}): Promise<void> {
+  /** Close the sessions and the connection. A local worker is ended too. */
+  async close({
+    leave = false,
+  }: {
+    /** Leave the sessions open for as long as they are leased. */
+    leave?: boolean;
+  } = {}): Promise<void> {
     const sessions = [...this.sessions];
     // A local worker's sessions end with it.
-    if (leave || !this.outlivesUs) for (const session of sessions) session.leave();
+    if (leave || !this.isPersistent) for (const session of sessions) session.leave();
     else await Promise.all(sessions.map((s) => s.close().catch(() => undefined)));
     this.plane.close();
     this.feed.close();
@@ -142,7 +159,10 @@ export class Worker {
     await this.process?.close();
   }
 
-  private session(id: string, { device, leaseSeconds }: { device: string; leaseSeconds: number }): Session {
+  private session(
+    id: string,
+    { device, leaseSeconds }: { device: string; leaseSeconds: number },
+  ): Session {
     const { rpc, plane, feed, signal, info } = this;
     const { maxInlineBytes = 0, maxTensorBytes = 0 } = info.limits ?? {};
     const limits = { maxInlineBytes, maxTensorBytes };
@@ -152,12 +172,16 @@ export class Worker {
   }
 }
 
-/** @throws WorkerUnavailable when a worker speaks another protocol version than we */
+/**
+ * Check that a worker speaks this client's version of the protocol.
+ *
+ * @throws WorkerUnavailable if it does not
+ */
 export function checkProtocol(version: number, address: string, release = ""): void {
   if (version === PROTOCOL_VERSION) return;
-  const its = `the worker at ${address}${release === "" ? "" : ` (${release})`} speaks protocol version ${version}`;
+  const name = `the worker at ${address}${release === "" ? "" : ` (${release})`}`;
   throw new WorkerUnavailable(
-    `${its}, and this atlas version ${PROTOCOL_VERSION}`,
+    `${name} speaks protocol version ${version}, and this atlas speaks version ${PROTOCOL_VERSION}`,
     `update ${version < PROTOCOL_VERSION ? "the worker" : "this package"}`,
   );
 }

@@ -1,4 +1,8 @@
-/** The candidate that a mistyped word most likely meant: least edit distance, if it is small against the word's length. */
+/**
+ * Find the candidate that a mistyped word most likely meant.
+ *
+ * @returns the candidate with the smallest edit distance, if that is small for the word's length
+ */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   if (word.length < 3) return undefined;
   let best: string | undefined;
@@ -13,14 +17,20 @@ export function nearest(word: string, candidates: readonly string[]): string | u
   return best;
 }
 
-/** Fewest insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b`. */
+/**
+ * Count the insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b`.
+ */
 function editDistance(a: string, b: string): number {
   let beforeLast: number[] = [];
   let last = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const row = [i];
     for (let j = 1; j <= b.length; j++) {
-      let least = Math.min(last[j]! + 1, row[j - 1]! + 1, last[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
+      let least = Math.min(
+        last[j]! + 1,
+        row[j - 1]! + 1,
+        last[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1),
+      );
       if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
         least = Math.min(least, beforeLast[j - 2]! + 1);
       row.push(least);
@@ -29,4 +39,10 @@ function editDistance(a: string, b: string): number {
     last = row;
   }
   return last[b.length]!;
+}
+
+/** Suggest a candidate: " (did you mean grassmann?)", or "" if none is near. */
+export function suggestion(word: string, candidates: readonly string[]): string {
+  const best = nearest(word, candidates);
+  return best === undefined ? "" : ` (did you mean ${best}?)`;
 }

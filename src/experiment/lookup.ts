@@ -1,4 +1,7 @@
-/** What an experiment takes from elsewhere: a predictor's weights, an identity component; from a run, a file, or by name. */
+/**
+ * Look up what an experiment takes from elsewhere: weights or an algebra, of a run, a file or a
+ * name.
+ */
 import { existsSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { extname, join, resolve } from "node:path";
@@ -6,55 +9,70 @@ import { z } from "zod";
 import { namedAlgebra, namedAlgebras } from "../algebra/index.js";
 import { ensureFiles } from "../data/ensure.js";
 import { DATA_SETS } from "../data/index.js";
-import { FileError, UsageError } from "../errors.js";
+import { AtlasError, FileError, NetworkError, UsageError } from "../errors.js";
 import { convertCheckpoint, inspectCheckpoint } from "../interop/index.js";
 import { explainFileSystem } from "../run/atomic.js";
 import { findRun, listRuns, Run } from "../run/folder.js";
 import { readNpy, readSafetensors } from "../tensor/index.js";
 import type { Place } from "../worker/index.js";
+import { completeConfig } from "./config.js";
+import type { Experiment } from "./define.js";
 import { Progress } from "./progress.js";
 
 const Matrices = z.array(z.array(z.array(z.number())));
 
-/** A basis of a Lie algebra and where it came from; `basis` is [k, n, n], k may be 0. */
+/** A basis of a Lie algebra, [k, n, n] with k ≥ 0, and its source. */
 export const Identity = z.object({ source: z.string(), basis: Matrices });
+/** A basis of a Lie algebra, and its source. */
 export type Identity = z.infer<typeof Identity>;
 
-/** Parts of a result.json, or of a file a user wrote, that hold a basis. */
+/** Forms in which a result.json, or a file of the user, can hold a basis. */
 const HoldsBasis = z.union([
   Matrices,
   z.array(z.array(z.number())).transform((matrix) => [matrix]),
   z
-    .object({ algebra: z.object({ generators: Matrices, found: z.int().optional() }) })
-    .transform(({ algebra }) => algebra.generators.slice(0, algebra.found)),
+    .object({
+      algebra: z.object({
+        generators: Matrices,
+        symmetryCount: z.int().optional(),
+        found: z.int().optional(), // of version 0.1
+      }),
+    })
+    .transform(({ algebra: { generators, symmetryCount, found } }) =>
+      generators.slice(0, symmetryCount ?? found),
+    ),
   z.object({ generators: Matrices }).transform((o) => o.generators),
   z.object({ basis: Matrices }).transform((o) => o.basis),
 ]);
 
-/** A result whose algebra has a spectrum, which tells the size of its matrices even when it has no generators. */
+/** A result with a spectrum, which tells the size of the matrices even without generators. */
 const Measured = z.object({
   algebra: z.object({ spectrum: z.array(z.object({ direction: z.array(z.unknown()) })) }),
 });
 
-/** The runs folder, and what can be looked up in it. */
-export class Runs {
+/** A complete config of a run, with the name of its task. */
+export type RecordedConfig = Readonly<Record<string, unknown>> & { readonly task: string };
+
+/** Looks up the runs, files and names that a config refers to. */
+export class RunLookup {
   constructor(
     readonly dir: string,
-    /** Name of the experiment that asks. */
-    private readonly experiment: string,
-    /** Where what computes is: if it is ours, it sees the same files. */
-    private readonly worker: Place = "ours",
+    /** The experiment whose config it is. */
+    private readonly experiment: Experiment,
+    /** Where the worker is. A spawned worker sees the files of this machine. */
+    private readonly worker: Place = "spawned",
     private readonly options: { progress?: Progress; signal?: AbortSignal } = {},
   ) {}
 
   /**
-   * See to it that a folder has the files of a published data set: those that it lacks are fetched. A worker elsewhere has files of its own, and
-   * is left alone.
+   * Fetch the files of a published data set that a folder lacks. If the worker is elsewhere, it has
+   * its own files, and nothing is fetched.
    *
-   * @param name as `atlas data` knows it
+   * @param name of the data set, as in `atlas data NAME`
+   * @param alternative what the user can do instead; added to the error if there is no network
    * @throws NetworkError, FileError, NoSpaceError, Interrupted
    */
-  async published(name: string, folder: string): Promise<void> {
+  async fetchRecord(name: string, folder: string, alternative?: string): Promise<void> {
     const sets = DATA_SETS.filter((set) => set.record);
     const record = sets.find((set) => set.name === name)?.record;
     if (!record)
@@ -62,38 +80,44 @@ export class Runs {
         `there is no published data set ${JSON.stringify(name)}`,
         `choose one of ${sets.map((set) => set.name).join(", ")}`,
       );
-    if (this.worker !== "ours") return;
+    if (this.worker !== "spawned") return;
     const { progress = new Progress(), signal } = this.options;
-    await ensureFiles(record, folder, { onProgress: (line) => progress.info(line), signal });
+    try {
+      await ensureFiles(record, folder, { onProgress: (line) => progress.info(line), signal });
+    } catch (error) {
+      if (error instanceof AtlasError && error.elsewhere) {
+        error.remedy = `${error.remedy} with --data DIR`;
+        error.elsewhere = false; // so that no caller adds a flag again
+      }
+      if (error instanceof NetworkError && alternative !== undefined)
+        error.remedy = `${error.remedy}; ${alternative}`;
+      throw error;
+    }
   }
 
   /**
-   * A path that the worker is to read: made absolute when it is one of this machine, so that the run can be resumed from elsewhere. On another
-   * machine it is of its files, and a relative one starts in its data root; near by it is what there is here.
+   * Get the path of a file for the worker. Remote worker: the path is on the worker, relative to
+   * its data root. Loopback worker: resolved here if it exists here. Spawned worker: made absolute,
+   * so that the run can be resumed from another folder.
    */
   workerPath(given: string): string {
-    return this.worker === "ours" || (this.worker === "near" && existsSync(given)) ? resolve(given) : given;
+    const here = this.worker === "spawned" || (this.worker === "loopback" && existsSync(given));
+    return here ? resolve(given) : given;
   }
 
   /**
-   * What `--reuse-predictor` refers to: a path of a file or of a run folder.
+   * Look up a predictor for `--reuse-predictor`: the path of a file or of a run folder.
    *
-   * @param given FILE, RUN, or true for the newest finished run whose config satisfies `compatible`
-   * @throws UsageError when there is no such thing
+   * @param given FILE, RUN, or true for the newest finished run with a `compatible` config
+   * @throws UsageError if there is no such predictor
    */
   async predictor(
     given: string | true,
-    compatible: (config: Run["config"]["config"]) => boolean,
+    compatible: (config: RecordedConfig) => boolean,
   ): Promise<string> {
     if (given === true) {
-      for (const run of (await listRuns(this.dir)).runs.reverse())
-        if (
-          run.config.experiment === this.experiment &&
-          compatible(run.config.config) &&
-          (await run.status()) === "finished" &&
-          (await run.checkpoint("predictor"))
-        )
-          return run.path;
+      for await (const run of this.finishedRuns(compatible))
+        if (await run.checkpoint("predictor")) return run.path;
       throw new UsageError(
         `no finished run in ${resolve(this.dir)} has a predictor for these settings`,
         "leave out --reuse-predictor to train one, or give a FILE or RUN",
@@ -102,19 +126,60 @@ export class Runs {
     if (await isFile(given)) return resolve(given);
     if (looksLikeFile(given)) throw missingFile("--reuse-predictor", given);
     const run = await findRun(this.dir, given);
-    if (!compatible(run.config.config))
+    const config = this.configOf(run);
+    if (config === undefined || !compatible(config))
       throw new UsageError(
-        `the predictor of run ${run.id} was trained for other settings${summarise(run.config.config)}`,
-        "choose the same ones, or another run",
+        `the predictor of run ${run.id} was trained with other ` +
+          `settings${summarise(config ?? run.config.config)}`,
+        "give the same settings, or choose another run",
       );
     return run.path;
   }
 
   /**
-   * The identity component that `--identity` refers to: a run's discovered generators, a file (.json, .npy, .safetensors), or a named algebra.
+   * Find the algebra of the newest finished run of this experiment that has a `compatible` config
+   * and at least one generator.
    *
-   * @param n size of its matrices
-   * @throws UsageError or FileError when there is none, or its matrices are not n by n
+   * @returns undefined if there is no such run
+   */
+  async newestAlgebra(
+    compatible: (config: RecordedConfig) => boolean,
+  ): Promise<Identity | undefined> {
+    for await (const run of this.finishedRuns(compatible)) {
+      const basis = HoldsBasis.safeParse(await run.result()).data;
+      if (basis !== undefined && basis.length > 0) return { source: run.id, basis };
+    }
+    return undefined;
+  }
+
+  /** List the finished runs of this experiment, the newest first. */
+  private async *finishedRuns(
+    compatible: (config: RecordedConfig) => boolean,
+  ): AsyncGenerator<Run> {
+    for (const run of (await listRuns(this.dir)).runs.reverse()) {
+      if (run.config.experiment !== this.experiment.name) continue;
+      const config = this.configOf(run);
+      if (config && compatible(config) && (await run.status()) === "finished") yield run;
+    }
+  }
+
+  /** Get a run's config with the present names; undefined if it cannot be understood. */
+  private configOf({ config: { experiment, config } }: Run): RecordedConfig | undefined {
+    if (experiment !== this.experiment.name) return undefined;
+    try {
+      const complete = completeConfig(this.experiment, config, { recorded: true });
+      return { ...complete.config, task: complete.task.name };
+    } catch {
+      return undefined;
+    }
+  }
+
+  /**
+   * Look up an algebra for `--identity`: the generators of a run, a file (.json, .npy,
+   * .safetensors), or a named algebra.
+   *
+   * @param n size of the matrices
+   * @throws UsageError or FileError if there is no such algebra, or its matrices are not n by n
    */
   async identity(given: string, n: number): Promise<Identity> {
     const named = namedAlgebra(given, n);
@@ -148,27 +213,31 @@ export class Runs {
     }
     const result = await run.result();
     if (result === undefined)
-      throw new UsageError(`run ${run.id} is not finished`, `finish it with: atlas resume ${run.id}`);
+      throw new UsageError(
+        `run ${run.id} is not finished`,
+        `finish it with: atlas resume ${run.id}`,
+      );
     const of = Measured.safeParse(result).data?.algebra.spectrum[0]?.direction.length ?? n;
     if (of !== n)
       throw new UsageError(
-        `--identity ${given}: the algebra of run ${run.id} is of ${of}x${of} matrices`,
+        `--identity ${given}: the algebra of run ${run.id} has ${of}x${of} matrices`,
         `give a basis of shape [k, ${n}, ${n}]`,
       );
     const parsed = HoldsBasis.safeParse(result);
     if (!parsed.success)
       throw new UsageError(
         `run ${run.id} has no algebra in its result`,
-        "give a run of --task discover_algebra or discover",
+        "give a run of task discover_algebra or discover",
       );
     return { source: run.id, basis: parsed.data };
   }
 }
 
 /**
- * A predictor's weights as safetensors bytes, from a run folder or a file (.safetensors; .pt and .pth are converted, weights only).
+ * Read the weights of a predictor as safetensors bytes, from a run folder or a file (.safetensors,
+ * .pt, .pth).
  *
- * @throws FileError when it is missing, truncated, or would need code to be executed
+ * @throws FileError if the file is missing or truncated, or reading it would execute code
  */
 export async function readPredictor(source: string): Promise<Uint8Array> {
   if (await isFile(join(source, "config.json"))) {
@@ -176,39 +245,27 @@ export async function readPredictor(source: string): Promise<Uint8Array> {
     if (checkpoint) return checkpoint.bytes;
     throw new FileError(
       `run ${source} has no undamaged predictor`,
-      "train one anew without --reuse-predictor",
+      "train a new one without --reuse-predictor",
     );
   }
   if ([".pt", ".pth", ".bin", ".ckpt"].includes(extname(source).toLowerCase()))
     return convertCheckpoint(source);
   const bytes = await readBytes(source);
-  readSafetensors(bytes, source); // refuses a truncated one, naming it
+  readSafetensors(bytes, source); // throws for a truncated file
   return bytes;
 }
 
 /**
- * The architecture for a predictor that {@link Runs.predictor} found: `published` for a file in the layout of the method's published code, else the
- * one that was asked for. So a checkpoint is never read into a network that computes something else.
+ * List the tensors of a predictor from {@link RunLookup.predictor} that is a file in the layout of
+ * the reference code.
  *
+ * @returns undefined if it is a run, or a file in another layout
  * @throws as {@link readPredictor}
  */
-export async function architectureFor<T extends string>(
-  source: string | false,
-  given: T,
-  published: T,
-): Promise<T> {
-  return (await publishedTensors(source)) === undefined ? given : published;
-}
-
-/**
- * The names of the tensors of a predictor that {@link Runs.predictor} found, if it is a file in the layout of the method's published code.
- *
- * @throws as {@link readPredictor}
- */
-export async function publishedTensors(source: string | false): Promise<string[] | undefined> {
+export async function referenceTensors(source: string | false): Promise<string[] | undefined> {
   if (source === false || !(await isFile(source))) return undefined;
-  const { published, tensors } = await inspectCheckpoint(source);
-  return published === null ? undefined : tensors.map(({ name }) => name);
+  const { reference, tensors } = await inspectCheckpoint(source);
+  return reference === null ? undefined : tensors.map(({ name }) => name);
 }
 
 async function readBasis(path: string): Promise<number[][][]> {
@@ -237,7 +294,7 @@ async function readBasisValue(path: string): Promise<unknown> {
   }
 }
 
-/** A file's bytes. @throws FileError when it cannot be read */
+/** Read a file. @throws FileError if it cannot be read */
 export async function readBytes(path: string): Promise<Uint8Array> {
   try {
     return await readFile(path);
@@ -250,7 +307,7 @@ async function isFile(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined))?.isFile() ?? false;
 }
 
-/** Whether text that names no existing file was meant to. */
+/** Whether a text that is no existing file looks like the name of one. */
 function looksLikeFile(text: string): boolean {
   return [".json", ".npy", ".safetensors", ".pt", ".pth", ".bin", ".ckpt"].includes(
     extname(text).toLowerCase(),
@@ -261,12 +318,12 @@ function missingFile(flag: string, path: string): UsageError {
   return new UsageError(`${flag} ${path}: there is no such file`, "check the path");
 }
 
-/** Those settings of a run that decide whose predictor it is: " (atlas 1, predictor wide)". */
-function summarise(config: Run["config"]["config"]): string {
+/**
+ * Write the settings of a run in short: " (layout 1, architecture mlp)", without block parameters.
+ */
+function summarise(config: Readonly<Record<string, unknown>>): string {
   const told = Object.entries(config)
-    .filter(([key]) =>
-      ["task", "atlas", "predictor", "digits", "kernel", "stride", "r_in", "resolution"].includes(key),
-    )
+    .filter(([key, value]) => !key.includes(".") && ["string", "number"].includes(typeof value))
     .map(([key, value]) => `${key} ${String(value)}`);
   return told.length === 0 ? "" : ` (${told.join(", ")})`;
 }

@@ -1,16 +1,18 @@
-/** How far something that is counted has come: a live line on a terminal, else a line every few seconds. */
-import { formatSeconds } from "../experiment/progress.js";
+/** Show a count's progress: a live line on a terminal, elsewhere a line every few seconds. */
+import { formatSeconds } from "../format.js";
 
-export interface MeterOptions {
+/** Options of {@link ProgressBar}. */
+export interface ProgressBarOptions {
   out?: NodeJS.WriteStream;
   quiet?: boolean;
-  /** Redraw one line (default: when `out` is a terminal). */
+  /** Redraw one line (default: if `out` is a terminal). */
   live?: boolean;
-  /** Time between lines when not live, in milliseconds. */
+  /** Milliseconds between lines if not live. */
   everyMs?: number;
 }
 
-export class Meter {
+/** Shows the progress of a count. */
+export class ProgressBar {
   private readonly out: NodeJS.WriteStream;
   private readonly live: boolean;
   private readonly everyMs: number;
@@ -20,14 +22,14 @@ export class Meter {
 
   constructor(
     private readonly format: (n: number) => string,
-    private readonly options: MeterOptions = {},
+    private readonly options: ProgressBarOptions = {},
   ) {
     this.out = options.out ?? process.stderr;
     this.live = options.live ?? Boolean(this.out.isTTY);
     this.everyMs = options.everyMs ?? (this.live ? 100 : 5000);
   }
 
-  /** `done` of `total` of something; the last of it is always shown. */
+  /** Show `done` of `total`. The last line of a count is always shown. */
   show(what: string, done: number, total: number): void {
     const now = performance.now();
     if (this.pace.what !== what) {
@@ -47,10 +49,12 @@ export class Meter {
       .join("  ");
     this.erase();
     this.drawn = this.live && done < total;
-    this.out.write(this.drawn ? line.slice(0, Math.max(20, (this.out.columns ?? 80) - 1)) : `${line}\n`);
+    this.out.write(
+      this.drawn ? line.slice(0, Math.max(20, (this.out.columns ?? 80) - 1)) : `${line}\n`,
+    );
   }
 
-  /** Take the live line away; to be called before anything else writes to the terminal. */
+  /** Erase the live line. Call this before anything else writes to the terminal. */
   erase(): void {
     if (this.drawn) this.out.write("\r\u001b[2K");
     this.drawn = false;

@@ -1,0 +1,166 @@
+/** Find the Lie algebra of the symmetries (METHOD 2.2 and METHOD 2.3). */
+import { z } from "zod";
+import { analyseAlgebra } from "../algebra/index.js";
+import { type Block, blocksOf, type Manifold } from "../blocks.js";
+import { UsageError } from "../errors.js";
+import {
+  type ChoiceOptions,
+  type ChoiceValues,
+  choose,
+  chosen,
+  kindsFor,
+  traitsOf,
+} from "../experiment/choice.js";
+import type { Context } from "../experiment/context.js";
+import { whole } from "../experiment/define.js";
+import type { AlgebraResult } from "../result.js";
+import type { SolverInputs } from "./data.js";
+
+type SolverOptions = ChoiceOptions<"algebra_solver">;
+
+/** Make the config fields of the search for a Lie algebra in gl(n). */
+export function algebraFields({
+  manifold,
+  most,
+  k,
+  epochs,
+  values,
+  trained = true,
+}: {
+  manifold: Manifold;
+  /** The largest number of generators that may be asked for. */
+  most: number;
+  /** Default number of generators; "auto": the solver decides. */
+  k: number | "auto";
+  /** Epochs of a solver that works on a trained predictor. */
+  epochs: number;
+  /** The experiment's own defaults of the solvers' parameters. */
+  values?: SolverOptions["values"];
+  /** Whether the run trains the predictor. If not, no solver can take turns with the training. */
+  trained?: boolean;
+}) {
+  const count = z.int().min(1).max(most);
+  const field =
+    k === "auto" ? z.union([z.literal("auto"), count]).default("auto") : count.default(k);
+  return {
+    ...choose("solver", "algebra_solver", {
+      description: "Solver for the Lie algebra",
+      default: "grassmann",
+      manifold,
+      kinds: trained
+        ? undefined
+        : kindsFor("algebra_solver", manifold).filter((kind) => !alternates({ solver: kind })),
+      flags: {
+        threshold: "threshold",
+        scale: "scale",
+        standard_basis: "standard_basis",
+        learning_rate: { names: ["basis_lr"], kinds: ["atlasd"] },
+        r1: "r1",
+        r2: "r2",
+        r3: "r3",
+      },
+      values: (config) => withTurns(config, values?.(config) ?? {}),
+    }),
+    k: (field as z.ZodDefault<z.ZodType<number | "auto">>).meta({
+      description: "Number of generators to look for",
+      placeholder: k === "auto" ? "auto|number" : "number",
+      formerValues: k === "auto" ? { 0: "auto" } : undefined,
+    }),
+    algebra_epochs: whole(epochs, "Epochs of the search (atlasd: as --epochs)"),
+  };
+}
+
+/** Give a solver that takes turns with the training the batch size of the training. */
+function withTurns(
+  config: Readonly<Record<string, unknown>>,
+  values: ChoiceValues<"algebra_solver">,
+): ChoiceValues<"algebra_solver"> {
+  const batch_size = config["training.batch_size"];
+  if (typeof batch_size !== "number" || !alternates(config)) return values;
+  const kind = String(config.solver) as "atlasd";
+  return { ...values, [kind]: { batch_size, ...values[kind] } };
+}
+
+/** Config of the search for a Lie algebra. */
+export interface AlgebraConfig {
+  k: number | "auto";
+  epochs: number;
+  algebra_epochs: number;
+  reuse_predictor?: boolean | string;
+}
+
+/** Whether the epochs of a config's solver take turns with the predictor's (METHOD 2.2). */
+export function alternates(config: object): boolean {
+  const { solver } = config as { solver?: unknown };
+  // The kind may be a former one, or one of another type of solver.
+  const kinds = Object.entries(blocksOf("algebra_solver"));
+  return kinds.some(
+    ([kind, { aliases = [], alternates = false }]) =>
+      alternates && (kind === solver || aliases.includes(String(solver))),
+  );
+}
+
+/** Check relations between fields of the config. @throws UsageError */
+export function checkAlgebra(
+  config: AlgebraConfig,
+  given: Readonly<Record<string, unknown>>,
+): void {
+  const solver = String((config as unknown as { solver: string }).solver);
+  if (config.k === "auto" && !traitsOf(config, "solver", "algebra_solver").finds_k) {
+    const finders = Object.entries(blocksOf("algebra_solver")).filter(([, entry]) => entry.finds_k);
+    throw new UsageError(
+      `the solver ${solver} does not find the number of generators`,
+      `give --k, or choose --solver ${finders.map(([kind]) => kind).join(" or ")}`,
+    );
+  }
+  if (given.algebra_epochs !== undefined && alternates(config))
+    throw new UsageError(
+      `--algebra-epochs has no effect with --solver ${solver}, which takes turns with the training`,
+      "leave it out; the search has as many epochs as --epochs",
+    );
+}
+
+/** Find the Lie algebra as a config says, and analyse it. */
+export function solveAlgebra(
+  ctx: Context,
+  config: AlgebraConfig,
+  inputs: SolverInputs,
+): Promise<AlgebraResult> {
+  const turns = alternates(config);
+  return discoverAlgebra(ctx, inputs, {
+    solver: chosen(config, "solver", "algebra_solver"),
+    k: config.k,
+    epochs: turns ? config.epochs : config.algebra_epochs,
+    train: turns && typeof config.reuse_predictor !== "string",
+  });
+}
+
+/** Find the Lie algebra, and analyse it. */
+export async function discoverAlgebra(
+  ctx: Context,
+  inputs: SolverInputs,
+  {
+    solver,
+    k,
+    epochs,
+    train = false,
+  }: {
+    solver: Block<"algebra_solver">;
+    /** Number of generators; "auto" (or 0): the solver decides. */
+    k: number | "auto";
+    epochs: number;
+    /** Whether to train the predictor by turns with the search; if not, it is used as it is. */
+    train?: boolean;
+  },
+): Promise<AlgebraResult> {
+  const algebra = await ctx.algebra({ ...inputs, solver, k, epochs });
+  const second = { stage: "algebra", object: algebra };
+  if (train) await ctx.alternate({ stage: "predictor", object: inputs.predictor }, second, epochs);
+  else await ctx.advance("algebra", algebra);
+  return analyseAlgebra(await ctx.timed("algebra", () => ctx.session.getAlgebra(algebra)));
+}
+
+/** Select the generators that are symmetries. */
+export function symmetries({ generators, symmetryCount }: AlgebraResult): number[][][] {
+  return generators.slice(0, symmetryCount);
+}

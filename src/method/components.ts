@@ -1,0 +1,176 @@
+/** Find the components of a group, one matrix for each (METHOD 2.4 and METHOD 2.5). */
+import { z } from "zod";
+import { analyseCosets, namedAlgebra, namedAlgebras } from "../algebra/index.js";
+import type { Block, BlockParams, Manifold } from "../blocks.js";
+import { UsageError } from "../errors.js";
+import { type ChoiceOptions, choose, chosen } from "../experiment/choice.js";
+import type { Context } from "../experiment/context.js";
+import { type Preparation, whole } from "../experiment/define.js";
+import { Identity, type RecordedConfig, type RunLookup } from "../experiment/lookup.js";
+import type { Findings } from "../result.js";
+import { Tensor } from "../tensor/index.js";
+import type { SolverInputs } from "./data.js";
+
+/** Make the config field for an algebra from elsewhere, which {@link lookUpIdentity} looks up. */
+export const identityField = (description: string) =>
+  z.union([z.string(), Identity]).optional().meta({ description, placeholder: "from" });
+
+/** Make the config fields of the search for components. */
+export function cosetFields({
+  manifold,
+  epochs,
+  values,
+}: {
+  manifold: Manifold;
+  epochs: number;
+  /** The experiment's own defaults of the solvers' parameters. */
+  values?: ChoiceOptions<"coset_solver">["values"];
+}) {
+  return {
+    ...choose("coset_solver", "coset_solver", {
+      description: "Solver for the components",
+      default: "multistart",
+      manifold,
+      flags: { candidates: "candidates", max_components: ["max_components", "keep"] },
+      values,
+    }),
+    coset_epochs: whole(epochs, "Epochs of the search for components"),
+  };
+}
+
+/** Config of the search for components. */
+export interface CosetConfig {
+  coset_epochs: number;
+}
+
+/**
+ * Look up the algebra of the identity component that a config refers to.
+ *
+ * @param given a reference, an algebra that is looked up already, or nothing
+ * @param n size of the matrices
+ * @param needed what needs an algebra, for example "--task downstream_discovered"
+ * @returns the algebra; undefined if none is given
+ * @throws UsageError if none is given and `needed` is
+ */
+export async function lookUpIdentity(
+  lookup: RunLookup,
+  given: string | Identity | undefined,
+  n: number,
+  needed?: string,
+): Promise<Identity | undefined> {
+  if (given === undefined && needed !== undefined)
+    throw new UsageError(`${needed} needs an algebra`, giveIdentity(n));
+  return typeof given === "string" ? lookup.identity(given, n) : given;
+}
+
+function giveIdentity(n: number): string {
+  return `give --identity RUN, FILE or a name like ${namedAlgebras(n)[1]}`;
+}
+
+/**
+ * Look up the algebra for a search for components alone: the given one, or the algebra of the
+ * newest finished run with a `compatible` config, which is then named to the user.
+ *
+ * @throws UsageError if there is none
+ */
+export async function lookUpIdentityOrNewest(
+  { lookup, info }: Preparation,
+  given: string | Identity | undefined,
+  n: number,
+  compatible: (other: RecordedConfig) => boolean,
+): Promise<Identity> {
+  const named = await lookUpIdentity(lookup, given, n);
+  if (named) return named;
+  const newest = await lookup.newestAlgebra(compatible);
+  if (newest === undefined)
+    throw new UsageError(
+      "no finished run has found an algebra for these settings",
+      `find one with --task discover_algebra, or ${giveIdentity(n)}`,
+    );
+  info(`identity  the algebra of run ${newest.source} (${newest.basis.length} generators)`);
+  return newest;
+}
+
+/** Get the basis that {@link lookUpIdentity} found: [k, n, n]; empty if there is none. */
+export function givenBasis(identity: string | Identity | undefined): number[][][] {
+  return typeof identity === "object" ? identity.basis : [];
+}
+
+/**
+ * Get a named algebra in gl(n), for example "so(2)".
+ *
+ * @throws UsageError if there is no such algebra
+ */
+export function namedIdentity(name: string, n: number): Identity {
+  const basis = namedAlgebra(name, n);
+  if (basis) return { source: name, basis };
+  throw new UsageError(
+    `there is no algebra ${name} in gl(${n})`,
+    `choose one of ${namedAlgebras(n).join(", ")}`,
+  );
+}
+
+/** Make the tensor from which architectures are built; undefined for no algebra. */
+export function algebraTensor(algebra: Identity | undefined): { algebra: Tensor } | undefined {
+  return algebra && { algebra: Tensor.from(algebra.basis, "float32") };
+}
+
+/** Check that an algebra has generators to build a network from. @throws UsageError */
+export function demandGenerators(identity: string | Identity | undefined): void {
+  const name = typeof identity === "object" ? identity.source : "";
+  if (givenBasis(identity).length === 0)
+    throw new UsageError(
+      `the algebra ${name} has no generators to build a network from`,
+      "give an algebra that has generators, for example so(2) or a run that found it",
+    );
+}
+
+/** Whether the identities of two configs, looked up already, have the same basis. */
+export function sameBasis(one: unknown, other: unknown): boolean {
+  const [a, b] = [one, other].map((given) => JSON.stringify(Identity.safeParse(given).data?.basis));
+  return a === b;
+}
+
+/**
+ * Find the components as a config says.
+ *
+ * @param identityAlgebra basis of the Lie algebra, [k, n, n]
+ */
+export function solveCosets(
+  ctx: Context,
+  config: CosetConfig,
+  inputs: SolverInputs,
+  identityAlgebra: readonly number[][][],
+): Promise<Required<Pick<Findings, "cosets" | "cosetSearch">>> {
+  const solver = chosen(config, "coset_solver", "coset_solver");
+  return discoverCosets(ctx, inputs, {
+    solver,
+    identity: identityAlgebra,
+    epochs: config.coset_epochs,
+  });
+}
+
+/** Find one matrix for each component. */
+export async function discoverCosets(
+  ctx: Context,
+  inputs: SolverInputs,
+  {
+    params,
+    solver = { kind: "multistart", params },
+    identity,
+    epochs,
+  }: {
+    solver?: Block<"coset_solver">;
+    /** Parameters of the solver "multistart", if no `solver` is given. */
+    params?: BlockParams["coset_solver"]["multistart"];
+    /** Basis of the identity component's Lie algebra, [k, n, n]. */
+    identity: readonly number[][][];
+    epochs: number;
+  },
+): Promise<Required<Pick<Findings, "cosets" | "cosetSearch">>> {
+  const cosets = await ctx.cosets({ ...inputs, solver, identityAlgebra: identity, epochs });
+  await ctx.advance("cosets", cosets);
+  const found = await ctx.timed("cosets", () => ctx.session.getCosets(cosets));
+  const { noiseFloor, candidates } = found;
+  return { cosets: analyseCosets(found, identity), cosetSearch: { noiseFloor, candidates } };
+}

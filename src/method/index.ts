@@ -1,0 +1,9 @@
+/** The steps of the method, which experiments share. */
+export * from "./algebra.js";
+export * from "./components.js";
+export * from "./data.js";
+export * from "./discovery.js";
+export * from "./downstream.js";
+export * from "./evidence.js";
+export * from "./predictor.js";
+export * from "./rotations.js";

@@ -1,0 +1,215 @@
+/**
+ * The predictor whose symmetries are measured: trained here, or taken from elsewhere (METHOD 2.1).
+ */
+import { z } from "zod";
+import type { Block, Manifold } from "../blocks.js";
+import { type ChoiceOptions, choose, chosen } from "../experiment/choice.js";
+import type { Context } from "../experiment/context.js";
+import { type Preparation, type Shape, whole } from "../experiment/define.js";
+import { type RecordedConfig, readPredictor, referenceTensors } from "../experiment/lookup.js";
+import type { Findings } from "../result.js";
+import type { RemoteObject } from "../worker/index.js";
+import { alternates } from "./algebra.js";
+import type { Setting } from "./data.js";
+
+type ArchitectureOptions = Omit<ChoiceOptions<"architecture">, "description">;
+type TrainingValues = Exclude<ChoiceOptions<"training">["values"], undefined>;
+
+/** Make the config field that names a predictor to reuse instead of training one. */
+export const reuseField = () =>
+  z.union([z.boolean(), z.string()]).default(false).meta({
+    description: "Use the predictor of a FILE or RUN (no value: newest that fits)",
+    placeholder: "from",
+  });
+
+/** Make the config fields of a predictor: architecture, epochs, and training recipe. */
+export function predictorFields({
+  manifold,
+  architecture,
+  epochs,
+  training,
+  omit,
+}: {
+  manifold: Manifold;
+  architecture: ArchitectureOptions;
+  /** Default number of passes over the data. */
+  epochs: number;
+  /** The experiment's own defaults of the recipe's parameters. */
+  training: TrainingValues;
+  /** Parameters of the recipe that have no effect in this experiment. */
+  omit?: ChoiceOptions<"training">["omit"];
+}) {
+  return {
+    ...choose("architecture", "architecture", {
+      description: "Architecture",
+      manifold,
+      ...architecture,
+    }),
+    epochs: whole(epochs, "Passes over the data"),
+    ...trainingFields(training, omit),
+  };
+}
+
+/** Make the config fields of the training recipe. */
+export function trainingFields(values: TrainingValues, omit?: ChoiceOptions<"training">["omit"]) {
+  return choose("training", "training", {
+    description: "Training recipe",
+    default: "supervised",
+    flags: {
+      batch_size: "batch_size",
+      learning_rate: "predictor_lr",
+      epsilon: { names: ["predictor_epsilon"], listed: false },
+      background_weight: { names: ["background_weight"], listed: false },
+      schedule: { names: ["schedule"], listed: false },
+      precision: { names: ["precision"], listed: false },
+    },
+    omit,
+    values,
+  });
+}
+
+/** Config of a predictor. */
+export interface PredictorConfig {
+  epochs: number;
+  reuse_predictor?: boolean | string;
+}
+
+/** Options of {@link lookUpPredictor}. */
+export interface ReuseOptions {
+  /** Fields, beside the architecture, that must agree with those of the other run. */
+  decisive: readonly string[];
+  /** A further condition on the other run's config. */
+  fits?: (other: RecordedConfig) => boolean;
+  /** The network of the reference code's checkpoints. */
+  reference?: Block<"architecture">;
+}
+
+/**
+ * Look up the predictor that `--reuse-predictor` refers to. For a checkpoint of the reference code,
+ * the architecture becomes that code's own network, which computes what the weights were trained
+ * for.
+ *
+ * @returns the config with the path of a file or a run, and with the architecture that fits
+ * @throws UsageError if there is no such predictor, or it was trained with other settings
+ */
+export async function lookUpPredictor<C extends PredictorConfig>(
+  config: C,
+  { lookup, given, warn }: Preparation,
+  { decisive, fits = () => true, reference }: ReuseOptions,
+): Promise<C> {
+  if (!config.reuse_predictor) return config;
+  const fields = [
+    ...decisive,
+    ...Object.keys(config).filter((field) => /^architecture(\.|$)/.test(field)),
+  ];
+  const source = await lookup.predictor(
+    config.reuse_predictor,
+    (other) =>
+      fields.every((field) => other[field] === (config as Record<string, unknown>)[field]) &&
+      fits(other),
+  );
+  const idle = Object.keys(given).filter(
+    (field) => field === "epochs" || field.startsWith("training.") || TRAINING_FLAGS.has(field),
+  );
+  if (!alternates(config))
+    for (const field of idle)
+      warn(`--${field.replaceAll("_", "-")} has no effect with --reuse-predictor`);
+  if (reference === undefined || (await referenceTensors(source)) === undefined)
+    return { ...config, reuse_predictor: source };
+  const { architecture } = config as { architecture?: unknown };
+  // The parameters of another network are not the reference's.
+  const kept = Object.entries(config).filter(
+    ([field]) => architecture === reference.kind || !field.startsWith("architecture."),
+  );
+  const theirs = architectureFields(reference);
+  return { ...(Object.fromEntries(kept) as C), ...theirs, reuse_predictor: source };
+}
+
+/**
+ * Count the networks in a checkpoint of the reference code, one for each chart; 0 for other files.
+ */
+export async function referenceNetworks(source: boolean | string | undefined): Promise<number> {
+  const names = (typeof source === "string" && (await referenceTensors(source))) || [];
+  return new Set(names.flatMap((name) => /network(\d+)\./.exec(name)?.[1] ?? [])).size;
+}
+
+const TRAINING_FLAGS = new Set([
+  "batch_size",
+  "predictor_lr",
+  "predictor_epsilon",
+  "schedule",
+  "precision",
+]);
+
+/** Write a block of type "architecture" as config fields. */
+export function architectureFields({ kind, params = {} }: Block<"architecture">): Shape | object {
+  const fields = Object.entries(params).map(
+    ([param, value]) => [`architecture.${param}`, value] as const,
+  );
+  return { architecture: kind, ...Object.fromEntries(fields) };
+}
+
+/**
+ * Create the predictor of a config, and train it, or load the weights that {@link lookUpPredictor}
+ * found. If the config's solver takes turns with the training, the solver trains it.
+ */
+export function fitPredictor(
+  ctx: Context,
+  config: PredictorConfig,
+  { dataset, atlas }: Setting,
+  {
+    tensors,
+    stage,
+  }: Pick<Parameters<Context["predictor"]>[0], "tensors"> & {
+    /** Name of the stage (default "predictor"). */
+    stage?: string;
+  } = {},
+): Promise<{ predictor: RemoteObject; about: Findings["predictor"] }> {
+  const options = {
+    architecture: chosen(config, "architecture", "architecture"),
+    training: chosen(config, "training", "training"),
+    dataset,
+    atlas,
+    epochs: config.epochs,
+    tensors,
+  };
+  const source = config.reuse_predictor ?? false;
+  return makePredictor(ctx, options, { source, later: alternates(config), stage });
+}
+
+/**
+ * Create a predictor, and train it or load weights into it.
+ *
+ * @returns the predictor, and its description for the result
+ */
+export async function makePredictor(
+  ctx: Context,
+  options: Parameters<Context["predictor"]>[0],
+  {
+    source,
+    later = false,
+    stage = "predictor",
+  }: {
+    /** File or run with the weights, looked up already; a boolean to train. */
+    source: string | boolean;
+    /** Whether to leave the training to {@link discoverAlgebra} with `train`. */
+    later?: boolean;
+    /** Name of the stage (default "predictor"). */
+    stage?: string;
+  },
+): Promise<{ predictor: RemoteObject; about: Findings["predictor"] }> {
+  const predictor = await ctx.predictor(options);
+  const reused = typeof source === "string" ? source : undefined;
+  if (reused !== undefined) await ctx.reuse(stage, predictor, () => readPredictor(reused));
+  else if (!later) await ctx.advance(stage, predictor);
+  return { predictor, about: { loss: null, epochs: options.epochs, source: reused ?? "trained" } };
+}
+
+/** Complete the description of a predictor at the end of a run with its last training loss. */
+export function trainedPredictor(
+  ctx: Context,
+  about: Findings["predictor"],
+  stage = "predictor",
+): Findings["predictor"] {
+  return { ...about, loss: ctx.metrics(stage).loss ?? null };
+}

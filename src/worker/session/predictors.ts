@@ -1,0 +1,132 @@
+/** Predictors of a session: create them, load weights, predict, and score. */
+import type { Block } from "../../blocks.js";
+import { type CreateObjectRequest, ObjectServiceService } from "../../gen/atlas/v1/objects.js";
+import { Tensor } from "../../tensor/tensor.js";
+import { type Link, LONG, LONG_READ, type Matrices } from "./link.js";
+import { type RemoteObject, wireBlock } from "./objects.js";
+
+/** A predictor: its architecture and training, and the data and charts that it is for. */
+export interface PredictorOptions {
+  architecture: Block<"architecture">;
+  training: Block<"training">;
+  dataset: RemoteObject;
+  atlas: RemoteObject;
+  /** Number of passes over the data; 0 for a network that is given. */
+  epochs: number;
+  seed: number;
+  /** Tensors for architectures that are built around them. */
+  tensors?: Readonly<Record<string, Tensor>>;
+}
+
+/** Options of `Session.measureEquivariance`. */
+export interface EquivarianceOptions {
+  /**
+   * Atlas of the same kind, with as many charts of the same radius (default: the predictor's own).
+   */
+  atlas?: RemoteObject;
+  /** Dataset with samples of the same shape (default: the predictor's own). */
+  dataset?: RemoteObject;
+  /** Number of random samples (default 256, or all if there are fewer). */
+  samples?: number;
+  /** Seed of the choice of samples (default 0). */
+  seed?: number;
+}
+
+/** How far a predictor f is from equivariance under a matrix g: means over samples and charts. */
+export interface EquivarianceFindings {
+  /** The predictor's own kind of loss. */
+  loss: number;
+  /** Mean absolute difference of f(gx) and g f(x); for a classifier, of class probabilities. */
+  distance: number;
+  /**
+   * `distance` divided by the motion |f(gx) − f(x)| + |g f(x) − f(x)|; 0 if nothing moves. For an
+   * invariant task it is 0 or 1, so compare distances instead.
+   */
+  relativeError: number;
+  /** The part of `distance` that interpolation may cause. */
+  interpolationError: number;
+}
+
+/**
+ * Input of a predictor: crops of the shape of its input, or samples of a dataset (default: its
+ * own).
+ */
+export type PredictorInput = Tensor | { start: number; count: number; dataset?: RemoteObject };
+
+/** Make the spec of a predictor. The tensors are sent to the worker. */
+export async function predictorSpec(
+  link: Link,
+  options: PredictorOptions,
+): Promise<CreateObjectRequest["spec"]> {
+  const { architecture, training, dataset, atlas, epochs, seed, tensors = {} } = options;
+  return {
+    $case: "predictor",
+    predictor: {
+      architecture: wireBlock("architecture", architecture),
+      training: wireBlock("training", training),
+      dataset: dataset.handle,
+      atlas: atlas.handle,
+      epochs,
+      seed,
+      tensors: await link.sendAll(tensors),
+    },
+  };
+}
+
+/** Load weights into a predictor. */
+export async function loadWeights(
+  link: Link,
+  { handle }: RemoteObject,
+  bytes: Uint8Array,
+): Promise<void> {
+  const weights = await link.sendBytes(bytes);
+  await link.call(ObjectServiceService.loadWeights, { sessionId: link.id, handle, weights }, LONG);
+}
+
+/** Compute a predictor's output. */
+export async function predict(
+  link: Link,
+  { handle }: RemoteObject,
+  input: PredictorInput,
+  classes: boolean,
+): Promise<Tensor> {
+  const request = {
+    sessionId: link.id,
+    handle,
+    classes,
+    input:
+      input instanceof Tensor
+        ? { $case: "crops" as const, crops: await link.send(input) }
+        : { $case: "samples" as const, samples: { ...input, dataset: input.dataset?.handle } },
+  };
+  return link.fetch((await link.call(ObjectServiceService.predict, request, LONG)).outputs);
+}
+
+/** Score a classifier on a dataset. */
+export async function scorePredictor(
+  link: Link,
+  { handle }: RemoteObject,
+  dataset: RemoteObject,
+): Promise<Record<string, number>> {
+  const request = { sessionId: link.id, handle, dataset: dataset.handle };
+  return (await link.call(ObjectServiceService.scorePredictor, request, LONG_READ)).scores;
+}
+
+/** Measure how far a predictor is from equivariance under matrices. */
+export async function measureEquivariance(
+  link: Link,
+  { handle }: RemoteObject,
+  matrices: Matrices,
+  { atlas, dataset, samples = 256, seed = 0 }: EquivarianceOptions,
+): Promise<EquivarianceFindings[]> {
+  const request = {
+    sessionId: link.id,
+    handle,
+    atlas: atlas?.handle,
+    dataset: dataset?.handle,
+    matrices: await link.send(Tensor.from(matrices)),
+    samples,
+    seed,
+  };
+  return (await link.call(ObjectServiceService.measureEquivariance, request, LONG)).measured;
+}
