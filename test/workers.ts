@@ -1,4 +1,7 @@
-/** Workers that are measured and put to the test: one as runs start it, and one as it is started for other machines. */
+/**
+ * Workers that are measured and put to the test: one as runs start it, and one as it is started for
+ * other machines.
+ */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,7 +13,10 @@ import { type LocalProcess, startLocalWorker, startProgram } from "../src/worker
 import { type LogLevel, PYTHON_MODULE, serveArguments } from "../src/worker/process.js";
 import { Worker } from "../src/worker/worker.js";
 
-/** "plain": for this machine, with a token, its planes sockets in a folder of its user's. "encrypted": on all of them, with TLS, a token, and CURVE on its planes. */
+/**
+ * "plain": for this machine, with a token, its planes sockets in a folder of its user's.
+ * "encrypted": on all of them, with TLS, a token, and CURVE on its planes.
+ */
 export const GUARDS = ["plain", "encrypted"] as const;
 export type Guard = (typeof GUARDS)[number];
 
@@ -45,7 +51,10 @@ export async function startGuarded(guard: Guard, logLevel: LogLevel = "info"): P
   });
 }
 
-/** Have a server started with new keys: the files of its certificate and key, which are gone afterwards, and what its clients trust. */
+/**
+ * Have a server started with new keys: the files of its certificate and key, which are gone
+ * afterwards, and what its clients trust.
+ */
 export async function withCertificate<T>(
   start: (keys: { tls: SecureContext; tlsCert: string; tlsKey: string }) => Promise<T>,
 ): Promise<T> {

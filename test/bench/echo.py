@@ -1,10 +1,10 @@
-"""Echoes bytes over gRPC, with and without TLS, and over a plain TCP socket, beside which the tensor plane is measured.
+"""Echoes bytes over gRPC, with and without TLS, and over plain TCP, to compare the tensor plane.
 
 Arguments: a certificate and its key. Prints the ports as JSON.
 
-The gRPC methods take and return raw bytes, so no protobuf encoding is in their way: ``/bench.Echo/Unary`` a whole buffer in one
-message, ``/bench.Echo/Chunks`` a stream of chunks, answered in like chunks once all have come. A TCP client first
-sends the length, 8 bytes, big-endian.
+The gRPC methods take and return raw bytes, without protobuf encoding: ``/bench.Echo/Unary`` a whole
+buffer in one message, ``/bench.Echo/Chunks`` a stream of chunks, answered in equal chunks once all
+have come. A TCP client first sends the length as 8 bytes, big-endian.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-/** Many calls and many small jobs, by one client and by several, with and without TLS: how many a second, how long each takes, and what the worker's memory does. */
+/**
+ * Many calls and many small jobs, by one client and by several, with and without TLS: how many a
+ * second, how long each takes, and what the worker's memory does.
+ */
 import { readFileSync } from "node:fs";
 import { WorkerServiceService } from "../../src/gen/atlas/v1/worker.js";
 import { Rpc } from "../../src/rpc/index.js";
-import type { Session } from "../../src/worker/session.js";
+import type { Session } from "../../src/worker/index.js";
 import { connectTo, GUARDS, type Guard, type Guarded, startGuarded } from "../workers.js";
 import { median, quantile } from "./statistics.js";
 
@@ -40,7 +43,8 @@ interface Crowd {
 export async function measureLoad(jobs = JOBS): Promise<Loads> {
   const crowds: { guard: Guard; crowd: Crowd }[] = [];
   try {
-    for (const guard of GUARDS) crowds.push({ guard, crowd: await gather(await startGuarded(guard)) });
+    for (const guard of GUARDS)
+      crowds.push({ guard, crowd: await gather(await startGuarded(guard)) });
     const loads: Load[] = [];
     for (const what of ["describe", "job"] as const)
       for (const clients of CLIENTS) {
@@ -56,7 +60,14 @@ export async function measureLoad(jobs = JOBS): Promise<Loads> {
           }
         for (const [i, { rates, times }] of found.entries()) {
           const [p50, p99] = [quantile(times, 0.5), quantile(times, 0.99)];
-          loads.push({ what, guard: crowds[i]!.guard, clients, perSecond: median(rates), p50, p99 });
+          loads.push({
+            what,
+            guard: crowds[i]!.guard,
+            clients,
+            perSecond: median(rates),
+            p50,
+            p99,
+          });
         }
       }
     const memory: Loads["memory"] = [];
@@ -79,7 +90,9 @@ async function gather(local: Guarded): Promise<Crowd> {
   const count = Math.max(...CLIENTS);
   const rpcs = Array.from({ length: count }, () => new Rpc(local.address, local.access));
   const workers = await Promise.all(rpcs.map(() => connectTo(local)));
-  const sessions = await Promise.all(workers.map((worker) => worker.openSession({ device: "cpu" })));
+  const sessions = await Promise.all(
+    workers.map((worker) => worker.openSession({ device: "cpu" })),
+  );
   const leave = async () => {
     await Promise.all(workers.map((worker) => worker.close()));
     for (const rpc of rpcs) rpc.close();
@@ -88,15 +101,21 @@ async function gather(local: Guarded): Promise<Crowd> {
   return { local, rpcs, sessions, leave };
 }
 
-/** A plate of 32 × 32 is made, by five steps, so that most of the time is ours: create, start, watch to the end, delete. */
+/**
+ * A plate of 32 × 32 is made, by five steps, so that most of the time is ours: create, start, watch
+ * to the end, delete.
+ */
 async function smallJob(session: Session): Promise<void> {
   const params = { samples: 1, side: 32, steps: 5 };
-  const made = await session.createDataset({ kind: "heat2d", params, seed: 0 });
+  const made = await session.createDataset({ kind: "heat_equation", params, seed: 0 });
   await session.advance(made);
   await session.delete(made);
 }
 
-/** Every client does one thing after another, for some seconds. @returns how many a second, and the milliseconds of each */
+/**
+ * Every client does one thing after another, for some seconds. @returns how many a second, and the
+ * milliseconds of each
+ */
 async function load<T>(
   clients: readonly T[],
   act: (client: T) => Promise<unknown>,
@@ -118,5 +137,7 @@ async function load<T>(
 
 /** Resident memory of a process. */
 export function residentMiB(pid: number): number {
-  return Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
+  return (
+    Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024
+  );
 }

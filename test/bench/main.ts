@@ -1,15 +1,17 @@
 /**
- * `npm run bench`: what things cost on this machine. `--json` prints all that was measured; `--only PART,PART` measures some of it.
+ * `npm run bench`: what things cost on this machine. `--json` prints all that was measured; `--only
+ * PART,PART` measures some of it.
  *
- * Not part of the tests, and never fails because something is slow. What is compared is timed in turns, so that the ratios hold on a machine
- * that does other things too, though the seconds do not.
+ * Not part of the tests, and never fails because something is slow. What is compared is timed in
+ * turns, so that the ratios hold on a machine that does other things too, though the seconds do
+ * not.
  */
 import { execFile } from "node:child_process";
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { ensureVenv } from "../../src/setup/venv.js";
-import { measureParts, n, type Part, part, printTable, type Row } from "../parts.js";
+import { measureParts, n, type Part, part, printTable, type Row } from "../benchmark-parts.js";
 import { type Loads, measureLoad } from "./load.js";
 import { measureOverhead, type Overhead } from "./overhead.js";
 import { measureTransport, type Transport } from "./transport.js";
@@ -29,9 +31,15 @@ function numerics<T>(name: string, rows: (found: T) => Row[]): Part {
 
 /** What the tensor plane is measured beside. */
 const BESIDE: Record<string, string> = {
-  ...{ grpc: "gRPC", grpcTls: "gRPC with TLS", grpcChunks: "gRPC in 1 MiB chunks", tcp: "plain TCP" },
+  ...{
+    grpc: "gRPC",
+    grpcTls: "gRPC with TLS",
+    grpcChunks: "gRPC in 1 MiB chunks",
+    tcp: "plain TCP",
+  },
 };
 
+const SMALL_JOBS = "small jobs (create, start, watch, delete)";
 const count = (clients: number) => `${clients} client${clients === 1 ? "" : "s"}`;
 const gib = (bytes: number) => `${n(bytes / 2 ** 30)} GiB`;
 
@@ -57,13 +65,13 @@ interface Spheres {
 const PARTS: Record<string, Part> = {
   data: numerics("data", (d: Numbers): Row[] => [
     [
-      "heat2d, 10,000 samples of 128×128",
+      "heat_equation, 10,000 samples of 128×128",
       `${n(d.samples_per_second!)} samples/s`,
-      `${n(d.seconds!)} s, peak memory ${gib(d.peak_bytes!)}, of it ${gib(d.result_bytes!)} the data`,
+      `${n(d.seconds!)} s, peak memory ${gib(d.peak_bytes!)}, ${gib(d.result_bytes!)} of it data`,
     ],
   ]),
-  predictors: numerics("predictors", (d: Record<"published" | "wide", Numbers>): Row[] =>
-    (["published", "wide"] as const).map((kind) => [
+  predictors: numerics("predictors", (d: Record<"reference_cnn" | "strided_cnn", Numbers>): Row[] =>
+    (["reference_cnn", "strided_cnn"] as const).map((kind) => [
       `training the ${kind} predictor, 19 charts`,
       `${n(d[kind].samples_per_second!)} samples/s`,
       `${n(d[kind].parameters!)} parameters; each sample on every chart`,
@@ -73,14 +81,23 @@ const PARTS: Record<string, Part> = {
     [
       "published schedule, predictor and basis pass",
       `${n(d.samples_per_second!)} samples/s`,
-      `a plain loop over charts, in turns: ${n(d.plain_loop_samples_per_second!)} samples/s (${n(d.plain_loop_ratio!)}×); 10 epochs of 10,000: ${n(d.extrapolated_seconds!)} s, extrapolated; published code ${n(d.published_seconds!)} s on another machine: ${n(d.ratio!)}×`,
+      [
+        `a plain loop over charts, in turns: ${n(d.plain_loop_samples_per_second!)} samples/s`,
+        ` (${n(d.plain_loop_ratio!)}×); 10 epochs of 10,000: ${n(d.extrapolated_seconds!)} s,`,
+        ` extrapolated; published code ${n(d.published_seconds!)} s on another machine:`,
+        ` ${n(d.ratio!)}×`,
+      ].join(""),
     ],
   ]),
   solvers: numerics("solvers", (d: Solvers): Row[] => [
     [
       `grassmann solver to ${d.degrees}°`,
       d.seconds_to_limit === null ? "not reached" : `${n(d.seconds_to_limit)} s`,
-      `${d.reached} seeds; all of it ${n(d.solve_seconds)} s, to ${d.final_degrees.map((x) => `${n(x)}°`).join(", ")}; predictor fitted in ${n(d.fit_seconds)} s`,
+      [
+        `${d.reached} seeds; all of it ${n(d.solve_seconds)} s,`,
+        ` to ${d.final_degrees.map((x) => `${n(x)}°`).join(", ")};`,
+        ` predictor fitted in ${n(d.fit_seconds)} s`,
+      ].join(""),
     ],
     [
       "coset search",
@@ -92,7 +109,10 @@ const PARTS: Record<string, Part> = {
     [
       "component test of one matrix",
       `${n(d.ours_ms!)} ms`,
-      `10,000 Adam steps: ${n(d.published_ms!)} ms, ${n(d.ratio!)}× as long; same verdict on ${d.agree} of ${d.matrices}`,
+      [
+        `10,000 Adam steps: ${n(d.published_ms!)} ms, ${n(d.ratio!)}× as long;`,
+        ` same verdict on ${d.agree} of ${d.matrices}`,
+      ].join(""),
     ],
   ]),
   spheres: numerics("spheres", (d: Spheres): Row[] => [
@@ -109,7 +129,10 @@ const PARTS: Record<string, Part> = {
     ["plain", "compressed"].map((kind) => [
       `reading ClimateNet's files, ${kind}, into the cache`,
       `${n(d[`${kind}_first`]!)} files/s`,
-      `${n(d.files!)} of 16 variables; out of the cache: ${n(d[`${kind}_second`]!)} files/s, ${n(d[`${kind}_second`]! * d.gigabytes_a_file!)} GB/s`,
+      [
+        `${n(d.files!)} of 16 variables; out of the cache: ${n(d[`${kind}_second`]!)} files/s,`,
+        ` ${n(d[`${kind}_second`]! * d.gigabytes_a_file!)} GB/s`,
+      ].join(""),
     ]),
   ),
   load: part(
@@ -117,7 +140,7 @@ const PARTS: Record<string, Part> = {
     ({ loads, memory }: Loads): Row[] => [
       ...loads.map(
         ({ what, guard, clients, perSecond, p50, p99 }): Row => [
-          `${what === "job" ? "small jobs (create, start, watch, delete)" : "Describe"}, ${count(clients)}, ${guard}`,
+          `${what === "job" ? SMALL_JOBS : "Describe"}, ${count(clients)}, ${guard}`,
           `${n(perSecond)} a second`,
           `p50 ${n(p50)} ms, p99 ${n(p99)} ms`,
         ],
@@ -150,7 +173,12 @@ const PARTS: Record<string, Part> = {
       [
         "orchestrator's overhead on a run of pde",
         `${n(d.addedSeconds)} s (${n(100 * d.addedShare, 2)} %)`,
-        `of ${d.typescript.map((s) => n(s)).join(", ")} s, against ${d.python.map((s) => n(s)).join(", ")} s by Python; allowed ${n(d.allowedSeconds)} s; ${d.sameResult ? "same result to the bit" : "DIFFERENT results"}`,
+        [
+          `of ${d.typescript.map((s) => n(s)).join(", ")} s,`,
+          ` against ${d.python.map((s) => n(s)).join(", ")} s by Python;`,
+          ` allowed ${n(d.allowedSeconds)} s;`,
+          d.sameResult ? " same result to the bit" : " DIFFERENT results",
+        ].join(""),
       ],
     ],
   ),
@@ -171,7 +199,8 @@ if (values.json) process.stdout.write(`${JSON.stringify({ machine, ...found }, n
 else {
   printTable(rows);
   process.stdout.write(
-    `\n${machine.cores} cores of ${machine.processor}, Node ${machine.node}, load ${n(before)} before\n`,
+    `\n${machine.cores} cores of ${machine.processor}, Node ${machine.node}, ` +
+      `load ${n(before)} before\n`,
   );
 }
 process.exit();

@@ -1,4 +1,7 @@
-/** What the orchestrator adds: one run of pde through TypeScript beside the same worker calls made in Python, on the same worker. */
+/**
+ * What the orchestrator adds: one run of pde through TypeScript beside the same worker calls made
+ * in Python, on the same worker.
+ */
 import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -6,7 +9,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import pde from "../../experiments/pde.js";
-import { Progress, runExperiment } from "../../src/index.js";
+import type { GivenOf } from "../../src/experiment/define.js";
+import { type Experiment, Progress, runExperiment } from "../../src/index.js";
 import { type Method, Rpc } from "../../src/rpc/index.js";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { startDetachedWorker, stopDetachedWorker } from "../../src/worker/detached.js";
@@ -39,10 +43,10 @@ interface Call {
   created?: string;
 }
 
-export async function measureOverhead(
-  given: Parameters<typeof runExperiment<typeof pde>>[1],
-  turns = 3,
-): Promise<Overhead> {
+/** What may be given to pde. */
+type Given = typeof pde extends Experiment<infer T> ? GivenOf<T> : never;
+
+export async function measureOverhead(given: Given, turns = 3): Promise<Overhead> {
   const dir = await mkdtemp(join(tmpdir(), "atlas-bench-"));
   process.env.XDG_STATE_HOME = dir; // a worker of our own, beside the user's
   const { python, workerDir } = await ensureVenv();
@@ -56,14 +60,21 @@ export async function measureOverhead(
         worker: { address: worker.address },
         progress: new Progress({ quiet: true }),
       });
-      return { seconds: (performance.now() - start) / 1000, generators: result.algebra?.generators.flat(2) };
+      return {
+        seconds: (performance.now() - start) / 1000,
+        generators: result.algebra?.generators.flat(2),
+      };
     };
     const calls = join(dir, "calls.json");
     await writeFile(calls, JSON.stringify(await recorded(through))); // and a warm-up
     const direct = async (): Promise<Timed> => {
       const { stdout } = await promisify(execFile)(
         python,
-        [fileURLToPath(new URL("replay.py", import.meta.url)), worker.address.replace("grpc://", ""), calls],
+        [
+          fileURLToPath(new URL("replay.py", import.meta.url)),
+          worker.address.replace("grpc://", ""),
+          calls,
+        ],
         { env: { ...process.env, PYTHONPATH: workerDir } },
       );
       return JSON.parse(stdout) as Timed;
@@ -71,7 +82,8 @@ export async function measureOverhead(
     const typescript: Timed[] = [];
     const inPython: Timed[] = [];
     for (let turn = 0; turn < turns; turn++) {
-      // The first of a turn may be the luckier one on a machine shared with others, so each is in its turn.
+      // The first of a turn may be the luckier one on a machine shared with others, so each is in
+      // its turn.
       const [first, second] = turn % 2 === 0 ? [through, direct] : [direct, through];
       const [one, two] = [await first(), await second()];
       typescript.push(turn % 2 === 0 ? one : two);
@@ -111,8 +123,14 @@ async function recorded(something: () => Promise<unknown>): Promise<Call[]> {
       request: Buffer.from(method.requestSerialize(request)).toString("base64"),
     };
     if (!["Describe", "Check", "OpenSession", "CloseSession"].includes(name)) calls.push(entry);
-    const answer = (await call.call(this, method as Method<unknown, unknown>, request, ...rest)) as Response;
-    if (name === "CreateObject") entry.created = (answer as { object?: { handle: string } }).object?.handle;
+    const answer = (await call.call(
+      this,
+      method as Method<unknown, unknown>,
+      request,
+      ...rest,
+    )) as Response;
+    if (name === "CreateObject")
+      entry.created = (answer as { object?: { handle: string } }).object?.handle;
     return answer;
   };
   try {

@@ -1,7 +1,8 @@
-"""The worker calls of a run, made in Python directly: ``python replay.py ADDRESS CALLS``, one JSON object on stdout.
+"""Makes a run's worker calls directly in Python: ``python replay.py ADDRESS CALLS``.
 
-CALLS is a file of ``[{"method", "request"}]``: what TypeScript sent, in order, requests as base64 of the protobuf messages. Jobs are watched
-to their end and their snapshots fetched, as there; nothing is analysed, drawn, or written.
+CALLS is a file of ``[{"method", "request"}]``: the calls that TypeScript sent, in order, with
+requests as base64 of the protobuf messages. Jobs are watched to their end and their snapshots
+fetched. Nothing is analysed, drawn or written. Prints one JSON object.
 """
 
 from __future__ import annotations

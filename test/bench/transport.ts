@@ -1,6 +1,6 @@
 /**
- * Tensors to the worker and back: over the tensor plane, encrypted and not; beside it over gRPC, with TLS and without, in one message and in
- * chunks, and over a plain TCP socket.
+ * Tensors to the worker and back: over the tensor plane, encrypted and not; beside it over gRPC,
+ * with TLS and without, in one message and in chunks, and over a plain TCP socket.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -84,7 +84,8 @@ async function openPlane({ address, access }: Guarded) {
     const { sessionId } = await rpc.call(WorkerServiceService.openSession, open);
     const { dataPlane } = await rpc.call(WorkerServiceService.describe, {});
     const { tensors = "", ...options } = dataPlane ?? {};
-    const connectPlane = () => new TensorPlane(reachableEndpoint(tensors, address), undefined, options);
+    const connectPlane = () =>
+      new TensorPlane(reachableEndpoint(tensors, address), undefined, options);
     return { sessionId, connectPlane };
   } finally {
     rpc.close();
@@ -102,7 +103,8 @@ async function inTurns(mebibytes: number, ways: Record<string, Way[]>): Promise<
       const answers = await Promise.all(clients.map((way) => way(bytes)));
       const took = (performance.now() - start) / 1000;
       for (const back of answers)
-        if (Buffer.compare(back, bytes) !== 0) throw new Error(`${name} did not give back what it was given`);
+        if (Buffer.compare(back, bytes) !== 0)
+          throw new Error(`${name} did not give back what it was given`);
       if (round === 0) continue; // warm-up
       rates[name] ??= [];
       rates[name].push((2 * bytes.byteLength * clients.length) / took / 1e9);
@@ -126,9 +128,13 @@ class Echo {
   static start(): Promise<Echo> {
     return withCertificate(async ({ tls, tlsCert, tlsKey }) => {
       const { python } = await ensureVenv();
-      const child = spawn(python, [fileURLToPath(new URL("echo.py", import.meta.url)), tlsCert, tlsKey], {
-        stdio: ["pipe", "pipe", "inherit"],
-      });
+      const child = spawn(
+        python,
+        [fileURLToPath(new URL("echo.py", import.meta.url)), tlsCert, tlsKey],
+        {
+          stdio: ["pipe", "pipe", "inherit"],
+        },
+      );
       const [line] = (await once(createInterface(child.stdout), "line")) as [string];
       const ports = JSON.parse(line) as { grpc: number; tls: number; tcp: number };
       const options = {
@@ -137,7 +143,12 @@ class Echo {
       };
       const plain = new Client(`127.0.0.1:${ports.grpc}`, credentials.createInsecure(), options);
       const secure = credentials.createFromSecureContext(tls);
-      return new Echo(child, plain, new Client(`127.0.0.1:${ports.tls}`, secure, options), ports.tcp);
+      return new Echo(
+        child,
+        plain,
+        new Client(`127.0.0.1:${ports.tls}`, secure, options),
+        ports.tcp,
+      );
     });
   }
 

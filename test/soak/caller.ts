@@ -1,9 +1,9 @@
 /** Calls as strangers may make them: any bytes to any method, with any token or none. */
 import type { SecureContext } from "node:tls";
 import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
-import { ErrorDetail } from "../../src/gen/atlas/v1/error.js";
-import { DETAIL_KEY } from "../../src/rpc/errors.js";
-import type { Method } from "../../src/rpc/index.js";
+import type { RpcError } from "../../src/errors.js";
+import { Status } from "../../src/gen/google/rpc/status.js";
+import { errorFromStatus, type Method, STATUS_KEY } from "../../src/rpc/index.js";
 
 const TIMEOUT_MS = 60_000;
 
@@ -12,7 +12,7 @@ export interface Answer {
   /** What gRPC says. */
   text: string;
   /** What the worker says when it refuses. */
-  detail: ErrorDetail | undefined;
+  refusal: RpcError | undefined;
   /** The answer, or the last one of a stream. */
   message: Buffer | undefined;
 }
@@ -40,7 +40,11 @@ export class Caller {
    *
    * @param token in place of the client's own; "" for none
    */
-  send(path: string, request: Buffer, { streams = false, token = this.token ?? "" } = {}): Promise<Answer> {
+  send(
+    path: string,
+    request: Buffer,
+    { streams = false, token = this.token ?? "" } = {},
+  ): Promise<Answer> {
     const metadata = new Metadata();
     if (token !== "") metadata.set("authorization", `Bearer ${token}`);
     const deadline = Date.now() + TIMEOUT_MS;
@@ -65,7 +69,10 @@ export class Caller {
   }
 
   /** A proper call. @throws with what the worker says when it refuses */
-  async call<Request, Response>(method: Method<Request, Response>, request: Request): Promise<Response> {
+  async call<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+  ): Promise<Response> {
     const answer = await this.send(method.path, method.requestSerialize(request));
     if (answer.message === undefined) throw new Refused(answer);
     return method.responseDeserialize(answer.message);
@@ -78,12 +85,12 @@ export class Caller {
 
 export class Refused extends Error {
   constructor(readonly answer: Answer) {
-    super(`${status[answer.code]}: ${answer.detail?.message ?? answer.text}`);
+    super(`${status[answer.code]}: ${answer.refusal?.message ?? answer.text}`);
   }
 }
 
 function answer(error: ServiceError | null | undefined, message: Buffer | undefined): Answer {
-  const [bytes] = error?.metadata?.get(DETAIL_KEY) ?? [];
-  const detail = bytes instanceof Buffer ? ErrorDetail.decode(bytes) : undefined;
-  return { code: error?.code ?? status.OK, text: error?.details ?? "", detail, message };
+  const [bytes] = error?.metadata?.get(STATUS_KEY) ?? [];
+  const refusal = bytes instanceof Buffer ? errorFromStatus(Status.decode(bytes)) : undefined;
+  return { code: error?.code ?? status.OK, text: error?.details ?? "", refusal, message };
 }

@@ -1,4 +1,6 @@
-/** The clock on the wall of both a run and its worker is set, by libfaketime, in the middle of it. */
+/**
+ * The clock on the wall of both a run and its worker is set, by libfaketime, in the middle of it.
+ */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -73,11 +75,16 @@ async function jump(ground: Ground, days: number): Promise<{ backAfter?: number;
         .map(({ time }) => time),
     ];
     for (const times of logs)
-      expect(times.slice(1).map((time, i) => Math.round((time - times[i]!) / DAY_MS))).to.include(days);
+      expect(times.slice(1).map((time, i) => Math.round((time - times[i]!) / DAY_MS))).to.include(
+        days,
+      );
 
     await sleep(LEASES_MS);
     expect((await other.attachSession(leased.id)).id).to.equal(leased.id);
-    return { backAfter, lost: "nothing; the session that another client had leased is still there" };
+    return {
+      backAfter,
+      lost: "nothing; the session that another client had leased is still there",
+    };
   } finally {
     await other.close();
   }

@@ -17,13 +17,19 @@ export interface Crowd {
   clients: number;
   served: number;
   refused: number;
-  /** Milliseconds from the connection to the end of the job, of those that were served; and to the refusal. */
+  /**
+   * Milliseconds from the connection to the end of the job, of those that were served; and to the
+   * refusal.
+   */
   servedTimes: { p50: number; p99: number };
   refusedTimes: { p50: number; p99: number };
   seconds: number;
 }
 
-/** @throws when a client is neither served nor refused in words, or the worker is not well afterwards */
+/**
+ * @throws when a client is neither served nor refused in words, or the worker is not well
+ * afterwards
+ */
 export async function measureCrowd(clients: number): Promise<Crowd> {
   return withWorker(async (local) => {
     const start = performance.now();
@@ -36,7 +42,8 @@ export async function measureCrowd(clients: number): Promise<Crowd> {
     );
     const seconds = (performance.now() - start) / 1000;
     for (const { refusal } of outcomes)
-      if (refusal) expect(refusal.answer.detail?.code, refusal.message).to.equal("limit_exceeded");
+      if (refusal)
+        expect(refusal.answer.refusal?.reason, refusal.message).to.equal("LIMIT_EXCEEDED");
     await checkWell(local);
     const times = (refused: boolean) => {
       const taken = outcomes.filter(({ refusal }) => (refusal !== undefined) === refused);
@@ -81,8 +88,9 @@ export async function measureUnclosed(asked: number, wait: boolean): Promise<Unc
           leaseSeconds = (await openSession(caller)).leaseSeconds;
           opened++;
         } catch (error) {
-          if (!(error instanceof Refused) || error.answer.detail?.code !== "limit_exceeded") throw error;
-          said = `${error.answer.detail.message}; ${error.answer.detail.remedy}`;
+          const refusal = error instanceof Refused ? error.answer.refusal : undefined;
+          if (refusal?.reason !== "LIMIT_EXCEEDED") throw error;
+          said = `${refusal.message}; ${refusal.remedy}`;
         }
       expect(opened).to.equal(limits?.maxSessions);
       let roomAfter: number | undefined;
@@ -111,7 +119,10 @@ function openSession(caller: Caller) {
   return caller.call(WorkerServiceService.openSession, request);
 }
 
-/** Connect, open a session, make some plates by a job, close it. @returns how that was refused, if it was */
+/**
+ * Connect, open a session, make some plates by a job, close it. @returns how that was refused, if
+ * it was
+ */
 export async function smallJob({ address, token }: LocalProcess): Promise<Refused | undefined> {
   const caller = new Caller(address, token);
   try {
@@ -120,16 +131,23 @@ export async function smallJob({ address, token }: LocalProcess): Promise<Refuse
       const { kind, params, seed } = PLATES;
       const dataset = { source: { kind, params }, seed, tensors: {} };
       const spec = { $case: "dataset" as const, dataset };
-      const made = await caller.call(ObjectServiceService.createObject, { sessionId, spec, requestId: "" });
+      const made = await caller.call(ObjectServiceService.createObject, {
+        sessionId,
+        spec,
+        requestId: "",
+      });
       const handle = made.object?.handle ?? "";
-      const request = { sessionId, handle, untilEpoch: 0, snapshotEvery: 0, requestId: "" };
+      const request = { sessionId, handle, untilEpoch: undefined, snapshotEvery: 0, requestId: "" };
       const { job } = await caller.call(JobServiceService.startJob, request);
       const { path, requestSerialize } = JobServiceService.watchJob;
       const watched = requestSerialize({ sessionId, jobId: job?.jobId ?? "", afterSequence: 0 });
       const end = await caller.send(path, watched, { streams: true });
-      if (end.detail !== undefined) throw new Refused(end);
-      const { event } = JobServiceService.watchJob.responseDeserialize(end.message ?? Buffer.alloc(0));
-      const state = event?.event?.$case === "stateChanged" ? event.event.stateChanged.state : undefined;
+      if (end.refusal !== undefined) throw new Refused(end);
+      const { event } = JobServiceService.watchJob.responseDeserialize(
+        end.message ?? Buffer.alloc(0),
+      );
+      const state =
+        event?.event?.$case === "stateChanged" ? event.event.stateChanged.state : undefined;
       expect(state).to.equal(JobState.JOB_STATE_SUCCEEDED);
     } finally {
       await caller.call(WorkerServiceService.closeSession, { sessionId });

@@ -1,22 +1,42 @@
 /**
- * What can befall a run, one after the other, by real processes: how long until it goes on, and what is lost. Linux; disks that are full want
- * root, clocks that jump want libfaketime, and where these are not there the row says so.
+ * What can befall a run, one after the other, by real processes: how long until it goes on, and
+ * what is lost. Linux; disks that are full want root, clocks that jump want libfaketime, and where
+ * these are not there the row says so.
  */
-import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { execaSync } from "execa";
 import { errorCode } from "../../src/run/atomic.js";
-import { atlas, complaint, type Done, ends, epochs, logged, mountTmpfs, workersOf } from "../e2e/atlas.js";
-import { n, type Row } from "../parts.js";
+import { n, type Row } from "../benchmark-parts.js";
+import {
+  atlas,
+  complaint,
+  type Done,
+  ends,
+  epochs,
+  logged,
+  mountTmpfs,
+  workersOf,
+} from "../e2e/atlas.js";
 import { measureClock } from "./clock.js";
 import { did, type GoneOn, Ground, goOn, LONG_RUN, repeated } from "./runs.js";
 import { measureSlow } from "./slow.js";
 
 /** Every stage has epochs to be killed between; the dataset takes long enough to be killed in. */
 const RUN = [
-  ..."pde --task=discover --atlas=2 --N=300 --batch_size=50 --epochs=10 --algebra_epochs=3".split(" "),
+  ..."pde --task=discover --layout=2 --N=300 --batch_size=50 --epochs=10 --algebra_epochs=3".split(
+    " ",
+  ),
   ..."--coset_epochs=3 --candidates=2 --fixed-seed --device=cpu --threads=1".split(" "),
 ];
 /** When a stage is killed in the middle of it. */
@@ -51,7 +71,9 @@ export function measureFaults(only?: readonly string[]): Promise<Fault[]> {
     };
     const unknown = only?.find((kind) => !(kind in kinds));
     if (unknown !== undefined)
-      throw new Error(`there are no faults ${unknown}; choose from ${Object.keys(kinds).join(", ")}`);
+      throw new Error(
+        `there are no faults ${unknown}; choose from ${Object.keys(kinds).join(", ")}`,
+      );
     let finished: Promise<string> | undefined;
     const undisturbed = () => {
       finished ??= ground.undisturbed(RUN);
@@ -113,7 +135,7 @@ function killed(ground: Ground, undisturbed: () => Promise<string>): Trials {
       const { process, run } = await ground.begin([...RUN, "--worker", address], MIDST.predictor!);
       globalThis.process.kill(pid, "SIGKILL");
       await ends(pid);
-      await ground.startWorker([`--port=${port}`]);
+      await ground.restartWorker(port);
       const since = performance.now();
       const gone = await goOn(ground, run, stopped(await process.done), since);
       return recovered(gone, repeated(run, wanted));
@@ -132,7 +154,7 @@ function killed(ground: Ground, undisturbed: () => Promise<string>): Trials {
       await sleep(300);
       globalThis.process.kill(first.pid, "SIGKILL");
       await ends(first.pid);
-      await ground.startWorker([`--port=${first.port}`]);
+      await ground.restartWorker(first.port);
       const since = performance.now();
       const gone = await goOn(ground, run, stopped(await process.done), since);
       return recovered(gone, repeated(run, wanted));
@@ -181,7 +203,12 @@ function damaged(ground: Ground, undisturbed: () => Promise<string>): Trials {
       const bytes = readFileSync(path);
       bytes[bytes.length >> 1]! ^= 1;
       writeFileSync(path, bytes);
-      const gone = await goOn(ground, run, { stderr, hint: `atlas resume ${run}` }, performance.now());
+      const gone = await goOn(
+        ground,
+        run,
+        { stderr, hint: `atlas resume ${run}` },
+        performance.now(),
+      );
       expect(gone.said).to.match(/^warning: checkpoint \S+ is damaged .*: going back before it$/m);
       const again = repeated(run, wanted);
       expect(again).to.be.above(0);
@@ -191,7 +218,7 @@ function damaged(ground: Ground, undisturbed: () => Promise<string>): Trials {
 }
 
 function full(ground: Ground, undisturbed: () => Promise<string>): Trials {
-  const NO_SPACE = /no space is left on its disk; free some space; go on with: atlas resume \S+$/;
+  const NO_SPACE = /no space is left on its disk; free some space; continue with: atlas resume \S+$/;
   return {
     "disk full under the runs": () =>
       mounted(join(ground.dir, "disk"), "16m", async (disk) => {

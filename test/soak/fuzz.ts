@@ -7,7 +7,6 @@ import { connect as connectTls } from "node:tls";
 import { status } from "@grpc/grpc-js";
 import { expect } from "chai";
 import { Dealer } from "zeromq";
-import { ErrorDetail } from "../../src/gen/atlas/v1/error.js";
 import { JobServiceService } from "../../src/gen/atlas/v1/job.js";
 import { ObjectServiceService } from "../../src/gen/atlas/v1/objects.js";
 import { DataType, type Tensor, TensorHeader } from "../../src/gen/atlas/v1/tensor.js";
@@ -17,6 +16,8 @@ import {
   OpenSessionResponse,
   WorkerServiceService,
 } from "../../src/gen/atlas/v1/worker.js";
+import { Status } from "../../src/gen/google/rpc/status.js";
+import { errorFromStatus } from "../../src/rpc/index.js";
 import { curveOptions, newTicket } from "../../src/tensor/plane.js";
 import { reachableEndpoint } from "../../src/worker/remote.js";
 import { PROTOCOL_VERSION } from "../../src/worker/worker.js";
@@ -33,26 +34,41 @@ const STRANGERS = 0.2;
 /** Of the cases, how many are frames of the tensor plane. */
 const FRAMES = 0.25;
 const CONNECTIONS = 1_000;
-/** What no call may end in, beside what strangers may not get: a mistake of the worker's own, or no answer. */
-const FAULTS = ["internal", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL"];
+/**
+ * What no call may end in, beside what strangers may not get: a mistake of the worker's own, or no
+ * answer.
+ */
+const FAULTS = [
+  "INTERNAL",
+  ...["UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL"].map((code) => `gRPC ${code}`),
+];
 /** Hexadecimal digits of a request that are shown. */
 const SHOWN = 2_000;
 const ANSWER_MS = 60_000;
 /** Memory is looked at so many times. */
 const LOOKS = 10;
-/** In the second half of the cases it may grow by so much; in the first, libraries are loaded and allocators' caches fill. */
+/**
+ * In the second half of the cases it may grow by so much; in the first, libraries are loaded and
+ * allocators' caches fill.
+ */
 const GROWTH_MIB = 64;
-/** So many more files may be open afterwards than before, after so long at the most: connections end in their own time. */
+/**
+ * So many more files may be open afterwards than before, after so long at the most: connections end
+ * in their own time.
+ */
 const GROWTH_FILES = 8;
 const CLOSED_MS = 15_000;
 
 export interface Fuzzed {
   cases: number;
-  /** How many of the calls ended how: a gRPC status, or the worker's code for what is wrong. */
+  /** How many of the calls ended how: by the worker's reason, or else by a code of gRPC. */
   calls: Record<string, number>;
   frames: Record<string, number>;
   connections: number;
-  /** Calls that ended as none may, each with the first request, in hexadecimal, that met it; and memory or open files that are not bounded. */
+  /**
+   * Calls that ended as none may, each with the first request, in hexadecimal, that met it; and
+   * memory or open files that are not bounded.
+   */
   faults: Record<string, string>;
   seconds: number;
   /** Resident memory of the worker in MiB: before, {@link LOOKS} times on the way, and after. */
@@ -63,8 +79,10 @@ export interface Fuzzed {
 
 /**
  * @param seed of all that is made up
- * @param guard an encrypted worker is spoken to by those who have its keys, with the token or without, and gets noise from those who have none
- * @throws when a message to the tensor plane is not answered as it should be, or the worker is not well afterwards
+ * @param guard an encrypted worker is spoken to by those who have its keys, with the token or
+ * without, and gets noise from those who have none
+ * @throws when a message to the tensor plane is not answered as it should be, or the worker is not
+ * well afterwards
  */
 export async function measureFuzz(cases: number, seed: number, guard: Guard): Promise<Fuzzed> {
   return withWorker(async (local) => {
@@ -97,7 +115,8 @@ export async function measureFuzz(cases: number, seed: number, guard: Guard): Pr
     if (growth > GROWTH_MIB)
       faults.set("memory", `grows by ${Math.round(growth)} MiB in the second half of the cases`);
     const until = performance.now() + CLOSED_MS;
-    while (openFiles(local.pid) > before + GROWTH_FILES && performance.now() < until) await sleep(500);
+    while (openFiles(local.pid) > before + GROWTH_FILES && performance.now() < until)
+      await sleep(500);
     const after = openFiles(local.pid);
     if (after > before + GROWTH_FILES) faults.set("files", `${after} are open, ${before} before`);
     return {
@@ -132,43 +151,69 @@ async function prepare(caller: Caller, address: string): Promise<Target> {
   const { dataPlane }: DescribeResponse = await caller.call(WorkerServiceService.describe, {});
   const tensor = (shape: number[]) => {
     const elements = Buffer.alloc(8 * shape.reduce((a, b) => a * b, 1));
-    return { dtype: DataType.DATA_TYPE_FLOAT64, shape, data: { $case: "inline" as const, inline: elements } };
+    return {
+      dtype: DataType.DATA_TYPE_FLOAT64,
+      shape,
+      data: { $case: "inline" as const, inline: elements },
+    };
   };
-  const source = { kind: PLATES.kind, params: PLATES.params };
+  const { seed: _, ...source } = PLATES;
   const charts = [{ row: 16, col: 16 }];
-  const planar = { charts, rIn: 6, rOut: 4, margin: 0, outputInterpolation: "" };
-  const inputs = { dataset: "dataset-1", atlas: "atlas-1", predictor: "predictor-1", seed: 1, epochs: 1 };
-  const architecture = { kind: "published", params: { width: 4 } };
+  const planar = { kind: "planar", params: { charts, r_in: 6, r_out: 4 } };
+  const inputs = {
+    dataset: "dataset-1",
+    atlas: "atlas-1",
+    predictor: "predictor-1",
+    seed: 1,
+    epochs: 1,
+  };
+  const architecture = { kind: "reference_cnn", params: { width: 4 } };
   const training = { kind: "supervised", params: { batch_size: 4 } };
   const grassmann = { kind: "grassmann", params: {} };
-  const descent = { kind: "descent", params: { candidates: 2, keep: 1 } };
+  const multistart = { kind: "multistart", params: { candidates: 2, max_components: 1 } };
   const arrays = { inputs: tensor([2, 1, 4, 4]), targets: tensor([2, 1, 4, 4]) };
   const specs = [
     { $case: "dataset" as const, dataset: { source, seed: 0, tensors: {} } },
-    { $case: "atlas" as const, atlas: { manifold: { $case: "planar" as const, planar } } },
+    { $case: "atlas" as const, atlas: { action: planar } },
     { $case: "predictor" as const, predictor: { ...inputs, architecture, training, tensors: {} } },
     { $case: "algebra" as const, algebra: { ...inputs, solver: grassmann, k: 1 } },
-    { $case: "cosets" as const, cosets: { ...inputs, solver: descent, identity: tensor([1, 2, 2]) } },
+    {
+      $case: "cosets" as const,
+      cosets: { ...inputs, solver: multistart, identityAlgebra: tensor([1, 2, 2]) },
+    },
     {
       $case: "dataset" as const,
       dataset: { source: { kind: "arrays", params: {} }, seed: 0, tensors: arrays },
     },
   ];
   const creations = specs.map((spec) => ({ sessionId, spec, requestId: "" }));
-  const advance = { untilEpoch: 0, snapshotEvery: 1, requestId: "" };
+  const advance = { untilEpoch: undefined, snapshotEvery: 1, requestId: "" };
   const [W, O, J] = [WorkerServiceService, ObjectServiceService, JobServiceService];
   for (const creation of creations) {
     const made = await caller.call(O.createObject, creation);
     const handle = made.object?.handle ?? "";
     if (!["dataset-1", "predictor-1"].includes(handle)) continue;
     const { job } = await caller.call(J.startJob, { sessionId, handle, ...advance });
-    const watched = J.watchJob.requestSerialize({ sessionId, jobId: job?.jobId ?? "", afterSequence: 0 });
+    const watched = J.watchJob.requestSerialize({
+      sessionId,
+      jobId: job?.jobId ?? "",
+      afterSequence: 0,
+    });
     await caller.send(J.watchJob.path, watched, { streams: true });
   }
   const it = (handle: string) => ({ sessionId, handle });
   const job = { sessionId, jobId: "job-1" };
-  const samples = { $case: "samples" as const, samples: { start: 0, count: 1, dataset: "" } };
-  const equivariance = { ...it("predictor-1"), atlas: "", dataset: "", samples: 1, seed: 0 };
+  const samples = {
+    $case: "samples" as const,
+    samples: { start: 0, count: 1, dataset: undefined },
+  };
+  const equivariance = {
+    ...it("predictor-1"),
+    atlas: "atlas-1",
+    dataset: undefined,
+    samples: 1,
+    seed: 0,
+  };
   const ticket: Tensor = {
     dtype: DataType.DATA_TYPE_UINT8,
     shape: [8],
@@ -186,7 +231,10 @@ async function prepare(caller: Caller, address: string): Promise<Target> {
     }));
   return {
     sessionId,
-    plane: { endpoint: reachableEndpoint(dataPlane?.tensors ?? "", address), curve: dataPlane?.curve },
+    plane: {
+      endpoint: reachableEndpoint(dataPlane?.tensors ?? "", address),
+      curve: dataPlane?.curve,
+    },
     requests: [
       ...of(W.describe, {}),
       ...of(W.openSession, open),
@@ -204,12 +252,16 @@ async function prepare(caller: Caller, address: string): Promise<Target> {
       ...of(O.loadWeights, { ...it("predictor-1"), weights: ticket }),
       ...of(O.readDataset, { ...it("dataset-1"), start: 0, count: 1 }),
       ...of(O.predict, { ...it("predictor-1"), input: samples, classes: false }),
-      ...of(O.scorePredictor, { ...it("predictor-1"), dataset: "" }),
+      ...of(O.scorePredictor, { ...it("predictor-1"), dataset: "dataset-1" }),
       ...of(O.measureEquivariance, { ...equivariance, matrices: tensor([1, 2, 2]) }),
       ...of(O.getAlgebra, it("algebra-1")),
       ...of(O.getCosets, it("cosets-1")),
       ...of(O.compareComponents, { basis: tensor([1, 2, 2]), matrices: tensor([2, 2, 2]) }),
-      ...of(J.startJob, { ...it("algebra-1"), ...advance }),
+      ...of(
+        J.startJob,
+        { ...it("algebra-1"), ...advance },
+        { ...it("predictor-1"), ...advance, untilEpoch: 1 },
+      ),
       ...of(J.getJob, job),
       ...of(J.listJobs, { sessionId }),
       ...of(J.watchJob, { ...job, afterSequence: 0 }),
@@ -237,8 +289,9 @@ async function fuzzCalls(
       const answer = await caller.send(path, request, { streams, token });
       const how = verdict(answer);
       add(tally, how);
-      if (stranger ? how !== "unauthenticated" : FAULTS.includes(how)) {
-        const what = `${path}${stranger ? " for a stranger" : ""}: ${status[answer.code]} ${answer.text}`;
+      if (stranger ? how !== "UNAUTHENTICATED" : FAULTS.includes(how)) {
+        const whose = stranger ? " for a stranger" : "";
+        const what = `${path}${whose}: ${status[answer.code]} ${answer.text}`;
         if (!faults.has(what)) faults.set(what, request.toString("hex").slice(0, SHOWN));
       }
       if (path === WorkerServiceService.openSession.path && answer.message !== undefined) {
@@ -250,7 +303,10 @@ async function fuzzCalls(
   await Promise.all(Array.from({ length: AT_ONCE }, one));
 }
 
-/** Noise; the proper bytes with changes; or, most often, a message with changed fields, which gets further. */
+/**
+ * Noise; the proper bytes with changes; or, most often, a message with changed fields, which gets
+ * further.
+ */
 function spoilRequest({ value, serialize }: Request, random: Random): Buffer {
   const kind = random.below(10);
   if (kind === 0) return random.bytes(random.below(200));
@@ -261,15 +317,18 @@ function spoilRequest({ value, serialize }: Request, random: Random): Buffer {
   return random.spoil(serialize(value));
 }
 
-/** The worker's code for what is wrong, else gRPC's status. */
-function verdict({ code, text, detail }: Answer): string {
-  if (detail !== undefined) return detail.code;
+/** The worker's reason for what is wrong, else gRPC's code. */
+function verdict({ code, text, refusal }: Answer): string {
+  if (refusal !== undefined) return refusal.reason;
   // So gRPC itself says, for Python, that bytes are no message of the method's type.
   if (code === status.INTERNAL && /deserializing request/.test(text)) return "not a message";
-  return status[code];
+  return code === status.OK ? "OK" : `gRPC ${status[code]}`;
 }
 
-/** Messages to the tensor plane. Those with a request id are answered, whatever else is in them; the others are dropped. */
+/**
+ * Messages to the tensor plane. Those with a request id are answered, whatever else is in them; the
+ * others are dropped.
+ */
 async function fuzzFrames(
   { plane, sessionId }: Target,
   random: Random,
@@ -304,10 +363,13 @@ async function fuzzFrames(
         }
       }
       while (waiting.size > 0) {
-        const [id, state, detail] = await dealer.receive();
+        const [id, state, refusal] = await dealer.receive();
         expect(waiting.delete(id?.toString("hex") ?? ""), "an answer to a request").to.equal(true);
-        const how = String(state) === "OK" ? "OK" : ErrorDetail.decode(detail ?? Buffer.alloc(0)).code;
-        expect(how).not.to.be.oneOf(["internal", ""]);
+        const how =
+          String(state) === "OK"
+            ? "OK"
+            : errorFromStatus(Status.decode(refusal ?? Buffer.alloc(0))).reason;
+        expect(how).to.not.equal("INTERNAL");
         add(tally, how);
       }
     }
@@ -325,14 +387,21 @@ async function fuzzConnections(local: Guarded, random: Random): Promise<void> {
   const { tensors = "", metrics = "" } = dataPlane ?? {};
   const doors = [local.address, tensors, metrics].map((address) => {
     const [, path] = /^ipc:\/\/(.*)$/.exec(address) ?? [];
-    return path === undefined ? { host: "127.0.0.1", port: Number(address.split(":").at(-1)) } : { path };
+    return path === undefined
+      ? { host: "127.0.0.1", port: Number(address.split(":").at(-1)) }
+      : { path };
   });
   const openings = [HTTP2_OPENING, await tlsOpening(), zmtpOpening("NULL"), zmtpOpening("CURVE")];
   for (let i = 0; i < CONNECTIONS; i++) {
     // Anyone may trust the authority, or not ask who signed; what comes next is for HTTP/2 to read.
     const within = tls !== undefined && random.below(5) === 0;
     const socket = within
-      ? connectTls({ ...doors[0]!, secureContext: tls, servername: "localhost", ALPNProtocols: ["h2"] })
+      ? connectTls({
+          ...doors[0]!,
+          secureContext: tls,
+          servername: "localhost",
+          ALPNProtocols: ["h2"],
+        })
       : connect(random.pick(doors));
     socket.on("error", () => {}); // it may be ended at any time
     await once(socket, within ? "secureConnect" : "connect");
@@ -355,7 +424,10 @@ const HTTP2_OPENING = Buffer.concat([
 async function tlsOpening(): Promise<Buffer> {
   const server = createServer();
   await once(server.listen(0, "127.0.0.1"), "listening");
-  const client = connectTls({ port: (server.address() as AddressInfo).port, ALPNProtocols: ["h2"] });
+  const client = connectTls({
+    port: (server.address() as AddressInfo).port,
+    ALPNProtocols: ["h2"],
+  });
   client.on("error", () => {}); // it is not answered
   const [socket] = (await once(server, "connection")) as [Socket];
   const [hello] = (await once(socket, "data")) as [Buffer];
@@ -365,9 +437,16 @@ async function tlsOpening(): Promise<Buffer> {
   return hello;
 }
 
-/** The greeting of a ZeroMQ client, and its first command as long as CURVE's is, with nothing in it (ZeroMQ RFCs 23 and 26). */
+/**
+ * The greeting of a ZeroMQ client, and its first command as long as CURVE's is, with nothing in it
+ * (ZeroMQ RFCs 23 and 26).
+ */
 function zmtpOpening(mechanism: string): Buffer {
-  const greeting = ["ff00000000000000007f", "0300", Buffer.from(mechanism).toString("hex").padEnd(40, "0")];
+  const greeting = [
+    "ff00000000000000007f",
+    "0300",
+    Buffer.from(mechanism).toString("hex").padEnd(40, "0"),
+  ];
   const hello = ["04c8", Buffer.from("\x05HELLO").toString("hex"), "0100", "00".repeat(192)];
   return Buffer.from([...greeting, "00".repeat(32), ...hello].join(""), "hex");
 }
@@ -385,8 +464,26 @@ const FEARED_NUMBERS = [
   ...[Number.NaN, Number.POSITIVE_INFINITY],
 ];
 const FEARED_STRINGS = [
-  ...["", "../../../../etc/passwd", "/dev/zero", "file:///etc/passwd", "os:system", "\0", "%s%n{0}", "😀"],
-  ...["dataset-1", "atlas-1", "predictor-1", "algebra-1", "cosets-1", "cpu", "cuda:99", "x".repeat(100_000)],
+  ...[
+    "",
+    "../../../../etc/passwd",
+    "/dev/zero",
+    "file:///etc/passwd",
+    "os:system",
+    "\0",
+    "%s%n{0}",
+    "😀",
+  ],
+  ...[
+    "dataset-1",
+    "atlas-1",
+    "predictor-1",
+    "algebra-1",
+    "cosets-1",
+    "cpu",
+    "cuda:99",
+    "x".repeat(100_000),
+  ],
 ];
 
 /** Without these a message is only refused at the door, as many others are. */
@@ -416,7 +513,10 @@ class Random {
     return Buffer.from(Array.from({ length }, () => this.below(256)));
   }
 
-  /** Bytes with up to four changes: bits, whole bytes, numbers as they are feared, pieces left out, doubled, or put in. */
+  /**
+   * Bytes with up to four changes: bits, whole bytes, numbers as they are feared, pieces left out,
+   * doubled, or put in.
+   */
   spoil(bytes: Buffer): Buffer {
     let spoilt = Buffer.from(bytes);
     for (let changes = this.below(5); changes > 0; changes--) {
@@ -436,9 +536,12 @@ class Random {
         // The largest varint, -1 as an int64; and NaN, infinity and -0 as a double.
         () =>
           this.pick(
-            ["ffffffffffffffffff01", "000000000000f87f", "000000000000f07f", "0000000000000080"].map((hex) =>
-              Buffer.from(hex, "hex"),
-            ),
+            [
+              "ffffffffffffffffff01",
+              "000000000000f87f",
+              "000000000000f07f",
+              "0000000000000080",
+            ].map((hex) => Buffer.from(hex, "hex")),
           ),
       ])();
       spoilt = Buffer.concat([head, other, tail]);
@@ -446,7 +549,10 @@ class Random {
     return spoilt;
   }
 
-  /** A copy of a message of which some fields, but for {@link KEPT}, have other values, of their type or not. */
+  /**
+   * A copy of a message of which some fields, but for {@link KEPT}, have other values, of their
+   * type or not.
+   */
   spoilFields<T>(value: T): T;
   spoilFields(value: unknown): unknown {
     if (this.below(12) === 0)

@@ -3,8 +3,9 @@ import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 
 /**
- * How: "silent" as where packets are dropped, so that nobody is told and what was sent arrives once the network is back (a new connection is
- * accepted, as by the near end of a tunnel, and goes no further); "reset" as where the connections are ended, and new ones refused.
+ * How: "silent" as where packets are dropped, so that nobody is told and what was sent arrives once
+ * the network is back (a new connection is accepted, as by the near end of a tunnel, and goes no
+ * further); "reset" as where the connections are ended, and new ones refused.
  */
 export type Cut = "silent" | "reset";
 

@@ -1,11 +1,12 @@
 /**
- * `npm run soak`: faults and hostile input that take too long for the tests. `--only PART,PART` does some of them, `--json` prints all that was
- * found, `--long` waits for what takes minutes: a network cut for as long as it takes to give up, the end of a lease. `--cut SECONDS`,
- * `--clients N`, `--cases N` and `--seed N` say how much of it; `--faults KIND,KIND` which faults: killed, damaged, full, slow, clock. Ends with 1
- * when something does not hold.
+ * `npm run soak`: faults and hostile input that take too long for the tests. `--only PART,PART`
+ * does some of them, `--json` prints all that was found, `--long` waits for what takes minutes: a
+ * network cut for as long as it takes to give up, the end of a lease. `--cut SECONDS`, `--clients
+ * N`, `--cases N` and `--seed N` say how much of it; `--faults KIND,KIND` which faults: killed,
+ * damaged, full, slow, clock. Ends with 1 when something does not hold.
  */
 import { parseArgs } from "node:util";
-import { measureParts, n, type Part, part, printTable, type Row } from "../parts.js";
+import { measureParts, n, type Part, part, printTable, type Row } from "../benchmark-parts.js";
 import type { Guard } from "../workers.js";
 import { type Crowd, measureCrowd, measureUnclosed, type Unclosed } from "./crowd.js";
 import { type Fault, faultRows, measureFaults } from "./faults.js";
@@ -47,9 +48,15 @@ const fuzz = (guard: Guard): Part => {
       [
         `${n(cases)} spoilt messages, ${n(connections)} connections of noise, ${guard}`,
         `${n(cases / seconds)} a second`,
-        `calls: ${counted(calls)}; frames: ${counted(frames)}; worker's memory in MiB: ${memory.map((mib) => n(mib)).join(", ")}; open files: ${files.join(" and ")}`,
+        [
+          `calls: ${counted(calls)}; frames: ${counted(frames)};`,
+          ` worker's memory in MiB: ${memory.map((mib) => n(mib)).join(", ")};`,
+          ` open files: ${files.join(" and ")}`,
+        ].join(""),
       ],
-      ...Object.entries(faults).map(([what, request]): Row => ["", "fault", `${what} (${request})`]),
+      ...Object.entries(faults).map(
+        ([what, request]): Row => ["", "fault", `${what} (${request})`],
+      ),
     ];
     return { found, rows };
   };
@@ -67,7 +74,11 @@ const PARTS: Record<string, Part> = {
       outages.map(({ how, seconds, gaveUpAfter, backAfter, epochs }) => [
         `network cut for ${n(seconds)} s (${how}) during a run`,
         `${n(backAfter)} s`,
-        `nothing: each of ${epochs} epochs logged once (${gaveUpAfter === undefined ? "by itself" : `atlas attach, as it said after ${n(gaveUpAfter)} s`})`,
+        `nothing: each of ${epochs} epochs logged once (${
+          gaveUpAfter === undefined
+            ? "by itself"
+            : `atlas attach, as it said after ${n(gaveUpAfter)} s`
+        })`,
       ]),
   ),
   faults: async () => {
@@ -81,7 +92,11 @@ const PARTS: Record<string, Part> = {
       [
         `${d.clients} clients at once, a session and a small job each`,
         `${n(d.seconds)} s`,
-        `${d.served} served (p50 ${n(d.servedTimes.p50)} ms, p99 ${n(d.servedTimes.p99)} ms), ${d.refused} refused in words (p50 ${n(d.refusedTimes.p50)} ms, p99 ${n(d.refusedTimes.p99)} ms); all well afterwards`,
+        [
+          `${d.served} served (p50 ${n(d.servedTimes.p50)} ms, p99 ${n(d.servedTimes.p99)} ms),`,
+          ` ${d.refused} refused in words (p50 ${n(d.refusedTimes.p50)} ms,`,
+          ` p99 ${n(d.refusedTimes.p99)} ms); all well afterwards`,
+        ].join(""),
       ],
     ],
   ),
@@ -91,7 +106,9 @@ const PARTS: Record<string, Part> = {
       [
         `${d.asked} sessions asked for, none closed`,
         `${d.opened} opened`,
-        `${d.said}${d.roomAfter === undefined ? "" : `; room again after ${n(d.roomAfter)} s, the lease being ${n(d.leaseSeconds)} s`}`,
+        d.roomAfter === undefined
+          ? d.said
+          : `${d.said}; room again after ${n(d.roomAfter)} s (lease: ${n(d.leaseSeconds)} s)`,
       ],
     ],
   ),

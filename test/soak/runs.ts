@@ -1,7 +1,12 @@
-/** Runs that something happens to, by the real command line, and whether they end as one that nothing happened to. */
+/**
+ * Runs that something happens to, by the real command line, and whether they end as one that
+ * nothing happened to.
+ */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import {
   atlas,
@@ -16,9 +21,14 @@ import {
   type Where,
 } from "../e2e/atlas.js";
 
-/** A predictor of many epochs, by one job, then a short search. That of the first takes a second or two, that of the other five times as long. */
+/**
+ * A predictor of many epochs, by one job, then a short search. That of the first takes a second or
+ * two, that of the other five times as long.
+ */
 const many = (epochs: number, samples: number) => [
-  ..."pde --task=discover_cosets --identity=so(2) --candidates=2 --atlas=2 --batch_size=4".split(" "),
+  ..."pde --task=discover_cosets --identity=so(2) --candidates=2 --layout=2 --batch_size=4".split(
+    " ",
+  ),
   ...`--N=${samples} --epochs=${epochs} --fixed-seed --device=cpu --threads=1`.split(" "),
 ];
 export const SHORT_RUN = many(120, 8);
@@ -59,7 +69,10 @@ export class Ground {
   }
 
   /** Start the worker in the background, of one thread. */
-  async startWorker(flags: readonly string[] = [], env: NodeJS.ProcessEnv = {}): Promise<Background> {
+  async startWorker(
+    flags: readonly string[] = [],
+    env: NodeJS.ProcessEnv = {},
+  ): Promise<Background> {
     const common = ["--device=cpu", "--threads=1", "--data-root", this.dir, "--log-format=json"];
     const { cwd, env: own } = this.where;
     const { stdout, stderr } = await atlas(["worker", "start", ...common, ...flags], {
@@ -71,7 +84,15 @@ export class Ground {
     return { address, port: Number(port), pid: Number(pid), log };
   }
 
-  /** End the worker, and what a trial that failed may have left of its runs: one may stand still. */
+  /** Start a worker at the port of one that was killed, which may hold it a moment longer. */
+  async restartWorker(port: number): Promise<Background> {
+    while (!(await isFree(port))) await sleep(5);
+    return this.startWorker([`--port=${port}`]);
+  }
+
+  /**
+   * End the worker, and what a trial that failed may have left of its runs: one may stand still.
+   */
   async clear(): Promise<void> {
     for (const process of this.begun.splice(0)) process.kill("SIGKILL");
     await atlas(["worker", "stop"], this.where);
@@ -106,6 +127,14 @@ export class Ground {
   }
 }
 
+/** Whether a port of this machine can be listened on. */
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer().once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+  });
+}
+
 /** Whether a run's log has an epoch. */
 export const did = (epoch: string) => (run: string) => epochs(run).includes(epoch);
 
@@ -137,7 +166,8 @@ export async function goOn(
   let backAfter: number | undefined;
   for (;;) {
     expect(epochs(run)).to.include.members(told(stderr));
-    const [, verb] = /atlas (attach|resume) \S+/.exec(hint) ?? expect.fail(`no way to go on: ${hint}`);
+    const [, verb] =
+      /atlas (attach|resume) \S+/.exec(hint) ?? expect.fail(`no way to go on: ${hint}`);
     expect(by.length, hint).to.be.below(2);
     by.push(verb!);
     let over = false;
@@ -157,14 +187,18 @@ export async function goOn(
 
 /** The epochs that a command has told of. */
 function told(stderr: string): string[] {
-  return [...stderr.matchAll(/^(\w+) +(\d+)\/\d+ {2}/gm)].map(([, stage, epoch]) => `${stage} ${epoch}`);
+  return [...stderr.matchAll(/^(\w+) +(\d+)\/\d+ {2}/gm)].map(
+    ([, stage, epoch]) => `${stage} ${epoch}`,
+  );
 }
 
 /**
- * Compare a run with one that nothing happened to. Of every stage but the dataset, which a run makes again when it is resumed:
+ * Compare a run with one that nothing happened to. Of every stage but the dataset, which a run
+ * makes again when it is resumed:
  *
  * @returns how many epochs had to be computed again
- * @throws when its result is another, an epoch is missing, or one that was acknowledged had other metrics
+ * @throws when its result is another, an epoch is missing, or one that was acknowledged had other
+ * metrics
  */
 export function repeated(run: string, undisturbed: string): number {
   expect(essence(run)).to.equal(essence(undisturbed));
@@ -173,7 +207,8 @@ export function repeated(run: string, undisturbed: string): number {
       .filter(({ stage }) => stage !== "dataset")
       // By name: protobuf sends a map in any order.
       .map(
-        ({ stage, epoch, metrics }) => `${stage} ${epoch} ${JSON.stringify(Object.entries(metrics!).sort())}`,
+        ({ stage, epoch, metrics }) =>
+          `${stage} ${epoch} ${JSON.stringify(Object.entries(metrics!).sort())}`,
       ),
   ) as [string[], string[]];
   const once = [...new Set(done)];
@@ -181,7 +216,9 @@ export function repeated(run: string, undisturbed: string): number {
   return done.length - once.length;
 }
 
-/** The lines of a worker's log that match, with the time at which each was written in milliseconds. */
+/**
+ * The lines of a worker's log that match, with the time at which each was written in milliseconds.
+ */
 export function said(worker: Background, what: RegExp): { time: number; message: string }[] {
   const lines = readFileSync(worker.log, "utf8").split("\n");
   return lines

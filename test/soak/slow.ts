@@ -7,8 +7,8 @@ import { JobServiceService, type WatchJobResponse } from "../../src/gen/atlas/v1
 import { connectWorker, Worker } from "../../src/worker/index.js";
 import { residentMiB } from "../bench/load.js";
 import { quantile } from "../bench/statistics.js";
+import { n } from "../benchmark-parts.js";
 import { epochs, logged } from "../e2e/atlas.js";
-import { n } from "../parts.js";
 import { smallJob } from "./crowd.js";
 import type { Trials } from "./faults.js";
 import { type Background, did, type Ground, LONG_RUN, repeated, said } from "./runs.js";
@@ -18,10 +18,10 @@ const STILL_SECONDS = 30;
 const WATCHERS = 16;
 /** Events of so many epochs are several times what gRPC takes from a worker before it is read. */
 const EPOCHS = 3_000;
-/** Milliseconds that an epoch may take longer for being told to the watchers too. */
-const TOLD_MS = 10;
-/** MiB that the worker's memory may grow by with watchers, beyond what it grows by without. */
-const GROWTH = 32;
+/** Being told to the watchers too, a job may take so many times as long. */
+const SLOWER = 4;
+/** MiB that the worker's memory may grow by for each watcher, beyond what it grows by without. */
+const GROWTH_EACH = 2;
 
 export function measureSlow(ground: Ground): Trials {
   return {
@@ -48,7 +48,9 @@ export function measureSlow(ground: Ground): Trials {
       expect(beside - alone, "seconds that training waited").to.be.below(STILL_SECONDS / 2);
       return {
         backAfter: caughtUp,
-        lost: `nothing: the worker was at epoch ${reached} when it went on, after ${n(beside)} s in place of ${n(alone)} s`,
+        lost:
+          `nothing: the worker was at epoch ${reached} when it went on, ` +
+          `after ${n(beside)} s in place of ${n(alone)} s`,
       };
     },
 
@@ -105,12 +107,14 @@ export function measureSlow(ground: Ground): Trials {
                 .to.deep.equal(sequences.map((_, i) => i + 1))
                 .and.have.length.above(EPOCHS);
             const toldMs = (1000 * (beside.seconds - alone.seconds)) / EPOCHS;
-            expect(toldMs).to.be.below(TOLD_MS);
-            expect(beside.grown - alone.grown).to.be.below(GROWTH);
+            expect(beside.seconds).to.be.below(SLOWER * alone.seconds);
+            expect(beside.grown - alone.grown).to.be.below(GROWTH_EACH * WATCHERS);
             return {
               lost:
-                `nothing: all ${n(EPOCHS)} epochs told to who reads, and to the others once they do, at ${n(toldMs)} ms more an epoch; ` +
-                `the worker's memory grew by ${n(beside.grown)} MiB (without them by ${n(alone.grown)}); ` +
+                `nothing: all ${n(EPOCHS)} epochs told to who reads, ` +
+                `and to the others once they do, at ${n(toldMs)} ms more an epoch; ` +
+                `the worker's memory grew by ${n(beside.grown)} MiB ` +
+                `(without them by ${n(alone.grown)}); ` +
                 `small jobs of others took ${n(quantile(served, 0.5))} ms (without ${n(without)})`,
             };
           } finally {
@@ -129,10 +133,21 @@ type Session = Awaited<ReturnType<Worker["openSession"]>>;
 async function smallPredictor(session: Session) {
   const dataset = await session.createDataset(PLATES);
   await session.advance(dataset);
-  const atlas = await session.createAtlas({ charts: [{ row: 16, col: 16 }], rIn: 5, rOut: 3, margin: 0 });
-  const architecture = { kind: "wide", params: {} };
-  const training = { kind: "supervised", params: { learning_rate: 1e-3 } };
-  return session.createPredictor({ architecture, training, dataset, atlas, epochs: EPOCHS, seed: 0 });
+  const charts = [{ row: 16, col: 16 }];
+  const atlas = await session.createAtlas({
+    kind: "planar",
+    params: { charts, r_in: 5, r_out: 3 },
+  });
+  const architecture = { kind: "strided_cnn" } as const;
+  const training = { kind: "supervised", params: { learning_rate: 1e-3 } } as const;
+  return session.createPredictor({
+    architecture,
+    training,
+    dataset,
+    atlas,
+    epochs: EPOCHS,
+    seed: 0,
+  });
 }
 
 /** A watch of a job that is not read. */
@@ -140,8 +155,14 @@ class Unread {
   private readonly client: Client;
   private readonly stream: ClientReadableStream<WatchJobResponse>;
 
-  constructor({ address, token }: { address: string; token: string }, sessionId: string, jobId: string) {
-    this.client = new Client(address, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 });
+  constructor(
+    { address, token }: { address: string; token: string },
+    sessionId: string,
+    jobId: string,
+  ) {
+    this.client = new Client(address, credentials.createInsecure(), {
+      "grpc.use_local_subchannel_pool": 1,
+    });
     const metadata = new Metadata();
     metadata.set("authorization", `Bearer ${token}`);
     const { path, requestSerialize, responseDeserialize } = JobServiceService.watchJob;
@@ -184,7 +205,7 @@ async function epochThere(worker: Background, run: string): Promise<number> {
   const connected = await connectWorker({ worker: worker.address });
   try {
     const objects = await (await connected.attachSession(session)).list();
-    return objects.find(({ role }) => role === "predictor")?.epoch ?? 0;
+    return objects.find(({ type }) => type === "predictor")?.epoch ?? 0;
   } finally {
     await connected.close({ leave: true });
   }

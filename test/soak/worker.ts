@@ -4,7 +4,10 @@ import { residentMiB } from "../bench/load.js";
 import { connectTo, type Guard, type Guarded, startGuarded } from "../workers.js";
 
 /** Give a worker of one thread that asks for a token, and end it afterwards. */
-export async function withWorker<T>(use: (local: Guarded) => Promise<T>, guard: Guard = "plain"): Promise<T> {
+export async function withWorker<T>(
+  use: (local: Guarded) => Promise<T>,
+  guard: Guard = "plain",
+): Promise<T> {
   const local = await startGuarded(guard, "error");
   try {
     return await use(local);
@@ -14,7 +17,8 @@ export async function withWorker<T>(use: (local: Guarded) => Promise<T>, guard: 
 }
 
 /**
- * A client that comes now is served, as many sessions as the worker has are free, and its process is the one it was.
+ * A client that comes now is served, as many sessions as the worker has are free, and its process
+ * is the one it was.
  *
  * @returns its resident memory in MiB
  */
@@ -37,4 +41,8 @@ export async function checkWell(local: Guarded): Promise<number> {
 }
 
 /** What a small job makes. */
-export const PLATES = { kind: "heat2d", params: { samples: 4, side: 32, steps: 5 }, seed: 0 };
+export const PLATES = {
+  kind: "heat_equation",
+  params: { samples: 4, side: 32, steps: 5 },
+  seed: 0,
+} as const;

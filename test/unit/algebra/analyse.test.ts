@@ -2,12 +2,12 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { analyseAlgebra, metricCosine } from "../../../src/algebra/index.js";
 import { multiply } from "../../../src/algebra/linalg.js";
-import { analyse, diagonal, found, mixed, named, noisy, seeds } from "./helpers.js";
+import { analyse, diagonal, measured, mixed, named, noisy, seeds } from "./helpers.js";
 
 const MINKOWSKI = diagonal(1, -1, -1, -1);
 
 describe("the metric of a result", () => {
-  it("is compared with the one of the named algebra that was identified, whatever the basis", () => {
+  it("is compared with that of the named algebra that was identified, in any basis", () => {
     fc.assert(
       fc.property(seeds, fc.constantFrom("so(1,3)", "so(1,3)⊕R"), (seed, name) => {
         const { invariantMetric, identified } = analyse(mixed(named(name, 4), seed));
@@ -57,10 +57,10 @@ describe("the metric of a result", () => {
 
   it("is of the symmetries alone, not of the other generators", () => {
     const seven = [...named("so(1,3)", 4), diagonal(1, 2, 3, 4)];
-    const algebra = analyseAlgebra(found(seven, { found: 6 }));
+    const algebra = analyseAlgebra(measured(seven, { symmetryCount: 6 }));
     expect(algebra.generators).to.have.length(7);
     expect(algebra.identified.name).to.equal("so(1,3)");
     expect(algebra.invariantMetric!.cosine).to.be.closeTo(1, 1e-12);
-    expect(analyseAlgebra(found(seven, { found: 9 })).found).to.equal(7);
+    expect(analyseAlgebra(measured(seven, { symmetryCount: 9 })).symmetryCount).to.equal(7);
   });
 });

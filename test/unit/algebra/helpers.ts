@@ -3,26 +3,30 @@ import fc from "fast-check";
 import {
   analyseAlgebra,
   expm,
-  type FoundAlgebra,
   namedAlgebra,
   type SquareMatrix,
 } from "../../../src/algebra/index.js";
 import { combine } from "../../../src/algebra/linalg.js";
+import type { AlgebraMeasured } from "../../../src/result.js";
 
 export const named = (name: string, n: number): SquareMatrix[] => namedAlgebra(name, n)!;
-export const diagonal = (...d: number[]): SquareMatrix => d.map((x, i) => d.map((_, j) => (i === j ? x : 0)));
+export const diagonal = (...d: number[]): SquareMatrix =>
+  d.map((x, i) => d.map((_, j) => (i === j ? x : 0)));
 
 /** As a solver would hand it over, all of them symmetries. */
-export const found = (generators: SquareMatrix[], rest: Partial<FoundAlgebra> = {}): FoundAlgebra => ({
+export const measured = (
+  generators: SquareMatrix[],
+  rest: Partial<AlgebraMeasured> = {},
+): AlgebraMeasured => ({
   generators,
   losses: generators.map((_, i) => 0.01 * (i + 1)),
   relativeErrors: generators.map(() => 0.1),
   noiseFloor: 0.01,
-  found: generators.length,
-  verdict: "all are near the noise floor",
+  symmetryCount: generators.length,
+  explanation: "all are near the noise floor",
   ...rest,
 });
-export const analyse = (generators: SquareMatrix[]) => analyseAlgebra(found(generators));
+export const analyse = (generators: SquareMatrix[]) => analyseAlgebra(measured(generators));
 
 /** Standard normal numbers, the same for one seed on every machine (mulberry32 and Box-Muller). */
 export function normals(seed: number): () => number {
@@ -39,7 +43,10 @@ export function normals(seed: number): () => number {
 export const randomMatrix = (n: number, draw: () => number): SquareMatrix =>
   Array.from({ length: n }, () => Array.from({ length: n }, draw));
 
-/** Another basis of the same span: a well-conditioned random change of basis, of uneven norms, as the paper's solver gives. */
+/**
+ * Another basis of the same span: a well-conditioned random change of basis, of uneven norms, as
+ * the paper's solver gives.
+ */
 export function mixed(basis: SquareMatrix[], seed: number): SquareMatrix[] {
   const draw = normals(seed);
   const k = basis.length;

@@ -123,8 +123,14 @@ describe("the spread of axes", () => {
     expect(axisSpread([x!, x!, y!])).to.be.closeTo(60, 1e-12);
     for (const degrees of [10, 45, 80]) {
       const radians = (degrees * Math.PI) / 180;
-      expect(axisSpread([x!, [Math.cos(radians), Math.sin(radians), 0]])).to.be.closeTo(degrees, 1e-9);
-      expect(axisSpread([x!, [-Math.cos(radians), 0, Math.sin(radians)]])).to.be.closeTo(degrees, 1e-9);
+      expect(axisSpread([x!, [Math.cos(radians), Math.sin(radians), 0]])).to.be.closeTo(
+        degrees,
+        1e-9,
+      );
+      expect(axisSpread([x!, [-Math.cos(radians), 0, Math.sin(radians)]])).to.be.closeTo(
+        degrees,
+        1e-9,
+      );
     }
   });
 

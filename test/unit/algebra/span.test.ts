@@ -40,7 +40,10 @@ describe("matrix exponential and logarithm", () => {
       expect(norm(subtract(expm(combine([t], [rotation!], 2)), turned))).to.be.below(1e-12);
     }
     const [boost] = named("so(1,1)", 2);
-    expect(expm(combine([3], [boost!], 2))[0]![0]).to.be.closeTo(Math.cosh(3), 1e-13 * Math.cosh(3));
+    expect(expm(combine([3], [boost!], 2))[0]![0]).to.be.closeTo(
+      Math.cosh(3),
+      1e-13 * Math.cosh(3),
+    );
   });
 
   it("are inverse to each other where the logarithm is principal", () => {
@@ -49,9 +52,9 @@ describe("matrix exponential and logarithm", () => {
         const draw = normals(seed);
         const a = randomMatrix(n, () => (0.6 * draw()) / n);
         expect(norm(subtract(logm(expm(a))!, a))).to.be.below(1e-11);
-        expect(norm(subtract(multiply(expm(a), expm(combine([-1], [a], n))), identityMatrix(n)))).to.be.below(
-          1e-12,
-        );
+        expect(
+          norm(subtract(multiply(expm(a), expm(combine([-1], [a], n))), identityMatrix(n))),
+        ).to.be.below(1e-12);
       }),
       { numRuns: 50 },
     );
@@ -90,8 +93,16 @@ describe("span", () => {
     fc.assert(
       fc.property(seeds, (seed) => {
         const draw = normals(seed);
-        const [a, b, c] = [0, 1, 2].map(() => randomMatrix(3, draw)) as [number[][], number[][], number[][]];
-        const sum = [bracket(a, bracket(b, c)), bracket(b, bracket(c, a)), bracket(c, bracket(a, b))];
+        const [a, b, c] = [0, 1, 2].map(() => randomMatrix(3, draw)) as [
+          number[][],
+          number[][],
+          number[][],
+        ];
+        const sum = [
+          bracket(a, bracket(b, c)),
+          bracket(b, bracket(c, a)),
+          bracket(c, bracket(a, b)),
+        ];
         expect(norm(combine([1, 1, 1], sum, 3))).to.be.below(1e-11);
       }),
       { numRuns: 30 },
@@ -100,7 +111,7 @@ describe("span", () => {
 });
 
 describe("Killing form", () => {
-  it("is that of the closed forms: (n−2) tr XY for so, 2n tr XY for sl, (n+2) tr XY for sp", () => {
+  it("has the closed forms (n−2) tr XY for so, 2n tr XY for sl, (n+2) tr XY for sp", () => {
     for (const [name, n, factor] of [
       ["so(3)", 3, 1],
       ["so(4)", 4, 2],
@@ -133,7 +144,7 @@ describe("Killing form", () => {
     ["R scaling", 4, [0, 0, 1]],
     ["diagonal", 3, [0, 0, 3]],
   ] as const)
-    it(`has signature (${signature.join(", ")}) for ${name}, n = ${n}, in any basis and with some noise`, () => {
+    it(`has signature (${signature.join(", ")}) for ${name}, n = ${n}, with some noise`, () => {
       const [positive, negative, zero] = signature;
       const basis = named(name, n);
       for (const generators of [basis, mixed(basis, 3), noisy(basis, 0.01, 4)])
@@ -163,7 +174,10 @@ describe("principal angles", () => {
           number[][][],
         ];
         const distance = grassmannDistance(a, b);
-        expect(grassmannDistance(mixed(a, seed + 1), mixed(b, seed + 2))).to.be.closeTo(distance, 1e-7);
+        expect(grassmannDistance(mixed(a, seed + 1), mixed(b, seed + 2))).to.be.closeTo(
+          distance,
+          1e-7,
+        );
         expect(grassmannDistance(b, a)).to.be.closeTo(distance, 1e-10);
         expect(grassmannDistance(a, mixed(a, seed + 3))).to.be.below(1e-7);
       }),
@@ -210,8 +224,10 @@ describe("invariant metric", () => {
     expect(invariantMetric(named("sl(2)", 2))).to.equal(undefined);
     expect(invariantMetric(named("gl(3)", 3))).to.equal(undefined);
     expect(invariantMetric(named("R scaling", 4))).to.equal(undefined);
-    expect(invariantMetric(named("so(3) on axes 2,3,4", 4))).to.equal(undefined); // time and space each have a scale
-    expect(invariantMetric(named("strictly upper triangular", 2))).to.equal(undefined); // only a degenerate one
+    // Time and space each have a scale.
+    expect(invariantMetric(named("so(3) on axes 2,3,4", 4))).to.equal(undefined);
+    // Only a degenerate one.
+    expect(invariantMetric(named("strictly upper triangular", 2))).to.equal(undefined);
   });
 });
 

@@ -1,36 +1,35 @@
+import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { Command } from "commander";
 import { register } from "../../../src/cli/data.js";
 import { DATA_SETS } from "../../../src/data/index.js";
-import { Meter } from "../../../src/data/meter.js";
-import { UsageError } from "../../../src/errors.js";
+import { ProgressBar } from "../../../src/data/progress-bar.js";
+import { type AtlasError, FileError, UsageError } from "../../../src/errors.js";
 import { rejection } from "../worker/rejection.js";
 
 const refusal = (...args: string[]) => refusalOf("toptagging", ...args);
 
 async function refusalOf(...args: string[]): Promise<string> {
+  const error = await failureOf(...args);
+  expect(error).to.be.instanceOf(UsageError);
+  return `${error.message}; ${error.remedy}`;
+}
+
+async function failureOf(...args: string[]): Promise<AtlasError> {
   const program = new Command().exitOverride();
   register(program);
-  const error = await rejection(program.parseAsync(["data", ...args], { from: "user" }));
-  expect(error).to.be.instanceOf(UsageError);
-  return `${error.message}; ${(error as UsageError).remedy}`;
+  return (await rejection(program.parseAsync(["data", ...args], { from: "user" }))) as AtlasError;
 }
 
 describe("atlas data", () => {
   it("wants one way to come by the data, and a folder to make them in", async () => {
-    expect(await refusal()).to.equal(
-      "nothing is said of how to come by toptagging; choose one of --generate N and --fetch",
+    expect(await refusal()).to.match(/^toptagging: .*; give --generate N or --fetch$/);
+    expect(await refusal("--generate", "60", "--fetch", "--out", "x")).to.match(
+      /are both given; choose one/,
     );
-    expect(await refusal("--generate", "60", "--fetch", "--out", "x")).to.match(/are both given; choose one/);
-    expect(await refusal("--generate", "60")).to.equal(
-      "--generate needs a folder for the files; give it with --out DIR",
-    );
-    expect(await refusalOf("mnist")).to.equal(
-      "nothing is said of how to come by mnist; it can be had with --fetch",
-    );
-    expect(await refusalOf("climate")).to.equal(
-      "nothing is said of how to come by climate; choose one of --generate N and --fetch",
-    );
+    expect(await refusal("--generate", "60")).to.match(/^--generate needs a folder .*--out DIR$/);
+    expect(await refusalOf("mnist")).to.match(/^mnist: .*; give --fetch$/);
+    expect(await refusalOf("climate")).to.match(/^climate: .*; give --generate N or --fetch$/);
   });
 
   it("refuses numbers that cannot be", async () => {
@@ -38,13 +37,31 @@ describe("atlas data", () => {
       expect(await refusal("--generate", n, "--out", "x")).to.match(
         /^--generate .*: expected a whole number of at least 10/,
       );
-    expect(await refusal("--generate", "60", "--out", "x", "--processes", "0")).to.match(/^--processes 0: /);
-    expect(await refusal("--generate", "60", "--out", "x", "--seed", "4294967296")).to.match(/^--seed /);
+    expect(await refusal("--generate", "60", "--out", "x", "--processes", "0")).to.match(
+      /^--processes 0: /,
+    );
+    expect(await refusal("--generate", "60", "--out", "x", "--seed", "4294967296")).to.match(
+      /^--seed /,
+    );
   });
 
   it("refuses what has no meaning for --fetch", async () => {
-    expect(await refusal("--fetch", "--seed", "3")).to.equal("--seed is for --generate; leave it out");
-    expect(await refusal("--fetch", "--processes", "3")).to.match(/^--processes is for --generate/);
+    for (const flag of ["--seed", "--processes"])
+      expect(await refusal("--fetch", flag, "3")).to.match(
+        new RegExp(`^${flag} has no effect with --fetch; .*--generate$`),
+      );
+  });
+
+  it("names the flag of a folder that cannot be used", async () => {
+    const file = fileURLToPath(import.meta.url);
+    for (const [flag, ...args] of [
+      ["--out DIR", "toptagging", "--fetch", "--out", file],
+      ["--folder DIR", "cache", "--folder", file],
+    ]) {
+      const error = await failureOf(...args);
+      expect(error).to.be.instanceOf(FileError);
+      expect(error.remedy).to.match(new RegExp(`another folder with ${flag}$`));
+    }
   });
 
   it("knows its data sets by names of their own", () => {
@@ -62,27 +79,32 @@ describe("atlas data", () => {
   });
 });
 
-describe("a meter", () => {
+describe("a progress bar", () => {
   const written = (live: boolean, everyMs: number) => {
     const lines: string[] = [];
     const out = {
       columns: 80,
       write: (text: string) => lines.push(text) > 0,
     } as unknown as NodeJS.WriteStream;
-    return { lines, meter: new Meter(String, { out, live, everyMs }) };
+    return { lines, bar: new ProgressBar(String, { out, live, everyMs }) };
   };
 
   it("writes now and then, and always the end", () => {
-    const { lines, meter } = written(false, 1e6);
-    for (const n of [0, 1, 2, 3]) meter.show("train.h5", n, 3);
-    meter.show("val.h5", 1, 1);
+    const { lines, bar } = written(false, 1e6);
+    for (const n of [0, 1, 2, 3]) bar.show("train.h5", n, 3);
+    bar.show("val.h5", 1, 1);
     expect(lines).to.deep.equal(["train.h5  3 of 3\n", "val.h5  1 of 1\n"]);
   });
 
   it("redraws one line on a terminal", () => {
-    const { lines, meter } = written(true, 0);
-    for (const n of [0, 1]) meter.show("train.h5", n, 3);
-    meter.erase();
-    expect(lines).to.deep.equal(["train.h5  0 of 3", "\r\u001b[2K", "train.h5  1 of 3", "\r\u001b[2K"]);
+    const { lines, bar } = written(true, 0);
+    for (const n of [0, 1]) bar.show("train.h5", n, 3);
+    bar.erase();
+    expect(lines).to.deep.equal([
+      "train.h5  0 of 3",
+      "\r\u001b[2K",
+      "train.h5  1 of 3",
+      "\r\u001b[2K",
+    ]);
   });
 });

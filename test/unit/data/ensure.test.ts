@@ -6,8 +6,9 @@ import { ensureFiles } from "../../../src/data/ensure.js";
 import { addressesOf } from "../../../src/data/fetch.js";
 import { mnist } from "../../../src/data/mnist.js";
 import { FileError, Interrupted, NetworkError, UsageError } from "../../../src/errors.js";
+import { defineExperiment } from "../../../src/experiment/define.js";
+import { RunLookup } from "../../../src/experiment/lookup.js";
 import { Progress } from "../../../src/experiment/progress.js";
-import { Runs } from "../../../src/experiment/sources.js";
 import type { Place } from "../../../src/worker/index.js";
 import { rejection } from "../worker/rejection.js";
 import { type FileServer, recordOf, serve } from "./server.js";
@@ -73,10 +74,9 @@ describe("files that are fetched on first use", () => {
     put("labels.gz", "my own");
     const error = (await rejection(ensure())) as FileError;
     expect(error).to.be.instanceOf(FileError);
-    expect(error.message).to.contain("labels.gz is there already, but is not the published one");
-    expect(error.remedy).to.equal(
-      "choose another folder with --data DIR, or put the files that are missing beside it",
-    );
+    expect(error.message).to.contain("labels.gz exists already");
+    expect(error).to.include({ elsewhere: true, overwritable: false });
+    expect(error.remedy).to.contain("beside it").and.not.contain("overwrite");
     expect(readdirSync(dir)).to.deep.equal(["labels.gz"]);
   });
 
@@ -85,8 +85,11 @@ describe("files that are fetched on first use", () => {
     const error = (await rejection(ensure())) as NetworkError;
     expect(error).to.be.instanceOf(NetworkError);
     expect(error.exitCode).to.equal(1);
-    expect(error.message).to.match(/^cannot fetch http:\S+images\.gz\S+: the connection is refused$/);
-    expect(error.remedy).to.contain(`into ${dir} by hand`).and.contain("with --data DIR");
+    expect(error.message).to.match(
+      /^cannot fetch http:\S+images\.gz\S+: the connection is refused$/,
+    );
+    expect(error.elsewhere).to.equal(true);
+    expect(error.remedy).to.contain(`into ${dir} by hand`).and.not.contain("--");
     expect(lines).to.have.length(1);
     server = await serve(FILES);
   });
@@ -95,7 +98,7 @@ describe("files that are fetched on first use", () => {
     writeFileSync(dir, "a file");
     const error = (await rejection(ensure())) as FileError;
     expect(error).to.be.instanceOf(FileError);
-    expect(error.remedy).to.contain("--data DIR");
+    expect(error.elsewhere).to.equal(true);
   });
 
   it("stop coming when told to", async () => {
@@ -117,29 +120,37 @@ describe("files that are fetched on first use", () => {
       else process.env.ATLAS_DATA_HOST = mirror;
     });
     const out = { write: (text: string) => lines.push(text) > 0 } as unknown as NodeJS.WriteStream;
+    const experiment = defineExperiment({
+      name: "x",
+      summary: "",
+      tasks: { discover: { summary: "", config: {}, run: () => expect.fail("it is not run") } },
+    });
 
     it("are said by name, and fetched for a worker on this machine only", async () => {
       process.env.ATLAS_DATA_HOST = server.host;
       const { signal } = new AbortController();
-      const runs = (place: Place) => new Runs(dir, "x", place, { progress: new Progress({ out }), signal });
-      await runs("far").published("mnist", dir);
+      const lookup = (place: Place) =>
+        new RunLookup(dir, experiment, place, { progress: new Progress({ out }), signal });
+      await lookup("remote").fetchRecord("mnist", dir);
       expect(server.ranges).to.deep.equal([]);
-      expect(await rejection(runs("ours").published("mnist", dir))).to.be.instanceOf(NetworkError); // it has others
+      const missing = await rejection(lookup("spawned").fetchRecord("mnist", dir, "or go without"));
+      expect(missing).to.be.instanceOf(NetworkError); // it has others
+      expect((missing as NetworkError).remedy).to.match(/ with --data DIR; or go without$/);
       expect(lines).to.deep.equal([
         `fetching 4 files (11.6 MB) of MNIST (LeCun, Cortes, Burges 1998), CC BY-SA 3.0, from ${server.host}/mnist/ into ${dir}\n`,
       ]);
-      const error = (await rejection(runs("ours").published("minst", dir))) as UsageError;
+      const error = (await rejection(lookup("spawned").fetchRecord("minst", dir))) as UsageError;
       expect(error).to.be.instanceOf(UsageError);
       expect(error.remedy).to.contain("mnist");
     });
 
     it("stop coming when the run is stopped", async () => {
       process.env.ATLAS_DATA_HOST = server.host;
-      const runs = new Runs(dir, "x", "ours", {
+      const lookup = new RunLookup(dir, experiment, "spawned", {
         progress: new Progress({ out }),
         signal: AbortSignal.abort(),
       });
-      expect(await rejection(runs.published("mnist", dir))).to.be.instanceOf(Interrupted);
+      expect(await rejection(lookup.fetchRecord("mnist", dir))).to.be.instanceOf(Interrupted);
       expect(server.ranges).to.deep.equal([]);
     });
   });

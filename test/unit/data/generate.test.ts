@@ -19,7 +19,9 @@ describe("a generator", function () {
     );
     expect(error.constructor).to.equal(AtlasError);
     expect((error as AtlasError).exitCode).to.equal(1);
-    expect(error.message).to.match(/ended with exit code 1 \(.*No module named atlas_worker\.none\)/);
+    expect(error.message).to.match(
+      /ended with exit code 1 \(.*No module named atlas_worker\.none\)/,
+    );
     expect(logged.at(-1)).to.contain("No module named");
   });
 

@@ -54,7 +54,9 @@ describe("fetching files that only index pages list", () => {
         "data-1999-01-01-01-1_0.nc.exe",
       ),
       [`${PATH}/test/`]: page("data-2011-06-01-01-1_0.nc"),
-      ...Object.fromEntries(Object.entries(FILES).map(([name, contents]) => [`${PATH}/${name}`, contents])),
+      ...Object.fromEntries(
+        Object.entries(FILES).map(([name, contents]) => [`${PATH}/${name}`, contents]),
+      ),
     };
     server = await serve(files);
     lines.length = 0;
@@ -71,7 +73,9 @@ describe("fetching files that only index pages list", () => {
       ...options,
     });
   const expectAll = () => {
-    const found = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((e) => e.isFile());
+    const found = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((e) =>
+      e.isFile(),
+    );
     expect(found).to.have.length(NAMES.length);
     for (const [name, contents] of Object.entries(FILES))
       expect(readFileSync(join(dir, name)).equals(contents), name).to.equal(true);
@@ -85,7 +89,7 @@ describe("fetching files that only index pages list", () => {
     expect(fetched.map(({ path, bytes }) => [path, bytes])).to.have.deep.members(
       NAMES.map((name) => [join(dir, name), FILES[name as keyof typeof FILES].length]),
     );
-    expect(lines[0]).to.match(/\/train\/ has 2 files, not the 398 that were published; /);
+    expect(lines[0]).to.match(/\/train\/ has 2 files, not 398 /);
   });
 
   it("leaves alone those that are there, goes on with those that were cut off, and starts again with a damaged one", async () => {
@@ -99,9 +103,7 @@ describe("fetching files that only index pages list", () => {
     await fetchAll();
     expectAll();
     expect(server.ranges).to.include("bytes=1234-").and.include("bytes=7-");
-    expect(lines.at(-1)).to.equal(
-      `${NAMES[1]} came damaged (it does not begin as a file of HDF5 does); fetching it again`,
-    );
+    expect(lines.at(-1)).to.contain(`${NAMES[1]} came damaged`).and.contain("HDF5");
     server.ranges.length = 0;
     await fetchAll();
     expect(fetches()).to.equal(0);
@@ -117,12 +119,12 @@ describe("fetching files that only index pages list", () => {
     mkdirSync(dirname(path));
     for (const [contents, why] of [
       ["my own", "it has 6 bytes, not 3000"],
-      ["x".repeat(3000), "it does not begin as a file of HDF5 does"],
+      ["x".repeat(3000), "signature of HDF5"],
     ] as const) {
       writeFileSync(path, contents);
       const error = await rejection(fetchAll());
       expect(error).to.be.instanceOf(FileError);
-      expect(error.message).to.contain(`is there already, but is not the published one (${why})`);
+      expect(error.message).to.contain("exists already").and.contain(why);
     }
     await fetchAll({ force: true });
     expectAll();
@@ -138,10 +140,8 @@ describe("fetching files that only index pages list", () => {
     for (const force of [false, true]) {
       const error = await rejection(fetchAll({ force }));
       expect(error).to.be.instanceOf(FileError);
-      expect(error.message).to.equal(
-        `${others[0]} is not one of the files of ClimateNet (Prabhat et al. 2021), which would be mixed with it`,
-      );
-      expect((error as FileError).remedy).to.equal("choose another folder with --out DIR");
+      expect(error.message).to.contain(`${others[0]} is not one of the files of ClimateNet`);
+      expect(error).to.include({ elsewhere: true, overwritable: undefined });
     }
     for (const path of others) rmSync(path);
     await fetchAll(); // a file of another name is nobody's weather
@@ -154,9 +154,7 @@ describe("fetching files that only index pages list", () => {
     lines.length = 0;
     await fetchAll();
     expect(readFileSync(join(dir, NAMES[0]!)).equals(damaged)).to.equal(true);
-    expect(lines.at(-1)).to.equal(
-      "3 files are there already (checked by length and header only; --force fetches them again)",
-    );
+    expect(lines.at(-1)).to.match(/^3 files exist already \(.*length.*header.*forced/);
     await fetchAll({ force: true });
     expectAll();
   });
@@ -177,7 +175,9 @@ describe("fetching files that only index pages list", () => {
   it("stops when told to, and goes on from there", async () => {
     const stop = new AbortController();
     const onBytes = () => stop.abort();
-    expect(await rejection(fetchAll({ signal: stop.signal, onBytes }))).to.be.instanceOf(Interrupted);
+    expect(await rejection(fetchAll({ signal: stop.signal, onBytes }))).to.be.instanceOf(
+      Interrupted,
+    );
     await fetchAll();
     expectAll();
   });
@@ -194,9 +194,13 @@ describe("fetching files that only index pages list", () => {
     expect(empty).to.be.instanceOf(NetworkError);
     expect(empty.message).to.match(/test\/: its index page lists no files of this data set$/);
     delete files[`${PATH}/${NAMES[1]}`];
-    expect((await rejection(fetchAll())).message).to.match(/_1\.nc: the server says 404 Not Found$/);
+    expect((await rejection(fetchAll())).message).to.match(
+      /_1\.nc: the server says 404 Not Found$/,
+    );
     delete files[`${PATH}/train/`];
-    expect((await rejection(fetchAll())).message).to.match(/train\/: the server says 404 Not Found$/);
+    expect((await rejection(fetchAll())).message).to.match(
+      /train\/: the server says 404 Not Found$/,
+    );
     await server.close();
     expect((await rejection(fetchAll())).message).to.match(/train\/: the connection is refused$/);
     server = await serve({});

@@ -7,7 +7,7 @@ import { Context } from "../../../src/experiment/context.js";
 import { Progress } from "../../../src/experiment/progress.js";
 import type { RunEvent } from "../../../src/run/events.js";
 import { RunFolder } from "../../../src/run/folder.js";
-import { type FakeObject, FakeSession } from "./fake-session.js";
+import { FakeSession } from "./fake-session.js";
 
 const SPEC = {
   experiment: "x",
@@ -16,9 +16,15 @@ const SPEC = {
   worker: { address: "local", device: "cpu" },
   versions: {},
 };
-const component = { kind: "fake", params: {} };
+/** Blocks of which the fake session makes nothing. */
+const PLATES = { kind: "heat_equation" } as const;
+const PLANE = { kind: "vectors", params: { n: 2 } } as const;
+const NETWORK = { architecture: { kind: "mlp" }, training: { kind: "supervised" } } as const;
 
-/** One life of a run: the schedule of METHOD 2.2 or 2.3, in a fresh session, on whatever the folder holds. Returns what was found. */
+/**
+ * One life of a run: the schedule of METHOD 2.2 or METHOD 2.3, in a fresh session, on whatever the
+ * folder holds. Returns what was found.
+ */
 async function live(
   run: RunFolder,
   fake: FakeSession,
@@ -32,11 +38,12 @@ async function live(
   });
   const signal = new AbortController().signal;
   const context = new Context({ session: fake.session, run, seed: 5, progress, signal, before });
-  const dataset = await context.dataset({ kind: "fake", params: {} });
-  const atlas = await context.atlas({ charts: [], rIn: 1, rOut: 1, margin: 0 });
+  const dataset = await context.dataset(PLATES);
+  const atlas = await context.atlas(PLANE);
   const common = { dataset, atlas, epochs };
-  const predictor = await context.predictor({ ...common, architecture: component, training: component });
-  const makeAlgebra = () => context.algebra({ ...common, predictor, solver: component, k: 1 });
+  const predictor = await context.predictor({ ...common, ...NETWORK });
+  const solver = { kind: "grassmann" } as const;
+  const makeAlgebra = () => context.algebra({ ...common, predictor, solver, k: 1 });
   let algebra: Awaited<ReturnType<typeof makeAlgebra>>;
   if (schedule === "alternate") {
     algebra = await makeAlgebra();
@@ -51,8 +58,11 @@ async function live(
     await context.advance("algebra", algebra);
   }
   const loss = (await context.advance("algebra", algebra, { untilEpoch: epochs })).loss;
-  const of = (o: unknown) => fake.state(o as FakeObject);
-  return { found: { predictor: of(predictor).hash, algebra: of(algebra).hash, loss }, warnings, context };
+  return {
+    found: { predictor: fake.state(predictor).hash, algebra: fake.state(algebra).hash, loss },
+    warnings,
+    context,
+  };
 }
 
 describe("context", () => {
@@ -76,7 +86,7 @@ describe("context", () => {
   });
 
   for (const schedule of ["alternate", "sequence"] as const)
-    it(`ends the same however often it is killed and whatever is damaged (${schedule})`, async () => {
+    it(`ends the same, whenever it is killed and whatever is damaged (${schedule})`, async () => {
       const expected = (await undisturbed(schedule)).found;
       const life = fc.record({
         epochs: fc.integer({ min: 1, max: 5 }),
@@ -90,7 +100,9 @@ describe("context", () => {
             const run = await RunFolder.resume(first.path);
             const fake = new FakeSession();
             fake.failAfter = epochs;
-            await live(run, fake, schedule).catch((error: Error) => expect(error.message).to.equal("killed"));
+            await live(run, fake, schedule).catch((error: Error) =>
+              expect(error.message).to.equal("killed"),
+            );
             await run.close();
             for (const name of damage)
               writeFileSync(join(run.path, "checkpoints", `${name}.safetensors`), "damaged");
@@ -105,7 +117,7 @@ describe("context", () => {
     }).timeout(60_000);
 
   for (const schedule of ["alternate", "sequence"] as const)
-    it(`ends the same however often it is killed and attached to, or resumed (${schedule})`, async () => {
+    it(`ends the same, whenever it is killed, attached to or resumed (${schedule})`, async () => {
       const { found: expected, log } = await undisturbed(schedule);
       const life = fc.record({ epochs: fc.integer({ min: 0, max: 5 }), attach: fc.boolean() });
       await fc.assert(
@@ -176,12 +188,11 @@ describe("context", () => {
       const fake = new FakeSession();
       const options = { session: fake.session, run, seed: 5, signal: new AbortController().signal };
       const context = new Context({ ...options, progress: new Progress({ quiet: true }) });
-      const dataset = await context.dataset(component);
-      const atlas = await context.atlas({ charts: [], rIn: 1, rOut: 1, margin: 0 });
-      const spec = { dataset, atlas, epochs: 3, architecture: component, training: component };
-      const predictor = await context.predictor(spec);
+      const dataset = await context.dataset(PLATES);
+      const atlas = await context.atlas(PLANE);
+      const predictor = await context.predictor({ dataset, atlas, epochs: 3, ...NETWORK });
       await context.reuse("predictor", predictor, read);
-      hashes.push(fake.state(predictor as unknown as FakeObject).hash);
+      hashes.push(fake.state(predictor).hash);
     }
     await run.close();
     expect(reads).to.equal(1);
@@ -191,17 +202,22 @@ describe("context", () => {
   it("knows the facts of a dataset that only its job makes known", async () => {
     const run = await RunFolder.create(dir, SPEC);
     const fake = new FakeSession();
-    fake.facts.dataset = { inputs: [10, 4, 96, 144] };
+    fake.facts.dataset = { cache: "/somewhere" };
+    fake.shapes = { inputs: [10, 4, 96, 144], targets: [10, 1] };
     const options = { session: fake.session, run, seed: 5, signal: new AbortController().signal };
     const context = new Context({ ...options, progress: new Progress({ quiet: true }) });
-    const datasets = [await context.dataset(component), await context.dataset(component)];
+    const datasets = [await context.dataset(PLATES), await context.dataset(PLATES)];
     await run.close();
     expect(datasets.map(({ handle }) => handle)).to.deep.equal(["dataset-0", "dataset-1"]);
-    for (const { epoch, facts } of datasets)
-      expect({ epoch, facts }).to.deep.equal({ epoch: 1, facts: fake.facts.dataset });
+    for (const { epoch, facts, shapes } of datasets)
+      expect({ epoch, facts, shapes }).to.deep.equal({
+        epoch: 1,
+        facts: fake.facts.dataset,
+        shapes: fake.shapes,
+      });
   });
 
-  it("gives every role its own seed, all from the run's", async () => {
+  it("gives every purpose its own seed, all from the run's", async () => {
     const run = await RunFolder.create(dir, SPEC);
     const make = (seed: number) =>
       new Context({
@@ -211,7 +227,9 @@ describe("context", () => {
         progress: new Progress({ quiet: true }),
         signal: new AbortController().signal,
       });
-    const seeds = ["dataset", "predictor", "algebra", "cosets"].map((role) => make(0).seedFor(role));
+    const seeds = ["dataset", "predictor", "algebra", "cosets"].map((purpose) =>
+      make(0).seedFor(purpose),
+    );
     expect(new Set(seeds).size).to.equal(4);
     expect(make(0).seedFor("dataset")).to.equal(seeds[0]);
     expect(make(1).seedFor("dataset")).to.not.equal(seeds[0]);

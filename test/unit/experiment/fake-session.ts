@@ -1,19 +1,13 @@
 /**
- * A session without a worker, for testing what the orchestrator does: an object's state after an epoch is a hash of its state before, its seed,
- * and the state of everything it depends on at that moment. So any difference in what was computed when shows in the final state.
+ * A session without a worker, for testing what the orchestrator does: an object's state after an
+ * epoch is a hash of its state before, its seed, and the state of everything it depends on at that
+ * moment. So any difference in what was computed when shows in the final state.
  */
 import { createHash } from "node:crypto";
 import type { StageSession } from "../../../src/experiment/context.js";
-import type { AdvanceOptions, Epoch } from "../../../src/worker/session.js";
+import type { AdvanceOptions, Epoch, RemoteObject } from "../../../src/worker/index.js";
 
-export interface FakeObject {
-  handle: string;
-  role: string;
-  kind: string;
-  epoch: number;
-  totalEpochs: number;
-  facts: Record<string, unknown>;
-}
+type ObjectType = RemoteObject["type"];
 
 interface State {
   hash: string;
@@ -23,17 +17,19 @@ interface State {
 
 export class FakeSession {
   readonly states = new Map<string, State>();
-  /** What is known of objects, by role; of datasets once they are made. */
-  facts: Partial<Record<string, Record<string, unknown>>> = {};
+  /** What is known of objects, by type; of datasets once they are made. */
+  facts: Partial<Record<ObjectType, Record<string, unknown>>> = {};
+  /** Of datasets, once they are made. */
+  shapes: RemoteObject["shapes"];
   /** Every object that was made, in order. */
-  readonly made: { role: string; options: Record<string, unknown> }[] = [];
+  readonly made: { type: ObjectType; options: Record<string, unknown> }[] = [];
   /** Every epoch done, in order: "predictor 1". */
   readonly log: string[] = [];
   /** Die (or be interrupted) when this many epochs have been told of. */
   failAfter = Number.POSITIVE_INFINITY;
   onFail: () => Error = () => new Error("killed");
 
-  private readonly objects: FakeObject[] = [];
+  private readonly objects: RemoteObject[] = [];
   private readonly jobs = new Map<string, Epoch[]>();
   private created = 0;
   private told = 0;
@@ -44,17 +40,25 @@ export class FakeSession {
     this.failAfter = Number.POSITIVE_INFINITY;
   }
 
-  private create(role: string, options: Record<string, unknown>, totalEpochs: number): FakeObject {
+  private create(
+    type: ObjectType,
+    options: Record<string, unknown>,
+    totalEpochs: number,
+  ): RemoteObject {
     const before = this.objects[this.created++];
     if (before) return { ...before, epoch: this.state(before).epoch };
-    const handle = `${role}-${this.states.size}`;
+    const handle = `${type}-${this.states.size}`;
     const dependencies = Object.values(options).flatMap((v) =>
       typeof v === "object" && v !== null && "handle" in v ? [String(v.handle)] : [],
     );
-    this.states.set(handle, { hash: hash(role, JSON.stringify(options.seed)), epoch: 0, dependencies });
-    this.made.push({ role, options });
-    const facts = role === "dataset" ? {} : (this.facts[role] ?? {});
-    const object = { handle, role, kind: "fake", epoch: 0, totalEpochs, facts };
+    this.states.set(handle, {
+      hash: hash(type, JSON.stringify(options.seed)),
+      epoch: 0,
+      dependencies,
+    });
+    this.made.push({ type, options });
+    const facts = type === "dataset" ? {} : (this.facts[type] ?? {});
+    const object = { handle, type, kind: "fake", epoch: 0, totalEpochs, facts };
     this.objects.push(object);
     return object;
   }
@@ -63,40 +67,50 @@ export class FakeSession {
   readonly createAtlas = async (o: Record<string, unknown>) => this.create("atlas", o, 0);
   readonly createPredictor = async (o: Record<string, unknown>) =>
     this.create("predictor", o, Number(o.epochs));
-  readonly createAlgebra = async (o: Record<string, unknown>) => this.create("algebra", o, Number(o.epochs));
-  readonly createCosets = async (o: Record<string, unknown>) => this.create("cosets", o, Number(o.epochs));
+  readonly createAlgebra = async (o: Record<string, unknown>) =>
+    this.create("algebra", o, Number(o.epochs));
+  readonly createCosets = async (o: Record<string, unknown>) =>
+    this.create("cosets", o, Number(o.epochs));
 
-  readonly list = async (): Promise<FakeObject[]> =>
+  readonly list = async (): Promise<RemoteObject[]> =>
     [...this.states].map(([handle, { epoch }]) => {
-      const role = handle.split("-")[0]!;
-      return { handle, role, kind: "fake", epoch, totalEpochs: epoch, facts: this.facts[role] ?? {} };
+      const type = handle.split("-")[0] as ObjectType;
+      return {
+        handle,
+        type,
+        kind: "fake",
+        epoch,
+        totalEpochs: epoch,
+        facts: this.facts[type] ?? {},
+        shapes: type === "dataset" ? this.shapes : undefined,
+      };
     });
 
-  state(object: FakeObject): State {
+  state(object: RemoteObject): State {
     return this.states.get(object.handle)!;
   }
 
-  async snapshot(object: FakeObject): Promise<{ bytes: Uint8Array; epoch: number }> {
+  async snapshot(object: RemoteObject): Promise<{ bytes: Uint8Array; epoch: number }> {
     const { hash, epoch } = this.state(object);
     return { bytes: Buffer.from(JSON.stringify({ hash, epoch })), epoch };
   }
 
-  async restore(object: FakeObject, bytes: Uint8Array): Promise<void> {
+  async restore(object: RemoteObject, bytes: Uint8Array): Promise<void> {
     Object.assign(this.state(object), JSON.parse(Buffer.from(bytes).toString()));
   }
 
-  async loadWeights(object: FakeObject, bytes: Uint8Array): Promise<void> {
+  async loadWeights(object: RemoteObject, bytes: Uint8Array): Promise<void> {
     this.state(object).hash = hash(Buffer.from(bytes).toString());
   }
 
   /** One job does all epochs, whoever watches; of snapshots only the last can be had later. */
-  private async work(object: FakeObject, options: AdvanceOptions): Promise<Epoch[]> {
+  private async work(object: RemoteObject, options: AdvanceOptions): Promise<Epoch[]> {
     const events: Epoch[] = [];
     const state = this.state(object);
     while (state.epoch < (options.untilEpoch ?? object.totalEpochs)) {
       state.hash = hash(state.hash, ...state.dependencies.map((d) => this.states.get(d)!.hash));
       state.epoch++;
-      this.log.push(`${object.role} ${state.epoch}`);
+      this.log.push(`${object.type} ${state.epoch}`);
       events.push({
         epoch: state.epoch,
         totalEpochs: object.totalEpochs,
@@ -109,7 +123,7 @@ export class FakeSession {
     return events;
   }
 
-  async advance(object: FakeObject, options: AdvanceOptions = {}): Promise<void> {
+  async advance(object: RemoteObject, options: AdvanceOptions = {}): Promise<void> {
     const request = String(options.requestId);
     const before = this.jobs
       .get(request)

@@ -1,13 +1,14 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { z } from "zod";
-import { UsageError } from "../../../src/errors.js";
-import { completeConfig, defineExperiment, isExperiment } from "../../../src/experiment/define.js";
-import { flagName, flagsOf, normaliseFlags } from "../../../src/experiment/flags.js";
-import { nearest } from "../../../src/experiment/nearest.js";
+import { AtlasError, UsageError } from "../../../src/errors.js";
+import { completeConfig } from "../../../src/experiment/config.js";
+import { defineExperiment, isExperiment, task } from "../../../src/experiment/define.js";
+import { flagsOf, normaliseFlags } from "../../../src/experiment/flags.js";
+import { flagName } from "../../../src/experiment/names.js";
 
-const config = z.object({
-  task: z
+const config = {
+  mode: z
     .enum(["discover_algebra", "discover_cosets", "discover"])
     .default("discover")
     .describe("What to find"),
@@ -19,8 +20,8 @@ const config = z.object({
   standard_basis: z.boolean().default(false).describe("Disjoint supports"),
   reuse_predictor: z.union([z.boolean(), z.string()]).default(false).describe("Whose"),
   identity: z.union([z.string(), z.object({ basis: z.array(z.number()) })]).optional(),
-});
-const flags = flagsOf(config);
+};
+const flags = flagsOf(z.object(config));
 const flag = (field: string) => flags.find((f) => f.field === field)!;
 const failure = (work: () => unknown): UsageError => {
   try {
@@ -35,7 +36,7 @@ const failure = (work: () => unknown): UsageError => {
 describe("flags", () => {
   it("are one for each field, described and with its default", () => {
     expect(flags.map((f) => f.option.flags)).to.deep.equal([
-      "--task <discover_algebra|discover_cosets|discover>",
+      "--mode <discover_algebra|discover_cosets|discover>",
       "--epochs <number>",
       "--batch-size <number>",
       "--N <number>",
@@ -58,7 +59,14 @@ describe("flags", () => {
         "--identity",
         "a_b",
       ]),
-    ).to.deep.equal(["pde", "--fixed-seed", "--batch-size=4", "--identity=my_file.npy", "--identity", "a_b"]);
+    ).to.deep.equal([
+      "pde",
+      "--fixed-seed",
+      "--batch-size=4",
+      "--identity=my_file.npy",
+      "--identity",
+      "a_b",
+    ]);
     expect(normaliseFlags(["--", "--a_b"])).to.deep.equal(["--", "--a_b"]);
     expect(flagName("batchSize")).to.equal("batch-size");
   });
@@ -75,12 +83,12 @@ describe("flags", () => {
     ["learning_rate", "2", "a number greater than 0 and at most 1"],
     ["atlas", "3", "one of 1, 2"],
     [
-      "task",
+      "mode",
       "discover_algebr",
       "one of discover_algebra, discover_cosets, discover (did you mean discover_algebra?)",
     ],
   ] as const)
-    it(`refuse --${flagName(field)} ${JSON.stringify(text)} in one line that says what is accepted`, () => {
+    it(`refuse --${flagName(field)} ${JSON.stringify(text)}, saying what is accepted`, () => {
       const error = failure(() => flag(field).parse(text));
       expect(error.message).to.equal(`--${flagName(field)} ${text}: expected ${expected}`);
       expect(error.exitCode).to.equal(2);
@@ -128,7 +136,10 @@ describe("flags", () => {
   it("may be given by position, if their field says so", () => {
     const [name, size] = flagsOf(
       z.object({
-        name: z.enum(["d4", "lorentz"]).default("lorentz").meta({ description: "Which", positional: true }),
+        name: z
+          .enum(["d4", "lorentz"])
+          .default("lorentz")
+          .meta({ description: "Which", positional: true }),
         size: z.int().default(3),
       }),
     );
@@ -140,61 +151,139 @@ describe("flags", () => {
     );
     expect(flags.every((f) => !f.positional)).to.equal(true);
   });
-
-  it("suggest what was meant, and nothing for what was not", () => {
-    expect(nearest("pdf", ["pde", "runs"])).to.equal("pde");
-    expect(nearest("banana", ["pde", "runs"])).to.equal(undefined);
-  });
 });
 
 describe("defineExperiment", () => {
+  const run = async () => {
+    throw new Error("not run here");
+  };
+  const toy = {
+    summary: "A toy.",
+    config,
+    presets: (given: { atlas?: number }) => ({
+      fast: { N: 100 * (given.atlas ?? 1) },
+      published: { epochs: 10, N: 10_000 },
+    }),
+    defaultPreset: (given: { standard_basis?: boolean }) =>
+      given.standard_basis ? "published" : "fast",
+    run,
+  };
   const experiment = defineExperiment({
     name: "toy",
     summary: "A toy.",
-    config,
-    presets: (given) => ({ fast: { N: 100 * (given.atlas ?? 1) }, published: { epochs: 10, N: 10_000 } }),
-    defaultPreset: (given) => (given.standard_basis ? "published" : "fast"),
-    run: async () => {
-      throw new Error("not run here");
-    },
+    tasks: { play: task(toy), rest: task({ summary: "", config: { hours: config.epochs }, run }) },
   });
 
   it("is recognised, and only it", () => {
     expect(isExperiment(experiment)).to.equal(true);
-    expect([isExperiment({ ...experiment, name: 1 }), isExperiment({}), isExperiment(null)]).to.include(
-      false,
-    );
+    for (const other of [{ ...experiment }, {}, null, undefined, "toy"])
+      expect(isExperiment(other)).to.equal(false);
   });
 
   it("completes a config: flags over preset over defaults", () => {
     const { config: fast, preset } = completeConfig(experiment, { atlas: 2, epochs: 3 });
     expect([preset, fast.N, fast.epochs, fast.batch_size]).to.deep.equal(["fast", 200, 3, 16]);
     expect(completeConfig(experiment, { standard_basis: true }).preset).to.equal("published");
-    expect(completeConfig(experiment, { N: 7 }, "published").config.N).to.equal(7);
+    const published = completeConfig(experiment, { N: 7 }, { preset: "published" });
+    expect(published.config).to.include({ N: 7, epochs: 10 });
   });
 
-  it("completes a complete config to itself, whatever the preset: a stored run can be replayed", () => {
+  it("completes a recorded config to itself, whatever the preset", () => {
     const { config: complete } = completeConfig(experiment, { atlas: 2 });
-    expect(completeConfig(experiment, complete, "published").config).to.deep.equal(complete);
+    const again = completeConfig(experiment, complete, { preset: "published", recorded: true });
+    expect(again.config).to.deep.equal(complete);
+  });
+
+  it("completes the config of the task that is named, else of the first", () => {
+    expect(completeConfig(experiment, { task: "rest" })).to.deep.include({ config: { hours: 10 } });
+    expect(completeConfig(experiment, {}).task.name).to.equal("play");
+    const other = defineExperiment({
+      name: "toy",
+      summary: "",
+      tasks: experiment.tasks,
+      defaultTask: "rest",
+    });
+    expect(completeConfig(other, {}).task.name).to.equal("rest");
+    expect(failure(() => completeConfig(experiment, { task: "plya" })).message).to.contain(
+      "did you mean play?",
+    );
+    for (const name of ["toString", "__proto__", ""])
+      expect(failure(() => completeConfig(experiment, { task: name })).exitCode).to.equal(2);
+  });
+
+  it("leaves out of a recorded config what only other tasks have, and nothing else", () => {
+    const recorded = { task: "rest", hours: 3, epochs: 9, batch_size: 4 };
+    expect(completeConfig(experiment, recorded, { recorded: true }).config).to.deep.equal({
+      hours: 3,
+    });
+    expect(failure(() => completeConfig(experiment, recorded)).message).to.contain("epochs");
+    const unknown = { ...recorded, houses: 1 };
+    expect(
+      failure(() => completeConfig(experiment, unknown, { recorded: true })).message,
+    ).to.contain("houses");
   });
 
   it("refuses an unknown preset or parameter, naming the nearest", () => {
-    expect(failure(() => completeConfig(experiment, {}, "fats")).message).to.contain("did you mean fast?");
+    expect(failure(() => completeConfig(experiment, {}, { preset: "fats" })).message).to.contain(
+      "did you mean fast?",
+    );
+    expect(
+      failure(() => completeConfig(experiment, { task: "rest" }, { preset: "fast" })).message,
+    ).to.contain("has no presets");
     const wrong = { epoch: 3 } as Record<string, unknown>;
     expect(failure(() => completeConfig(experiment, wrong)).message).to.contain(
       "no parameter epoch (did you mean epochs?)",
     );
   });
 
+  it("knows fields and values by their former names", () => {
+    const former = defineExperiment({
+      name: "toy",
+      summary: "",
+      tasks: {
+        play: task({
+          summary: "",
+          config: {
+            storage: z
+              .enum(["disk", "memory"])
+              .default("disk")
+              .meta({ former: ["keep"] }),
+            k: z
+              .union([z.literal("auto"), z.int().min(1)])
+              .default(1)
+              .meta({ formerValues: { 0: "auto" } }),
+          },
+          run,
+        }),
+      },
+    });
+    const wanted = { storage: "memory", k: "auto" };
+    for (const given of [wanted, { keep: "memory", k: 0 }])
+      expect(completeConfig(former, given).config).to.deep.equal(wanted);
+    const [storage, keep] = flagsOf(former.tasks.play);
+    expect([keep!.name, keep!.former, keep!.field, keep!.hidden]).to.deep.equal([
+      "keep",
+      "storage",
+      "storage",
+      true,
+    ]);
+    expect(keep!.option.flags).to.equal(storage!.option.flags.replace("storage", "keep"));
+  });
+
   it("refuses a field that the runner sets", () => {
-    for (const field of ["seed", "preset", "runs", "log_level"]) {
-      const clash = {
-        name: "x",
-        summary: "",
-        config: z.object({ [field]: z.string() }),
-        run: async () => ({}) as never,
-      };
-      expect(() => defineExperiment(clash)).to.throw(`field ${field} is set by the runner`);
+    for (const field of ["task", "seed", "preset", "runs", "log_level"]) {
+      const wrong = task({ summary: "", config: { [field]: z.string() }, run });
+      const clash = { name: "x", summary: "", tasks: { play: wrong } };
+      expect(() => defineExperiment(clash)).to.throw(AtlasError, ` ${field} `);
     }
+  });
+
+  it("refuses a name that cannot be typed, and to be without tasks", () => {
+    for (const name of ["", "1st", "my experiment", "../x"])
+      expect(() => defineExperiment({ name, summary: "", tasks: experiment.tasks })).to.throw(
+        AtlasError,
+        JSON.stringify(name),
+      );
+    expect(() => defineExperiment({ name: "x", summary: "", tasks: {} })).to.throw(AtlasError, "x");
   });
 });

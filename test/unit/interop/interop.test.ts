@@ -4,7 +4,11 @@ import { join } from "node:path";
 import { expect } from "chai";
 import { describeCheckpoint } from "../../../src/cli/checkpoint.js";
 import { FileError, UsageError } from "../../../src/errors.js";
-import { convertCheckpoint, convertCheckpointFile, inspectCheckpoint } from "../../../src/interop/index.js";
+import {
+  convertCheckpoint,
+  convertCheckpointFile,
+  inspectCheckpoint,
+} from "../../../src/interop/index.js";
 
 /** What a promise is rejected with. */
 async function rejection(promise: Promise<unknown>): Promise<Error> {
@@ -41,13 +45,18 @@ describe("checkpoint files, before any Python is started", () => {
     writeFileSync(there, "precious");
     const occupied = await rejection(convertCheckpointFile(file, there));
     expect(occupied).to.be.instanceOf(UsageError);
-    expect((occupied as UsageError).remedy).to.contain("--force");
+    expect(occupied).to.include({ overwritable: true });
     expect(readFileSync(there, "utf8")).to.equal("precious");
   });
 
   it("names the folder that cannot be written to", async () => {
-    const absent = await rejection(convertCheckpointFile(file, join(dir, "none/model.safetensors")));
-    expect(absent.message).to.match(/cannot write .*none\/model\.safetensors: its folder does not exist/);
+    const absent = await rejection(
+      convertCheckpointFile(file, join(dir, "none/model.safetensors")),
+    );
+    expect(absent).to.include({ elsewhere: true });
+    expect(absent.message).to.match(
+      /cannot write .*none\/model\.safetensors: its folder does not exist/,
+    );
     const inFile = await rejection(convertCheckpointFile(file, join(file, "model.safetensors")));
     expect(inFile).to.be.instanceOf(FileError);
     expect(inFile.message).to.match(/a part of its path is a file/);
@@ -62,11 +71,11 @@ describe("a checkpoint in words", () => {
       tensors: [{ name: "w\u001b[2J", dtype: "float32", shape: [2], bytes: 8 }],
       leftOut: ["x\r\u202e"],
       metadata: { "k\n": `\u009b${"v".repeat(5000)}` },
-      published: null,
+      reference: null,
     });
     expect(lines.slice(1)).to.deep.equal([
       "  w\\u001b[2J  float32  [2]",
-      "not weights, left out: x\\u000d\\u202e",
+      "left out, not weights: x\\u000d\\u202e",
       `k\\u000a: \\u009b${"v".repeat(199)}…`,
     ]);
   });

@@ -24,9 +24,13 @@ function chunk(png: Buffer, type: string): Buffer {
 }
 
 describe("PNG of a field", () => {
-  it("holds the field: least value first in the palette, most last, transparent where there is no number", () => {
+  it("holds the field: least value first in the palette, and gaps transparent", () => {
     const png = rasterToPng(
-      fieldRaster({ height: 2, width: 3, values: [-1, 0, 1, Number.NaN, 1, Number.NEGATIVE_INFINITY] }),
+      fieldRaster({
+        height: 2,
+        width: 3,
+        values: [-1, 0, 1, Number.NaN, 1, Number.NEGATIVE_INFINITY],
+      }),
     );
     expect(png.subarray(1, 4).toString()).to.equal("PNG");
     expect([png.readUInt32BE(16), png.readUInt32BE(20)]).to.deep.equal([3, 2]);
@@ -53,12 +57,15 @@ describe("PNG of a field", () => {
     const small = fieldRaster(row(1, 2));
     expect(shrunk(small, 2)).to.equal(small);
     const [low, high] = small.pixels as unknown as [number, number];
-    const mixed = shrunk(fieldRaster(row(1, 2, 1, 1, 2, 2, Number.NaN, 2, Number.NaN, Number.NaN)), 5);
+    const mixed = shrunk(
+      fieldRaster(row(1, 2, 1, 1, 2, 2, Number.NaN, 2, Number.NaN, Number.NaN)),
+      5,
+    );
     const mean = Math.round((low + high) / 2);
     expect([...mixed.pixels]).to.deep.equal([mean, low, high, high, 0]);
   });
 
-  it("keeps to its classes when it is made small, the commonest of each block, and rather any than none", () => {
+  it("keeps to its classes when it is made small, and rather any than none", () => {
     const classes = { count: 4, background: 0 };
     const [one, three] = [1, 3].map((k) => classRaster(row(k), classes).pixels[0]!);
     const large = classRaster(row(1, 3, 3, 0, 0, 0, 0, 1, 1, 1, 0, 0), classes);
@@ -95,7 +102,9 @@ describe("fields of a tensor", () => {
       expect(fieldOf(tensor, 2)).to.equal(undefined);
       const labels = Tensor.from([[[3, 10]]], dtype);
       expect(Array.from(labelsOf(labels)!.values), dtype).to.deep.equal([3, 10]);
-      expect(Array.from(labelsOf(Tensor.from([[[[3, 10]]]], dtype))!.values)).to.deep.equal([3, 10]);
+      expect(Array.from(labelsOf(Tensor.from([[[[3, 10]]]], dtype))!.values)).to.deep.equal([
+        3, 10,
+      ]);
     }
     expect(fieldOf(Tensor.zeros("float32", [1, 30, 4]), 0)).to.equal(undefined);
     expect(labelsOf(Tensor.zeros("int64", [1]))).to.equal(undefined);
@@ -119,7 +128,7 @@ describe("class colours", () => {
     expect(climate.pixels[1]).to.equal(0);
   });
 
-  it("leave the background and what is no class transparent, and show where nothing is predicted", () => {
+  it("leave the background transparent, and show where nothing is predicted", () => {
     const { pixels, palette } = classRaster(row(10, -1, 11, 0.5, Number.NaN), DIGITS);
     expect([...pixels.subarray(0, 4)]).to.deep.equal([0, 0, 0, 0]);
     expect(palette[0]![3]).to.equal(0);
@@ -128,7 +137,7 @@ describe("class colours", () => {
 });
 
 describe("outcome of a prediction", () => {
-  it("counts the pixels whose label is not background, and apart from them those where something is seen that is not", () => {
+  it("counts the pixels that have a label, and apart from them the false alarms", () => {
     const { raster, ...counts } = outcomeOf(
       row(10, 3, 3, 4, 10, 5),
       row(3, 3, 10, 4, Number.NaN, Number.NaN),

@@ -2,7 +2,7 @@
 import { analyseAlgebra, analyseCosets, axisSpread, turnOf } from "../../../src/algebra/index.js";
 import { type Findings, type GlobalRotations, RESULT_SCHEMA, Result } from "../../../src/result.js";
 import { CONFIG_SCHEMA, type RunConfig } from "../../../src/run/folder.js";
-import { diagonal, found, mixed, named, noisy } from "../algebra/helpers.js";
+import { diagonal, measured, mixed, named, noisy } from "../algebra/helpers.js";
 
 export const CONFIG: RunConfig = {
   schema: CONFIG_SCHEMA,
@@ -38,21 +38,23 @@ const entry = (loss: number) => ({ direction: diagonal(1, 0), loss, relativeErro
 export const planar = () =>
   result({
     algebra: analyseAlgebra(
-      found([rotation], {
+      measured([rotation], {
         losses: [0.0312],
         noiseFloor: 0.03,
         spectrum: [0.0312, 0.2, 0.3, 0.31].map(entry),
       }),
     ),
-    cosets: analyseCosets({ matrices: [diagonal(1, 1), diagonal(1, -1)], losses: [0.03, 0.031] }, [rotation]),
+    cosets: analyseCosets({ matrices: [diagonal(1, 1), diagonal(1, -1)], losses: [0.03, 0.031] }, [
+      rotation,
+    ]),
     cosetSearch: {
       noiseFloor: 0.03,
       candidates: [
-        { matrix: diagonal(1, 1), loss: 0.03, verdict: "kept" },
-        { matrix: diagonal(1, -1), loss: 0.031, verdict: "kept" },
-        { matrix: rotation, loss: 0.032, verdict: "duplicate", duplicateOf: 0 },
-        { matrix: diagonal(2, 0.5), loss: 0.4, verdict: "loss" },
-        { matrix: [[Number.NaN]], loss: Number.POSITIVE_INFINITY, verdict: "loss" },
+        { matrix: diagonal(1, 1), loss: 0.03, outcome: "kept" },
+        { matrix: diagonal(1, -1), loss: 0.031, outcome: "kept" },
+        { matrix: rotation, loss: 0.032, outcome: "duplicate", duplicateOf: 0 },
+        { matrix: diagonal(2, 0.5), loss: 0.4, outcome: "not_a_symmetry" },
+        { matrix: [[Number.NaN]], loss: Number.POSITIVE_INFINITY, outcome: "not_a_symmetry" },
       ],
     },
   });
@@ -61,7 +63,7 @@ export const planar = () =>
 export const lorentz = () => {
   const generators = noisy(mixed(named("so(1,3)⊕R", 4), 2), 0.01, 5);
   return result({
-    algebra: analyseAlgebra(found(generators)),
+    algebra: analyseAlgebra(measured(generators)),
     cosets: analyseCosets(
       { matrices: [diagonal(1, 1, 1, 1), diagonal(1, -1, -1, -1)], losses: [0.1, 0.1] },
       generators,
@@ -74,7 +76,10 @@ export const lorentz = () => {
 export const nothing = () =>
   result({
     algebra: analyseAlgebra(
-      found([rotation], { found: 0, verdict: "the best is far above the noise floor" }),
+      measured([rotation], {
+        symmetryCount: 0,
+        explanation: "the best is far above the noise floor",
+      }),
     ),
   });
 
@@ -85,10 +90,18 @@ const search = (cosineWeight: number, turns: number[][]): GlobalRotations["searc
     return { seed: i + 1, generator, ...turnOf(generator), moved: 0.25, toldApart: 0.1 * i };
   });
   const meanMagnitude = runs.reduce((sum, { magnitude }) => sum + magnitude, 0) / runs.length;
-  return { cosineWeight, runs, meanMagnitude, axisSpread: axisSpread(runs.map(({ axis }) => axis)) };
+  return {
+    cosineWeight,
+    runs,
+    meanMagnitude,
+    axisSpread: axisSpread(runs.map(({ axis }) => axis)),
+  };
 };
 
-/** Rotations of a sphere that five seeds do not agree on, near the identity or not; and one seed's, of which there is no spread. */
+/**
+ * Rotations of a sphere that five seeds do not agree on, near the identity or not; and one seed's,
+ * of which there is no spread.
+ */
 export const rotations = () =>
   result({
     task: "global_baseline",
@@ -121,7 +134,13 @@ export const equivariant = () =>
     task: "downstream_gcnn",
     downstream: { metrics: { accuracy: 0.97, parameters: 1234567 } },
     equivariance: [
-      { name: "rotation by 90°", matrix: rotation, distance: 0, relativeError: 0, interpolation: 0 },
+      {
+        name: "rotation by 90°",
+        matrix: rotation,
+        distance: 0,
+        relativeError: 0,
+        interpolation: 0,
+      },
       {
         name: "shear & <stretch>",
         matrix: diagonal(2, 0.5),

@@ -27,7 +27,10 @@ describe("sphere on paper", () => {
   it("puts the lattice's pixels in their rows and columns", () => {
     const pixel = (row: number, col: number) =>
       onMap(
-        unitVector(((90 - ((row + 0.5) * 180) / HEIGHT) * Math.PI) / 180, (2 * Math.PI * col) / WIDTH),
+        unitVector(
+          ((90 - ((row + 0.5) * 180) / HEIGHT) * Math.PI) / 180,
+          (2 * Math.PI * col) / WIDTH,
+        ),
         HEIGHT,
         WIDTH,
       );
@@ -117,13 +120,13 @@ describe("sphere on paper", () => {
     for (const [x, y] of [spots[0]!, spots.at(-1)!])
       expect(Math.hypot(x - 50, y - 50)).to.be.closeTo(50, 1e-9);
     for (const [x] of spots) expect(x).to.be.greaterThan(50); // east of the centre
-    expect(onGlobe(unitVector(0, Math.PI / 3), globe)!.map((x) => Number(x.toFixed(9)))).to.deep.equal([
-      50, 50,
-    ]);
+    expect(
+      onGlobe(unitVector(0, Math.PI / 3), globe)!.map((x) => Number(x.toFixed(9))),
+    ).to.deep.equal([50, 50]);
     expect(onGlobe(unitVector(0, (4 * Math.PI) / 3), globe)).to.equal(undefined);
   });
 
-  it("shows on a globe the pixel under its centre, west to the left, north up, and nothing around", () => {
+  it("shows on a globe the pixel under its centre, west to the left, north up", () => {
     // Quadrants about latitude 0, longitude 60 (column 20), and its own colour for that pixel.
     const palette = Array.from({ length: 6 }, (_, i): [number, number, number] => [i, i, i]);
     const pixels = Uint8Array.from({ length: 61 * WIDTH }, (_, i) => {

@@ -5,8 +5,9 @@ import { encodeEvents } from "../../../src/report/tfevents.js";
 
 /** What tensorboard 2.20's own RecordWriter makes of the events of the first test. */
 const THEIRS =
-  "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c4c00000000000000f5d4a2a009000000000000f83f10032a3f0a15" +
-  "0a0e707265646963746f722f6c6f7373150000803e0a260a0873657474696e67734210080712041202080142067365656420334a080a060a047465787432cc7393";
+  "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c4c000000" +
+  "00000000f5d4a2a009000000000000f83f10032a3f0a150a0e707265646963746f722f6c6f7373150000803e" +
+  "0a260a0873657474696e67734210080712041202080142067365656420334a080a060a047465787432cc7393";
 
 describe("TensorBoard event files", () => {
   it("are bit for bit those of TensorBoard's own writer", () => {
@@ -19,7 +20,10 @@ describe("TensorBoard event files", () => {
   });
 
   it("give every scalar back, in frames whose lengths add up", () => {
-    const scalar = fc.record({ tag: fc.string({ unit: "grapheme" }), scalar: fc.float({ noNaN: true }) });
+    const scalar = fc.record({
+      tag: fc.string({ unit: "grapheme" }),
+      scalar: fc.float({ noNaN: true }),
+    });
     const event = fc.record({
       time: fc.date({ min: new Date(0), max: new Date(2 ** 42), noInvalidDate: true }),
       step: fc.nat(),

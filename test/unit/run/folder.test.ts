@@ -1,10 +1,11 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import {
   existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -18,6 +19,7 @@ import { writeFileAtomic } from "../../../src/run/atomic.js";
 import { EventLog, readEvents } from "../../../src/run/events.js";
 import { findRun, listRuns, Run, RunFolder } from "../../../src/run/folder.js";
 import { acquireLock, lockHolder } from "../../../src/run/lock.js";
+import { isAlive } from "../../../src/setup/lock.mjs";
 
 const SPEC = {
   experiment: "pde",
@@ -61,7 +63,20 @@ describe("run folder", () => {
       expect(error.message).to.match(
         /cannot create .*file.*: (a part of its path is a file|something that is not a folder)/,
       );
-      expect((error as FileError).remedy).to.contain("--runs DIR");
+      expect((error as FileError).elsewhere).to.equal(true);
+      expect((error as FileError).remedy).to.match(/another folder$/);
+    });
+
+    it("keep to the mode that was asked for", async () => {
+      const path = join(dir, "secret");
+      await writeFileAtomic(path, "x", undefined, 0o600);
+      expect(statSync(path).mode & 0o777).to.equal(0o600);
+    });
+
+    it("say that there is a folder in the file's place", async () => {
+      const error = await rejection(writeFileAtomic(dir, "x"));
+      expect(error).to.be.instanceOf(FileError).and.include({ elsewhere: false });
+      expect(error.message).to.contain(dir);
     });
 
     it("explain a read-only file system", async () => {
@@ -91,7 +106,9 @@ describe("run folder", () => {
         encoding: "utf8",
         env: { ...process.env, TSX_DISABLE_CACHE: "1" },
       });
-      expect(out).to.match(/^NoSpaceError: cannot write .*predictor\.safetensors: .*limit.*; raise/);
+      expect(out).to.match(
+        /^NoSpaceError: cannot write .*predictor\.safetensors: .*limit.*; raise/,
+      );
       const run = await findRun(dir, "latest");
       expect((await run.checkpoint("predictor"))?.epoch).to.equal(1);
       expect((await readEvents(run.eventsPath)).damaged).to.equal(0);
@@ -115,7 +132,10 @@ describe("run folder", () => {
           await again.append({ type: "finished" });
           await again.close();
           const { events, damaged } = await readEvents(path);
-          expect(events.map((e) => e.type)).to.deep.equal([...Array(survivors).fill("warning"), "finished"]);
+          expect(events.map((e) => e.type)).to.deep.equal([
+            ...Array(survivors).fill("warning"),
+            "finished",
+          ]);
           expect(damaged).to.equal(0);
         }),
         { numRuns: 40 },
@@ -136,7 +156,8 @@ describe("run folder", () => {
   describe("checkpoints", () => {
     const saved = async (...epochs: number[]) => {
       const run = await RunFolder.create(dir, SPEC);
-      for (const n of epochs) await run.saveCheckpoint("algebra", Buffer.from(`state ${n}`), epoch(n));
+      for (const n of epochs)
+        await run.saveCheckpoint("algebra", Buffer.from(`state ${n}`), epoch(n));
       return run;
     };
     const read = async (run: Run, max?: number) => {
@@ -184,7 +205,8 @@ describe("run folder", () => {
 
     it("are none when both are damaged", async () => {
       const run = await saved(1, 2);
-      for (const previous of [false, true]) await writeFile(run.checkpointPath("algebra", previous), "x");
+      for (const previous of [false, true])
+        await writeFile(run.checkpointPath("algebra", previous), "x");
       const { found, warnings } = await read(run);
       expect(found).to.equal(undefined);
       expect(warnings).to.have.length(2);
@@ -269,6 +291,27 @@ describe("run folder", () => {
       }
     });
 
+    it("takes a damaged one for a dead process's", async () => {
+      for (const text of ["", "{", "null", '{"pid":0,"host":"elsewhere"}', '{"pid":1}']) {
+        writeFileSync(join(dir, "lock"), text);
+        expect(await lockHolder(dir)).to.equal(undefined);
+        await (await acquireLock(dir)).release();
+      }
+    });
+
+    it("does not end what a dead process's lock names: a run may be a stranger's", async () => {
+      const innocent = spawn("sleep", ["60"]);
+      try {
+        const child = { pid: innocent.pid };
+        const stale = { pid: 2 ** 22 + 1, host: hostname(), child };
+        writeFileSync(join(dir, "lock"), JSON.stringify(stale));
+        await (await acquireLock(dir)).release();
+        expect(isAlive({ pid: innocent.pid! })).to.equal(true);
+      } finally {
+        innocent.kill();
+      }
+    });
+
     it("lets exactly one of many through at once, over a stale lock", async () => {
       writeFileSync(join(dir, "lock"), JSON.stringify({ pid: 2 ** 22 + 1, host: hostname() }));
       const outcomes = await Promise.allSettled(Array.from({ length: 8 }, () => acquireLock(dir)));
@@ -300,6 +343,7 @@ describe("run folder", () => {
       const error = await rejection(findRun(dir, "nope"));
       expect(error).to.be.instanceOf(UsageError);
       expect(error.message).to.contain('no run "nope"').and.contain(dir);
+      expect((error as UsageError).elsewhere).to.equal(true);
       expect((await rejection(findRun(dir, "latest"))).message).to.contain("no runs");
     });
 
@@ -312,7 +356,9 @@ describe("run folder", () => {
       expect(runs.map((run) => run.id)).to.deep.equal([good.id]);
       expect(damaged).to.have.length(1);
       expect(damaged[0]).to.contain(config).and.contain("damaged");
-      expect(await rejection(Run.open(torn.path))).to.be.instanceOf(FileError);
+      expect(await rejection(Run.open(torn.path)))
+        .to.be.instanceOf(FileError)
+        .and.include({ reason: "damaged_config" });
     });
 
     it("names the field of a config.json that is not one", async () => {

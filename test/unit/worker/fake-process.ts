@@ -1,11 +1,17 @@
-/** A worker process without Python: `fake-process.ts MODE serve … --parent-stdin`, put in place of the interpreter by {@link fakePython}. */
+/**
+ * A worker process without Python: `fake-process.ts MODE serve … --parent-stdin`, put in place of
+ * the interpreter by {@link fakePython}.
+ */
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { PROTOCOL_VERSION } from "../../../src/worker/worker.js";
 import { FakeWorker } from "./fake-worker.js";
 
-/** "dying" ends in epoch 3; "stubborn" ends for nothing but SIGKILL. */
+/**
+ * "dying" never ends epoch 3, and dies with an error on SIGUSR2; "stubborn" ends for nothing but
+ * SIGKILL.
+ */
 export type Mode = "obedient" | "dying" | "stubborn";
 
 /** Write a script that takes the place of `python`. */
@@ -17,7 +23,9 @@ export function fakePython(path: string, mode: Mode): string {
     fileURLToPath(import.meta.url),
     mode,
   ];
-  writeFileSync(path, `#!/bin/sh\nexec ${command.map((c) => `'${c}'`).join(" ")} "$@"\n`, { mode: 0o755 });
+  writeFileSync(path, `#!/bin/sh\nexec ${command.map((c) => `'${c}'`).join(" ")} "$@"\n`, {
+    mode: 0o755,
+  });
   return path;
 }
 
@@ -26,13 +34,17 @@ async function main(mode: Mode, args: string[]): Promise<void> {
   console.error(`child ${child.pid}`);
   console.log("a line that is not for us");
   const fake = await FakeWorker.start();
-  if (mode === "dying")
+  if (mode === "dying") {
     fake.onEpoch = (epoch) => {
-      if (epoch !== 3) return;
-      process.stderr.write("Traceback (most recent call last):\n  File ...\nRuntimeError: out of σ\n");
-      fake.epochMs = 10_000;
-      setTimeout(() => process.kill(process.pid, "SIGKILL"), 100);
+      if (epoch === 3) fake.epochMs = Number.POSITIVE_INFINITY;
     };
+    process.on("SIGUSR2", () => {
+      process.stderr.write(
+        "Traceback (most recent call last):\n  File ...\nRuntimeError: out of σ\n",
+      );
+      process.kill(process.pid, "SIGKILL");
+    });
+  }
   if (mode === "stubborn") process.on("SIGTERM", () => console.error("no"));
   else if (args.includes("--parent-stdin"))
     process.stdin.on("end", () => process.exit(child.kill() ? 0 : 1)).resume();

@@ -1,4 +1,7 @@
-/** A worker in this process, with both planes, whose objects are counters: an object's state is the number of its epochs. */
+/**
+ * A worker in this process, with both planes, whose objects are counters: an object's state is the
+ * number of its epochs.
+ */
 import {
   type handleUnaryCall,
   Metadata,
@@ -8,25 +11,35 @@ import {
   status,
 } from "@grpc/grpc-js";
 import { Publisher, Router } from "zeromq";
-import { ErrorDetail } from "../../../src/gen/atlas/v1/error.js";
 import {
   type JobEvent,
   type JobServiceServer,
   JobServiceService,
   JobState,
 } from "../../../src/gen/atlas/v1/job.js";
-import { type ObjectServiceServer, ObjectServiceService } from "../../../src/gen/atlas/v1/objects.js";
+import {
+  CosetOutcome,
+  type CreateObjectRequest,
+  type ObjectServiceServer,
+  ObjectServiceService,
+  ObjectType,
+} from "../../../src/gen/atlas/v1/objects.js";
 import { StepMetrics, TensorHeader } from "../../../src/gen/atlas/v1/tensor.js";
-import { type WorkerServiceServer, WorkerServiceService } from "../../../src/gen/atlas/v1/worker.js";
-import { DETAIL_KEY } from "../../../src/rpc/index.js";
+import {
+  type WorkerServiceServer,
+  WorkerServiceService,
+} from "../../../src/gen/atlas/v1/worker.js";
+import { Status } from "../../../src/gen/google/rpc/status.js";
+import { STATUS_KEY } from "../../../src/rpc/index.js";
 import { Tensor } from "../../../src/tensor/index.js";
 import { PROTOCOL_VERSION } from "../../../src/worker/worker.js";
+import { type Described, statusOf } from "./status.js";
 
 /** A failed call as the worker sends it. */
-export function failure(code: status, detail?: Partial<ErrorDetail>, details = ""): ServiceError {
+export function failure(code: status, described?: Described, details = ""): ServiceError {
   const metadata = new Metadata();
-  if (detail)
-    metadata.set(DETAIL_KEY, Buffer.from(ErrorDetail.encode(ErrorDetail.fromPartial(detail)).finish()));
+  if (described)
+    metadata.set(STATUS_KEY, Buffer.from(Status.encode(statusOf(described, code)).finish()));
   return Object.assign(new Error(details), { code, details, metadata });
 }
 
@@ -43,6 +56,8 @@ export class FakeWorker {
   readonly jobs = new Map<string, Job>();
   /** Finished epochs of every object, its handle's number being its place. */
   readonly epochs: number[] = [];
+  /** The type of every object, and how many epochs its spec asks for. */
+  private readonly specs: { type: ObjectType; totalEpochs: number }[] = [];
   /** Buffers on the tensor plane. */
   readonly buffers = new Map<string, { header: Buffer; body: Buffer }>();
   private tickets = 0;
@@ -66,8 +81,10 @@ export class FakeWorker {
   /** Epochs whose snapshot cannot be fetched any more. */
   lateSnapshots = new Set<number>();
   /** An epoch in which the job fails. */
-  failIn?: { epoch: number; error: Partial<ErrorDetail> };
+  failIn?: { epoch: number; error: Described };
   epochMs = 5;
+  /** Publish an epoch's step again and again, until this is so. */
+  isHeard: (epoch: number) => boolean = () => true;
   /** Called before an epoch is begun. */
   onEpoch: (epoch: number) => void = () => {};
   /** Bytes of a snapshot beside its epoch. */
@@ -78,7 +95,9 @@ export class FakeWorker {
   forgotten = false;
   /** So many answers of the tensor plane are lost. */
   loseAnswers = 0;
-  /** Refuse so many calls of StartJob with UNAVAILABLE after starting the job: the answer is lost. */
+  /**
+   * Refuse so many calls of StartJob with UNAVAILABLE after starting the job: the answer is lost.
+   */
   loseStarts = 0;
 
   static async start(): Promise<FakeWorker> {
@@ -129,11 +148,11 @@ export class FakeWorker {
       } else {
         const found = this.buffers.get(ticket);
         this.buffers.delete(ticket);
-        const error = ErrorDetail.fromPartial({ message: `no ticket ${ticket}`, code: "not_found" });
+        const error = statusOf({ message: `no ticket ${ticket}`, reason: "NOT_FOUND" });
         answer.push(
           ...(found
             ? ["OK", found.header, found.body]
-            : ["ERR", Buffer.from(ErrorDetail.encode(error).finish())]),
+            : ["ERR", Buffer.from(Status.encode(error).finish())]),
         );
       }
       if (this.loseAnswers-- > 0) continue;
@@ -162,7 +181,7 @@ export class FakeWorker {
             maxSessions: 1,
             maxSessionTicketBytes: 1e9,
           },
-          capabilities: [],
+          blocks: [],
           threads: 2,
           pid: process.pid,
         }),
@@ -170,7 +189,7 @@ export class FakeWorker {
         reply(null, { sessionId: "session-1", device: "cpu", leaseSeconds: this.leaseSeconds }),
       renewLease: ({ request }, reply) => {
         this.renewed.push(request.sessionId);
-        const gone = { message: "no such session", field: "session_id", code: "not_found" };
+        const gone = { message: "no such session", field: "session_id", reason: "NOT_FOUND" };
         if (this.forgotten) reply(failure(status.NOT_FOUND, gone));
         else reply(null, { device: "cpu", leaseSeconds: this.leaseSeconds });
       },
@@ -200,9 +219,11 @@ export class FakeWorker {
         if (before === undefined) {
           const job = { events: [], cancelled: false, requestId };
           this.jobs.set(jobId, job);
-          void this.work(jobId, job, Number(handle), untilEpoch, snapshotEvery);
+          const until = untilEpoch ?? this.specs[Number(handle)]?.totalEpochs ?? 0;
+          void this.work(jobId, job, Number(handle), until, snapshotEvery);
         }
-        if (this.loseStarts-- > 0) reply(failure(status.UNAVAILABLE, undefined, "connection reset"));
+        if (this.loseStarts-- > 0)
+          reply(failure(status.UNAVAILABLE, undefined, "connection reset"));
         else reply(null, { job: summary(jobId) });
       },
       watchJob: async (stream) => {
@@ -231,13 +252,19 @@ export class FakeWorker {
     };
   }
 
-  private async work(jobId: string, job: Job, object: number, untilEpoch: number, snapshotEvery: number) {
+  private async work(
+    jobId: string,
+    job: Job,
+    object: number,
+    untilEpoch: number,
+    snapshotEvery: number,
+  ) {
     const emit = (event: JobEvent["event"]) =>
       job.events.push({ sequence: job.events.length + 1, time: undefined, event });
-    const state = (s: JobState, error?: Partial<ErrorDetail>) =>
+    const state = (s: JobState, error?: Described) =>
       emit({
         $case: "stateChanged",
-        stateChanged: { state: s, error: error && ErrorDetail.fromPartial(error) },
+        stateChanged: { state: s, error: error && statusOf(error) },
       });
     state(JobState.JOB_STATE_RUNNING);
     while ((this.epochs[object] as number) < untilEpoch) {
@@ -245,15 +272,20 @@ export class FakeWorker {
       this.onEpoch(epoch);
       const position = { epoch, totalEpochs: untilEpoch };
       const step = { ...position, jobId, step: 1, stepsInEpoch: 2, metrics: { loss: epoch } };
-      await this.publisher.send([jobId, StepMetrics.encode(step).finish()]);
-      await this.publisher.send([`${jobId}0`, StepMetrics.encode({ ...step, epoch: 99 }).finish()]);
-      await pause(this.epochMs);
+      const other = { ...step, epoch: 99 };
+      const over = performance.now() + this.epochMs;
+      do {
+        await this.publisher.send([`${jobId}0`, StepMetrics.encode(other).finish()]);
+        await this.publisher.send([jobId, StepMetrics.encode(step).finish()]);
+        await pause(2);
+      } while (!job.cancelled && (performance.now() < over || !this.isHeard(epoch)));
       if (job.cancelled) return state(JobState.JOB_STATE_CANCELLED);
       if (this.failIn?.epoch === epoch) return state(JobState.JOB_STATE_FAILED, this.failIn.error);
       this.epochs[object] = epoch;
       const due = snapshotEvery > 0 && (epoch % snapshotEvery === 0 || epoch === untilEpoch);
       const snapshot = due ? this.ticketFor(this.snapshotOf(epoch)) : undefined;
-      if (this.lateSnapshots.has(epoch)) this.buffers.clear();
+      if (snapshot?.data?.$case === "ticket" && this.lateSnapshots.has(epoch))
+        this.buffers.delete(snapshot.data.ticket);
       emit({
         $case: "epochFinished",
         epochFinished: { ...position, metrics: { loss: 1 / epoch }, seconds: 0.5, snapshot },
@@ -263,31 +295,32 @@ export class FakeWorker {
   }
 
   private objectService(): ObjectServiceServer {
-    const info = (handle: string, totalEpochs = 0, facts: Record<string, unknown> = {}) => ({
-      object: {
-        handle,
-        role: "",
-        kind: "",
-        epoch: this.epochs[Number(handle)] ?? 0,
-        totalEpochs,
-        memoryBytes: 0,
-        facts,
-      },
-    });
+    const info = (handle: string, facts: Record<string, unknown> = {}) => {
+      const { type = ObjectType.OBJECT_TYPE_UNSPECIFIED, totalEpochs = 0 } =
+        this.specs[Number(handle)] ?? {};
+      const epoch = this.epochs[Number(handle)] ?? 0;
+      const dataset =
+        type === ObjectType.OBJECT_TYPE_DATASET
+          ? { inputsShape: [3, 2], targetsShape: [3, 1] }
+          : undefined;
+      const base = { handle, type, kind: "", memoryBytes: 0, dataset };
+      return { object: { ...base, epoch, totalEpochs, facts } };
+    };
     return {
       createObject: ({ request: { spec } }, reply) => {
-        if (spec?.$case === "algebra" && spec.algebra.k === 0)
+        if (spec?.$case === "algebra" && (spec.algebra.k ?? 1) > 16)
           return reply(
             failure(status.INVALID_ARGUMENT, {
-              message: "k is 0",
+              message: `k is ${spec.algebra.k}`,
               field: "spec.algebra.k",
-              expected: "a positive number",
-              code: "invalid_input",
+              expected: "at most 16",
+              reason: "INVALID_INPUT",
             }),
           );
         const handle = String(this.epochs.push(0) - 1);
-        const epochs = spec?.$case === "predictor" ? spec.predictor.epochs : 0;
-        reply(null, info(handle, epochs, JSON.parse(JSON.stringify(spec))));
+        const totalEpochs = spec?.$case === "predictor" ? spec.predictor.epochs : 0;
+        this.specs.push({ type: typeOf(spec), totalEpochs });
+        reply(null, info(handle, JSON.parse(JSON.stringify(spec))));
       },
       getSnapshot: ({ request: { handle } }, reply) => {
         const epoch = this.epochs[Number(handle)] as number;
@@ -301,14 +334,15 @@ export class FakeWorker {
       },
       getAlgebra: (_, reply) =>
         reply(null, {
-          generators: this.ticketFor(Tensor.from([[[0, -1], [1, 0]]])), // biome-ignore format: a matrix
+          // biome-ignore format: a matrix
+          generators: this.ticketFor(Tensor.from([[[0, -1], [1, 0]]])),
           losses: [0.1],
           relativeErrors: [0.2],
           noiseFloor: 0.05,
-          found: 1,
-          spectrum: [{ direction: Tensor.from([[0, -0.5], [0.5, 0]], "float32").toWire(), loss: 1, relativeError: 2 }], // biome-ignore format: a matrix
+          symmetryCount: 1,
+          spectrum: [{ direction: HALF.toWire(), loss: 1, relativeError: 2 }],
           startLosses: [1, 2],
-          verdict: "one",
+          explanation: "one",
         }),
       compareComponents: ({ request: { basis, matrices } }, reply) =>
         reply(null, {
@@ -317,7 +351,7 @@ export class FakeWorker {
         }),
       measureEquivariance: ({ request: { atlas, dataset, matrices, samples, seed } }, reply) => {
         this.measured.push({ atlas, dataset, samples, seed });
-        const one = { loss: 1, distance: 2, relativeError: 3, resampling: 4 };
+        const one = { loss: 1, distance: 2, relativeError: 3, interpolationError: 4 };
         reply(null, { measured: Array.from({ length: matrices?.shape[0] ?? 0 }, () => one) });
       },
       deleteObject: unimplemented,
@@ -326,8 +360,47 @@ export class FakeWorker {
       readDataset: unimplemented,
       predict: unimplemented,
       scorePredictor: unimplemented,
-      getCosets: unimplemented,
+      getCosets: (_, reply) =>
+        reply(null, {
+          matrices: Tensor.from([[[1, 0], [0, -1]]]).toWire(), // biome-ignore format: a matrix
+          losses: [0.5],
+          noiseFloor: 0.25,
+          candidates: OUTCOMES.map((outcome, i) => ({
+            matrix: Tensor.from([[i]]).toWire(),
+            loss: i === 0 ? 0.5 : Number.POSITIVE_INFINITY,
+            outcome,
+            duplicateOf: outcome === CosetOutcome.COSET_OUTCOME_DUPLICATE ? 0 : undefined,
+          })),
+        }),
     };
+  }
+}
+
+const HALF = Tensor.from([[0, -0.5], [0.5, 0]], "float32"); // biome-ignore format: a matrix
+
+/** Every outcome that a candidate may have. */
+const OUTCOMES = [
+  CosetOutcome.COSET_OUTCOME_KEPT,
+  CosetOutcome.COSET_OUTCOME_NOT_A_SYMMETRY,
+  CosetOutcome.COSET_OUTCOME_OUTSIDE_SUPPORT,
+  CosetOutcome.COSET_OUTCOME_BEYOND_LIMIT,
+  CosetOutcome.COSET_OUTCOME_DUPLICATE,
+];
+
+function typeOf(spec: CreateObjectRequest["spec"]): ObjectType {
+  switch (spec?.$case) {
+    case "dataset":
+      return ObjectType.OBJECT_TYPE_DATASET;
+    case "atlas":
+      return ObjectType.OBJECT_TYPE_ATLAS;
+    case "predictor":
+      return ObjectType.OBJECT_TYPE_PREDICTOR;
+    case "algebra":
+      return ObjectType.OBJECT_TYPE_ALGEBRA;
+    case "cosets":
+      return ObjectType.OBJECT_TYPE_COSETS;
+    default:
+      return ObjectType.OBJECT_TYPE_UNSPECIFIED;
   }
 }
 
@@ -344,7 +417,8 @@ const HEALTH = {
 } as const;
 
 const healthy: handleUnaryCall<Buffer, Buffer> = (_, reply) => reply(null, Buffer.from([8, 1]));
-const unimplemented: handleUnaryCall<unknown, never> = (_, reply) => reply(failure(status.UNIMPLEMENTED));
+const unimplemented: handleUnaryCall<unknown, never> = (_, reply) =>
+  reply(failure(status.UNIMPLEMENTED));
 
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));

@@ -58,7 +58,8 @@ describe("replacing keys", function () {
       const old = readdirSync(dir).find((name) => name.endsWith(".old") && !existsSync(folder));
       expect(sets(old === undefined ? folder : join(dir, old))).to.have.length(1);
       // What is left of a former set may be half removed.
-      for (const name of readdirSync(dir)) if (name !== "keys") rmSync(join(dir, name), { recursive: true });
+      for (const name of readdirSync(dir))
+        if (name !== "keys") rmSync(join(dir, name), { recursive: true });
     }
   });
 

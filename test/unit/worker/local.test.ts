@@ -14,7 +14,11 @@ import {
   startDetachedWorker,
   stopDetachedWorker,
 } from "../../../src/worker/detached.js";
-import { type LocalOptions, type LocalProcess, startLocalWorker } from "../../../src/worker/local.js";
+import {
+  type LocalOptions,
+  type LocalProcess,
+  startLocalWorker,
+} from "../../../src/worker/local.js";
 import { parseAddress } from "../../../src/worker/remote.js";
 import { Worker } from "../../../src/worker/worker.js";
 import { fakePython, type Mode } from "./fake-process.js";
@@ -31,10 +35,12 @@ function runs(pid: number): boolean {
 
 async function ends(pid: number): Promise<void> {
   for (let i = 0; runs(pid); i++) {
-    if (i === 200) throw new Error(`process ${pid} still runs`);
+    if (i === 750) throw new Error(`process ${pid} still runs`);
     await sleep(20);
   }
 }
+
+const PLANE = { kind: "vectors", params: { n: 2 } } as const;
 
 describe("local worker", () => {
   let dir: string;
@@ -51,11 +57,20 @@ describe("local worker", () => {
 
   async function start(mode: Mode, options: Partial<LocalOptions> = {}): Promise<LocalProcess> {
     const python = fakePython(join(dir, mode), mode);
-    const p = await startLocalWorker({ python, workerDir: dir, onLog: (l) => logs.push(l), ...options });
+    const p = await startLocalWorker({
+      python,
+      workerDir: dir,
+      onLog: (l) => logs.push(l),
+      ...options,
+    });
     started.push(p);
     return p;
   }
-  function script(name: string, body: string, options: Partial<LocalOptions> = {}): Promise<LocalProcess> {
+  function script(
+    name: string,
+    body: string,
+    options: Partial<LocalOptions> = {},
+  ): Promise<LocalProcess> {
     writeFileSync(join(dir, name), `#!/bin/sh\n${body}\n`, { mode: 0o755 });
     return startLocalWorker({
       python: join(dir, name),
@@ -69,7 +84,7 @@ describe("local worker", () => {
     const worker = await Worker.connect(p);
     started.push(worker);
     const session = await worker.openSession();
-    const atlas = await session.createAtlas({ charts: [], rIn: 1, rOut: 1, margin: 0 });
+    const atlas = await session.createAtlas(PLANE);
     return { worker, session, atlas };
   };
 
@@ -97,9 +112,7 @@ describe("local worker", () => {
       script("dead", "echo Traceback >&2; echo 'ImportError: no torch' >&2; exit 1"),
     )) as WorkerUnavailable;
     expect(error).to.be.instanceOf(WorkerUnavailable);
-    expect(error.message).to.equal(
-      "the local worker ended at its start (exit code 1): ImportError: no torch",
-    );
+    expect(error.message).to.match(/local worker .*exit code 1.*: ImportError: no torch$/);
     expect((error.cause as WorkerDied).stderrTail).to.equal("Traceback\nImportError: no torch");
     expect(error.remedy).to.contain("atlas doctor");
   });
@@ -107,14 +120,14 @@ describe("local worker", () => {
   it("that cannot be executed is reported", async () => {
     const error = await rejection(startLocalWorker({ python: join(dir, "none"), workerDir: dir }));
     expect(error).to.be.instanceOf(WorkerUnavailable);
-    expect(error.message).to.equal("the local worker ended at its start (it cannot be executed: ENOENT)");
+    expect(error.message).to.match(/local worker .*ENOENT/);
   });
 
   it("that never serves is given up and killed", async () => {
     const silent = script("silent", "echo $$ >&2; exec sleep 1000", { startTimeoutMs: 2000 });
     const error = await rejection(silent);
     expect(error).to.be.instanceOf(WorkerUnavailable);
-    expect(error.message).to.contain("did not serve within 2 s");
+    expect(error.message).to.contain(" 2 s");
     expect(logs[0]).to.match(/^\d+$/);
     expect(runs(Number(logs[0]))).to.equal(false);
   });
@@ -155,15 +168,19 @@ describe("local worker", () => {
     await ends(childOf());
   });
 
-  it("that dies in the middle of a job is reported with what it wrote, as is every call after it", async () => {
-    const { session, atlas } = await connect(await start("dying"));
+  it("that dies in a job is reported with what it wrote, by every call after it too", async () => {
+    const { worker, session, atlas } = await connect(await start("dying"));
     const epochs: number[] = [];
+    const onEpoch = ({ epoch }: { epoch: number }) => {
+      epochs.push(epoch);
+      if (epoch === 2) process.kill(worker.info.pid, "SIGUSR2");
+    };
     const error = (await rejection(
-      session.advance(atlas, { untilEpoch: 9, onEpoch: ({ epoch }) => void epochs.push(epoch) }),
+      session.advance(atlas, { untilEpoch: 9, onEpoch }),
     )) as WorkerDied;
     expect(epochs).to.deep.equal([1, 2]);
     expect(error).to.be.instanceOf(WorkerDied);
-    expect(error.message).to.equal("the local worker ended (killed by SIGKILL): RuntimeError: out of σ");
+    expect(error.message).to.match(/local worker .*SIGKILL.*: RuntimeError: out of σ$/);
     expect(error.stderrTail).to.contain("Traceback").and.to.contain("out of σ");
     expect(error.remedy).to.contain("out of memory");
     expect(await rejection(session.snapshot(atlas))).to.equal(error);
@@ -175,9 +192,7 @@ describe("local worker", () => {
     const process_ = await start("obedient");
     const { session, atlas } = await connect(process_);
     process.kill(process_.pid, "SIGKILL");
-    expect(await rejection(session.createAtlas({ charts: [], rIn: 1, rOut: 1, margin: 0 }))).to.be.instanceOf(
-      WorkerDied,
-    );
+    expect(await rejection(session.createAtlas(PLANE))).to.be.instanceOf(WorkerDied);
     expect(await rejection(session.getAlgebra(atlas))).to.be.instanceOf(WorkerDied);
   });
 
@@ -191,7 +206,7 @@ describe("local worker", () => {
       const local = new URL("../../../src/worker/local.ts", import.meta.url);
       const code = `
         const { startLocalWorker } = await import(${JSON.stringify(local.href)});
-        const { pid } = await startLocalWorker({ python: ${JSON.stringify(python)}, workerDir: ${JSON.stringify(dir)} });
+        const { pid } = await startLocalWorker(${JSON.stringify({ python, workerDir: dir })});
         console.log(pid);
         ${then}`;
       const options = ["--import", import.meta.resolve("tsx"), "--input-type=module", "-e", code];
@@ -261,7 +276,7 @@ describe("local worker", () => {
         mode: 0o755,
       });
       const error = await rejection(launch({ python: join(dir, "dead"), workerDir: dir }, {}));
-      expect(error.message).to.equal("the worker ended at its start (exit code 1): ImportError: no torch");
+      expect(error.message).to.match(/worker .*exit code 1.*: ImportError: no torch$/);
     });
 
     it("is refused a port that is in use", async () => {

@@ -1,0 +1,100 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect } from "chai";
+import { namedAlgebra } from "../../../src/algebra/index.js";
+import { UsageError } from "../../../src/errors.js";
+import { defineExperiment, task } from "../../../src/experiment/define.js";
+import { RunLookup } from "../../../src/experiment/lookup.js";
+import {
+  demandGenerators,
+  demandMetric,
+  discoverCosets,
+  givenBasis,
+  lookUpIdentity,
+  lookUpIdentityOrNewest,
+  namedIdentity,
+  sameBasis,
+} from "../../../src/method/index.js";
+import { rejection } from "../worker/rejection.js";
+import { fakeTask, QUARTER } from "./fake-task.js";
+
+const experiment = defineExperiment({
+  name: "x",
+  summary: "",
+  tasks: { find: task({ summary: "", config: {}, run: async () => ({}) as never }) },
+});
+
+describe("the components", () => {
+  let dir: string;
+  before(() => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-method-"));
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+
+  it("are named by the identity component, and the search is kept", async () => {
+    for (const named of [{ solver: { kind: "multistart" } as const }, { params: {} }]) {
+      const { ctx, fake, run, inputs } = await fakeTask(dir);
+      const found = await discoverCosets(ctx, inputs, { ...named, identity: [QUARTER], epochs: 1 });
+      await run.close();
+      expect(fake.log.slice(1)).to.deep.equal(["cosets 1"]);
+      expect(fake.made.at(-1)!.options).to.deep.include({ identityAlgebra: [QUARTER] });
+      expect((fake.made.at(-1)!.options as { solver: object }).solver).to.include({
+        kind: "multistart",
+      });
+      expect(found.cosets.map(({ name, loss }) => [name, loss])).to.deep.equal([["identity", 0.5]]);
+      expect(found.cosetSearch).to.deep.equal({ noiseFloor: 0, candidates: [] });
+    }
+  });
+
+  describe("of which the identity component is given", () => {
+    const lookup = () => new RunLookup(join(dir, "none"), experiment);
+
+    it("look it up once, and have an empty basis where there is none", async () => {
+      expect(await lookUpIdentity(lookup(), undefined, 4)).to.equal(undefined);
+      expect(givenBasis(undefined)).to.deep.equal([]);
+      const lorentz = await lookUpIdentity(lookup(), "so(1,3)", 4, "--task x");
+      expect(lorentz).to.deep.equal({ source: "so(1,3)", basis: namedAlgebra("so(1,3)", 4) });
+      expect(givenBasis(lorentz)).to.have.length(6);
+      const none = await lookUpIdentity(lookup(), "none", 4, "--task x");
+      expect(givenBasis(none)).to.deep.equal([]);
+      expect(await lookUpIdentity(lookup(), lorentz, 4)).to.equal(lorentz);
+    });
+
+    it("must have one where it is needed, given or found before", async () => {
+      const error = await rejection(lookUpIdentity(lookup(), undefined, 4, "--task x"));
+      expect(error).to.be.instanceOf(UsageError);
+      expect((error as UsageError).message)
+        .to.contain("--task x")
+        .and.contain("algebra");
+      const told: string[] = [];
+      const info = (line: string) => void told.push(line);
+      const preparation = { lookup: lookup(), given: {}, info, warn: info };
+      const nothing = await rejection(
+        lookUpIdentityOrNewest(preparation, undefined, 2, () => true),
+      );
+      expect(nothing).to.be.instanceOf(UsageError);
+      const given = await lookUpIdentityOrNewest(preparation, "so(2)", 2, () => false);
+      expect(given.basis).to.deep.equal([namedAlgebra("so(2)", 2)![0]]);
+      expect(told).to.deep.equal([]);
+    });
+
+    it("refuse an algebra that nothing can be built from", () => {
+      const none = namedIdentity("none", 2);
+      expect(() => demandGenerators(none)).to.throw(UsageError, "none");
+      expect(() => demandGenerators(undefined)).to.throw(UsageError);
+      demandGenerators(namedIdentity("so(2)", 2));
+      expect(() => demandMetric(namedIdentity("gl(2)", 2))).to.throw(UsageError, "gl(2)");
+      demandMetric(namedIdentity("so(1,3)", 4));
+      expect(() => namedIdentity("so(5)", 2)).to.throw(UsageError, "so(5)");
+    });
+
+    it("are of the same thing where the basis is the same, wherever it is from", () => {
+      const rotation = namedIdentity("so(2)", 2);
+      expect(sameBasis(rotation, { ...rotation, source: "elsewhere" })).to.equal(true);
+      expect(sameBasis(rotation, namedIdentity("sl(2)", 2))).to.equal(false);
+      expect(sameBasis(rotation, undefined)).to.equal(false);
+      expect(sameBasis(undefined, undefined)).to.equal(true);
+    });
+  });
+});

@@ -1,0 +1,39 @@
+import { expect } from "chai";
+import fc from "fast-check";
+import { nearest, suggestion } from "../../src/suggest.js";
+
+describe("a suggestion", () => {
+  it("is what was meant: a letter wrong, left out, doubled, or two swapped", () => {
+    const solvers = ["atlasd", "grassmann"];
+    for (const typed of ["grasmann", "grassmannn", "grassmamn", "rgassmann", "GRASSMANN", "atlas"])
+      expect(nearest(typed, solvers)).to.equal(typed.startsWith("atlas") ? "atlasd" : "grassmann");
+    expect(nearest("pdf", ["pde", "runs"])).to.equal("pde");
+  });
+
+  it("is none for what was not meant, or for too few letters to tell", () => {
+    expect(nearest("banana", ["pde", "runs"])).to.equal(undefined);
+    expect(nearest("pd", ["pde"])).to.equal(undefined);
+    expect(nearest("", ["pde"])).to.equal(undefined);
+    expect(nearest("pde", [])).to.equal(undefined);
+  });
+
+  it("is the nearest of several, and the first of equally near ones", () => {
+    expect(nearest("epoch", ["epics", "epochs", "epoxy"])).to.equal("epochs");
+    expect(nearest("bat", ["cat", "hat"])).to.equal("cat");
+  });
+
+  it("is said in brackets, or not at all", () => {
+    expect(suggestion("widht", ["width", "layers"])).to.equal(" (did you mean width?)");
+    expect(suggestion("zzz", ["width", "layers"])).to.equal("");
+  });
+
+  it("is the word itself where that is among them, whatever else is", () => {
+    const words = fc.array(fc.string({ minLength: 3, maxLength: 12 }), { minLength: 1 });
+    fc.assert(
+      fc.property(words, fc.nat(), (list, i) => {
+        const word = list[i % list.length]!;
+        expect(nearest(word, list)!.toLowerCase()).to.equal(word.toLowerCase());
+      }),
+    );
+  });
+});
