@@ -1,4 +1,7 @@
-/** Runs that outlive their process: left to a worker in the background and come back to. Real processes throughout. */
+/**
+ * Runs that outlive their process: left to a worker in the background and come back to. Real
+ * processes throughout.
+ */
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,33 +16,30 @@ import {
   complaint,
   epochs,
   essence,
-  inProcess,
+  LONG,
   logged,
   only,
   refuses,
   start,
+  startBackground,
   until,
 } from "./atlas.js";
 
 /** A predictor of many epochs, by one job; then a short search. */
 const RUN = [
-  ..."pde --task=discover_cosets --identity=so(2) --candidates=2 --atlas=2 --N=8 --batch_size=4".split(" "),
-  ..."--epochs=120 --fixed-seed --device=cpu".split(" "),
+  ..."pde --task=discover_cosets --identity=so(2) --candidates=2".split(" "),
+  ..."--layout=2 --N=8 --batch_size=4 --epochs=120".split(" "),
+  ..."--coset_solver.steps=4 --fixed-seed --device=cpu".split(" "),
 ];
 
 describe("a run on a worker that outlives it", function () {
-  this.timeout(60_000);
+  this.timeout(LONG);
   let dir: string;
   let where: { cwd: string; env: NodeJS.ProcessEnv };
   let worker: string;
   let undisturbed: string;
   let count = 0;
 
-  const startWorker = async () => {
-    const flags = ["--device", "cpu", "--threads", "1", "--data-root", dir];
-    const { stdout, stderr } = await atlas(["worker", "start", ...flags], where);
-    return /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr);
-  };
   /** Start the run, and wait until it has done an epoch of a stage. */
   const begin = async (stage: string, ...flags: string[]) => {
     const runs = join(dir, `runs-${++count}`);
@@ -51,9 +51,10 @@ describe("a run on a worker that outlives it", function () {
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-attach-"));
     where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
-    worker = await startWorker();
+    const flags = ["--device", "cpu", "--threads", "1", "--data-root", dir];
+    ({ address: worker } = await startBackground(flags, where));
     const runs = join(dir, "undisturbed");
-    const { code, stderr } = await inProcess([...RUN, "--worker", worker, "--runs", runs], where);
+    const { code, stderr } = await atlas([...RUN, "--worker", worker, "--runs", runs], where);
     expect(code, stderr).to.equal(0);
     undisturbed = only(runs);
   });
@@ -62,20 +63,20 @@ describe("a run on a worker that outlives it", function () {
     rmSync(dir, { recursive: true, force: true });
   });
 
-  it("goes on when its process is killed, and is attached to without losing an epoch or a bit", async () => {
+  it("goes on when its process is killed, and is attached to without a loss", async () => {
     const { process, run } = await begin("predictor");
-    expect(complaint(await inProcess(["attach", run], where), 2)).to.match(/process \d+ is working in/);
+    expect(complaint(await atlas(["attach", run], where), 2)).to.match(/process \d+ is working in/);
     process.kill("SIGKILL");
     await process.done;
     const known = epochs(run).length;
     expect(known).to.be.lessThan(epochs(undisturbed).length);
-    const { code, stderr } = await inProcess(["attach", run], where);
+    const { code, stderr } = await atlas(["attach", run], where);
     expect(code, stderr).to.equal(0);
     expect(stderr).to.match(/^predictor +attached at epoch \d+\/120$/m);
     expect(essence(run)).to.equal(essence(undisturbed));
     expect(epochs(run)).to.deep.equal(epochs(undisturbed));
     expect(readdirSync(run)).to.have.members(readdirSync(undisturbed));
-    expect((await inProcess(["attach", run], where)).stderr).to.match(/finished already; nothing to do/);
+    expect((await atlas(["attach", run], where)).stderr).to.match(/is finished; nothing to do/);
   });
 
   it("is left by Ctrl-C twice where that is asked for, and come back to", async () => {
@@ -85,14 +86,16 @@ describe("a run on a worker that outlives it", function () {
     process.kill("SIGINT");
     const { code, stderr } = await process.done;
     expect(code).to.equal(130);
-    expect(stderr).to.contain(`the run goes on at ${worker}; come back to it with: atlas attach ${run}`);
-    const attached = await inProcess(["attach", run], where);
+    expect(stderr).to.contain(
+      `the run continues at ${worker}; return to it with: atlas attach ${run}`,
+    );
+    const attached = await atlas(["attach", run], where);
     expect(attached.code, attached.stderr).to.equal(0);
     expect(essence(run)).to.equal(essence(undisturbed));
     expect(epochs(run)).to.deep.equal(epochs(undisturbed));
   });
 
-  it("that is resumed leaves no session behind, and cannot be attached to without one", async () => {
+  it("leaves no session behind when resumed; without one it is not attached to", async () => {
     const beginAndKill = async () => {
       const begun = await begin("predictor");
       begun.process.kill("SIGKILL");
@@ -104,7 +107,7 @@ describe("a run on a worker that outlives it", function () {
     const connected = await connectWorker({ worker });
     expect((await connected.attachSession(session)).device).to.equal("cpu");
     await connected.close({ leave: true });
-    const { code, stderr } = await inProcess(["resume", killed.run], where);
+    const { code, stderr } = await atlas(["resume", killed.run], where);
     expect(code, stderr).to.equal(0);
     expect(essence(killed.run)).to.equal(essence(undisturbed));
     const again = await connectWorker({ worker });
@@ -115,21 +118,22 @@ describe("a run on a worker that outlives it", function () {
     const last = await connectWorker({ worker });
     await last.attachSession(its);
     await last.close();
-    expect(complaint(await inProcess(["attach", other.run], where), 1)).to.match(
-      /^error: the run's session on \S+ is no more: .*; go on with: atlas resume \S+$/,
+    expect(complaint(await atlas(["attach", other.run], where), 1)).to.match(
+      /^error: the run's session on \S+ has ended: .*; continue with: atlas resume \S+$/,
     );
     await atlas(["worker", "stop"], where);
-    expect(complaint(await inProcess(["attach", other.run], where), 1)).to.match(
-      /^error: cannot reach the worker .*; once it can be reached, .*: atlas attach \S+; else, .*: atlas resume \S+$/,
+    expect(complaint(await atlas(["attach", other.run], where), 1)).to.match(
+      /^error: cannot reach the worker .*; once .*: atlas attach \S+; .*: atlas resume \S+$/,
     );
     const log = join(other.run, "events.jsonl");
-    writeFileSync(log, readFileSync(log, "utf8").replace(`,"session":"${its}"`, "")); // as of a local worker
-    expect(complaint(await inProcess(["attach", other.run], where), 2)).to.match(
-      /^error: run \S+ has no session .*; go on from its last checkpoints with: atlas resume \S+$/,
+    // As of a local worker.
+    writeFileSync(log, readFileSync(log, "utf8").replace(`,"session":"${its}"`, ""));
+    expect(complaint(await atlas(["attach", other.run], where), 2)).to.match(
+      /^error: run \S+ cannot be attached to.*: atlas resume \S+$/,
     );
   });
 
-  it("does not have the token of the environment shown to a worker that only its folder names", async () => {
+  it("does not show the environment's token to a worker that only its folder names", async () => {
     const stranger = "grpc://worker.example:50051";
     const run = join(dir, "strange");
     cpSync(undisturbed, run, { recursive: true });
@@ -137,12 +141,15 @@ describe("a run on a worker that outlives it", function () {
     for (const file of ["config.json", "events.jsonl"].map((name) => join(run, name)))
       writeFileSync(file, readFileSync(file, "utf8").replaceAll(worker, stranger));
     for (const way of ["resume", "attach"]) {
-      const withToken = (env: NodeJS.ProcessEnv) => ({ ...where, env: { ATLAS_TOKEN: "secret", ...env } });
+      const withToken = (env: NodeJS.ProcessEnv) => ({
+        ...where,
+        env: { ATLAS_TOKEN: "secret", ...env },
+      });
       await refuses(
         [
           [
             [way, run],
-            /^error: the run names the worker grpc:\/\/worker\.example:50051, to which .*; if .*ATLAS_WORKER/,
+            /^error: the run names the worker grpc:\/\/worker\.example:50051.*; .*ATLAS_WORKER/,
           ],
         ],
         withToken({}),
@@ -157,23 +164,25 @@ describe("a run on a worker that outlives it", function () {
 
   it("loses its session, and the worker its memory, when its lease ends", async () => {
     const other = { ...where, env: { XDG_STATE_HOME: join(dir, "leasing") } };
-    const started = await atlas(["worker", "start", "--lease=3", "--device=cpu", "--threads=1"], other);
-    const address = /^address +(\S+)$/m.exec(started.stdout)?.[1] ?? expect.fail(started.stderr);
-    const log = /^log +(.+)$/m.exec(started.stdout)?.[1] ?? "";
+    const flags = ["--lease=3", "--device=cpu", "--threads=1"];
+    const { address, log } = await startBackground(flags, other);
     try {
       const client = await connectWorker({ worker: address });
       const session = await client.openSession({ device: "cpu" });
       const inputs = Tensor.fromBytes("float32", [2 ** 14, 1, 32, 32], Buffer.alloc(2 ** 26));
       const tensors = { inputs, targets: inputs };
       await session.createDataset({ kind: "arrays", params: {}, seed: 0, tensors });
-      await sleep(4_500);
+      await sleep(4_500); // longer than the lease
       const renewed = performance.now();
       expect(await session.list(), "it is renewed").to.have.length(1);
       const before = residentMiB(client.info.pid);
       session.leave();
       // To ask for it would renew it.
-      await until(() => readFileSync(log, "utf8").includes("lease has ended"), "the end of the lease");
-      expect(performance.now() - renewed).to.be.above(3_000);
+      await until(
+        () => readFileSync(log, "utf8").includes("lease has ended"),
+        "the end of the lease",
+      );
+      expect(performance.now() - renewed, "the lease").to.be.above(3_000);
       await until(() => residentMiB(client.info.pid) < before - 100, "the end of its 128 MiB");
       expect(await rejection(client.attachSession(session.id))).to.include({ code: "not_found" });
       await client.close({ leave: true });
@@ -188,11 +197,11 @@ describe("a run on a worker that outlives it", function () {
       [
         [
           [...RUN, "--detach-on-interrupt"],
-          /^error: --detach-on-interrupt: a local worker ends with its run; start/,
+          /^error: --detach-on-interrupt .*: a local worker ends with its run; start/,
         ],
         [
           [...RUN, "--detach-on-interrupt", "--worker", "docker"],
-          /^error: --detach-on-interrupt: a container of its own ends with its run; start/,
+          /^error: --detach-on-interrupt .*: the container ends with its run; start/,
         ],
         [["attach", "nothing"], /^error: no run "nothing"/],
       ],

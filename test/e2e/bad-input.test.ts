@@ -1,4 +1,7 @@
-/** Bad input and broken surroundings: one clear line that names the thing and the remedy, the right exit code, and nothing lost. */
+/**
+ * Bad input and broken surroundings: one clear line that names the thing and the remedy, the right
+ * exit code, and nothing lost.
+ */
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import {
@@ -19,28 +22,36 @@ import { ensureVenv } from "../../src/setup/venv.js";
 import { Tensor, writeNpy, writeSafetensors } from "../../src/tensor/index.js";
 import { PROTOCOL_VERSION } from "../../src/worker/index.js";
 import { FakeWorker } from "../unit/worker/fake-worker.js";
-import { atlas, complaint, type Done, mountTmpfs, refuses } from "./atlas.js";
+import { atlas, complaint, type Done, LONG, mountTmpfs, refuses, sharedWorker } from "./atlas.js";
 
-const TINY = ["pde", "--atlas=2", "--N=4", "--epochs=1", "--device=cpu", "--threads=1", "--solver=paper"];
+const TINY = [
+  "pde",
+  "--layout=2",
+  "--N=4",
+  "--epochs=1",
+  "--device=cpu",
+  "--threads=1",
+  "--solver=atlasd",
+];
 const COSETS = ["pde", "--task", "discover_cosets", "--identity"];
 
+/** A .npy file of one matrix, [1, n, n]. */
+const matrices = (...rows: number[][]) => writeNpy(Tensor.from([rows]));
+
 describe("bad input", function () {
-  this.timeout(120_000);
+  this.timeout(LONG);
   let dir: string;
   let where: { cwd: string; env: NodeJS.ProcessEnv };
   let address: string;
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-bad-"));
     where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
-    const { stdout, stderr } = await atlas(["worker", "start", "--device=cpu", "--threads=1"], where);
-    address = /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr);
+    address = await sharedWorker();
   });
-  after(async () => {
-    await atlas(["worker", "stop"], where);
-    rmSync(dir, { recursive: true, force: true });
-  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
 
-  const refused = (cases: [args: string[], line: RegExp][], code?: number) => refuses(cases, where, code);
+  const refused = (cases: [args: string[], line: RegExp][], code?: number) =>
+    refuses(cases, where, code);
   const file = (name: string, contents: string | Uint8Array) => {
     writeFileSync(join(dir, name), contents);
     return name;
@@ -50,10 +61,16 @@ describe("bad input", function () {
     refused([
       [
         ["pdee"],
-        /^error: unknown command or experiment "pdee" \(did you mean pde\?\); choose one of .*pde, .*run, /,
+        /^error: unknown command or experiment "pdee" \(did you mean pde\?\); .*pde, .*run, /,
       ],
-      [["help", "shwo"], /^error: unknown command or experiment "shwo" \(did you mean show\?\); choose/],
-      [["pde", "--tsk", "x"], /^error: unknown option '--tsk' \(Did you mean --task\?\); see --help$/],
+      [
+        ["help", "shwo"],
+        /^error: unknown command or experiment "shwo" \(did you mean show\?\); choose/,
+      ],
+      [
+        ["pde", "--tsk", "x"],
+        /^error: unknown option '--tsk' \(Did you mean --task\?\); see --help$/,
+      ],
       [["pde", "extra"], /^error: too many arguments for 'pde'.* got 1; see --help$/],
       [["worker", "stat"], /^error: unknown command 'stat' \(Did you mean start\?\); see --help$/],
       [["run"], /^error: missing required argument 'file'; see --help$/],
@@ -82,9 +99,9 @@ describe("bad input", function () {
     refused([
       [
         ["pde", "--task", "discover_algbra"],
-        /^error: --task discover_algbra: expected one of .*\(did you mean discover_algebra\?\); see --help$/,
+        /^error: .* no task "discover_algbra" \(did you mean discover_algebra\?\); choose /,
       ],
-      [["pde", "--atlas", "3"], /^error: --atlas 3: expected one of 1, 2; see --help$/],
+      [["pde", "--layout", "3"], /^error: --layout 3: expected one of 1, 2; see --help$/],
       ...["0", "-1", "NaN", "1.5"].map((value): [string[], RegExp] => [
         ["pde", `--epochs=${value}`],
         new RegExp(`^error: --epochs ${value}: expected a whole number of at least 1; see --help$`),
@@ -92,12 +109,12 @@ describe("bad input", function () {
       [["pde", "--epochs"], /^error: option '--epochs <number>' argument missing; see --help$/],
       [
         ["pde", "--predictor-lr", "-1"],
-        /^error: --predictor-lr -1: expected a number of at least 0; see --help$/,
+        /^error: --predictor-lr is -1: expected a number of at least 0; see: atlas blocks$/,
       ],
       ...["NaN", "4294967296"].map((value): [string[], RegExp] => [
         ["pde", "--seed", value],
         new RegExp(
-          `^error: --seed ${value}: expected a whole number of at least 0 and at most 4294967295; see --help$`,
+          `^error: --seed ${value}: expected .*at least 0 and at most 4294967295; see --help$`,
         ),
       ]),
       [
@@ -108,14 +125,17 @@ describe("bad input", function () {
         ["pde", "--preset", "thorogh"],
         /^error: unknown preset "thorogh" \(did you mean thorough\?\); choose/,
       ],
-      [["pde", "--task", "discover_cosets"], /^error: --task discover_cosets needs an algebra; give/],
+      [
+        ["pde", "--task", "discover_cosets"],
+        /^error: no finished run .* algebra .*; .*--task discover_algebra, or give --identity /,
+      ],
       [
         [...COSETS, "so(2)", "--k", "2"],
-        /^error: --k has no effect with --task discover_cosets; leave it out; it counts with --task discover_algebra or discover$/,
+        /^error: --k has no effect with --task discover_cosets; leave it out; .*discover_algebra$/,
       ],
       [
         ["climate", "--task", "downstream_baseline", "--background_weight", "1"],
-        /^error: --background-weight has no effect with --task downstream_baseline; leave it out; it counts with --task discover$/,
+        /^error: --background-weight has no effect with --task downstream_baseline; .*discover$/,
       ],
       [
         ["worker", "start", "--port", "70000"],
@@ -149,15 +169,21 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
       ...(source === undefined ? [] : [source]),
     ];
     await refused([
-      [reuse("none.pt"), /^error: --reuse-predictor none\.pt: there is no such file; check the path$/],
+      [
+        reuse("none.pt"),
+        /^error: --reuse-predictor none\.pt: there is no such file; check the path$/,
+      ],
       [reuse("none"), /^error: no run "none" in .*runs; list them with: atlas runs/],
       [
         reuse(),
-        /^error: no finished run in .*runs has a predictor for these settings; leave out --reuse-predictor/,
+        /^error: no finished run in .*runs has a predictor .*; leave out --reuse-predictor/,
       ],
       [reuse("cut.safetensors"), /^error: .*cut\.safetensors is (damaged|truncated).*;/],
       [reuse("cut.pt"), /^error: .*cut\.pt is damaged or truncated.*;/],
-      [reuse("code.pt"), /^error: .*code\.pt would execute code when loaded .*; save its weights alone/],
+      [
+        reuse("code.pt"),
+        /^error: .*code\.pt was not loaded, .* would execute code .*; save only its weights/,
+      ],
       [reuse("other.safetensors"), /^error: .*(weight|tensor).*;/],
       [reuse("whole.pt"), /^error: .*(weight|tensor).*;/],
     ]);
@@ -166,13 +192,16 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
 
   it("identity components that are missing, misshapen or none", () =>
     refused([
-      [[...COSETS, "none.npy"], /^error: --identity none\.npy: there is no such file; check the path$/],
       [
-        [...COSETS, "so(3)"],
-        /^error: --identity so\(3\): no run "so\(3\)" in .*; give a run, .* or one of none, so\(2\)/,
+        [...COSETS, "none.npy"],
+        /^error: --identity none\.npy: there is no such file; check the path$/,
       ],
       [
-        [...COSETS, file("large.npy", writeNpy(Tensor.from([[[0, -1, 0], [1, 0, 0], [0, 0, 0]]])))], // biome-ignore format: a matrix
+        [...COSETS, "so(3)"],
+        /^error: --identity so\(3\): no run "so\(3\)" in .*; .* one of none, so\(2\)/,
+      ],
+      [
+        [...COSETS, file("large.npy", matrices([0, -1, 0], [1, 0, 0], [0, 0, 0]))],
         /^error: --identity large\.npy: its matrices are 3x3; give a basis of shape \[k, 2, 2\]$/,
       ],
       [
@@ -183,9 +212,12 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
         [...COSETS, file("flat.npy", writeNpy(Tensor.from([1, 2])))],
         /^error: .*flat\.npy holds no basis .*; give/,
       ],
-      [[...COSETS, file("infinite.json", "[[[0, -1e999], [1, 0]]]")], /^error: .*infinite\.json.*; give/],
       [
-        [...COSETS, file("nan.npy", writeNpy(Tensor.from([[[0, Number.NaN], [1, 0]]])))], // biome-ignore format: a matrix
+        [...COSETS, file("infinite.json", "[[[0, -1e999], [1, 0]]]")],
+        /^error: .*infinite\.json.*; give/,
+      ],
+      [
+        [...COSETS, file("nan.npy", matrices([0, Number.NaN], [1, 0]))],
         /^error: .*nan\.npy.*; give/,
       ],
       [
@@ -193,7 +225,7 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
         /^error: .*words\.json holds no basis of a Lie algebra; give/,
       ],
       [[...COSETS, file("torn.json", "[[[0, ")], /^error: .*torn\.json is not JSON: .*; give/],
-      [[...COSETS, file("torn.npy", writeNpy(Tensor.from([[[0, 1]]])).subarray(0, -3))], /^error: .*torn\.npy.*;/], // biome-ignore format: a matrix
+      [[...COSETS, file("torn.npy", matrices([0, 1]).subarray(0, -3))], /^error: .*torn\.npy.*;/],
     ]));
 
   it("runs that are not there", () =>
@@ -207,11 +239,11 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
     await refused([
       [
         [...TINY, "--worker", "nonsense"],
-        /^error: --worker nonsense: this is no address of a worker; give local, docker, grpc:/,
+        /^error: "nonsense" is not the address of a worker; give local, .*\(--worker\)$/,
       ],
       [
         [...TINY, "--worker", "grpc://host:99999"],
-        /^error: --worker grpc:\/\/host:99999: this is no address/,
+        /^error: "grpc:\/\/host:99999" is not the address/,
       ],
     ]);
     const other = await FakeWorker.start();
@@ -221,12 +253,12 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
         [
           [
             [...TINY, "--worker", "grpc://127.0.0.1:1"],
-            /^error: cannot reach the worker at 127\.0\.0\.1:1: nothing listens there .*; check the address/,
+            /^error: cannot reach the worker at 127\.0\.0\.1:1: nothing listens .*; check the /,
           ],
           [
             [...TINY, "--worker", `grpc://${other.address}`],
             new RegExp(
-              `^error: the worker at \\S+ \\(0\\.0\\.1\\) speaks protocol version ${PROTOCOL_VERSION + 1}, and this atlas version ${PROTOCOL_VERSION}; update this package$`,
+              `^error: .* ${PROTOCOL_VERSION + 1}, .* ${PROTOCOL_VERSION}; update this package$`,
             ),
           ],
         ],
@@ -256,8 +288,8 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
     try {
       const state = { XDG_STATE_HOME: join(dir, "no-worker") };
       const done = await atlas(["worker", "start", "--port", String(port)], { env: state });
-      expect(complaint(done, 2)).to.equal(
-        `error: port ${port} is in use; choose another with --port, or leave it out for a free one`,
+      expect(complaint(done, 2)).to.match(
+        new RegExp(`^error: port ${port} is in use; .*--port\\)$`),
       );
     } finally {
       server.close();
@@ -266,7 +298,10 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
 
   describe("a run folder", () => {
     const run = (runs: string, ...more: string[]): Promise<Done> =>
-      atlas([...TINY, "--task=discover_algebra", `--worker=${address}`, "--runs", runs, ...more], where);
+      atlas(
+        [...TINY, "--task=discover_algebra", `--worker=${address}`, "--runs", runs, ...more],
+        where,
+      );
 
     it("with a file in its place", async () => {
       file("occupied", "mine");
@@ -274,13 +309,17 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
         /^error: cannot create .*occupied.*; choose another folder with --runs DIR$/,
       );
       expect(complaint(await run("occupied/runs"), 2)).to.match(
-        /^error: cannot create .*: a part of its path is a file, not a folder; choose another folder with --runs DIR$/,
+        /^error: cannot create .*: a part of its path is a file.*; .* folder with --runs DIR$/,
       );
       expect(readFileSync(join(dir, "occupied"), "utf8")).to.equal("mine");
     });
 
     /** A file system of our own, mounted while `work` runs; skipped where that is not permitted. */
-    async function mounted(test: Mocha.Context, options: string, work: (path: string) => Promise<void>) {
+    async function mounted(
+      test: Mocha.Context,
+      options: string,
+      work: (path: string) => Promise<void>,
+    ) {
       const path = join(dir, "mounted");
       mkdirSync(path, { recursive: true });
       const unmount = mountTmpfs(path, options);
@@ -295,7 +334,7 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
     it("that is read-only", function () {
       return mounted(this, "ro", async (path) => {
         expect(complaint(await run(path), 2)).to.match(
-          /^error: cannot create .*: it is on a read-only file system; choose another folder with --runs DIR$/,
+          /^error: cannot create .* read-only file system; .* folder with --runs DIR$/,
         );
       });
     });
@@ -303,7 +342,7 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
     it("that is full, and later is not", function () {
       return mounted(this, "size=64k", async (path) => {
         expect(complaint(await run(path), 1)).to.match(
-          /^error: cannot write .*: no space is left on its disk; free some space; go on with: atlas resume \S+$/,
+          /^error: cannot write .*: no space is left .*; free some.*: atlas resume \S+$/,
         );
         execaSync("mount", ["-o", "remount,size=64m", path]);
         const [id, ...others] = readdirSync(path);
@@ -324,7 +363,7 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
       const { code, stdout, stderr } = await atlas(["resume", path, "--json"], where);
       expect(code, stderr).to.equal(0);
       expect(stderr).to.match(
-        /^warning: no report was written: cannot write .*report\.html: it is a folder/m,
+        /^warning: the report could not be written: cannot write .*report\.html: it is a folder/m,
       );
       const essence = (text: string) => ({ ...(JSON.parse(text) as object), timings: undefined });
       expect(essence(stdout)).to.deep.equal(essence(first.stdout));

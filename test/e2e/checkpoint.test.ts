@@ -1,16 +1,19 @@
 /** `atlas checkpoint` and the Python bridge, with files that PyTorch itself writes. */
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { FileError } from "../../src/errors.js";
-import { convertCheckpoint, convertCheckpointFile, inspectCheckpoint } from "../../src/interop/index.js";
+import {
+  convertCheckpoint,
+  convertCheckpointFile,
+  inspectCheckpoint,
+} from "../../src/interop/index.js";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { readSafetensors } from "../../src/tensor/index.js";
-
-const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+import { rejection } from "../unit/worker/rejection.js";
+import { apart, atlas, complaint, json, LONG } from "./atlas.js";
 
 const FIXTURES = `
 import os, pickle, sys, zipfile
@@ -25,7 +28,8 @@ torch.save({"state_dict": net.state_dict(), "epoch": 3, "optimizer": {"lr": 0.1}
 torch.save({"encoder": {"w": torch.ones(2)}, "decoder": {"w": torch.zeros(2)}}, "parts.pt")
 w = torch.arange(6.0).reshape(2, 3)
 torch.save({"a": w, "tied": w, "turned": w.t(), "row": w[1]}, "shared.pt")
-torch.save({"half": torch.ones(2, dtype=torch.bfloat16), "count": torch.tensor(7), "none": torch.zeros(0, 3)}, "types.pt")
+types = {"half": torch.ones(2, dtype=torch.bfloat16), "count": torch.tensor(7)}
+torch.save({**types, "none": torch.zeros(0, 3)}, "types.pt")
 torch.save(net, "module.pt")
 torch.save({"s": torch.eye(3).to_sparse()}, "sparse.pt")
 torch.save({"epoch": 1}, "no-tensors.pt")
@@ -41,32 +45,28 @@ data = open("old.pt", "rb").read()
 open("old-truncated.pt", "wb").write(data[: len(data) // 2])
 open("empty.pt", "wb")
 def doubled(name, n):
-    """A dict whose key is a pair of pairs of pairs …, n deep: to read it is to take its hash, which are 2^n steps."""
+    """A dict whose key is a pair of pairs …, n deep: to take its hash takes 2^n steps."""
     pickled = b"\\x80\\x02})" + b"q\\x01h\\x01\\x86" * n + b"K\\x01s."
     with zipfile.ZipFile("weights.pt") as source, zipfile.ZipFile(name, "w") as out:
         for entry in source.infolist():
-            out.writestr(entry.filename, pickled if entry.filename.endswith("data.pkl") else source.read(entry))
+            data = pickled if entry.filename.endswith("data.pkl") else source.read(entry)
+            out.writestr(entry.filename, data)
 doubled("deep.pt", 12)
 doubled("endless.pt", 60)
 open("text.pt", "w").write("these are not weights")
 zipfile.ZipFile("zip.pt", "w").writestr("hello", "x")
 `;
 
-async function rejection(promise: Promise<unknown>): Promise<Error> {
-  return promise.then(
-    () => expect.fail("expected a rejection"),
-    (error: Error) => error,
-  );
-}
-
 describe("checkpoints", function () {
-  this.timeout(60_000); // each call starts a Python that loads PyTorch
+  this.timeout(LONG);
   let dir: string;
   const file = (name: string) => join(dir, name);
   before(async () => {
     const { python } = await ensureVenv();
     dir = mkdtempSync(join(tmpdir(), "atlas-checkpoints-"));
-    execFileSync(python, ["-W", "ignore", "-c", FIXTURES, dir], { stdio: ["ignore", "ignore", "inherit"] });
+    execFileSync(python, ["-W", "ignore", "-c", FIXTURES, dir], {
+      stdio: ["ignore", "ignore", "inherit"],
+    });
   });
   after(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -98,7 +98,9 @@ describe("checkpoints", function () {
 
   it("converts weights to safetensors bytes, tied, turned and cut ones too", async () => {
     const { tensors } = readSafetensors(await convertCheckpoint(file("shared.pt")), "shared.pt");
-    const values = Object.fromEntries([...tensors].map(([name, tensor]) => [name, tensor.toNested()]));
+    const values = Object.fromEntries(
+      [...tensors].map(([name, tensor]) => [name, tensor.toNested()]),
+    );
     const whole = [
       [0, 1, 2],
       [3, 4, 5],
@@ -116,21 +118,26 @@ describe("checkpoints", function () {
     await convertCheckpointFile(file("types.pt"), there);
     const back = await convertCheckpointFile(there, file("types-back.pth"));
     expect(back.format).to.equal("pytorch");
-    const sorted = (tensors: { name: string }[]) => [...tensors].sort((a, b) => a.name.localeCompare(b.name));
-    expect(sorted(back.tensors)).to.deep.equal(sorted((await inspectCheckpoint(file("types.pt"))).tensors));
+    const sorted = (tensors: { name: string }[]) =>
+      [...tensors].sort((a, b) => a.name.localeCompare(b.name));
+    expect(sorted(back.tensors)).to.deep.equal(
+      sorted((await inspectCheckpoint(file("types.pt"))).tensors),
+    );
     await convertCheckpointFile(file("types-back.pth"), file("types-again.safetensors"));
-    expect(readFileSync(file("types-again.safetensors")).equals(readFileSync(there))).to.equal(true);
+    expect(readFileSync(file("types-again.safetensors")).equals(readFileSync(there))).to.equal(
+      true,
+    );
     expect(readdirSync(dir).filter((name) => name.endsWith(".partial"))).to.deep.equal([]);
   });
 
   it("gives up a file that has no end, and reads the next", async () => {
     const deep = (await rejection(inspectCheckpoint(file("deep.pt")))) as FileError;
     expect(deep.message).to.match(/has a key that is a container$/);
-    const began = performance.now();
-    const endless = (await rejection(inspectCheckpoint(file("endless.pt"), { limitMs: 2_000 }))) as FileError;
+    const endless = (await rejection(
+      inspectCheckpoint(file("endless.pt"), { limitMs: 1_000 }),
+    )) as FileError;
     expect(endless).to.be.instanceOf(FileError);
-    expect(endless.message).to.match(/endless\.pt takes more than 2 s to read, which was given up$/);
-    expect(performance.now() - began).to.be.below(20_000);
+    expect(endless.message).to.match(/endless\.pt was given up after 1 s$/);
     expect((await inspectCheckpoint(file("weights.pt"))).tensors).to.have.length(7);
     const target = file("endless.safetensors");
     await rejection(convertCheckpointFile(file("endless.pt"), target, { limitMs: 500 }));
@@ -139,12 +146,9 @@ describe("checkpoints", function () {
 
   it("refuses what would execute code, and does not execute it", async () => {
     for (const [name, what] of [
-      [
-        "module.pt",
-        /would execute code when loaded \(it refers to torch\.nn\.modules\.container\.Sequential\)/,
-      ],
-      ["evil.pt", /would execute code when loaded \(it refers to (posix|nt)\.system\)/],
-      ["evil-pickle.pt", /would execute code when loaded \(it refers to (posix|nt)\.system\)/],
+      ["module.pt", /loading it would execute code \(torch\.nn\.modules\.container\.Sequential\)/],
+      ["evil.pt", /loading it would execute code \((posix|nt)\.system\)/],
+      ["evil-pickle.pt", /loading it would execute code \((posix|nt)\.system\)/],
       ["script.pt", /is a TorchScript program/],
     ] as const) {
       const error = await rejection(convertCheckpoint(file(name)));
@@ -156,7 +160,10 @@ describe("checkpoints", function () {
   });
 
   it("says what is wrong with a damaged file, or one of another kind", async () => {
-    writeFileSync(file("cut.safetensors"), (await convertCheckpoint(file("weights.pt"))).slice(0, 300));
+    writeFileSync(
+      file("cut.safetensors"),
+      (await convertCheckpoint(file("weights.pt"))).slice(0, 300),
+    );
     for (const [name, what] of [
       ["truncated.pt", /is damaged or truncated/],
       ["old-truncated.pt", /is damaged or truncated/],
@@ -176,32 +183,28 @@ describe("checkpoints", function () {
   });
 
   describe("on the command line", () => {
-    const atlas = (...args: string[]) =>
-      spawnSync(process.execPath, ["--import", "tsx", MAIN, "checkpoint", ...args], {
-        encoding: "utf8",
-        timeout: 30_000,
-      });
-
-    it("prints a table, or JSON alone", () => {
-      const table = atlas("inspect", file("training.pth"));
-      expect(table.status, table.stderr).to.equal(0);
+    it("prints a table, or JSON alone", async () => {
+      const table = await apart(["checkpoint", "inspect", file("training.pth")]);
+      expect(table.code, table.stderr).to.equal(0);
       expect(table.stdout).to.match(/^training\.pth: PyTorch, 7 tensors, 29 numbers/);
       expect(table.stdout).to.match(/^ {2}0\.weight +float32 +\[2, 1, 3, 3\]$/m);
-      expect(table.stdout).to.match(/^not weights, left out: epoch, optimizer$/m);
-      const json = atlas("convert", file("weights.pt"), file("weights.safetensors"), "--json");
-      expect(JSON.parse(json.stdout)).to.include({
+      expect(table.stdout).to.match(/^left out, not weights: epoch, optimizer$/m);
+      const convert = ["checkpoint", "convert", file("weights.pt"), file("weights.safetensors")];
+      expect(await json(convert)).to.include({
         file: file("weights.safetensors"),
         format: "safetensors",
       });
-      const again = atlas("convert", file("weights.pt"), file("weights.safetensors"));
-      expect(again.status).to.equal(2);
-      expect(again.stderr).to.match(/^error: .*weights\.safetensors exists already; .*--force\n$/);
+      expect(complaint(await atlas(convert), 2)).to.match(
+        /^error: .*weights\.safetensors exists already; .*--force$/,
+      );
     });
 
-    it("refuses code with one line and exit code 2", () => {
-      const { status, stdout, stderr } = atlas("inspect", file("evil.pt"));
-      expect({ status, stdout }).to.deep.equal({ status: 2, stdout: "" });
-      expect(stderr).to.match(/^error: .*evil\.pt would execute code .*; save its weights alone .*\n$/);
+    it("refuses code with one line and exit code 2", async () => {
+      const done = await atlas(["checkpoint", "inspect", file("evil.pt")]);
+      expect(complaint(done, 2)).to.match(
+        /^error: .*evil\.pt was not loaded, because loading it would execute code .*; save only /,
+      );
+      expect(done.stderr.split("\n")).to.have.length(2);
       expect(existsSync(file("executed"))).to.equal(false);
     });
   });

@@ -8,7 +8,7 @@ import { HDF5 } from "../../src/data/dataset.js";
 import { toptagging } from "../../src/data/toptagging.js";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { serve } from "../unit/data/server.js";
-import { atlas, complaint, json, start } from "./atlas.js";
+import { atlas, complaint, json, LONG, start } from "./atlas.js";
 
 interface Made {
   files: { path: string; rows: number; bytes: number }[];
@@ -17,11 +17,10 @@ interface Made {
 }
 
 describe("atlas data toptagging --generate", function () {
-  this.timeout(60_000);
+  this.timeout(LONG);
   let dir: string;
   let python: string;
-  before(async function () {
-    this.timeout(600_000);
+  before(async () => {
     ({ python } = await ensureVenv({ extras: toptagging.generator!.extras }));
     dir = mkdtempSync(join(tmpdir(), "atlas-data-"));
   });
@@ -41,7 +40,9 @@ describe("atlas data toptagging --generate", function () {
     const program = `
 import json, pandas, sys
 t = pandas.read_hdf(sys.argv[1], key="table")
-print(json.dumps([list(t.shape), list(t.columns[:4]), list(t.columns[-7:]), int(t.is_signal_new.sum()), t.isna().values.any().item()]))`;
+columns = [list(t.columns[:4]), list(t.columns[-7:])]
+signals = int(t.is_signal_new.sum())
+print(json.dumps([list(t.shape), *columns, signals, t.isna().values.any().item()]))`;
     const { stdout } = await execa(python, ["-c", program, join(out, "train.h5")]);
     expect(JSON.parse(stdout)).to.deep.equal([
       [36, 806],
@@ -57,24 +58,25 @@ print(json.dumps([list(t.shape), list(t.columns[:4]), list(t.columns[-7:]), int(
   it("says that a folder cannot be written to", async () => {
     writeFileSync(join(dir, "file"), "");
     const line = complaint(await atlas([...generate, "60", "--out", join(dir, "file/x")]), 2);
-    expect(line).to.match(/^error: cannot write .*file\/x: not a directory; choose a folder/);
+    expect(line).to.match(/^error: cannot write .*file\/x: not a directory; .*folder/);
   });
 
   it("ends at once on Ctrl-C, and leaves nothing", async () => {
     const out = join(dir, "stopped");
+    const begun = performance.now();
     const run = start([...generate, "100000", "--out", out]);
     await run.says(/train\.h5 {2}\d+ of 60,000/);
+    const first = performance.now() - begun; // to the first hundredth of the jets
     expect(existsSync(join(out, "train.h5.partial"))).to.equal(true);
-    const begun = performance.now();
     run.kill("SIGINT");
     expect(complaint(await run.done, 130)).to.equal("error: stopped; nothing was written");
-    expect(performance.now() - begun).to.be.lessThan(5000);
+    expect(performance.now() - begun, "milliseconds").to.be.below(3 * first);
     expect(readdirSync(out)).to.deep.equal([]);
   });
 });
 
 describe("atlas data --fetch", function () {
-  this.timeout(20_000);
+  this.timeout(LONG);
 
   it("says which files these are, without a network", async () => {
     const { code, stdout } = await atlas(["data", "toptagging", "--fetch"]);
@@ -92,7 +94,9 @@ describe("atlas data --fetch", function () {
       .and.match(/^train-images-idx3-ubyte\.gz +9912422 bytes +md5 [0-9a-f]{32} +https:\/\/ossci/m)
       .and.match(/^or from https:\/\/storage\.googleapis\.com\/cvdf-datasets\/mnist\/$/m);
     const help = await atlas(["data", "mnist", "--help"]);
-    expect(help.stdout).to.contain("atlas data mnist --fetch --out data/mnist").and.not.contain("--generate");
+    expect(help.stdout)
+      .to.contain("atlas data mnist --fetch --out data/mnist")
+      .and.not.contain("--generate");
   });
 
   it("says how files were checked that have no checksum", async () => {
@@ -126,7 +130,7 @@ describe("atlas data --fetch", function () {
         env: { ATLAS_DATA_HOST: server.host },
       });
       expect(complaint(done, 1)).to.match(
-        /^error: cannot fetch http:.*train\.h5\?download=1: the server says 404 Not Found; check the network/,
+        /^error: cannot fetch http:.*train\.h5\?download=1: .* 404 Not Found; check the network/,
       );
     } finally {
       await server.close();

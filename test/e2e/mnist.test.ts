@@ -14,7 +14,7 @@ import { basename, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { expect } from "chai";
 import { Tensor, writeNpy } from "../../src/tensor/index.js";
-import { atlas, type Finished, finish, refuses } from "./atlas.js";
+import { atlas, EPS, type Finished, finish, LONG, refuses, sharedWorker } from "./atlas.js";
 
 const MNIST = ["mnist", "--device=cpu", "--threads=1", "--fixed_seed"];
 const SKLEARN = [...MNIST, "--digits=sklearn"];
@@ -46,34 +46,40 @@ function writeDigits(dir: string, replaced: Partial<Record<string, Buffer>> = {}
 }
 
 describe("atlas mnist", function () {
-  this.timeout(180_000);
+  this.timeout(LONG);
   let dir: string;
   let where: { cwd: string; env: NodeJS.ProcessEnv };
   let here: string[];
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-mnist-"));
     where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
-    const { stdout, stderr } = await atlas(["worker", "start", "--device=cpu", "--threads=1"], where);
-    here = ["--worker", /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr)];
+    here = ["--worker", await sharedWorker()];
     writeDigits(join(dir, "digits"));
   });
-  after(async () => {
-    await atlas(["worker", "stop"], where);
-    rmSync(dir, { recursive: true, force: true });
-  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
 
   let count = 0;
   const newRuns = () => join(dir, `runs-${++count}`);
-  const run = (args: string[], worker = here) => finish([...args, ...worker], newRuns(), where);
+  const run = (args: string[]) => finish([...args, ...here], newRuns(), where);
 
-  it("finds that digits may be turned, though they were turned by 60° at most, and builds networks from that", async () => {
-    // So short a training leaves all errors larger than the experiment's own: rotations' 0.3, all others' above 0.5.
-    const short = ["--N=800", "--epochs=4", "--batch-size=8", "--algebra-epochs=2", "--threshold=0.4"];
+  it("finds that digits may be turned by any angle, and builds networks from that", async () => {
+    // So short a training leaves all errors larger than the experiment's own: rotations' 0.3, all
+    // others' above 0.5.
+    const short = [
+      "--N=800",
+      "--epochs=4",
+      "--batch-size=8",
+      "--algebra-epochs=2",
+      "--threshold=0.4",
+      "--solver.starts=2",
+      "--solver.steps=40",
+      "--solver.evaluation=8",
+    ];
     const found = await run([...SKLEARN, "--task=discover", ...short]);
     const { algebra, predictor, notes } = found.result;
     expect(algebra!.identified.name).to.equal("so(2)");
     expect(algebra!.identified.angleDegrees).to.be.below(5);
-    expect(algebra!.found).to.equal(1);
+    expect(algebra!.symmetryCount).to.equal(1);
     const [first, second] = algebra!.spectrum!.map(({ relativeError }) => relativeError);
     expect(second! / first!).to.be.above(1.4);
     expect(predictor.scores!.accuracy).to.be.above(0.6);
@@ -86,7 +92,14 @@ describe("atlas mnist", function () {
       .to.contain("<h1>so(2)</h1>")
       .and.match(/class="globe/);
 
-    const args = [...MNIST, "--data=digits", "--N=8", "--epochs=2", "--test=4", "--predictor-lr=1e-3"];
+    const args = [
+      ...MNIST,
+      "--data=digits",
+      "--N=8",
+      "--epochs=2",
+      "--test=4",
+      "--predictor-lr=1e-3",
+    ];
     const discovered = [...args, "--task=downstream_discovered", "--identity", found.path];
     const free = await run([...args, "--task=downstream_baseline"]);
     const turned = await run([...discovered, "--kernel=c4"]);
@@ -94,7 +107,12 @@ describe("atlas mnist", function () {
     const of = ({ result }: Finished) => {
       const { equivariance } = result;
       const { metrics } = result.downstream!;
-      expect(metrics).to.have.all.keys("accuracy", "accuracy_error", "accuracy_as_trained", "parameters");
+      expect(metrics).to.have.all.keys(
+        "accuracy",
+        "accuracy_error",
+        "accuracy_as_trained",
+        "parameters",
+      );
       const at = (degrees: number) =>
         equivariance!.find(({ name }) => name === `rotation by ${degrees}°`)!.relativeError;
       return { parameters: metrics.parameters!, quarter: at(90), half: at(180), between: at(30) };
@@ -104,22 +122,25 @@ describe("atlas mnist", function () {
     expect(b.parameters / a.parameters).to.be.within(0.25, 0.35);
     expect(c.parameters).to.be.below(b.parameters);
     for (const { quarter, half, between } of [b, c]) {
-      expect(quarter).to.be.below(1e-3);
-      expect(half).to.be.below(1e-3);
+      // Rounding, which twelve normalised layers make some hundred times larger.
+      expect(quarter).to.be.below(5000 * EPS);
+      expect(half).to.be.below(5000 * EPS);
       expect(between).to.be.within(quarter, 1);
     }
     expect(a.quarter).to.be.above(0.05);
-    expect(turned.result.notes!.join()).to.contain(`symmetry of ${basename(found.path)} (c4)`);
+    expect(turned.result.notes!.join()).to.contain(
+      `kernels have the symmetry of ${basename(found.path)}`,
+    );
     expect(readFileSync(join(turned.path, "report.html"), "utf8"))
       .to.contain("Equivariance")
       .and.match(/class="row predictions/);
     const shown = await atlas(["show", turned.path], where);
     expect(shown.stdout).to.match(
-      /^errors +of equivariance, relative \(interpolation alone\): rotation by 15° \S+ \(\S+\), /m,
+      /^errors +.*equivariance.* \(interpolation alone\): rotation by 15° \S+ \(\S+\), /m,
     );
   });
 
-  it("searches for rotations of the whole sphere with several seeds, and claims nothing", async () => {
+  it("searches for rotations of the whole sphere, and claims nothing", async () => {
     const { result, path } = await run([
       ...SKLEARN,
       "--task=liegan_discover",
@@ -136,7 +157,8 @@ describe("atlas mnist", function () {
       expect(meanMagnitude).to.be.closeTo((runs[0]!.magnitude + runs[1]!.magnitude) / 2, 1e-9);
       for (const { axis, magnitude, generator, moved, toldApart } of runs) {
         expect(Math.hypot(...axis)).to.be.closeTo(1, 1e-9);
-        expect(Math.hypot(...generator.flat())).to.be.closeTo(Math.SQRT2 * magnitude, 1e-6);
+        const norm = Math.hypot(...generator.flat());
+        expect(norm / (Math.SQRT2 * magnitude)).to.be.closeTo(1, 8 * EPS);
         expect(toldApart).to.be.within(0, 1);
         expect(moved).to.be.within(1e-6, 0.1); // four steps of 1e-3
       }
@@ -144,7 +166,7 @@ describe("atlas mnist", function () {
     const shown = await atlas(["show", path], where);
     expect(shown.stdout)
       .to.match(
-        /^search +liegan, cosine weight 0\.01: angles of \S+ rad \(standard deviation\), axes \d+° apart \(at random 57°\)$/m,
+        /^search +liegan, cosine weight 0\.01: angles of \S+ rad .*, axes \d+° apart .* 57°\)$/m,
       )
       .and.match(/^note +an adversary's training measures no equivariance error/m)
       .and.not.match(/^algebra/m);
@@ -167,7 +189,8 @@ describe("atlas mnist", function () {
     writeDigits(join(dir, "torn"), { [NAMES[1]!]: torn });
     writeDigits(join(dir, "swapped"), { [NAMES[0]!]: idx([20], new Uint8Array(20)) });
     writeDigits(join(dir, "eleven"), { [NAMES[1]!]: idx([20], new Uint8Array(20).fill(11)) });
-    writeFileSync(join(dir, "four.npy"), writeNpy(Tensor.from([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]))); // biome-ignore format: a matrix
+    const rows = ["0100", "1000", "0000", "0000"].map((row) => [...row].map(Number));
+    writeFileSync(join(dir, "four.npy"), writeNpy(Tensor.from(rows)));
     const md5 = (bytes: Buffer) => createHash("md5").update(bytes).digest("hex");
     const given = (...more: string[]) => [...MNIST, "--data=digits", ...more];
     const cases: [args: string[], line: RegExp][] = [
@@ -175,7 +198,10 @@ describe("atlas mnist", function () {
       [given("--data=torn"), new RegExp(`^error: \\S+/torn/${NAMES[1]} .*${md5(torn)}`)],
       [given("--data=swapped"), new RegExp(`^error: \\S+/swapped/${NAMES[0]} `)],
       [given("--data=eleven"), new RegExp(`^error: \\S+/eleven/${NAMES[1]} has the label 11`)],
-      [given("--N=1e9"), /^error: this needs [\d,.]+ GiB of cpu's memory .*lower the number of samples/],
+      [
+        given("--N=1e9"),
+        /^error: this needs [\d,.]+ GiB of cpu's memory .*lower the number of samples/,
+      ],
       [
         given("--task=downstream_discovered"),
         /^error: --task downstream_discovered needs an algebra; give --id/,
@@ -186,9 +212,12 @@ describe("atlas mnist", function () {
       ],
       [
         given("--task=downstream_discovered", "--identity=none"),
-        /^error: the algebra none has no generators to build a network from; give one that has/,
+        /^error: the algebra none has no generators to build a network from; give .*so\(2\)/,
       ],
-      [given("--reuse-predictor"), /^error: no finished run in \S+ has a predictor for these settings; /],
+      [
+        given("--reuse-predictor"),
+        /^error: no finished run in \S+ has a predictor for these settings; /,
+      ],
     ];
     await refuses(
       cases.map(([args, line]) => [[...args, ...here], line]),
@@ -199,7 +228,7 @@ describe("atlas mnist", function () {
     const offline = await atlas([...MNIST, "--data=none"], { cwd: dir, env });
     expect(offline.code).to.equal(1);
     expect(offline.stderr.trim().split("\n").at(-1)).to.match(
-      /^error: cannot fetch \S+ .*--data DIR; or take scikit-learn's with --digits sklearn$/,
+      /^error: cannot fetch \S+ .*--data DIR; or use scikit-learn's digits: --digits sklearn$/,
     );
     expect(existsSync(join(dir, "runs")) ? readdirSync(join(dir, "runs")) : []).to.deep.equal([]);
   });

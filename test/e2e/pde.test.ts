@@ -3,14 +3,43 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
-import { main } from "../../src/cli/program.js";
 import { Result } from "../../src/result.js";
 import { readSafetensors, Tensor, writeNpy, writeSafetensors } from "../../src/tensor/index.js";
-import { atlas, complaint, ends, json, runs as lives } from "./atlas.js";
+import {
+  apart,
+  atlas,
+  complaint,
+  ends,
+  json,
+  LONG,
+  runs as lives,
+  sharedWorker,
+  startBackground,
+} from "./atlas.js";
 
-const TINY = ["pde", "--atlas=2", "--N=8", "--predictor=wide", "--device=cpu", "--threads=1"];
-const ALGEBRA = [...TINY, "--task=discover_algebra", "--solver=paper", "--predictor_lr=0.01", "--epochs=2"];
-const COSETS = [...TINY, "--task=discover_cosets", "--candidates=1", "--keep=1", "--reuse-predictor"];
+const TINY = [
+  "pde",
+  "--layout=2",
+  "--N=8",
+  "--architecture=strided_cnn",
+  "--device=cpu",
+  "--threads=1",
+];
+const ALGEBRA = [
+  ...TINY,
+  "--task=discover_algebra",
+  "--solver=atlasd",
+  "--predictor_lr=0.01",
+  "--epochs=2",
+];
+const COSETS = [
+  ...TINY,
+  "--task=discover_cosets",
+  "--candidates=1",
+  "--max-components=1",
+  "--coset_solver.steps=5",
+  "--reuse-predictor",
+];
 
 type Document = Record<string, unknown> & Result;
 
@@ -21,7 +50,7 @@ function essence({ timings, ...rest }: Document): string {
 }
 
 describe("atlas pde", function () {
-  this.timeout(120_000);
+  this.timeout(LONG);
   let dir: string;
   let address: string;
   let where: { cwd: string; env: NodeJS.ProcessEnv };
@@ -31,21 +60,13 @@ describe("atlas pde", function () {
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-pde-"));
     where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
-    const { code, stdout, stderr } = await atlas(
-      ["worker", "start", "--device", "cpu", "--threads", "1"],
-      where,
-    );
-    expect(code, stderr).to.equal(0);
-    address = /^address +(grpc:\/\/127\.0\.0\.1:\d+)$/m.exec(stdout)![1]!;
+    address = await sharedWorker();
     first = await json<Document>([...ALGEBRA, "--fixed_seed", "--worker", address], where);
     const names = readdirSync(join(dir, "runs"));
     expect(names).to.have.length(1);
     id = names[0]!;
   });
-  after(async () => {
-    await atlas(["worker", "stop"], where);
-    rmSync(dir, { recursive: true, force: true });
-  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
 
   const runFolder = () => join(dir, "runs", id);
   const here = (args: string[]) => json<Document>([...args, "--worker", address], where);
@@ -53,10 +74,15 @@ describe("atlas pde", function () {
   it("prints the result document of the schema, and keeps it in runs/", () => {
     Result.parse(first);
     expect(first).to.include({
-      schema: "atlas.result/1",
+      schema: "atlas.result/2",
       experiment: "pde",
       task: "discover_algebra",
       seed: 0,
+    });
+    const { symmetryCount, explanation } = first.algebra!;
+    expect(first.algebra, "the former names").to.include({
+      found: symmetryCount,
+      verdict: explanation,
     });
     expect(first.predictor).to.include({ epochs: 2, source: "trained" });
     expect(Object.keys(first.timings)).to.have.members(["dataset", "predictor", "algebra"]);
@@ -72,13 +98,17 @@ describe("atlas pde", function () {
 
   it("gives the same with one seed in another worker, spelt otherwise, quietly", async () => {
     const args = ALGEBRA.map((arg) => arg.replaceAll("predictor_lr", "predictor-lr"));
-    const { code, stdout, stderr } = await atlas([...args, "--fixed-seed", "--quiet", "--json"], where);
+    const quietly = [...args, "--fixed-seed", "--quiet", "--json"];
+    const { code, stdout, stderr } = await apart(quietly, where);
     expect({ code, stderr }).to.deep.equal({ code: 0, stderr: "" });
     expect(essence(JSON.parse(stdout))).to.equal(essence(first));
   });
 
-  it("gives something else with another seed, in words and numbers, with progress on stderr", async () => {
-    const { code, stdout, stderr } = await atlas([...ALGEBRA, "--seed=1", "--worker", address], where);
+  it("gives something else with another seed, and says so in words", async () => {
+    const { code, stdout, stderr } = await atlas(
+      [...ALGEBRA, "--seed=1", "--worker", address],
+      where,
+    );
     expect(code, stderr).to.equal(0);
     expect(stderr).to.match(
       /^run +\S+\ndataset +1\/1 .*\npredictor +1\/2 +loss [\d.]+ .*\nalgebra +1\/2 +loss /,
@@ -114,9 +144,13 @@ describe("atlas pde", function () {
   });
 
   it("takes the identity component from a run, a file of each kind, or by name", async () => {
-    const basis = first.algebra!.generators.slice(0, first.algebra!.found);
+    const basis = first.algebra!.generators.slice(0, first.algebra!.symmetryCount);
     const tensor = Tensor.from(basis.length > 0 ? basis : first.algebra!.generators);
-    const files = { json: join(dir, "b.json"), npy: join(dir, "b.npy"), st: join(dir, "b.safetensors") };
+    const files = {
+      json: join(dir, "b.json"),
+      npy: join(dir, "b.npy"),
+      st: join(dir, "b.safetensors"),
+    };
     writeFileSync(files.json, JSON.stringify({ generators: tensor.toNested() }));
     writeFileSync(files.npy, writeNpy(tensor));
     writeFileSync(files.st, writeSafetensors(new Map([["generators", tensor]])));
@@ -128,20 +162,20 @@ describe("atlas pde", function () {
       cosets.push(JSON.stringify(result.cosets));
     }
     expect(new Set(cosets).size).to.equal(1);
-    for (const given of [id, "latest", "so(2)"]) {
-      if (given === "latest") continue; // a run of cosets by now, which has no algebra
+    for (const given of [id, "so(2)"]) {
       const { cosets: found } = await here([...COSETS, id, "--fixed_seed", "--identity", given]);
       expect(found).to.be.an("array").with.length.greaterThan(0);
     }
+    // The latest by now is a run of components.
     const line = complaint(await atlas([...COSETS, id, "--identity", "latest"], where), 2);
-    expect(line).to.match(
-      /^error: run \S+ has no algebra in its result; give a run of --task discover_algebra/,
-    );
+    expect(line).to.match(/^error: run \S+ has no algebra.*; .* run .*discover_algebra/);
   });
 
   it("is listed and shown", async () => {
-    const listed = await json<{ id: string; status: string }[]>(["runs"], where);
-    expect(listed.map((run) => run.id)).to.deep.equal(readdirSync(join(dir, "runs")).sort());
+    const listed = await json<{ id: string; created: string; status: string }[]>(["runs"], where);
+    expect(listed.map((run) => run.id)).to.have.members(readdirSync(join(dir, "runs")));
+    const times = listed.map(({ created }) => created);
+    expect(times).to.deep.equal(times.toSorted());
     expect(listed.every(({ status }) => status === "finished")).to.equal(true);
     const table = await atlas(["runs"], where);
     expect(table.stdout.split("\n")[0]).to.equal(`${id}  finished     seed 0`);
@@ -150,7 +184,7 @@ describe("atlas pde", function () {
       /^run +\S+$/m,
       /^experiment +pde \(preset published\)$/m,
       /^status +finished$/m,
-      /^settings +task=discover_algebra atlas=2 solver=paper .*N=8/m,
+      /^settings +task=discover_algebra layout=2 N=8 .*solver=atlasd/m,
       /^time +dataset [\d.]+ s, predictor/m,
       /^algebra +/m,
       /^report +\S+report\.html$/m,
@@ -161,44 +195,41 @@ describe("atlas pde", function () {
     expect(await json(["show", id], where)).to.deep.equal(first);
   });
 
-  it("runs on a worker in the background, which can be asked and stopped", async () => {
-    const info = await json<{ address: string; pid: number; threads: number }>(["worker", "info"], where);
-    expect(info).to.include({ address, threads: 1 });
-    const words = await atlas(["worker", "info", "--worker", address], where);
-    expect(words.stdout).to.match(/^offers +algebra_solver grassmann/m);
-    const again = complaint(await atlas(["worker", "start"], where), 2);
-    expect(again).to.match(
-      /^error: a worker runs already at grpc:\S+ \(process \d+\); use it with --worker, or stop/,
-    );
-    expect(lives(info.pid)).to.equal(true);
-  });
-
   it("runs a user's own experiment, on the user's own arrays, and resumes it", async () => {
     mkdirSync(join(dir, "mine"));
     const file = join(dir, "mine/blur.ts");
     writeFileSync(file, OWN);
-    const help = await atlas(["run", file, "--help"], where);
+    const help = await apart(["run", file, "--help"], where);
     expect(help.stdout).to.contain("--samples <number>").and.to.contain("Blur of random images");
-    const result = await here(["run", file, "--samples", "8", "--fixed_seed"]);
+    const here = ["--worker", address, "--json"];
+    const run = async (args: string[], at = where): Promise<Document> => {
+      const { code, stdout, stderr } = await apart(args, at);
+      expect(code, stderr).to.equal(0);
+      return JSON.parse(stdout);
+    };
+    const result = await run(["run", file, "--samples", "8", "--fixed_seed", ...here]);
     expect(result).to.include({ experiment: "blur", seed: 0 });
     expect(result.algebra!.generators).to.have.length(1);
-    const again = await here(["mine/blur.ts", "--samples=8", "--seed=0"]);
+    const again = await run(["mine/blur.ts", "--samples=8", "--seed=0", ...here]);
     expect(essence(again)).to.equal(essence(result));
     const listed = await json<{ id: string; path: string }[]>(["runs"], where);
     rmSync(join(listed.at(-1)!.path, "result.json"));
     const elsewhere = { ...where, cwd: tmpdir() };
     const resume = ["resume", listed.at(-1)!.path];
     expect(complaint(await atlas(resume, elsewhere), 2)).to.match(
-      /^error: to go on with run \S+ is to execute code: \S+blur\.ts; .*--trust-code$/,
+      /^error: continuing run \S+ would execute code: \S+blur\.ts; .*--trust-code$/,
     );
-    const resumed = await json<Document>([...resume, "--trust-code"], elsewhere);
+    const resumed = await run([...resume, "--trust-code", "--json"], elsewhere);
     expect(essence(resumed)).to.equal(essence(result));
-    const wrong = complaint(await atlas(["run", file, "--sample", "8"], where), 2);
-    expect(wrong).to.match(/^error: unknown option '--sample' \(Did you mean --samples\?\); see --help$/);
+    const wrong = complaint(await apart(["run", file, "--sample", "8"], where), 2);
+    expect(wrong).to.match(
+      /^error: unknown option '--sample' \(Did you mean --samples\?\); see --help$/,
+    );
   });
 
   it("finds so(2), identity and reflection with the real settings, as the demo does", async () => {
-    const { stdout, stderr, code } = await atlas(["demo", "--json", "--runs", join(dir, "demo")], where);
+    const demo = ["demo", "--json", "--runs", join(dir, "demo"), "--worker", address];
+    const { stdout, stderr, code } = await atlas(demo, where);
     expect(code, stderr).to.equal(0);
     const { algebra, cosets, seed, task } = Result.parse(JSON.parse(stdout));
     expect({ seed, task }).to.deep.equal({ seed: 0, task: "discover" });
@@ -208,77 +239,57 @@ describe("atlas pde", function () {
     expect((Math.acos(Math.min(1, cosine)) * 180) / Math.PI).to.be.lessThan(3);
     expect(cosets!.map((coset) => Math.sign(coset.determinant)).sort()).to.deep.equal([-1, 1]);
     expect(cosets!.map(({ name }) => name).some((name) => name === "identity")).to.equal(true);
-    expect(cosets!.map(({ name }) => name).some((name) => name.startsWith("reflection"))).to.equal(true);
+    expect(cosets!.map(({ name }) => name).some((name) => name.startsWith("reflection"))).to.equal(
+      true,
+    );
   });
 });
 
 describe("a background worker", function () {
-  this.timeout(60_000);
-  it("is stopped by atlas worker stop", async () => {
-    const dir = mkdtempSync(join(tmpdir(), "atlas-background-"));
-    const where = { env: { XDG_STATE_HOME: dir } };
-    try {
-      const none = await atlas(["worker", "stop"], where);
-      expect(none).to.deep.equal({ code: 0, stdout: "no worker runs in the background\n", stderr: "" });
-      expect(complaint(await atlas(["worker", "info"], where), 2)).to.match(
-        /^error: no worker runs in the background; start one with: atlas worker start/,
-      );
-      const { stdout } = await atlas(["worker", "start", "--threads=1"], where);
-      const pid = Number(/^process +(\d+)$/m.exec(stdout)![1]);
-      const stopped = await atlas(["worker", "stop"], where);
-      expect(stopped).to.deep.equal({ code: 0, stdout: "the worker is stopped\n", stderr: "" });
-      await ends(pid);
-    } finally {
-      rmSync(dir, { recursive: true, force: true });
-    }
+  this.timeout(LONG);
+  let dir: string;
+  let where: { cwd: string; env: NodeJS.ProcessEnv };
+  before(() => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-background-"));
+    where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
   });
-});
-
-describe("help", () => {
-  /** Run a command line in this process. */
-  async function here(args: string[]): Promise<{ code: number; stdout: string }> {
-    let stdout = "";
-    const write = process.stdout.write;
-    process.stdout.write = (text: string | Uint8Array) => {
-      stdout += String(text);
-      return true;
-    };
-    try {
-      return { code: await main(args), stdout };
-    } finally {
-      process.stdout.write = write;
-    }
-  }
-
-  it("is there at every level, on stdout", async () => {
-    const commands = [
-      [],
-      ["pde"],
-      ["run"],
-      ["demo"],
-      ["runs"],
-      ["show"],
-      ["resume"],
-      ["attach"],
-      ["doctor"],
-      ["data"],
-    ];
-    const subcommands = ["start", "info", "stop"].map((name) => ["worker", name]);
-    const files = ["inspect", "convert"].map((name) => ["checkpoint", name]);
-    for (const command of [...commands, ["worker"], ...subcommands, ["checkpoint"], ...files]) {
-      const { code, stdout } = await here([...command, "--help"]);
-      expect(code, command.join(" ")).to.equal(0);
-      expect(stdout).to.match(new RegExp(`^Usage: ${["atlas", ...command].join(" ")} `));
-    }
-    expect(await here(["help", "pde"])).to.deep.equal(await here(["pde", "--help"]));
+  after(async () => {
+    await atlas(["worker", "stop"], where); // should a test have failed
+    rmSync(dir, { recursive: true, force: true });
   });
 
-  it("is what there is without a command", async () => {
-    const { code, stdout, stderr } = await atlas([]);
-    expect({ code, stderr }).to.deep.equal({ code: 0, stderr: "" });
-    expect(stdout)
-      .to.match(/^Experiments:\n( {2}.*\n)* {2}pde /m)
-      .and.to.contain("atlas demo\n");
+  it("is asked for where there is none", async () => {
+    const none = await apart(["worker", "stop"], where);
+    expect(none).to.deep.equal({
+      code: 0,
+      stdout: "no worker runs in the background\n",
+      stderr: "",
+    });
+    expect(complaint(await atlas(["worker", "info"], where), 2)).to.match(
+      /^error: no worker runs in the background; start one with: atlas worker start/,
+    );
+  });
+
+  it("outlives the command that starts it, computes, tells of itself, and is stopped", async () => {
+    const { address } = await startBackground(["--device=cpu", "--threads", "1"], where);
+    expect(address).to.match(/^grpc:\/\/127\.0\.0\.1:\d+$/);
+    const info = await json<{ address: string; pid: number; threads: number }>(
+      ["worker", "info"],
+      where,
+    );
+    expect(info).to.include({ address, threads: 1 });
+    const words = await atlas(["worker", "info", "--worker", address], where);
+    expect(words.stdout).to.match(/^blocks +algebra_solver: atlasd, grassmann$/m);
+    const again = complaint(await atlas(["worker", "start"], where), 2);
+    expect(again).to.match(
+      /^error: a worker .*already.* at grpc:\S+ \(process \d+\); .*atlas worker stop/,
+    );
+    expect(lives(info.pid)).to.equal(true);
+    const run = await json<Result>([...ALGEBRA, "--epochs=1", "--worker", address], where);
+    expect(run.algebra!.generators).to.have.length(1);
+    const stopped = await apart(["worker", "stop"], where);
+    expect(stopped).to.deep.equal({ code: 0, stdout: "the worker is stopped\n", stderr: "" });
+    await ends(info.pid);
   });
 });
 
@@ -299,7 +310,8 @@ function bumps(samples: number, width: number): Tensor {
       const [row, col, height] = [random() * SIDE, random() * SIDE, random() - 0.5];
       for (let i = 0; i < SIDE; i++)
         for (let j = 0; j < SIDE; j++)
-          data[(s * SIDE + i) * SIDE + j]! += (height * Math.exp(-((i - row) ** 2 + (j - col) ** 2) / width)) / width;
+          data[(s * SIDE + i) * SIDE + j]! +=
+            (height * Math.exp(-((i - row) ** 2 + (j - col) ** 2) / width)) / width;
     }
   return Tensor.fromBytes("float32", [samples, 1, SIDE, SIDE], new Uint8Array(data.buffer));
 }

@@ -1,76 +1,103 @@
 /**
- * README is true: its commands and its library example run, and what it links to is there.
+ * What the documents say is true: their commands and examples run, and what they link to is there.
  *
- * Changed for speed only: experiments get {@link FAST}'s flags and share a worker, and a free port stands in for the one that README names. `npm run demo` and the like are
- * not run from within the tests, which are one of them; that they exist, and that `atlas demo` does, is checked.
+ * Changed for speed only: experiments get {@link FAST}'s flags and share a worker, and a free port
+ * stands in for the one that is named. `npm run demo` and the like are not run from within the
+ * tests, which are one of them; that they exist, and that `atlas demo` does, is checked.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { expect } from "chai";
-import { execa } from "execa";
-import { Tensor, writeNpy } from "../../src/tensor/index.js";
-import { atlas, ROOT } from "./atlas.js";
+import { ensureVenv } from "../../src/setup/venv.js";
+import { writeNpy } from "../../src/tensor/index.js";
+import { apart, atlas, LONG, ROOT, sharedWorker } from "./atlas.js";
+import { waves } from "./waves.js";
 
+const SEARCH = "--solver.starts 1 --solver.steps 2 --solver.evaluation 2";
 const FAST: readonly [commands: RegExp, flags: string][] = [
-  [/^pde .*--task/, "--N 32 --epochs 1"],
-  [/^pde .*--task discover_algebra(?!.*paper)/, "--algebra-epochs 1"],
-  [/^pde .*--task discover /, "--algebra-epochs 1 --candidates 4 --keep 4"],
+  [/^pde .*--task/, "--N 8 --epochs 1"],
+  [/^pde .*--task discover(_algebra)?(?!.*paper) /, `--algebra-epochs 1 ${SEARCH}`],
+  [/^pde .*--task discover(_cosets)? /, "--candidates 4 --max-components 4 --coset_solver.steps 4"],
   [/^own-data /, "--epochs 1"],
+  [/^discover /, `--algebra-epochs 1 ${SEARCH}`],
+  [/^discover /, "--candidates 2 --coset_solver.steps 2 --worker local --device cpu"],
   [/^data toptagging /, "--generate 60"],
   [/^data climate /, "--generate 2"],
   [/^climate /, "--N 2 --test 1 --stride 8 --epochs 1"],
-  [/^climate .*discover /, "--cgnet-n 1 --cgnet-width 4"],
+  [/^climate .*discover /, `--cgnet-n 1 --cgnet-width 4 ${SEARCH}`],
   [/^climate .*downstream/, "--resolution 3 --levels 3"],
   [/^mnist /, "--digits sklearn --N 8 --epochs 1 --batch-size 8"],
-  [/^mnist .*--task discover /, "--algebra-epochs 1"],
+  [/^mnist .*--task discover /, `--algebra-epochs 1 ${SEARCH}`],
   [/^mnist .*liegan/, "--seeds 1"],
   [/^mnist .*downstream/, "--test 4"],
   [/^toptagging /, "--N 30 --constituents 4 --epochs 1"],
   [/^toptagging .*(discover|discover_cosets) /, "--candidates 4"],
 ];
 
-const README = readFileSync(join(ROOT, "README.md"), "utf8");
-const fenced = (language: string) =>
-  [...README.matchAll(/^```(\S*)\n([\s\S]*?)^```$/gm)].filter((m) => m[1] === language).map((m) => m[2]!);
-const commands = fenced("sh").flatMap((block) => block.trim().split("\n"));
+const EXPERIMENTS = new Set("pde toptagging mnist climate probe own-data discover".split(" "));
 
-describe("README", function () {
-  this.timeout(300_000); // experiments run, and what makes jets is installed
+/** Of this repository. */
+const DOCUMENTS = [
+  "README.md",
+  "experiments/README.md",
+  "src/worker/README.md",
+  "src/method/README.md",
+  "proto/README.md",
+  "test/bench/README.md",
+  "py-worker/atlas_worker/METHOD.md",
+  ".github/CONTRIBUTING.md",
+  ".github/CHANGELOG.md",
+];
+const textOf = (document: string) => readFileSync(join(ROOT, document), "utf8");
+const fenced = (document: string, language: string) =>
+  [...textOf(document).matchAll(/^```(\S*)\n([\s\S]*?)^```$/gm)]
+    .filter((m) => m[1] === language)
+    .map((m) => m[2]!);
+/** Every command once, in the order of the documents. */
+const commands = new Set(
+  DOCUMENTS.flatMap((document) => fenced(document, "sh"))
+    .flatMap((block) => block.trim().split("\n"))
+    .map((command) => command.trim()),
+);
+
+/** The words of a command line, as a shell splits them. */
+const wordsOf = (line: string) =>
+  [...line.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].map((m) => m[1] ?? m[2] ?? m[3]!);
+
+describe("the documents", function () {
+  this.timeout(LONG); // experiments run, and what makes jets may have to be installed
   let dir: string;
   let port: number;
+  let env: NodeJS.ProcessEnv;
   let shared: string;
-  const env = () => ({ XDG_STATE_HOME: join(dir, "state"), ATLAS_WORKER: shared }); // a worker in the background that is ours alone
-  const apart = () => ({ XDG_STATE_HOME: join(dir, "shared"), XDG_CACHE_HOME: join(dir, "cache") });
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-readme-"));
-    const waves = (phase: number) =>
-      Tensor.from(
-        Array.from({ length: 24 }, (_, s) => [
-          Array.from({ length: 64 }, (_, r) =>
-            Array.from({ length: 64 }, (_, c) => Math.sin(0.2 * r + s + phase) + Math.cos(0.15 * c - 2 * s)),
-          ),
-        ]),
-        "float32",
-      );
     writeFileSync(join(dir, "inputs.npy"), writeNpy(waves(0)));
     writeFileSync(join(dir, "targets.npy"), writeNpy(waves(0.1)));
+    const { python } = await ensureVenv();
+    const predictor = `
+import torch
+net = torch.nn.Conv2d(1, 1, 3, padding=1)
+torch.jit.trace(net, torch.zeros(2, 1, 29, 29)).save("predictor.pt")`;
+    execFileSync(python, ["-W", "ignore", "-c", predictor], { cwd: dir });
     port = await freePort();
-    const { stdout, stderr } = await atlas(["worker", "start"], { cwd: dir, env: apart() });
-    shared = /^address +(\S+)$/m.exec(stdout)?.[1] ?? expect.fail(stderr);
+    shared = await sharedWorker();
+    env = { XDG_STATE_HOME: join(dir, "state"), XDG_CACHE_HOME: join(dir, "cache") };
   });
   after(async () => {
-    await atlas(["worker", "stop"], { cwd: dir, env: env() }); // should a test before its own have failed
-    await atlas(["worker", "stop"], { cwd: dir, env: apart() });
+    await atlas(["worker", "stop"], { cwd: dir, env }); // should a test before its own have failed
     rmSync(dir, { recursive: true, force: true });
   });
 
-  it("has commands in fenced blocks of kinds that are tested here", () => {
-    const kinds = new Set([...README.matchAll(/^```(\S+)$/gm)].map((m) => m[1]));
-    expect([...kinds].sort()).to.deep.equal(["sh", "text", "ts"]);
-    expect(commands).to.include.members(["npm run demo", "npm test"]);
+  it("have commands in fenced blocks of kinds that are tested here", () => {
+    const kinds = DOCUMENTS.flatMap((document) =>
+      [...textOf(document).matchAll(/^```(\S+)$/gm)].map((m) => m[1]),
+    );
+    expect([...new Set(kinds)].sort()).to.deep.equal(["bibtex", "sh", "text", "ts"]);
+    expect([...commands]).to.include.members(["npm run demo", "npm test"]);
   });
 
   for (const command of commands)
@@ -86,54 +113,57 @@ describe("README", function () {
       }
       const [, line, file] = /^npm run -s atlas -- ([^>]*?)(?: > (\S+))?$/.exec(command) ?? [];
       expect(line, `a command that this test knows: ${command}`).to.be.a("string");
-      const words = line!.replaceAll("50051", String(port)).split(" ");
+      const words = wordsOf(line!.replaceAll("50051", String(port)));
       const fast = FAST.flatMap(([which, flags]) => (which.test(line!) ? flags.split(" ") : []));
-      const { code, stdout, stderr } = await atlas([...words, ...fast], { cwd: dir, env: env() });
+      const computes = EXPERIMENTS.has(words[0]!);
+      const here = computes && !/--worker/.test([line, ...fast].join(" "));
+      const at = here ? ["--worker", shared] : [];
+      const { code, stdout, stderr } = await atlas([...words, ...fast, ...at], { cwd: dir, env });
       expect(code, stderr).to.equal(0);
       expect(stdout).not.to.equal("");
       if (file?.endsWith(".json")) expect(JSON.parse(stdout)).to.have.property("algebra");
     });
 
-  it("has a library example of twenty lines that has the right types and runs", async () => {
-    const [example, ...others] = fenced("ts");
+  it("have an experiment of one's own that runs", async () => {
+    const [example, ...others] = fenced("experiments/README.md", "ts");
     expect(others).to.deep.equal([]);
-    expect(example!.split("\n").filter((line) => line !== "")).to.have.length.at.most(20);
-    const file = join(dir, "example.mts");
-    writeFileSync(file, example!);
-    const config = {
-      extends: join(ROOT, "tsconfig.json"),
-      compilerOptions: {
-        paths: { "atlas-symmetry": [join(ROOT, "src/index.ts")] },
-        typeRoots: [join(ROOT, "node_modules/@types")],
-        types: ["node"],
-      },
-      include: ["example.mts"],
-    };
-    const tsconfig = join(dir, "tsconfig.json");
-    writeFileSync(tsconfig, JSON.stringify(config));
-    const tsc = join(ROOT, "node_modules/typescript/bin/tsc");
-    execFileSync(process.execPath, [tsc, "-p", tsconfig], { stdio: ["ignore", "inherit", "inherit"] });
-    const { stdout } = await execa(process.execPath, ["--import", import.meta.resolve("tsx"), file], {
-      cwd: dir,
-      env: { TSX_TSCONFIG_PATH: tsconfig },
-    });
-    expect(stdout)
-      .to.match(/^1 0\.\d+$/m)
-      .and.contain("name:");
+    writeFileSync(join(dir, "waves.ts"), example!);
+    const run = ["./waves.ts", "--N", "20", "--worker", shared, "--json"];
+    const { code, stdout, stderr } = await apart(run, { cwd: dir, env });
+    expect(code, stderr).to.equal(0);
+    expect(JSON.parse(stdout).notes).to.deep.equal(["20 samples"]);
   });
 
-  it("links to what is there", () => {
-    const targets = [...README.matchAll(/\]\(([^)]+)\)/g)].map((m) => m[1]!);
-    expect(targets.filter((t) => !t.startsWith("https://") && !existsSync(join(ROOT, t)))).to.deep.equal([]);
+  it("link to what is there", () => {
+    for (const document of DOCUMENTS) {
+      const targets = [...textOf(document).matchAll(/\]\(([^)]+)\)/g)].map((m) => m[1]!);
+      for (const target of targets.filter((t) => !t.startsWith("https://"))) {
+        const [path, anchor] = target.split("#");
+        const file = path === "" ? join(ROOT, document) : join(ROOT, dirname(document), path!);
+        expect(existsSync(file), `${document} links to ${target}`).to.equal(true);
+        if (anchor === undefined) continue;
+        const headings = [...readFileSync(file, "utf8").matchAll(/^#+ (.*)$/gm)];
+        const anchors = headings.map((m) => anchorOf(m[1]!));
+        expect(anchors, `${document} links to ${target}`).to.include(anchor);
+      }
+    }
   });
 });
 
+/** The anchor that GitHub gives a heading. */
+function anchorOf(heading: string): string {
+  const text = heading.toLowerCase().replaceAll(/[^\p{L}\p{N} _-]/gu, "");
+  return text.replaceAll(" ", "-");
+}
+
 function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject).listen(0, "127.0.0.1", () => {
+    const server = createServer().once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
       const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
+      server.close(() =>
+        resolve(typeof address === "object" && address !== null ? address.port : 0),
+      );
     });
   });
 }

@@ -1,42 +1,66 @@
 /** The package as others install it, and set-up faults with the real npm and pip. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { devNull, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { venvFolder } from "../../src/setup/python.mjs";
+import { writeNpy } from "../../src/tensor/index.js";
+import { waves } from "./waves.js";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const RUN = join(ROOT, "src/setup/run.mjs");
 
-/** Our environment without what `npm test` put into it, which would make an npm inside it work on this folder. */
+/**
+ * Our environment without what `npm test` put into it, which would make an npm inside it work on
+ * this folder.
+ */
 const ENV = Object.fromEntries(
   Object.entries(process.env).filter(
-    ([name]) => !/^(npm_(lifecycle|package|command|execpath|config_local_prefix)|INIT_CWD)/.test(name),
+    ([name]) =>
+      !/^(npm_(lifecycle|package|command|execpath|config_local_prefix)|INIT_CWD)/.test(name),
   ),
 );
 const NPM = process.platform === "win32" ? "npm.cmd" : "npm";
 
 describe("the packed package", function () {
-  this.timeout(120_000);
+  this.timeout(600_000);
   let dir: string;
   let files: string[];
   let bin: string;
   before(() => {
     dir = mkdtempSync(join(tmpdir(), "atlas-pack-"));
-    const { status, stdout, stderr } = spawnSync(NPM, ["pack", "--json", "--pack-destination", dir], {
-      cwd: ROOT,
-      env: ENV,
-      encoding: "utf8",
-    });
+    const { status, stdout, stderr } = spawnSync(
+      NPM,
+      ["pack", "--json", "--pack-destination", dir],
+      {
+        cwd: ROOT,
+        env: ENV,
+        encoding: "utf8",
+      },
+    );
     expect(status, `npm pack: ${stdout}${stderr}`).to.equal(0);
     type Packed = Record<string, { filename: string; files: { path: string }[] }>;
     const [tarball] = Object.values(JSON.parse(stdout) as Packed);
     files = tarball!.files.map((file) => file.path);
-    const install = ["install", "--prefer-offline", "--no-audit", "--no-fund", join(dir, tarball!.filename)];
+    const install = [
+      "install",
+      "--prefer-offline",
+      "--no-audit",
+      "--no-fund",
+      join(dir, tarball!.filename),
+    ];
     mkdirSync(join(dir, "project"));
-    writeFileSync(join(dir, "project/package.json"), "{}");
+    writeFileSync(join(dir, "project/package.json"), '{ "type": "module" }');
     execFileSync(NPM, install, {
       cwd: join(dir, "project"),
       env: ENV,
@@ -65,6 +89,7 @@ describe("the packed package", function () {
       "proto/atlas/v1/worker.proto",
       "py-worker/requirements.txt",
       "py-worker/requirements-jets.txt",
+      "py-worker/atlas_worker/METHOD.md",
       "py-worker/atlas_worker/__main__.py",
       "py-worker/atlas_worker/gen/.stamp",
       "py-worker/atlas_worker/gen/atlas/v1/worker_pb2.py",
@@ -75,7 +100,9 @@ describe("the packed package", function () {
     const tops = new Set(files.map((file) => file.split("/")[0]!));
     expect([...tops].filter((top) => ![...known, ...folders].includes(top))).to.deep.equal([]);
     expect(
-      files.filter((file) => /\.venv|__pycache__|\.pyc|py-worker\/tests|dist\/test|_cache/.test(file)),
+      files.filter((file) =>
+        /\.venv|__pycache__|\.pyc|py-worker\/tests|dist\/test|_cache/.test(file),
+      ),
     ).to.deep.equal([]);
   });
 
@@ -97,11 +124,42 @@ describe("the packed package", function () {
   });
 
   it("keeps its venv where the user can write, when it is told of no other", () => {
-    const { status, stdout } = atlas(["doctor"], { ATLAS_VENV: undefined, XDG_DATA_HOME: join(dir, "data") });
+    const { status, stdout } = atlas(["doctor"], {
+      ATLAS_VENV: undefined,
+      XDG_DATA_HOME: join(dir, "data"),
+    });
     expect(status).to.equal(1);
     expect(stdout).to.match(
-      /missing +venv +.*data\/atlas-symmetry\/\d[^/]*\/venv is not there yet; .*atlas demo/,
+      /missing +venv +.*data\/atlas-symmetry\/\d[^/]*\/venv does not exist yet; .*atlas demo/,
     );
+  });
+
+  const npx = (...args: string[]) =>
+    spawnSync(process.platform === "win32" ? "npx.cmd" : "npx", ["--no-install", ...args], {
+      cwd: join(dir, "project"),
+      env: { ...ENV, ATLAS_VENV: venvFolder(), NO_COLOR: "1" },
+      encoding: "utf8",
+    });
+
+  it("is a command of npx", () => {
+    const small = ["--samples", "512", "--candidates", "4", "--device", "cpu"];
+    const { status, stdout, stderr } = npx("atlas-symmetry", "probe", "d4", ...small);
+    expect(stdout, stderr).to.match(/^cosets /m);
+    expect([0, 1], stderr).to.include(status); // 1: so few samples do not show all of the group
+  });
+
+  it("runs the library example of README in a folder of ES modules", () => {
+    const readme = readFileSync(join(ROOT, "README.md"), "utf8");
+    const [, example] = /^```ts\n([\s\S]*?)^```$/m.exec(readme)!;
+    const project = join(dir, "project");
+    writeFileSync(join(project, "example.ts"), example!);
+    for (const name of ["inputs", "targets"])
+      writeFileSync(join(project, `${name}.npy`), writeNpy(waves(name === "inputs" ? 0 : 0.1)));
+    const { status, stdout, stderr } = npx("tsx", "example.ts");
+    expect(status, stderr).to.equal(0);
+    expect(stdout)
+      .to.match(/^0\.\d+$/m)
+      .and.contain("name:");
   });
 
   it("runs the Python that it brings along", () => {
@@ -116,7 +174,7 @@ describe("the packed package", function () {
 });
 
 describe("set-up without a network", function () {
-  this.timeout(60_000);
+  this.timeout(600_000);
   let dir: string;
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), "atlas-offline-"));
@@ -172,7 +230,8 @@ describe("set-up without a network", function () {
     const { status, stderr } = run(join(clone, "src/setup/run.mjs"), { PATH: dir });
     expect(status).to.equal(1);
     expect(errors(stderr)).to.deep.equal([
-      "error: there is no npm on the PATH; install npm (it comes with Node) and run the same command again",
+      "error: there is no npm on the PATH; " +
+        "install npm (it comes with Node) and run the same command again",
     ]);
   });
 });
