@@ -19,7 +19,7 @@ import { execaSync } from "execa";
 import { errorCode } from "../../src/run/atomic.js";
 import { n, type Row } from "../benchmark-parts.js";
 import {
-  atlas,
+  apart,
   complaint,
   type Done,
   ends,
@@ -218,7 +218,8 @@ function damaged(ground: Ground, undisturbed: () => Promise<string>): Trials {
 }
 
 function full(ground: Ground, undisturbed: () => Promise<string>): Trials {
-  const NO_SPACE = /no space is left on its disk; free some space; continue with: atlas resume \S+$/;
+  const NO_SPACE =
+    /no space is left on its disk; free some space; continue with: atlas resume \S+$/;
   return {
     "disk full under the runs": () =>
       mounted(join(ground.dir, "disk"), "16m", async (disk) => {
@@ -243,7 +244,7 @@ function full(ground: Ground, undisturbed: () => Promise<string>): Trials {
       const size = statSync(join(kept, "predictor.safetensors")).size * 2.5;
       return mounted(checkpoints, String(Math.round(size)), async () => {
         cpSync(kept, checkpoints, { recursive: true });
-        const end = stopped(await atlas(["resume", run], ground.where));
+        const end = stopped(await apart(["resume", run], ground.where));
         expect(end.hint).to.match(NO_SPACE);
         execaSync("mount", ["-o", "remount,size=16m", checkpoints]);
         const gone = await goOn(ground, run, end, performance.now());

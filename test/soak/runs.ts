@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import {
-  atlas,
+  apart,
   complaint,
   type Done,
   epochs,
@@ -75,7 +75,7 @@ export class Ground {
   ): Promise<Background> {
     const common = ["--device=cpu", "--threads=1", "--data-root", this.dir, "--log-format=json"];
     const { cwd, env: own } = this.where;
-    const { stdout, stderr } = await atlas(["worker", "start", ...common, ...flags], {
+    const { stdout, stderr } = await apart(["worker", "start", ...common, ...flags], {
       cwd,
       env: { ...own, ...env },
     });
@@ -95,7 +95,7 @@ export class Ground {
    */
   async clear(): Promise<void> {
     for (const process of this.begun.splice(0)) process.kill("SIGKILL");
-    await atlas(["worker", "stop"], this.where);
+    await apart(["worker", "stop"], this.where);
   }
 
   /** A folder for a run that is not there yet. */
@@ -106,7 +106,7 @@ export class Ground {
   /** Do a run, and let nothing happen to it. @returns its path */
   async undisturbed(args: readonly string[]): Promise<string> {
     const runs = this.newRuns();
-    const { code, stderr } = await atlas([...args, "--runs", runs], this.where);
+    const { code, stderr } = await apart([...args, "--runs", runs], this.where);
     expect(code, stderr.trimEnd().split("\n").at(-1)).to.equal(0);
     return only(runs);
   }

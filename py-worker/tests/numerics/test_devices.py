@@ -141,6 +141,8 @@ class Side:
     def algebra(
         self, kind: str, k: int, predictor: str | None, dataset: str, atlas: str, **params: Any
     ) -> None:
+        if kind == "grassmann":
+            params = {"starts": 2, "steps": 2, "evaluation": 2, **params}
         spec = pb.AlgebraSpec(
             solver=pb.Block(kind=kind, params=params),
             predictor=predictor,
@@ -156,7 +158,9 @@ class Side:
         self, identity: Tensor, predictor: str, dataset: str, atlas: str, **params: Any
     ) -> None:
         spec = pb.CosetSpec(
-            solver=pb.Block(kind="multistart", params={"candidates": 4, "steps": 4, **params}),
+            solver=pb.Block(
+                kind="multistart", params={"candidates": 2, "steps": 2, "evaluation": 2, **params}
+            ),
             predictor=predictor,
             dataset=dataset,
             atlas=atlas,
@@ -177,9 +181,9 @@ def heat(side: Side) -> None:
     }.items():
         p = side.predictor(kind, data, atlas, params, {"schedule": "cosine", "weight_decay": 0.01})
         side.moved(p)
-    side.algebra("grassmann", 1, p, data, atlas, steps=4)
+    side.algebra("grassmann", 1, p, data, atlas)
     side.algebra("atlasd", 1, p, data, atlas, batch_size=4)
-    side.cosets(TURN, p, data, atlas, candidates=2, steps=2)
+    side.cosets(TURN, p, data, atlas)
 
 
 def digits(side: Side) -> None:
@@ -190,7 +194,7 @@ def digits(side: Side) -> None:
     p = side.predictor("encoder_decoder", data, atlas, {}, training)
     side.scores(p, data)
     side.classes(p)
-    side.algebra("grassmann", 1, p, data, atlas, steps=2, compare="distance")
+    side.algebra("grassmann", 1, p, data, atlas, compare="distance")
     side.algebra("liegan", 1, None, data, atlas, batch_size=4)
     planar = side.atlas("planar", charts=[{"row": 30, "col": 60}], r_in=20, r_out=16)
     p = side.predictor("convnet", data, planar, {"kernel": "smooth"}, training, algebra=TURN)
