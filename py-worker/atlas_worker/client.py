@@ -68,7 +68,7 @@ class Client:
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.ipv6 = True
-        self.socket.rcvtimeo = 30_000
+        self.socket.sndtimeo = self.socket.rcvtimeo = 30_000
         plane = self.description.data_plane
         if plane.HasField("curve"):
             self.socket.curve_serverkey = plane.curve.server_public.encode()

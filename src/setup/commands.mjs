@@ -132,6 +132,10 @@ async function test(args) {
   await file.close();
   process.stdout.write(await readFile(join(folder, "pytest.txt"), "utf8"));
   await rm(folder, { recursive: true, force: true });
+  // The output is long, and its end is what is looked at first.
+  for (const [index, code] of codes.entries())
+    if (code !== 0)
+      process.stderr.write(`test: ${["mocha", "pytest"][index]} failed (exit code ${code})\n`);
   return codes.find((code) => code === 130) ?? (codes.every((code) => code === 0) ? 0 : 1);
 }
 

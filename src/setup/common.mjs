@@ -112,7 +112,11 @@ export function foreground(command, args, { cwd = ROOT, env, output, niceness } 
       process.stderr.write(`error: cannot run ${command}: ${error.message}\n`);
       done(127);
     });
-    child.on("close", (code, signal) => done(code ?? (signal === "SIGINT" ? 130 : 1)));
+    child.on("close", (code, signal) => {
+      if (signal !== null && signal !== "SIGINT")
+        process.stderr.write(`error: ${[command, ...args].join(" ")} was ended by ${signal}\n`);
+      done(code ?? (signal === "SIGINT" ? 130 : 1));
+    });
   });
 }
 

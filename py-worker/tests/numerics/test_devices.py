@@ -213,8 +213,8 @@ def jets(side: Side) -> None:
     for kind in ("mlp", "quadratic"):
         p = side.predictor(kind, data, atlas, {}, training)
         side.moved(p, metric[None])
-    side.algebra("grassmann", 0, p, data, atlas, threshold=1, batch_size=32)
-    side.algebra("atlasd", 7, p, data, atlas, batch_size=32, standard_basis=True)
+    side.algebra("grassmann", 2, p, data, atlas, start="spectral", batch_size=32)
+    side.algebra("atlasd", 2, p, data, atlas, batch_size=32, standard_basis=True)
     side.cosets(torch.empty(0, 4, 4), p, data, atlas, batch_size=16)
 
 
@@ -226,7 +226,7 @@ def weather(side: Side) -> None:
     p = side.predictor("cgnet", data, atlas, {"m": 1, "n": 1, "width": 4}, training)
     side.scores(p, data)
     side.classes(p)
-    side.algebra("grassmann", 4, p, data, atlas, compare="distance")
+    side.algebra("grassmann", 2, p, data, atlas, compare="distance")
     grid = side.atlas("icosahedron", resolution=2)
     for algebra in (TURN, torch.eye(4).view(4, 2, 2)):
         p = side.predictor("icosahedral_unet", data, grid, {"levels": 2}, training, algebra=algebra)
