@@ -65,7 +65,7 @@ print(json.dumps([list(t.shape), *columns, signals, t.isna().values.any().item()
     const out = join(dir, "stopped");
     const begun = performance.now();
     const run = start([...generate, "100000", "--out", out]);
-    await run.says(/train\.h5 {2}\d+ of 60,000/);
+    await run.says(/train\.h5 {2}[\d,]+ of 60,000/);
     const first = performance.now() - begun; // to the first hundredth of the jets
     expect(existsSync(join(out, "train.h5.partial"))).to.equal(true);
     run.kill("SIGINT");
