@@ -120,7 +120,7 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
     (wanted === "run" ? !file.startsWith("-") : /\.[cm]?[jt]sx?$/.test(file))
   ) {
     const { buildExperimentCommand } = await import("./experiment.js");
-    const command = wanted === "run" ? run : program.command(file, { hidden: true });
+    const command = wanted === "run" ? run : ofFile(program, file);
     buildExperimentCommand(command, await loadExperiment(file), args, file);
   } else if (wanted === "run") {
     const { addCommonOptions } = await import("./options.js");
@@ -176,6 +176,13 @@ async function addExperiment(
   if (args === undefined) return;
   const { buildExperimentCommand } = await import("./experiment.js");
   buildExperimentCommand(command, await loadExperiment(path), args);
+}
+
+/** Add the command of an experiment's file. Its path may have spaces, which `command` splits at. */
+function ofFile(program: Command, file: string): Command {
+  const command = program.createCommand(file).copyInheritedSettings(program);
+  program.addCommand(command, { hidden: true });
+  return command;
 }
 
 /**

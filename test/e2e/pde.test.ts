@@ -196,8 +196,9 @@ describe("atlas pde", function () {
   });
 
   it("runs a user's own experiment, on the user's own arrays, and resumes it", async () => {
-    mkdirSync(join(dir, "mine"));
-    const file = join(dir, "mine/blur.ts");
+    const folder = "my own #1 %41 dir's é [x] <y>";
+    mkdirSync(join(dir, folder));
+    const file = join(dir, folder, "blur.ts");
     writeFileSync(file, OWN);
     const help = await apart(["run", file, "--help"], where);
     expect(help.stdout).to.contain("--samples <number>").and.to.contain("Blur of random images");
@@ -210,14 +211,14 @@ describe("atlas pde", function () {
     const result = await run(["run", file, "--samples", "8", "--fixed_seed", ...here]);
     expect(result).to.include({ experiment: "blur", seed: 0 });
     expect(result.algebra!.generators).to.have.length(1);
-    const again = await run(["mine/blur.ts", "--samples=8", "--seed=0", ...here]);
+    const again = await run([`${folder}/blur.ts`, "--samples=8", "--seed=0", ...here]);
     expect(essence(again)).to.equal(essence(result));
     const listed = await json<{ id: string; path: string }[]>(["runs"], where);
     rmSync(join(listed.at(-1)!.path, "result.json"));
     const elsewhere = { ...where, cwd: tmpdir() };
     const resume = ["resume", listed.at(-1)!.path];
     expect(complaint(await atlas(resume, elsewhere), 2)).to.match(
-      /^error: continuing run \S+ would execute code: \S+blur\.ts; .*--trust-code$/,
+      /^error: continuing run \S+ would execute code: .+blur\.ts; .*--trust-code$/,
     );
     const resumed = await run([...resume, "--trust-code", "--json"], elsewhere);
     expect(essence(resumed)).to.equal(essence(result));
