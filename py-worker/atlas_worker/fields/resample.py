@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -56,7 +57,7 @@ def transform(
             "a matrix that moves a field is singular or not finite", "g", "an invertible matrix"
         )
 
-    batch = torch.broadcast_shapes(field.shape[:-3], g.shape[:-2])
+    batch = np.broadcast_shapes(field.shape[:-3], g.shape[:-2])
     half = (side - 1) / 2
     axis = torch.linspace(-half, half, side, dtype=field.dtype, device=field.device)
     u = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -199,7 +200,7 @@ def rotate(fields: Tensor, rotations: Tensor) -> Tensor:
     # An added column makes the last and the first neighbours. grid_sample wants (x, y) in [-1, 1].
     grid = torch.stack([columns * (2 / width) - 1, rows * (2 / max(height - 1, 1)) - 1], -1)
     closed = torch.cat([fields, fields[..., :1]], -1)
-    batch = torch.broadcast_shapes(fields.shape[:-3], rotations.shape[:-2])
+    batch = np.broadcast_shapes(fields.shape[:-3], rotations.shape[:-2])
     moved = functional.grid_sample(
         closed.expand(*batch, *closed.shape[-3:]).reshape(-1, *closed.shape[-3:]),
         grid.expand(*batch, height, width, 2).reshape(-1, height, width, 2),

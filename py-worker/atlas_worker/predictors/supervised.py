@@ -18,6 +18,7 @@ from ..catalogue import find, param, parse_params, recorded_params, register
 from ..checkpointing import check_finite, check_kind, restore
 from ..errors import InvalidInput
 from ..interfaces import Dataset, Signature
+from ..optim import AdamW
 from ..reference import translate
 from ..rng import random_stream
 from ..scores import classifier_scores, overlap_scores, pixel_scores
@@ -163,7 +164,7 @@ class FittedPredictor:
         weights = list(self._module.parameters())
         # The biases and norms of all charts are [C, width].
         vector = 2 if manifold_of(atlas) == "planar" else 1
-        self._optimiser = torch.optim.AdamW(
+        self._optimiser = AdamW(
             [
                 {
                     "params": [w for w in weights if w.dim() > vector],

@@ -52,7 +52,8 @@ def make_reproducible(threads: int) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Sets the same as torch.use_deterministic_algorithms, which also loads the compiler (1 s).
+    torch.set_deterministic_debug_mode("warn")
     # Deterministic mode would also fill every torch.empty with NaN, which is slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpointing import check_finite, check_kind, restore
+from ..optim import Adam
 
 
 class AdamSolver:
@@ -48,7 +49,7 @@ class AdamSolver:
     def _set(self, free: Tensor, adam: Mapping[str, Tensor] | None = None) -> None:
         """Restart from ``free``, with Adam's ``step``, ``exp_avg`` and ``exp_avg_sq`` if given."""
         self._free = free.detach().clone().requires_grad_(True)
-        self._adam = torch.optim.Adam([self._free], lr=self._learning_rate)
+        self._adam = Adam([self._free], lr=self._learning_rate)
         if adam:
             self._adam.state[self._free] = {name: t.clone() for name, t in adam.items()}
 

@@ -20,6 +20,7 @@ from ..checkpointing import check_finite, check_kind, restore
 from ..errors import InvalidInput
 from ..fields.sphere import SphereAtlas, rotate, so3_basis
 from ..interfaces import AlgebraReport, Dataset
+from ..optim import Adam
 from ..rng import random_stream
 from ..symmetry import lie
 from ..trainable import StepCallback
@@ -180,8 +181,8 @@ class LieGan:
         self._theta = self._start.clone().requires_grad_(True)
         self._losses = torch.zeros(k)
         betas = (params.beta1, 0.999)
-        self._adam_g = torch.optim.Adam([self._theta], params.learning_rate_generator, betas)
-        self._adam_d = torch.optim.Adam(weights.values(), params.learning_rate_discriminator, betas)
+        self._adam_g = Adam([self._theta], params.learning_rate_generator, betas)
+        self._adam_d = Adam(weights.values(), params.learning_rate_discriminator, betas)
 
     @property
     def epoch(self) -> int:
@@ -317,7 +318,7 @@ class LieGan:
                 adam.state[value] = moments[name]
         self._losses, self._epoch = losses, epoch
 
-    def _trained(self) -> Iterator[tuple[str, Tensor, torch.optim.Adam]]:
+    def _trained(self) -> Iterator[tuple[str, Tensor, Adam]]:
         """Yield each trained tensor with its name in the state and its optimiser."""
         yield "theta", self._theta, self._adam_g
         for name, weight in self._discriminator.weights.items():

@@ -13,6 +13,7 @@ from ..catalogue import param, register
 from ..checkpointing import check_finite, restore
 from ..errors import InvalidInput
 from ..interfaces import CosetCandidate, CosetReport, Outcome
+from ..optim import Adam
 from ..rng import random_stream
 from ..symmetry import Batch, Objective, lie
 from ..symmetry.components import same_component
@@ -106,7 +107,7 @@ def project_to_normaliser(starts: Tensor, algebra: Tensor) -> Tensor:
     if not len(frame) or float(defect(c).max()) < 1e-9:
         return starts
     free = c.clone().requires_grad_(True)
-    adam = torch.optim.Adam([free], lr=0.1)
+    adam = Adam([free], lr=0.1)
     for i in range(NORMALISER_STEPS):
         adam.param_groups[0]["lr"] = 0.1 * (0.01 + 0.99 * (1 - i / NORMALISER_STEPS))
         g = normalised(free)
