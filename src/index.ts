@@ -28,7 +28,7 @@ export {
   chosen,
 } from "./experiment/choice.js";
 export { onlyFor } from "./experiment/conditional-flags.js";
-export { type Complete, completeConfig } from "./experiment/config.js";
+export { type Complete, completeConfig, configReader } from "./experiment/config.js";
 export { Context, type ContextOptions, type StageSession } from "./experiment/context.js";
 export {
   amount,

@@ -2,10 +2,12 @@
 import { z } from "zod";
 import { findBlock } from "../blocks.js";
 import { UsageError } from "../errors.js";
+import type { Run } from "../run/folder.js";
 import { nearest, suggestion } from "../suggest.js";
 import { type Choice, completeChoice } from "./choice.js";
-import type { Experiment, Shape, Task } from "./define.js";
+import type { RecordedConfig } from "./lookup.js";
 import { flagName, metaOf } from "./names.js";
+import type { Experiment, Shape, Task } from "./task.js";
 
 /** A complete config of a task. */
 export interface Complete {
@@ -75,6 +77,19 @@ export function completeConfig(
     completeChoice(config, made, recorded);
   }
   return { task, config, preset: choice ?? preset, notes };
+}
+
+/** Make the function with which a `RunLookup` reads the configs of an experiment's runs. */
+export function configReader(experiment: Experiment): (run: Run) => RecordedConfig | undefined {
+  return ({ config: { experiment: name, config } }) => {
+    if (name !== experiment.name) return undefined;
+    try {
+      const complete = completeConfig(experiment, config, { recorded: true });
+      return { ...complete.config, task: complete.task.name };
+    } catch {
+      return undefined;
+    }
+  };
 }
 
 /**

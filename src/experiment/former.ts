@@ -5,9 +5,9 @@ import type { z } from "zod";
 import type { Findings } from "../result.js";
 import { ineffectiveFlags } from "./conditional-flags.js";
 import type { Context } from "./context.js";
-import type { Shape, TaskDefinition } from "./define.js";
 import { flagsOf } from "./flags.js";
 import type { RunLookup } from "./lookup.js";
+import type { Shape, TaskDefinition } from "./task.js";
 
 /** @deprecated Give `tasks` to {@link defineExperiment}. */
 export interface FormerDefinition<S extends z.ZodObject = z.ZodObject> {

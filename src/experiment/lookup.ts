@@ -15,8 +15,6 @@ import { explainFileSystem } from "../run/atomic.js";
 import { findRun, listRuns, Run } from "../run/folder.js";
 import { readNpy, readSafetensors } from "../tensor/index.js";
 import type { Place } from "../worker/index.js";
-import { completeConfig } from "./config.js";
-import type { Experiment } from "./define.js";
 import { Progress } from "./progress.js";
 
 const Matrices = z.array(z.array(z.array(z.number())));
@@ -57,8 +55,11 @@ export type RecordedConfig = Readonly<Record<string, unknown>> & { readonly task
 export class RunLookup {
   constructor(
     readonly dir: string,
-    /** The experiment whose config it is. */
-    private readonly experiment: Experiment,
+    /**
+     * Reads the config of a run of the experiment, with its present names; undefined if it is of
+     * another experiment, or cannot be understood. {@link configReader} makes it.
+     */
+    private readonly configOf: (run: Run) => RecordedConfig | undefined,
     /** Where the worker is. A spawned worker sees the files of this machine. */
     private readonly worker: Place = "spawned",
     private readonly options: { progress?: Progress; signal?: AbortSignal } = {},
@@ -157,20 +158,8 @@ export class RunLookup {
     compatible: (config: RecordedConfig) => boolean,
   ): AsyncGenerator<Run> {
     for (const run of (await listRuns(this.dir)).runs.reverse()) {
-      if (run.config.experiment !== this.experiment.name) continue;
       const config = this.configOf(run);
       if (config && compatible(config) && (await run.status()) === "finished") yield run;
-    }
-  }
-
-  /** Get a run's config with the present names; undefined if it cannot be understood. */
-  private configOf({ config: { experiment, config } }: Run): RecordedConfig | undefined {
-    if (experiment !== this.experiment.name) return undefined;
-    try {
-      const complete = completeConfig(this.experiment, config, { recorded: true });
-      return { ...complete.config, task: complete.task.name };
-    } catch {
-      return undefined;
     }
   }
 

@@ -23,7 +23,7 @@ import {
   type Session,
   type Worker,
 } from "../worker/index.js";
-import { completeConfig } from "./config.js";
+import { completeConfig, configReader } from "./config.js";
 import { Context } from "./context.js";
 import type { Experiment, GivenOf, Task, Tasks } from "./define.js";
 import { RunLookup } from "./lookup.js";
@@ -108,7 +108,7 @@ export async function runExperiment<T extends Tasks>(
     );
   for (const note of notes) warn(note);
   checkCode(task, complete, options.trustCode);
-  const lookup = new RunLookup(runsDir, experiment, place, options);
+  const lookup = new RunLookup(runsDir, configReader(experiment), place, options);
   for (const [field, value] of Object.entries(complete))
     if (typeof value === "string" && metaOf(task.config[field]).file)
       complete[field] = lookup.workerPath(value);

@@ -6,6 +6,7 @@ import { ensureFiles } from "../../../src/data/ensure.js";
 import { addressesOf } from "../../../src/data/fetch.js";
 import { mnist } from "../../../src/data/mnist.js";
 import { FileError, Interrupted, NetworkError, UsageError } from "../../../src/errors.js";
+import { configReader } from "../../../src/experiment/config.js";
 import { defineExperiment } from "../../../src/experiment/define.js";
 import { RunLookup } from "../../../src/experiment/lookup.js";
 import { Progress } from "../../../src/experiment/progress.js";
@@ -130,7 +131,10 @@ describe("files that are fetched on first use", () => {
       process.env.ATLAS_DATA_HOST = server.host;
       const { signal } = new AbortController();
       const lookup = (place: Place) =>
-        new RunLookup(dir, experiment, place, { progress: new Progress({ out }), signal });
+        new RunLookup(dir, configReader(experiment), place, {
+          progress: new Progress({ out }),
+          signal,
+        });
       await lookup("remote").fetchRecord("mnist", dir);
       expect(server.ranges).to.deep.equal([]);
       const missing = await rejection(lookup("spawned").fetchRecord("mnist", dir, "or go without"));
@@ -146,7 +150,7 @@ describe("files that are fetched on first use", () => {
 
     it("stop coming when the run is stopped", async () => {
       process.env.ATLAS_DATA_HOST = server.host;
-      const lookup = new RunLookup(dir, experiment, "spawned", {
+      const lookup = new RunLookup(dir, configReader(experiment), "spawned", {
         progress: new Progress({ out }),
         signal: AbortSignal.abort(),
       });

@@ -1,5 +1,5 @@
 /** Tasks of experiments on a fake worker, in the steps of the runner. */
-import { completeConfig } from "../../../src/experiment/config.js";
+import { completeConfig, configReader } from "../../../src/experiment/config.js";
 import { Context } from "../../../src/experiment/context.js";
 import type { Experiment, GivenOf, Task, Tasks } from "../../../src/experiment/define.js";
 import { RunLookup } from "../../../src/experiment/lookup.js";
@@ -35,7 +35,7 @@ export async function prepared<T extends Tasks>(
   const told: string[] = [];
   const warned = [...notes];
   const made = await task.prepare?.(config, {
-    lookup: new RunLookup(dir, experiment),
+    lookup: new RunLookup(dir, configReader(experiment)),
     given,
     info: (line) => void told.push(line),
     warn: (line) => void warned.push(line),

@@ -6,6 +6,7 @@ import { expect } from "chai";
 import { z } from "zod";
 import { namedAlgebra } from "../../../src/algebra/index.js";
 import { FileError, UsageError } from "../../../src/errors.js";
+import { configReader } from "../../../src/experiment/config.js";
 import { defineExperiment, task } from "../../../src/experiment/define.js";
 import { type RecordedConfig, RunLookup, readPredictor } from "../../../src/experiment/lookup.js";
 import { type Findings, withFormerNames } from "../../../src/result.js";
@@ -39,7 +40,7 @@ describe("what a config refers to", () => {
     dir = mkdtempSync(join(tmpdir(), "atlas-lookup-"));
   });
   afterEach(() => rmSync(dir, { recursive: true, force: true }));
-  const lookup = () => new RunLookup(dir, experiment);
+  const lookup = () => new RunLookup(dir, configReader(experiment));
 
   /** A run that has found something, or is not finished. */
   async function made(
@@ -69,7 +70,7 @@ describe("what a config refers to", () => {
   }
 
   describe("as a folder with data", () => {
-    const at = (place: Place) => new RunLookup(dir, experiment, place);
+    const at = (place: Place) => new RunLookup(dir, configReader(experiment), place);
 
     it("is known from anywhere, where a worker here reads it, even before it is there", () => {
       for (const given of ["no/such/folder", ".", dir])
@@ -103,7 +104,10 @@ describe("what a config refers to", () => {
       const error = await rejection(lookup().fetchRecord("minst", dir));
       expect(error).to.be.instanceOf(UsageError);
       expect((error as UsageError).remedy).to.contain("mnist");
-      await new RunLookup(dir, experiment, "remote").fetchRecord("mnist", join(dir, "data"));
+      await new RunLookup(dir, configReader(experiment), "remote").fetchRecord(
+        "mnist",
+        join(dir, "data"),
+      );
       expect(existsSync(join(dir, "data"))).to.equal(false); // the worker has its own
     });
   });

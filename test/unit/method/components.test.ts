@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { expect } from "chai";
 import { namedAlgebra } from "../../../src/algebra/index.js";
 import { UsageError } from "../../../src/errors.js";
+import { configReader } from "../../../src/experiment/config.js";
 import { defineExperiment, task } from "../../../src/experiment/define.js";
 import { RunLookup } from "../../../src/experiment/lookup.js";
 import {
@@ -48,7 +49,7 @@ describe("the components", () => {
   });
 
   describe("of which the identity component is given", () => {
-    const lookup = () => new RunLookup(join(dir, "none"), experiment);
+    const lookup = () => new RunLookup(join(dir, "none"), configReader(experiment));
 
     it("look it up once, and have an empty basis where there is none", async () => {
       expect(await lookUpIdentity(lookup(), undefined, 4)).to.equal(undefined);
