@@ -129,6 +129,13 @@ class PlanarAtlas:
     output_interpolation: OutputInterpolation = param(
         "bilinear", "Interpolation of outputs when a matrix moves them"
     )
+    inputs_as: str = param(
+        "",
+        "Types of the input channels, such as S+V for a scalar and a vector (component along the "
+        "rows, component along the columns); empty: scalars",
+        added=True,
+    )
+    targets_as: str = param("", "Types of the output channels, likewise", added=True)
 
     def __len__(self) -> int:
         return len(self.charts)

@@ -31,6 +31,7 @@ from ..symmetry import (
     Predictor,
     VectorSpace,
     action_on,
+    check_features,
     compared_radius,
     inputs_on,
     lattice_of,
@@ -563,6 +564,7 @@ def make_predictor(
         sample=sample,
     )
     signature.check_manifold(block)
+    check_features(atlas, dataset)
     module = block.make(params, signature=signature, tensors=given, seed=random_stream(seed, 0))
     if epochs and not any(True for _ in module.parameters()):
         raise InvalidInput(
@@ -658,6 +660,7 @@ def make_objective(
     Returns:
         The objective that solvers minimise.
     """
+    check_features(atlas, dataset)
     action = action_on(atlas, predictor.halo)
     return EquivarianceObjective(
         inputs_on(atlas, dataset, predictor.halo, device=predictor.device),

@@ -5,6 +5,7 @@ from .icosahedron import IcosahedralGrid, IcosahedralInputs
 from .manifold import (
     Atlas,
     action_on,
+    check_features,
     compared_radius,
     inputs_on,
     lattice_of,
@@ -33,6 +34,7 @@ __all__ = [
     "VectorInputs",
     "VectorSpace",
     "action_on",
+    "check_features",
     "compared_radius",
     "inputs_on",
     "lattice_of",

@@ -15,6 +15,7 @@ from ..fields.lattice import Lattice
 from ..fields.sphere import SphereAtlas
 from ..interfaces import Dataset
 from .action import Action, Inputs
+from .features import FeatureType
 from .icosahedron import IcosahedralGrid, IcosahedralInputs
 from .planar import FieldInputs, PlanarAction
 from .vectors import VectorAction, VectorInputs, VectorSpace
@@ -187,7 +188,7 @@ def action_on(atlas: Atlas, halo: int = 0) -> Action:
         InvalidInput: The atlas is an icosahedral grid, on which no matrix acts.
     """
     if isinstance(atlas, VectorSpace):
-        return VectorAction(atlas.n, atlas.vector_output)
+        return VectorAction(atlas.n, atlas.vector_output, *feature_types(atlas))
     if isinstance(atlas, IcosahedralGrid):
         raise InvalidInput(
             "no matrix acts on a whole icosahedral grid",
@@ -195,9 +196,68 @@ def action_on(atlas: Atlas, halo: int = 0) -> Action:
             "an atlas of charts, or of vectors",
             "look for symmetries on charts of the same fields",
         )
+    rho_in, rho_out = feature_types(atlas)
     return PlanarAction(
-        atlas.r_in + halo, atlas.r_out, interpolation_out=atlas.output_interpolation
+        atlas.r_in + halo,
+        atlas.r_out,
+        interpolation_out=atlas.output_interpolation,
+        rho_in=rho_in,
+        rho_out=rho_out,
     )
+
+
+def feature_types(atlas: Atlas) -> tuple[FeatureType | None, FeatureType | None]:
+    """Return the types of an atlas's inputs and outputs.
+
+    Args:
+        atlas: The charts.
+
+    Returns:
+        The types. None stands for what an action does without a type: scalar channels, one vector
+        for each item of a set, and scalar outputs.
+
+    Raises:
+        InvalidInput: One of them is not a type, or no matrix moves the items of a set.
+    """
+    n = atlas.n if isinstance(atlas, VectorSpace) else 2
+    usual = FeatureType("V" if isinstance(atlas, VectorSpace) else "S", n)
+    given = [
+        FeatureType(text, n, f"atlas.action.params.{name}") if text else None
+        for name in ("inputs_as", "targets_as")
+        for text in [getattr(atlas, name, "")]
+    ]
+    if isinstance(atlas, VectorSpace) and given[0] is not None and given[0].is_scalar:
+        raise InvalidInput(
+            f"no matrix moves items of type {given[0].text}",
+            "atlas.action.params.inputs_as",
+            "a type with a term other than S, such as V+S",
+        )
+    inputs = None if given[0] is None or given[0].terms == usual.terms else given[0]
+    return inputs, None if given[1] is None or given[1].is_scalar else given[1]
+
+
+def check_features(atlas: Atlas, dataset: Dataset) -> None:
+    """Check that an atlas's types have as many components as the data.
+
+    Args:
+        atlas: The charts.
+        dataset: The data.
+
+    Raises:
+        InvalidInput: They have not, or the outputs are classes, which no matrix mixes.
+    """
+    inputs, outputs = feature_types(atlas)
+    if inputs is not None:
+        axis = -1 if isinstance(atlas, VectorSpace) else 1
+        inputs.check(dataset.inputs.shape[axis])
+    if outputs is not None:
+        if not dataset.targets.is_floating_point():
+            raise InvalidInput(
+                f"the targets are classes, and have no type such as {outputs.text}",
+                outputs.field,
+                "no type",
+            )
+        outputs.check(dataset.outputs)
 
 
 def compared_radius(atlas: Atlas) -> int | None:

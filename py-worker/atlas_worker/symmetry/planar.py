@@ -81,7 +81,9 @@ _FINER: Mapping[Interpolation, Interpolation] = {"nearest": "bilinear", "bilinea
 
 
 def _mix(rho: Representation | None, g: Tensor, field: Tensor) -> Tensor:
-    return field if rho is None else torch.einsum("...ij,...jrc->...irc", rho(g), field)
+    if rho is None:
+        return field
+    return torch.einsum("...ij,...jrc->...irc", rho(g.to(field.dtype)), field)
 
 
 class FieldInputs:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..catalogue import param
 from ..errors import InvalidInput
+from .features import FeatureType
 
 ONE_SIDE = 0.99
 """Fraction of the samples that have to be on one side of a hyperplane (METHOD 1.5)."""
@@ -24,17 +25,24 @@ class VectorSpace:
     vector_output: bool = param(
         False, "The output is a set of vectors that moves too; otherwise the output is invariant"
     )
+    inputs_as: str = param(
+        "V",
+        "Types of the features of each item, such as V+S for a vector and a scalar",
+        added=True,
+    )
+    targets_as: str = param("", "Types of the outputs, likewise; empty: invariant", added=True)
 
     def __len__(self) -> int:
         return 1
 
     def check(self, shape: torch.Size) -> None:
-        """Raise ``InvalidInput`` unless ``shape`` is that of sets of vectors in R^n."""
-        if len(shape) != 3 or shape[-1] != self.n:
+        """Raise ``InvalidInput`` unless ``shape`` is that of sets of items of the given type."""
+        size = FeatureType(self.inputs_as, self.n).size
+        if len(shape) != 3 or shape[-1] != size:
             raise InvalidInput(
                 f"the dataset's inputs have shape {list(shape)}",
                 "atlas.action.params.n",
-                f"[N, m, {self.n}]",
+                f"[N, m, {size}]",
             )
 
 
@@ -42,22 +50,29 @@ class VectorSpace:
 class VectorAction:
     """``(g·x)_i = g x_i`` for sets of vectors ``x [B, C, m, n]`` (METHOD 1.3).
 
-    Outputs ``[B, C, c]`` stay as they are. Outputs ``[B, C, m', n]`` move in the same way.
+    Outputs ``[B, C, c]`` stay as they are. Outputs ``[B, C, m', n]`` move in the same way. Items
+    with features of other types, and typed outputs ``[B, C, c]``, are moved by ``ρ(g)``.
     """
 
     n: int
     """Dimension of the vectors."""
     vector_output: bool = False
     """Whether the outputs are sets of vectors that move too."""
+    rho_in: FeatureType | None = None
+    """How g mixes the features of an item; None for one vector."""
+    rho_out: FeatureType | None = None
+    """How g mixes the outputs; None for scalars."""
 
     def act_in(self, g: Tensor, x: Tensor) -> Tensor:
-        """Move each input vector."""
-        return x @ g.to(x.dtype).mT
+        """Move each item."""
+        return x @ self._in(g.to(x.dtype)).mT
 
     def act_out(self, g: Tensor, y: Tensor) -> Tensor:
         """Move each output vector, or repeat invariant outputs for each matrix."""
         if self.vector_output:
             return y @ g.to(y.dtype).mT
+        if self.rho_out is not None:
+            return (self.rho_out(g.to(y.dtype)) @ y[..., None])[..., 0]
         return y.expand(*g.shape[:-2], *y.shape[2:])
 
     def crop_in(self, x: Tensor) -> Tensor:
@@ -85,13 +100,16 @@ class VectorAction:
         """
         sums = x.double().sum(-2).flatten(0, -2)
         # Any few points all lie on one side of some hyperplane.
-        if len(sums) < FEWEST * self.n:
+        if len(sums) < FEWEST * sums.shape[-1]:
             return torch.ones(len(g), dtype=torch.bool, device=x.device)
         normal = torch.linalg.pinv(sums.mT @ sums / len(sums)) @ sums.mean(0)
         before = (sums @ normal > 0).double().mean()
-        after = (sums @ g.double().mT @ normal > 0).double().mean(-1)
+        after = (sums @ self._in(g.double()).mT @ normal > 0).double().mean(-1)
         inside: Tensor = ~((before >= ONE_SIDE) & (after <= 1 - ONE_SIDE))
         return inside
+
+    def _in(self, g: Tensor) -> Tensor:
+        return g if self.rho_in is None else self.rho_in(g)
 
     def finer_interpolation(self) -> VectorAction:
         """Return the action itself, which interpolates nothing."""
