@@ -281,7 +281,7 @@ def test_the_seed_alone_decides_the_weights() -> None:
 
 def test_it_learns_an_invariant_that_the_baseline_finds_hard() -> None:
     """Is the mass of three massless particles together above its median?"""
-    g = stream(3)
+    g = stream(5)
     p = 20 * torch.randn(600, 1, 3, 3, generator=g)
     x = torch.cat([p.norm(dim=-1, keepdim=True), p], -1)
     total = x.sum(2)[:, 0]
@@ -293,16 +293,19 @@ def test_it_learns_an_invariant_that_the_baseline_finds_hard() -> None:
         LorentzNet(signature(3), small, MINKOWSKI, stream()),
         ParticleGraphNet(signature(3), small, stream()),
     ):
-        optimiser = torch.optim.AdamW(net.parameters(), lr=1e-2)
+        # At a constant rate the accuracy jumps about, and rounding decides where it ends.
+        optimiser = torch.optim.AdamW(net.parameters(), lr=5e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 20 * 10)
         for _ in range(20):
             for indices in torch.randperm(400, generator=g).split(40):
                 optimiser.zero_grad()
                 functional.cross_entropy(net(x[indices])[:, 0], labels[indices]).backward()
                 optimiser.step()
+                schedule.step()
         with torch.no_grad():
             accuracy.append(float((net(x[400:])[:, 0].argmax(1) == labels[400:]).double().mean()))
     assert accuracy[0] > 0.9
-    assert accuracy[0] > accuracy[1] + 0.03, accuracy
+    assert accuracy[0] > accuracy[1] + 0.05, accuracy
 
 
 @pytest.mark.parametrize(

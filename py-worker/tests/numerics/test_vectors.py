@@ -269,7 +269,9 @@ def test_only_the_forms_decide_but_for_the_sums() -> None:
 
 def target_forms(net: QuadraticNet) -> Tensor:
     diagonal = torch.tensor([float(i == j) * float(ETA[i, i]) for i, j in net.entries.T.tolist()])
-    return torch.linspace(-1, 2, len(net.start))[:, None].double() * diagonal.double()
+    forms = len(net.start)
+    multiples = (torch.arange(forms) - forms / 2 + 0.25) / forms  # none is 0
+    return multiples[:, None].double() * diagonal.double()
 
 
 def test_the_mlp_is_a_plain_one_on_all_numbers() -> None:
