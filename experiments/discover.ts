@@ -34,6 +34,10 @@ const config = {
   ),
   takes: z.enum(["chart", "charts"]).default("chart").describe(TAKES),
   outputs: whole(1, "Channels of the predictor's output; for vectors, the number of outputs"),
+  output_key: z.string().optional().meta({
+    description: "Which output to use, if the predictor returns several",
+    placeholder: "name|index",
+  }),
   classifier: z.boolean().default(false).describe("The outputs are logits of classes"),
   charts: z.string().optional().meta({
     description:
@@ -114,7 +118,9 @@ async function discover(ctx: Context, c: Config, name: string) {
   const inputs = { predictor, dataset, atlas };
   const algebra = await solveAlgebra(ctx, { ...c, epochs: 0 }, inputs);
   const about = { loss: null, epochs: 0, source: c.predictor! };
-  return { inputs, findings: { task: name, predictor: about, algebra } };
+  const { called } = predictor.facts;
+  const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
+  return { inputs, findings: { task: name, predictor: about, algebra, notes } };
 }
 
 /** Parse the centres of the charts. @throws UsageError */
@@ -134,16 +140,15 @@ function centres(text: string | undefined) {
 }
 
 /** Make the predictor's block. A program is sent to the worker; a module's file must be there. */
-async function architecture({ predictor = "", takes, halo }: Config) {
+async function architecture({ predictor = "", takes, halo, output_key }: Config) {
   const [, path, factory] = FACTORY.exec(predictor) ?? [];
+  const how = { takes, halo, output_key };
   if (path !== undefined)
-    return {
-      architecture: { kind: "module", params: { file: path, factory, takes, halo } } as const,
-    };
+    return { architecture: { kind: "module", params: { file: path, factory, ...how } } as const };
   const bytes = await readBytes(predictor);
   const program = new Tensor("uint8", [bytes.length], new Uint8Array(bytes));
   return {
-    architecture: { kind: "program", params: { takes, halo } } as const,
+    architecture: { kind: "program", params: how } as const,
     tensors: { program },
   };
 }

@@ -6,17 +6,15 @@ All of them are code. A TorchScript program may read and write files (``torch.fr
 ``torch.export.load`` falls back to unpickling whatever a file holds, and evaluates its symbolic
 shapes as Python. Neither is safe with a file from a stranger. So the worker accepts them only if it
 was started to trust the code of its clients.
+
+:func:`.trial.try_out` then finds out how they have to be called.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
-import io
 import re
 import sys
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,149 +23,11 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.export.passes import move_to_device_pass
 
 from ..catalogue import param, register
-from ..checkpoints import archive_kind
 from ..errors import InvalidInput
-from ..fields.resample import crop
 from ..interfaces import Signature, refuse_tensors
-
-_FIELD = "predictor.architecture.params"
-
-
-class Foreign(nn.Module):
-    """Foreign networks as an architecture.
-
-    ``[B, C, in, s + 2 halo, …] -> [B, C, out, s, s]``, or ``[B, 1, m, n] -> [B, 1, out]``.
-
-    Args:
-        networks: One network for each chart, or one for all.
-        takes: Whether a network takes a batch of all charts ("charts") or of one ("chart"). All
-            charts are always given. Charts that are not asked for are zeros, and the others must
-            not depend on them. :func:`checked` makes sure of it.
-        halo: Pixels beyond the chart's radius that the networks read.
-        charts: Number of charts.
-    """
-
-    def __init__(self, networks: Programs | Modules, takes: str, halo: int, charts: int) -> None:
-        super().__init__()
-        self.networks = networks
-        self.takes, self.halo, self.charts = takes, halo, charts
-
-    def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
-        """Compute the outputs of ``x``; see :class:`~.supervised.ChartwiseModule`."""
-        y = self._all(x, charts) if self.takes == "charts" else self._each(x, charts)
-        return y if radius is None else crop(y, radius)
-
-    def _all(self, x: Tensor, charts: Tensor | None) -> Tensor:
-        if charts is None:
-            return cast(Tensor, self.networks(0, x))
-        at = charts.to(x.device)
-        full = x.new_zeros(x.shape[0], self.charts, *x.shape[2:]).index_copy(1, at, x)
-        return cast(Tensor, self.networks(0, full)[:, at])
-
-    def _each(self, x: Tensor, charts: Tensor | None) -> Tensor:
-        if len(self.networks) == 1:
-            return cast(Tensor, self.networks(0, x.flatten(0, 1)).unflatten(0, x.shape[:2]))
-        chosen = range(self.charts) if charts is None else charts.tolist()
-        return torch.stack([self.networks(c, x[:, i]) for i, c in enumerate(chosen)], 1)
-
-
-class Programs(nn.Module):
-    """Loaded programs. They compute in float32, on any device, and never change: copies share them.
-
-    Args:
-        files: The programs' files.
-    """
-
-    def __init__(self, files: list[bytes]) -> None:
-        super().__init__()
-        self._files = files
-        self._loaded: dict[torch.device, list[Callable[[Tensor], Tensor]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Programs:
-        return self
-
-    def forward(self, number: int, x: Tensor) -> Tensor:
-        """Run program ``number`` on a batch."""
-        if x.device not in self._loaded:
-            self._loaded[x.device] = [load_program(file, x.device) for file in self._files]
-        # Optimisation would compile a TorchScript program again after its first runs, and then
-        # round differently.
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            y = self._loaded[x.device][number](x.float())
-        return y.to(x.dtype) if isinstance(y, Tensor) else y
-
-
-class Modules(nn.Module):
-    """A user's modules, whose weights may be trained further.
-
-    With ``single`` they compute in float32, whatever they are given and converted to. Modules that
-    make float32 tensors of their own need this.
-    """
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        super().__init__()
-        self.of = nn.ModuleList(modules)
-        self.single = False
-
-    def __len__(self) -> int:
-        return len(self.of)
-
-    def forward(self, number: int, x: Tensor) -> Tensor:
-        """Run module ``number`` on a batch."""
-        y = self.of[number](x.float() if self.single else x)
-        return y.to(x.dtype) if isinstance(y, Tensor) else y
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Modules:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.single:
-            super()._apply(_to_single, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-
-def _to_single(t: Tensor) -> Tensor:
-    return t.float() if t.dtype == torch.float64 else t
-
-
-def load_program(file: bytes, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Load a program with constant weights. It is code: see the module's documentation.
-
-    Args:
-        file: The file, of ``torch.jit.save`` or ``torch.export.save``; its content tells which.
-        device: Device of the program.
-
-    Returns:
-        The program.
-
-    Raises:
-        InvalidInput: The file cannot be loaded as a program.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(file)) as archive:
-            kind = archive_kind(archive)
-        if kind == "state dict":
-            raise ValueError("it holds only weights; load them into an architecture of the worker")
-        if kind == "TorchScript program":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # such files still exist
-                module = torch.jit.load(io.BytesIO(file), map_location=device).eval()
-        else:
-            module = move_to_device_pass(torch.export.load(io.BytesIO(file)), device).module()
-    except Exception as error:  # a damaged archive can raise anything
-        raise InvalidInput(
-            f"the predictor cannot be loaded as a program ({_reason(error)})",
-            "predictor.tensors.program",
-            "a file of torch.jit.save or torch.export.save",
-            "save it again with this version of PyTorch",
-        ) from error
-    for weight in module.parameters():
-        weight.requires_grad_(False)
-    return cast("Callable[[Tensor], Tensor]", module)
+from .foreign import FIELD, Foreign, Modules, Programs, failed
 
 
 @dataclass(frozen=True)
@@ -185,6 +45,11 @@ class ForeignParams:
         minimum=0,
         maximum=4096,
         former="reach",
+    )
+    output_key: str = param(
+        "",
+        "Name or index of the output, if the predictor returns several",
+        added=True,
     )
 
 
@@ -217,7 +82,7 @@ def make_program(
         if given:
             raise InvalidInput(
                 "both a file and tensors are given",
-                f"{_FIELD}.file",
+                f"{FIELD}.file",
                 "either a file or tensors",
                 "leave one of them out",
             )
@@ -240,7 +105,7 @@ def make_program(
                     "the bytes of a file, as uint8 [length]",
                 )
         files = [given[name].numpy().tobytes() for name in names]
-    return checked(Programs(files), params, signature)
+    return _foreign(Programs(files), params, signature)
 
 
 @dataclass(frozen=True)
@@ -276,108 +141,26 @@ def make_module(
         try:
             modules = [factory() for _ in range(count)]
         except Exception as error:
-            raise _failed(f"{params.factory}()", error, f"{_FIELD}.factory") from error
+            raise failed(f"{params.factory}()", error, f"{FIELD}.factory") from error
     if not all(isinstance(module, nn.Module) for module in modules):
         raise InvalidInput(
             f"{params.factory}() returned a {type(modules[0]).__name__}",
-            f"{_FIELD}.factory",
+            f"{FIELD}.factory",
             "a torch.nn.Module",
         )
-    return checked(Modules(modules), params, signature)
+    return _foreign(Modules(modules), params, signature)
 
 
-def checked(networks: Programs | Modules, params: ForeignParams, signature: Signature) -> Foreign:
-    """Wrap networks as an architecture, after a trial on samples, or on noise if there are none.
-
-    Args:
-        networks: The networks.
-        params: How to call them.
-        signature: The shapes that they have to fit.
-
-    Returns:
-        The architecture.
-
-    Raises:
-        InvalidInput: The networks do not accept or return what the task needs, or the output on a
-            chart depends on other charts, which are compared one by one.
-    """
-    vectors, takes = signature.manifold == "vectors", params.takes
-    if takes == "charts" and len(networks) > 1:
+def _foreign(networks: Programs | Modules, params: ForeignParams, signature: Signature) -> Foreign:
+    if params.takes == "charts" and len(networks) > 1:
         raise InvalidInput(
             "programs for single charts take one chart, not all of them",
-            f"{_FIELD}.takes",
+            f"{FIELD}.takes",
             "chart",
             "set takes to chart",
         )
-    foreign = Foreign(networks, takes, 0 if vectors else params.halo, signature.charts).eval()
-    size = 2 * signature.radius + 1
-    outputs = (signature.outputs,) if vectors else (signature.outputs, size, size)
-    for batch in (2, 3):  # two sizes, since an exported program may accept only one
-        x = _trial(signature, batch, size + 2 * foreign.halo)
-        y = _tried(foreign, x)
-        expected = [batch, signature.charts, *outputs]
-        if not isinstance(y, Tensor) or list(y.shape) != expected:
-            got = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise InvalidInput(
-                f"the predictor returns {got} for {list(x.shape)}",
-                f"{_FIELD}.takes",
-                f"{expected} ([batch, charts, outputs …])",
-                "check takes and halo, and the charts and outputs of the task",
-            )
-        if not y.isfinite().all():
-            tried_on = "samples" if vectors else "noise"
-            raise InvalidInput(
-                f"the predictor returns numbers that are not finite for {tried_on}",
-                f"{_FIELD}.file",
-                "finite outputs",
-                "check its weights, and what it does with negative numbers",
-            )
-    for chart in range(signature.charts):
-        alone = _tried(foreign, x[:, [chart]], torch.tensor([chart]))
-        if (alone - y[:, [chart]]).abs().max() > 1e-4 * y.abs().max():
-            raise InvalidInput(
-                f"the predictor's output on chart {chart} depends on the other charts",
-                f"{_FIELD}.takes",
-                "an output on each chart that depends on that chart only",
-                "set takes to chart, or give a predictor that treats its charts separately",
-            )
-    if isinstance(networks, Modules):
-        try:
-            _tried(_doubled(foreign), x.double())
-        except InvalidInput:
-            networks.single = True
-            _tried(_doubled(foreign), x.double())
-    return foreign
-
-
-def _doubled(foreign: Foreign) -> Foreign:
-    """Copy an architecture in double precision, as solvers do. Raises ``InvalidInput``."""
-    try:
-        return copy.deepcopy(foreign).double()
-    except Exception as error:
-        raise _failed("copying the predictor", error, f"{_FIELD}.factory") from error
-
-
-def _trial(signature: Signature, batch: int, size: int) -> Tensor:
-    """A batch of all charts for ``Foreign``: samples if the signature has any, else noise."""
-    if signature.sample is not None:
-        return signature.sample[torch.arange(batch) % len(signature.sample), None].cpu().float()
-    shape = (
-        signature.inputs if signature.manifold == "vectors" else (signature.inputs[0], size, size)
-    )
-    return torch.randn(batch, signature.charts, *shape, generator=torch.Generator().manual_seed(0))
-
-
-def _tried(foreign: Foreign, x: Tensor, charts: Tensor | None = None) -> Tensor:
-    """Output for a batch. Raises ``InvalidInput`` if the predictor fails."""
-    taken = list(x.shape if foreign.takes == "charts" else x.flatten(0, 1).shape)
-    try:
-        with torch.no_grad():
-            return cast(Tensor, foreign(x, charts))
-    except InvalidInput:
-        raise
-    except Exception as error:
-        raise _failed(f"the predictor, given {taken},", error, f"{_FIELD}.takes") from error
+    halo = 0 if signature.manifold == "vectors" else params.halo
+    return Foreign(networks, params.takes, halo, signature.charts, params.output_key).eval()
 
 
 def _read(path: str) -> bytes:
@@ -385,7 +168,7 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise InvalidInput(
-            f"{path} cannot be read: {error.strerror}", f"{_FIELD}.file", "the file of a program"
+            f"{path} cannot be read: {error.strerror}", f"{FIELD}.file", "the file of a program"
         ) from None
 
 
@@ -396,7 +179,7 @@ def _factory(path: Path, name: str) -> Callable[[], Any]:
     before.
     """
     if path.suffix != ".py" or not path.is_file():
-        raise InvalidInput(f"{path} is no Python file", f"{_FIELD}.file", "the path of a .py file")
+        raise InvalidInput(f"{path} is no Python file", f"{FIELD}.file", "the path of a .py file")
     spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", f"atlas_user_{path}"), path)
     assert spec is not None
     assert spec.loader is not None
@@ -410,7 +193,7 @@ def _factory(path: Path, name: str) -> Callable[[], Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise _failed(str(path), error, f"{_FIELD}.file") from error
+        raise failed(str(path), error, f"{FIELD}.file") from error
     finally:
         sys.path.remove(str(path.parent))
         sys.dont_write_bytecode = cached
@@ -422,7 +205,7 @@ def _factory(path: Path, name: str) -> Callable[[], Any]:
     factory = getattr(module, name, None)
     if not callable(factory):
         raise InvalidInput(
-            f"{path} has no function {name!r}", f"{_FIELD}.factory", "the name of a function"
+            f"{path} has no function {name!r}", f"{FIELD}.factory", "the name of a function"
         )
     return cast("Callable[[], Any]", factory)
 
@@ -432,15 +215,3 @@ def _lies_in(folder: Path, module: ModuleType | None) -> bool:
     spec = module and module.__spec__
     places = [*((spec and spec.submodule_search_locations) or []), (spec and spec.origin) or ""]
     return Path(places[0]).parent == folder
-
-
-def _failed(what: str, error: Exception, field: str) -> InvalidInput:
-    return InvalidInput(
-        f"{what} failed: {_reason(error)}", field, "no error", "try it in Python first"
-    )
-
-
-def _reason(error: Exception) -> str:
-    """The last line of an error: TorchScript's errors are tracebacks that end with the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1][:200]

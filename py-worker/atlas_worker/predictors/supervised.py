@@ -40,6 +40,8 @@ from ..symmetry import (
     targets_on,
 )
 from ..trainable import StepCallback
+from .foreign import Foreign
+from .trial import try_out
 
 MOST_AT_A_TIME = 128
 """Largest number of samples that are predicted at a time."""
@@ -52,11 +54,12 @@ SAMPLE = 2048
 class ChartwiseModule(Protocol):
     """An architecture: an ``nn.Module`` for all charts at once.
 
-    It may have two more attributes:
+    It may have more attributes:
 
     - ``facts``, a ``dict[str, str]`` of what the architecture decided;
     - ``reference_layout``, the :class:`~atlas_worker.reference.Layout` of the reference code's
-      checkpoints of this architecture, or None.
+      checkpoints of this architecture, or None;
+    - ``difference_step`` and ``resolution``, see :class:`~atlas_worker.predictors.foreign.Foreign`.
     """
 
     halo: int
@@ -207,6 +210,16 @@ class FittedPredictor:
     def max_batch(self) -> int:
         """Number of samples to predict at a time, given their size."""
         return min(max_batch(self._x.shape), MOST_AT_A_TIME)
+
+    @property
+    def difference_step(self) -> float:
+        """Step of differences in place of gradients, which the network lacks; 0 for gradients."""
+        return float(getattr(self._module, "difference_step", 0.0))
+
+    @property
+    def resolution(self) -> float:
+        """Smallest step of a difference that the network's precision resolves; 0 for any."""
+        return float(getattr(self._module, "resolution", 0.0))
 
     @property
     def memory_bytes(self) -> int:
@@ -431,7 +444,8 @@ class FittedPredictor:
         Returns:
             The copy.
         """
-        module = copy.deepcopy(self._module).eval().requires_grad_(False).to(dtype)
+        with torch.no_grad():  # a copy of a program's weights would be no leaf
+            module = copy.deepcopy(self._module).eval().requires_grad_(False).to(dtype)
         frozen = cast(ChartwiseModule, module)
         return lambda x, charts: frozen(x, charts, radius)
 
@@ -573,6 +587,8 @@ def make_predictor(
             "0",
             "ask for no epochs, or choose another architecture",
         )
+    if isinstance(module, Foreign):
+        _try_out(module, dataset, atlas, epochs, device)
     recipe = find("training", training[0], "predictor.training")
     how: Any = parse_params(recipe.params, training[1], "predictor.training")
     return cast(
@@ -589,6 +605,23 @@ def make_predictor(
             device=device,
         ),
     )
+
+
+def _try_out(
+    module: Foreign, dataset: Dataset, atlas: Atlas, epochs: int, device: torch.device
+) -> None:
+    """Try foreign networks on samples of the dataset. Raises ``InvalidInput``."""
+    size = 2 * getattr(atlas, "r_in", 0) + 1
+    pixels = () if manifold_of(atlas) == "vectors" else (size, size)
+    samples = inputs_on(atlas, dataset, module.halo, margin=0, device=device)
+    try_out(module.to(device), samples, (dataset.outputs, *pixels))
+    if epochs and module.difference_step:
+        raise InvalidInput(
+            "the predictor has no gradient to train it by",
+            "predictor.epochs",
+            "0",
+            "ask for no epochs, or give a predictor whose gradients are those of its outputs",
+        )
 
 
 def _written(params: Any, signature: Signature, tensors: Mapping[str, Tensor]) -> str:
@@ -669,4 +702,6 @@ def make_objective(
         predictor.loss,
         lambda: predictor.freeze(compared_radius(atlas)),
         lambda: predictor.freeze(dtype=torch.float64),
+        difference_step=predictor.difference_step,
+        resolution=predictor.resolution,
     )

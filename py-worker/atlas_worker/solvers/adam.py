@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpointing import check_finite, check_kind, restore
+from ..errors import InvalidInput
 from ..optim import Adam
 
 
@@ -72,9 +73,17 @@ class AdamSolver:
 
         Raises:
             Diverged: No objective is finite.
+            InvalidInput: The objective has no gradient.
         """
         if not objective.isfinite().any():
             check_finite(objective.detach(), "the loss")
+        if not objective.requires_grad:
+            raise InvalidInput(
+                "the predictor's outputs have no gradient with respect to its inputs",
+                "predictor",
+                "a predictor that can be differentiated",
+                "do not detach its outputs from its inputs",
+            )
         self._adam.zero_grad()
         objective.sum().backward()
         gradient = self._free.grad

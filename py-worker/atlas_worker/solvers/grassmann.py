@@ -20,8 +20,10 @@ from ..interfaces import AlgebraReport, SpectrumEntry
 from ..rng import random_stream
 from ..symmetry import Batch, Objective, lie
 from ..symmetry.measure import (
+    STILL,
     draw_batch,
     draw_coefficients,
+    mean_size,
     measure,
     principal_frame,
     relative_errors,
@@ -161,9 +163,9 @@ def report_algebra(
     spectrum = measure(objective, batches, everything, scale, seed)
     unit = generators / generators.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None]
     along = measure(objective, batches, unit, scale, seed)
-    typical = float(spectrum.displacement.mean())
-    errors = relative_errors(along, typical)
-    spectrum_errors = relative_errors(spectrum, typical)
+    typical, size = float(spectrum.displacement.mean()), mean_size(batches)
+    errors = relative_errors(along, typical, size)
+    spectrum_errors = relative_errors(spectrum, typical, size)
     good = errors <= threshold
     order = torch.argsort(errors)
     generators, errors, losses = generators[order], errors[order], along.loss[order]
@@ -252,8 +254,10 @@ class GrassmannSolver(AdamSolver):
         p, spectrum = self._p, self._linearised()
         batches = evaluation_batches(self._objective, p.evaluation, self._seed)
         along = measure(self._objective, batches, spectrum.directions, p.scale, self._seed)
-        errors = relative_errors(along, float(along.displacement.mean()))
-        return count(spectrum, errors, p.threshold, p.gap)
+        size = mean_size(batches)
+        errors = relative_errors(along, float(along.displacement.mean()), size)
+        moved = float(along.displacement.max()) > STILL * size
+        return count(spectrum, errors, p.threshold, p.gap, moved=moved)
 
     def _begin(self) -> None:
         """Do what needs the trained predictor: find k, and start near the answer if asked to."""

@@ -193,18 +193,27 @@ def finite_means(e: EquivarianceErrors) -> Tensor:
     return fields.mean(1) if fields.shape[1] else fields.new_tensor(WORST)
 
 
-def relative_errors(along: Directions, typical_displacement: float) -> Tensor:
+def mean_size(batches: list[Batch]) -> float:
+    """Compute the mean size of the outputs, from which ``STILL`` counts."""
+    sizes = [float(b.reference.nan_to_num(0.0, 0.0, 0.0).abs().mean()) for b in batches]
+    return sum(sizes) / max(len(sizes), 1)
+
+
+def relative_errors(along: Directions, typical_displacement: float, size: float = 0.0) -> Tensor:
     """Compute ρ of each direction (METHOD 2.6).
 
     Args:
         along: Means along the directions.
         typical_displacement: Mean displacement over gl(n), ``m̄``.
+        size: Mean size of the outputs.
 
     Returns:
         ``[D]``; 0 where nothing moves.
     """
     scale = along.displacement.clamp(min=typical_displacement)
-    return torch.where(scale > 0, along.distance / scale.clamp(min=1e-30), torch.zeros_like(scale))
+    return torch.where(
+        scale > STILL * size, along.distance / scale.clamp(min=1e-30), torch.zeros_like(scale)
+    )
 
 
 def principal_frame(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import Any, Protocol, cast, get_args
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ class Objective(Protocol):
         Args:
             indices: Samples ``[B]``; all charts are used.
             directions: Directions E, ``[D, n, n]``.
-            step: Half width of the central difference.
+            step: Half width of the central difference; more if the predictor's precision needs it.
 
         Returns:
             ``[D, B·C, entries]`` float64.
@@ -175,6 +175,9 @@ class EquivarianceObjective:
         freeze_inner: Like ``freeze``, for a predictor that may compute only the part of the output
             that ``Action.crop_out`` keeps. None: the same as ``freeze``.
         freeze_double: Like ``freeze``, in float64. None: the predictor of ``freeze`` takes float64.
+        difference_step: Step of differences in g, for a predictor without gradients; 0 for
+            gradients.
+        resolution: Smallest step of differences that the predictor's precision resolves; 0 for any.
     """
 
     def __init__(
@@ -185,11 +188,15 @@ class EquivarianceObjective:
         loss: LossKind = "l1",
         freeze_inner: Callable[[], Predictor] | None = None,
         freeze_double: Callable[[], Predictor] | None = None,
+        *,
+        difference_step: float = 0.0,
+        resolution: float = 0.0,
     ) -> None:
         if loss not in get_args(LossKind):
             raise InvalidInput(f"unknown loss {loss!r}", "loss", ", ".join(get_args(LossKind)))
         self._inputs, self._action, self._freeze, self._kind = inputs, action, freeze, loss
         self._freeze_inner, self._freeze_double = freeze_inner, freeze_double
+        self._difference_step, self._resolution = difference_step, resolution
         self.refresh()
 
     @property
@@ -229,6 +236,7 @@ class EquivarianceObjective:
         """Compute the derivative of ``f(exp(tE)·x) − exp(tE)·f(x)``; see ``Objective``."""
         x, action = self._inputs.draw(indices, None).double(), self._action.differentiable()
         f = self._freeze() if self._freeze_double is None else self._freeze_double()
+        step = max(step, self._resolution)
         reference = self._comparable(f(action.crop_in(x), None), channels=2)
 
         def residual(g: Tensor) -> Tensor:
@@ -247,19 +255,27 @@ class EquivarianceObjective:
     def loss(self, batch: Batch, g: Tensor) -> Tensor:
         """Compute the equivariance loss ``[..., B, C]``; see ``Objective``."""
         home, g = g.device, g.to(batch.x.device)
-        loss = self._loss(
-            self._predict(batch, g, self._action),
-            self._action.act_out(g, batch.reference),
-            g.dim() - 2,
-        )
-        return loss.to(home)
+        return self._derivable(lambda at: self._loss_at(batch, at), g).to(home)
 
     def distance(self, batch: Batch, g: Tensor) -> Tensor:
         """Compute the distance of ``f(g·x)`` and ``g·f(x)``, ``[..., B, C]``; see ``Objective``."""
         home, g = g.device, g.to(batch.x.device)
+        return self._derivable(lambda at: self._distance_at(batch, at), g).to(home)
+
+    def _loss_at(self, batch: Batch, g: Tensor) -> Tensor:
+        target = self._action.act_out(g, batch.reference)
+        return self._loss(self._predict(batch, g, self._action), target, g.dim() - 2)
+
+    def _distance_at(self, batch: Batch, g: Tensor) -> Tensor:
         lead = g.dim() - 2
         predicted = self._comparable(self._predict(batch, g, self._action), lead)
-        return _mean_abs(predicted - self._action.act_out(g, batch.reference), lead).to(home)
+        return _mean_abs(predicted - self._action.act_out(g, batch.reference), lead)
+
+    def _derivable(self, value: Callable[[Tensor], Tensor], g: Tensor) -> Tensor:
+        """``value(g)``, whose gradient is that of the predictor, or differences in g."""
+        if not self._difference_step:
+            return value(g)
+        return cast(Tensor, _ByDifferences.apply(g, value, self._difference_step))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def stays_in_support(self, batch: Batch, matrices: Tensor) -> Tensor:
@@ -316,6 +332,29 @@ class EquivarianceObjective:
         # Soft-label cross-entropy of each pixel (or output, for a global task), then the mean.
         entropy = -(target * functional.log_softmax(predicted, lead)).sum(lead, keepdim=True)
         return entropy.flatten(lead).mean(-1)
+
+
+class _ByDifferences(torch.autograd.Function):
+    """A function of matrices ``[..., n, n] -> [...]`` whose gradient is a central difference.
+
+    Each value depends on its own matrix, so all matrices are moved at once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, value: Callable[[Tensor], Tensor], step: float) -> Tensor:
+        ctx.save_for_backward(g)
+        ctx.value, ctx.step = value, step
+        return value(g)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
+        (g,) = ctx.saved_tensors
+        value, step, n = ctx.value, ctx.step, g.shape[-1]
+        with torch.no_grad():
+            entries = torch.eye(n * n, dtype=g.dtype, device=g.device).unflatten(1, (n, n))
+            slopes = [(value(g + step * e) - value(g - step * e)) / (2 * step) for e in entries]
+        gradient = torch.stack(slopes, -1) * outer[0][..., None]
+        return gradient.unflatten(-1, (n, n)), None, None
 
 
 def _mean_abs(a: Tensor, lead: int) -> Tensor:

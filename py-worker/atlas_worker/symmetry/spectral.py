@@ -125,35 +125,50 @@ def gaps(spectrum: Spectrum) -> Tensor:
     return torch.cat([one, ratios, one])
 
 
-def count(spectrum: Spectrum, relative: Tensor, threshold: float, gap: float) -> tuple[int, str]:
+def count(
+    spectrum: Spectrum, relative: Tensor, threshold: float, gap: float, *, moved: bool | None = None
+) -> tuple[int, str]:
     """Decide how many of the directions are symmetries, and say why (METHOD 2.7).
 
     A number k is possible if the first k directions have relative errors of at most ``threshold``
     and the linearised error grows by a factor of at least ``gap`` after them. The k with the
-    largest factor is chosen. If nothing moves the prediction, the answer is n².
+    largest factor is chosen. If nothing moves the prediction, the answer is n². If it moves, but no
+    derivative shows it, there is no answer.
 
     Args:
         spectrum: The spectrum.
         relative: ``[n²]``, relative error of each direction at finite size (see ``measure``).
         threshold: Largest relative error of a symmetry.
         gap: Smallest factor.
+        moved: Whether some direction moves the prediction at finite size; None: as the spectrum says.
 
     Returns:
         The number of symmetries, and the reason in words.
     """
     everything = len(relative)
-    if spectrum.typical == 0:
+    if not (spectrum.typical > 0 if moved is None else moved):
         return everything, "the prediction never changes: every direction is a symmetry"
+    if spectrum.typical == 0:
+        return 0, (
+            "the prediction changes, but its derivatives are zero: it changes in jumps, "
+            "which this search cannot follow"
+        )
     factors = gaps(spectrum)
     most = int((relative <= threshold).long().cumprod(0).sum())
     if most == everything:
         return everything, f"all directions have a relative error of at most {threshold:g}"
     candidates = [k for k in range(1, most + 1) if float(factors[k]) >= gap]
     if not candidates:
-        if not most:
+        if not most and float(relative.min()) > threshold:
             return 0, (
                 f"no direction has a relative error of at most {threshold:g} "
                 f"(least: {float(relative.min()):.3f})"
+            )
+        if not most:
+            return 0, (
+                f"the direction of the least linearised error has a relative error of "
+                f"{float(relative[0]):.3f}, more than {threshold:g}; a direction with less "
+                f"({float(relative.min()):.3f}) has a larger linearised error"
             )
         plural = "" if most == 1 else "s"
         return 0, (
