@@ -22,7 +22,7 @@ import {
   predictorFields,
   readFiles,
   referenceNetworks,
-  reuseField,
+  reuseFields,
   scoreAndShow,
   trainNetwork,
   whole,
@@ -68,9 +68,9 @@ const discover = algebraTask({
   reference: { kind: "cgnet", params: { reference: true, upside_down: true } },
   presets: { fast: {}, published: { ...PUBLISHED, stride: 1, solver: "atlasd", epochs: 30 } },
 
-  async prepare({ rows, reuse_predictor }) {
+  async prepare({ rows, reuse_predictor, weights_key }) {
     if (rows !== ROWS) return {};
-    return { rows: REFERENCE_ROWS[await referenceNetworks(reuse_predictor)] || ROWS };
+    return { rows: REFERENCE_ROWS[await referenceNetworks(reuse_predictor, weights_key)] || ROWS };
   },
 
   async setting(ctx, c) {
@@ -101,7 +101,7 @@ function network() {
     omit: ["background_weight"],
   });
   const resolution = whole(6, "Number of times that the icosahedron's edges are halved");
-  return { ...data, resolution, ...fields, reuse_predictor: reuseField() };
+  return { ...data, resolution, ...fields, ...reuseFields() };
 }
 
 export default defineExperiment({

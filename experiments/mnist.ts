@@ -15,7 +15,7 @@ import {
   planeRotations,
   predictorFields,
   refuseGiven,
-  reuseField,
+  reuseFields,
   rotationTask,
   score,
   scoreAndShow,
@@ -82,7 +82,7 @@ function network(symmetric: boolean) {
     training: pixelTraining("cross_entropy", 8, 0.01, 0.005),
   });
   const test = whole(1000, "Number of spheres to test with, whose digits are turned by any angle");
-  return { ...data(1000), test, ...fields, reuse_predictor: reuseField() };
+  return { ...data(1000), test, ...fields, ...reuseFields() };
 }
 
 export default defineExperiment({

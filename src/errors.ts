@@ -53,8 +53,11 @@ export class UsageError extends AtlasError {
 /** A file is missing, unreadable, damaged, or of the wrong kind. */
 export class FileError extends AtlasError {
   override readonly exitCode: number = 2;
-  /** Why the file cannot be used: it is a program, or a run's config that cannot be read. */
-  reason?: "executes_code" | "damaged_config";
+  /**
+   * Why the file cannot be used: it is a program, an entry of it must be named, or it is a run's
+   * config that cannot be read.
+   */
+  reason?: "executes_code" | "weights_key" | "damaged_config";
 }
 
 /** The disk is full, or the user's quota is used up. */

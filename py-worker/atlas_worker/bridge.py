@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from atlas_worker import checkpoints
 from atlas_worker.checkpoints import CheckpointError, Format
+from atlas_worker.matching import Own
 
 if TYPE_CHECKING:
     from atlas_worker.exports import ExportFormat
@@ -23,16 +24,17 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def inspect_checkpoint(path: str) -> str:
+def inspect_checkpoint(path: str, key: str = "") -> str:
     """Describe a checkpoint file.
 
     Args:
         path: The checkpoint.
+        key: Name of the entry to describe; empty for the weights.
 
     Returns:
         A JSON text: ``{"ok": ...}`` with a :class:`checkpoints.Summary`, or the error.
     """
-    return _answer(lambda: checkpoints.inspect(Path(path)).to_json())
+    return _answer(lambda: checkpoints.inspect(Path(path), key).to_json())
 
 
 def convert_checkpoint(source: str, target: str, to: Format) -> str:
@@ -48,6 +50,28 @@ def convert_checkpoint(source: str, target: str, to: Format) -> str:
         error.
     """
     return _answer(lambda: checkpoints.convert(Path(source), Path(target), to).to_json())
+
+
+def select_weights(source: str, target: str, own: str, key: str = "") -> str:
+    """Write those tensors of a checkpoint that are a network's weights as safetensors.
+
+    Args:
+        source: The checkpoint to read.
+        target: The file to write. An existing file is overwritten.
+        own: The network's tensors as JSON: ``{"name": [is_floating, [shape]]}``.
+        key: Name of the entry with the weights; empty for the only one that fits.
+
+    Returns:
+        A JSON text: ``{"ok": {"entry", "averages", "ignored"}}``, or the error.
+    """
+    network = {name: Own(floating, shape) for name, (floating, shape) in json.loads(own).items()}
+
+    def select() -> dict[str, object]:
+        choice = checkpoints.select(Path(source), Path(target), network, key)
+        entry = choice.entry.removesuffix(".")
+        return {"entry": entry, "averages": choice.averages, "ignored": choice.ignored}
+
+    return _answer(select)
 
 
 def export_predictor(source: str, target: str, to: ExportFormat) -> str:

@@ -34,6 +34,40 @@ def restore(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
     return saved.to(like.device).clone()
 
 
+def convert(name: str, given: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor from elsewhere in another tensor's type and on its device.
+
+    Real numbers are rounded, as ``load_state_dict`` does. Integers must be the same.
+
+    Args:
+        name: The tensor's name, for the error.
+        given: The tensor.
+        like: A tensor of the expected shape, type and device.
+
+    Raises:
+        InvalidInput: The tensor has another shape, or a number that ``like`` cannot hold.
+    """
+    if given.shape != like.shape:
+        raise InvalidInput(
+            f"{name} has shape {list(given.shape)}, and this network's has {list(like.shape)}",
+            name,
+            f"{list(like.shape)}",
+            "choose the architecture and settings that the weights belong to",
+        )
+    value = given.to(like.device, like.dtype) if not given.is_complex() else given
+    if given.is_complex() or not bool(
+        torch.isfinite(value).all() if like.is_floating_point() else (value == given).all()
+    ):
+        finite = "finite " if like.is_floating_point() else ""
+        raise InvalidInput(
+            f"{name} has numbers that are no {finite}{str(like.dtype).removeprefix('torch.')}",
+            name,
+            f"{like.dtype} {list(like.shape)}",
+            "give weights without such numbers",
+        )
+    return value.clone()
+
+
 def check_kind(metadata: Mapping[str, str], kind: str) -> int:
     """Check that saved state is of the given kind, and return its epoch.
 

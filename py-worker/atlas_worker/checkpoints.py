@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from . import matching
 from . import reference as reference_code
+from .matching import Own
 
 Format = Literal["pytorch", "safetensors"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts store the weights, beside an optimiser's state and the like."""
+"""Keys under which training scripts store the weights, preferred to other entries with tensors."""
 
 LONGEST_HEADER = 100_000_000
 """Largest header of a safetensors file in bytes, as its library allows."""
@@ -46,7 +49,8 @@ class CheckpointError(Exception):
     message: str
     remedy: str
     reason: str = ""
-    """``executes_code`` if the file would execute code, else empty."""
+    """``executes_code`` if the file would execute code, ``weights_key`` if the name of an entry
+    would help, else empty."""
 
     def __str__(self) -> str:
         return self.message
@@ -54,12 +58,17 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds: tensors by name, and names of entries that are no weights."""
+    """What a checkpoint file holds: tensors by name, and names of entries that are no weights.
+
+    Tensors are mapped from the file. Their numbers are read where they are used.
+    """
 
     format: Format
     tensors: dict[str, Tensor]
     left_out: list[str]
     metadata: dict[str, str]
+    content: object = field(default=None, repr=False)
+    """What the file holds before its weights are told from the rest."""
 
 
 @dataclass(frozen=True)
@@ -113,23 +122,86 @@ def load(path: Path) -> Checkpoint:
         return _load_pytorch(path, zipped=True)
     if head.startswith(b"\x80"):  # a pickle: PyTorch before 1.6, or pickle.dump
         return _load_pytorch(path, zipped=False)
+    if path.suffix == ".json" and head[:1] in (b"{", b" ", b"\n", b"\r", b"\t"):
+        return _load_parts(path)
     what = "is empty" if not head else "is no PyTorch or safetensors checkpoint"
     raise CheckpointError(
         f"{path} {what}", "give a .pt or .pth file with a state dict, or a .safetensors file"
     )
 
 
-def inspect(path: Path) -> Summary:
-    """List a checkpoint's tensors. Raises the errors of :func:`load`."""
+def inspect(path: Path, key: str = "") -> Summary:
+    """List a checkpoint's tensors, or those of the entry ``key``.
+
+    Raises:
+        CheckpointError: As :func:`load`, or no entry or several match ``key``.
+        OSError: The file cannot be read.
+    """
     checkpoint = load(path)
+    if key:
+        names, mappings = every_tensor(checkpoint.content)
+        try:
+            anchor = matching.anchor(names, mappings, key)
+        except matching.Misfit as error:
+            raise CheckpointError(f"{path}: {error}", error.remedy, error.reason) from error
+        chosen = {n.removeprefix(anchor): t for n, t in names.items() if n.startswith(anchor)}
+        checkpoint = Checkpoint(checkpoint.format, chosen, [], checkpoint.metadata)
     tensors = [
         TensorInfo(
             name, str(t.dtype).removeprefix("torch."), list(t.shape), t.numel() * t.element_size()
         )
         for name, t in checkpoint.tensors.items()
     ]
-    network = reference_code.network_of(name.removeprefix("module.") for name in checkpoint.tensors)
+    network = next(
+        (
+            found
+            for prefix in matching.shared_prefixes(checkpoint.tensors)
+            if (found := reference_code.network_of(_below(prefix, checkpoint.tensors)))
+        ),
+        None,
+    )
     return Summary(checkpoint.format, tensors, checkpoint.left_out, checkpoint.metadata, network)
+
+
+def select(source: Path, target: Path, own: Mapping[str, Own], key: str = "") -> matching.Choice:
+    """Write those tensors of a checkpoint that are a network's weights as safetensors.
+
+    Args:
+        source: The checkpoint to read.
+        target: The file to write. An existing file is overwritten.
+        own: The network's tensors.
+        key: Name of the entry with the weights; empty for the only one that fits.
+
+    Returns:
+        What was chosen.
+
+    Raises:
+        CheckpointError: ``source`` cannot be loaded (see :func:`load`), its tensors do not fit the
+            network, or several entries fit.
+        OSError: A file cannot be read or written.
+    """
+    checkpoint = load(source)
+    names, mappings = every_tensor(checkpoint.content)
+    try:
+        choice = matching.match(names, mappings, own, key)
+    except matching.Misfit as error:
+        raise CheckpointError(
+            f"{source}: {error}{_hint(source, checkpoint)}", error.remedy, error.reason
+        ) from error
+    _write(choice.tensors, source, target, "safetensors", checkpoint.metadata)
+    return choice
+
+
+def _hint(source: Path, checkpoint: Checkpoint) -> str:
+    """Say what may explain that a checkpoint lacks tensors; empty if nothing does."""
+    if part := re.search(r"-\d{5}-of-(\d{5})\.", source.name):
+        return f"; it is one of {int(part[1])} parts, which an .index.json file lists"
+    arrays = [name for name, leaf in _leaves(checkpoint.content) if _is_array(leaf)]
+    return f"; {arrays[0][:100]} is a NumPy array, not a tensor" if arrays else ""
+
+
+def _below(prefix: str, names: Mapping[str, object]) -> list[str]:
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
 def convert(source: Path, target: Path, to: Format) -> Summary:
@@ -152,17 +224,27 @@ def convert(source: Path, target: Path, to: Format) -> Summary:
     tensors = checkpoint.tensors
     if not tensors:
         raise CheckpointError(f"{source} holds no tensors", "give a checkpoint with a state dict")
+    _write(tensors, source, target, to, checkpoint.metadata)
+    return inspect(target)
+
+
+def _write(
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    target: Path,
+    to: Format,
+    metadata: Mapping[str, str],
+) -> None:
     dense = sum(t.numel() * t.element_size() for t in tensors.values() if t.layout == torch.strided)
-    if dense > MOST_COPIES * source.stat().st_size:
+    size = sum(file.stat().st_size for file in _files(source))
+    if dense > MOST_COPIES * size:
         raise CheckpointError(
             f"{source} would become {dense / 2**30:.1f} GiB, because its tensors share memory",
             WEIGHTS_ALONE,
         )
     if to == "safetensors":
         try:
-            save_file(
-                _separate(tensors, source), target, metadata={"format": "pt", **checkpoint.metadata}
-            )
+            save_file(_separate(tensors, source), target, metadata={"format": "pt", **metadata})
         except SafetensorError as error:
             if "I/O error" in str(error) and (code := re.search(r"os error (\d+)", str(error))):
                 raise OSError(int(code[1]), str(error), str(target)) from error
@@ -175,32 +257,97 @@ def convert(source: Path, target: Path, to: Format) -> Summary:
         # weights.
         with target.open("wb") as file:
             torch.save({name: tensor.clone() for name, tensor in tensors.items()}, file)
-    return inspect(target)
 
 
 def _load_pytorch(path: Path, *, zipped: bool) -> Checkpoint:
     if zipped:
         _refuse_programs(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old file formats
-            # A mapped file is read where its numbers are used. Inspecting a file uses none.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)|(?:class|function) (\w[\w.]+)", str(error))
-        needs = named[1] or named[2] if named else None if zipped else _code_in_pickle(path)
-        if needs is None:
+    inert: dict[str, Callable[..., Any]] = {}
+    while True:
+        try:
+            with (
+                warnings.catch_warnings(),
+                torch.serialization.safe_globals([(made, name) for name, made in inert.items()]),
+            ):
+                warnings.simplefilter("ignore")  # about old file formats
+                # A mapped file is read where its numbers are used. Inspecting a file uses none.
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            break
+        except pickle.UnpicklingError as error:
+            named = re.search(r"GLOBAL (\S+)|(?:class|function) (\w[\w.]+)", str(error))
+            needs = named[1] or named[2] if named else None if zipped else _code_in_pickle(path)
+            if needs is None:
+                raise _damaged(path, error) from error
+            full = f"builtins.{needs}" if "." not in needs else needs
+            if full not in inert and (stand_in := _stand_in(full)):
+                inert[full] = stand_in
+                continue
+            raise CheckpointError(
+                f"{path} was not loaded, because loading it would execute code ({needs})",
+                WEIGHTS_ALONE,
+            ) from error
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # a damaged pickle can raise any error, e.g. EOFError, KeyError
             raise _damaged(path, error) from error
-        raise CheckpointError(
-            f"{path} was not loaded, because loading it would execute code ({needs})",
-            WEIGHTS_ALONE,
-        ) from error
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # a damaged pickle can raise any error, e.g. EOFError or KeyError
-        raise _damaged(path, error) from error
     tensors, left_out = weights_of(content)
-    return Checkpoint("pytorch", tensors, left_out, {})
+    return Checkpoint("pytorch", tensors, left_out, {}, content)
+
+
+class Inert:
+    """Stands for an object that is no weight, such as a NumPy scalar. None of its code runs."""
+
+    def __new__(cls, *_: object, **__: object) -> Inert:
+        """Ignore the arguments."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore the state."""
+
+
+class InertArray(Inert):
+    """Stands for a NumPy array."""
+
+
+def _mapping(*_: object) -> dict[object, object]:
+    return {}
+
+
+def _list(*_: object) -> list[object]:
+    return []
+
+
+_DATA: tuple[tuple[re.Pattern[str], Callable[..., Any]], ...] = (
+    (re.compile(r"numpy\._?core\.(multiarray\._reconstruct|numeric\._frombuffer)"), InertArray),
+    (
+        re.compile(
+            r"numpy\.(_?core\.multiarray\.scalar|ndarray|dtype|dtypes\.\w+|random\._\w+\.\w+"
+            r"|(bool|u?int|float|complex|str|bytes|void|longdouble)\w*)"
+        ),
+        Inert,
+    ),
+    (re.compile(r"collections\.defaultdict"), _mapping),
+    (re.compile(r"collections\.deque"), _list),
+    (re.compile(r"(lightning|pytorch_lightning|lightning_fabric)\.[\w.]+\.AttributeDict"), dict),
+    (re.compile(r"easydict\.EasyDict|addict\.addict\.Dict"), dict),
+    (
+        re.compile(
+            r"argparse\.Namespace|pathlib\.(_local\.)?\w*Path|datetime\.(date|datetime|time\w*)"
+            r"|omegaconf\.[\w.]+|typing\.(Any|Union|Optional)|decimal\.Decimal|uuid\.UUID"
+            r"|builtins\.(int|float|bool|str|bytes|list|tuple|dict)"
+        ),
+        Inert,
+    ),
+)
+"""Data that trainers save beside the weights, by their names, and what stands for them."""
+
+
+def _stand_in(name: str) -> Callable[..., Any] | None:
+    return next((made for pattern, made in _DATA if pattern.fullmatch(name)), None)
+
+
+def _is_array(leaf: object) -> bool:
+    return isinstance(leaf, InertArray)
 
 
 def _code_in_pickle(path: Path) -> str | None:
@@ -273,14 +420,66 @@ def _refuse_programs(path: Path) -> None:
 def _load_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
-            return Checkpoint(
-                "safetensors",
-                {name: file.get_tensor(name) for name in file.keys()},
-                [],
-                file.metadata() or {},
-            )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return Checkpoint("safetensors", tensors, [], file.metadata() or {}, tensors)
     except SafetensorError as error:
         raise _damaged(path, error) from error
+
+
+def _load_parts(path: Path) -> Checkpoint:
+    """Load a checkpoint in several files, which an index lists as ``weight_map``."""
+    files = _files(path)
+    if files == [path]:
+        raise CheckpointError(
+            f"{path} is JSON without a weight_map, and no checkpoint",
+            "give the .index.json file of a checkpoint in parts, or a .pt or .safetensors file",
+        )
+    parts = []
+    for part in files:
+        if not part.is_file():
+            raise CheckpointError(
+                f"{path} lists {part.name}, which is not beside it", "put all parts into one folder"
+            )
+        parts.append(load(part))
+    tensors: dict[str, Tensor] = {}
+    for part_file, part_loaded in zip(files, parts, strict=True):
+        for name, tensor in part_loaded.tensors.items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"{path}: {name[:100]} is in {part_file.name} and in another part",
+                    "make the parts again",
+                )
+            tensors[name] = tensor
+    missing = next((name for name in _weight_map(path) if name not in tensors), None)
+    if missing is not None:
+        raise CheckpointError(
+            f"{path} lists {missing[:100]}, which its parts do not hold", "make the parts again"
+        )
+    return Checkpoint(parts[0].format, tensors, [], {}, tensors)
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Read the index of a checkpoint in parts; empty for other files."""
+    try:
+        if path.stat().st_size > LONGEST_HEADER:
+            return {}
+        found = json.loads(path.read_bytes())["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    texts = isinstance(found, dict) and all(isinstance(file, str) for file in found.values())
+    return found if texts else {}
+
+
+def _files(path: Path) -> list[Path]:
+    """List the files of a checkpoint: its parts, which lie beside an index, or itself."""
+    parts = sorted(set(_weight_map(path).values())) if path.suffix == ".json" else []
+    for part in parts:
+        if Path(part).name != part:
+            raise CheckpointError(
+                f"{path} lists {part[:100]!r}, which is not in its folder",
+                "put all parts into one folder",
+            )
+    return [path.parent / part for part in parts] or [path]
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
@@ -308,6 +507,8 @@ def weights_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
     >>> weights, left_out = weights_of(content)
     >>> list(weights), left_out
     (['a'], ['epoch', 'optimizer'])
+    >>> list(weights_of({"net": {"a": torch.zeros(2)}, "net_ema": {"a": torch.zeros(2)}})[0])
+    ['a']
     >>> list(weights_of({"encoder": {"w": torch.zeros(2)}, "decoder": {"w": torch.zeros(2)}})[0])
     ['encoder.w', 'decoder.w']
     """
@@ -315,17 +516,7 @@ def weights_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
     for _ in _leaves(content):
         pass
     outer: list[str] = []
-    while isinstance(content, Mapping):
-        inner = next(
-            (
-                k
-                for k in WRAPPERS
-                if isinstance(content.get(k), Mapping) and any(_tensors(content[k]))
-            ),
-            None,
-        )
-        if inner is None:
-            break
+    while isinstance(content, Mapping) and (inner := _wrapped(content)) is not None:
         outer += [str(key) for key in content if key != inner]
         content = content[inner]
     if isinstance(content, Tensor):
@@ -333,14 +524,76 @@ def weights_of(content: object) -> tuple[dict[str, Tensor], list[str]]:
     leaves: dict[str, object] = {}
     for name, leaf in _leaves(content):
         if name in leaves:
-            raise CheckpointError(
-                f"the checkpoint has two entries named {name} once flattened", "rename one of them"
-            )
+            raise _twice(name)
         leaves[name] = leaf
     tensors = {
         name: _whole(name, leaf) for name, leaf in leaves.items() if isinstance(leaf, Tensor)
     }
     return tensors, outer + [name for name in leaves if name not in tensors]
+
+
+def _wrapped(content: Mapping[object, object]) -> object:
+    """Key of the one entry that holds the weights; None if the mapping holds them itself."""
+    holders = [
+        key
+        for key, value in content.items()
+        if isinstance(value, Mapping) and not _is_optimiser(value) and any(_tensors(value))
+    ]
+    for key in WRAPPERS:
+        if key in holders:
+            return key
+    if any(isinstance(value, Tensor) and value.is_floating_point() for value in content.values()):
+        return None
+    plain = [key for key in holders if not matching.is_average(str(key))]
+    chosen = plain or holders
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def _is_optimiser(value: object) -> bool:
+    """Whether a mapping is the state of an optimiser of PyTorch."""
+    return isinstance(value, Mapping) and {"state", "param_groups"} <= set(value)
+
+
+def every_tensor(content: object) -> tuple[dict[str, Tensor], list[str]]:
+    """List all tensors in what ``torch.load`` returned, but those of optimisers.
+
+    Args:
+        content: What ``torch.load`` returned.
+
+    Returns:
+        Tensors by dotted names, and the prefixes of mappings that hold some, "" for the outermost.
+
+    Raises:
+        CheckpointError: As :func:`weights_of`.
+
+    >>> tensors, mappings = every_tensor({"model": {"a.w": torch.zeros(2)}, "epoch": 3})
+    >>> list(tensors), mappings
+    (['model.a.w'], ['', 'model.'])
+    """
+    for _ in _leaves(content):  # checks the limits
+        pass
+    tensors: dict[str, Tensor] = {}
+    mappings: list[str] = []
+    pending: list[tuple[str, object]] = [("", content)]
+    while pending:
+        prefix, value = pending.pop()
+        if isinstance(value, Tensor):
+            name = prefix[:-1] or "tensor"
+            if name in tensors:
+                raise _twice(name)
+            tensors[name] = _whole(name, value)
+        elif isinstance(value, Mapping) and not _is_optimiser(value):
+            mappings.append(prefix)
+            pending += [(f"{name}.", item) for name, item in _items(value, prefix)][::-1]
+        elif isinstance(value, (list, tuple)):
+            pending += [(f"{name}.", item) for name, item in _items(value, prefix)][::-1]
+    return tensors, [m for m in mappings if any(name.startswith(m) for name in tensors)]
+
+
+def _twice(name: str) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint has two entries named {name} once flattened", "rename one of them"
+    )
 
 
 def _leaves(value: object) -> Iterator[tuple[str, object]]:

@@ -70,6 +70,8 @@ function furtherRemedy(error: AtlasError): string | undefined {
     switch (error.reason) {
       case "executes_code":
         return "or use the program as it is: atlas discover --predictor FILE --trust-code";
+      case "weights_key":
+        return "use --weights-key ENTRY";
       case "damaged_config":
         return "its checkpoints can still be used with --reuse-predictor FILE";
       default:

@@ -12,9 +12,11 @@
  */
 import { createHash } from "node:crypto";
 import { AtlasError, FileError, RpcError } from "../errors.js";
+import type { OwnTensors } from "../interop/index.js";
 import type { Illustration } from "../report/illustration.js";
 import type { EpochRecord, RunEvent, StageRecord } from "../run/events.js";
 import { type Checkpoint, computingTime, type RunFolder } from "../run/folder.js";
+import { readSafetensors } from "../tensor/index.js";
 import type {
   AlgebraOptions,
   AtlasOptions,
@@ -26,6 +28,18 @@ import type {
   Session,
 } from "../worker/session/index.js";
 import type { Progress } from "./progress.js";
+
+/** List the tensors of a predictor in its snapshot, which holds those of its optimiser too. */
+function ownTensors(snapshot: Uint8Array): OwnTensors {
+  const own = [...readSafetensors(snapshot).tensors].filter(([name]) => OWN.test(name));
+  return Object.fromEntries(
+    own.map(([name, { dtype, shape }]) => [
+      name.replace(OWN, ""),
+      [dtype.startsWith("float"), [...shape]],
+    ]),
+  );
+}
+const OWN = /^module\./;
 
 /** Creation options with an optional seed, which by default derives from the run's seed. */
 type Seeded<T> = T extends unknown ? Omit<T, "seed"> & { seed?: number } : never;
@@ -199,18 +213,20 @@ export class Context {
    * Load weights into a predictor instead of training it. The run keeps a copy, so that it can be
    * resumed without the source.
    *
-   * @param read reads the safetensors file; called only if the run has no copy yet
+   * @param read reads the safetensors file; called only if the run has no copy yet. It is given
+   *   a function that tells the predictor's own tensors
    */
   async reuse(
     stage: string,
     predictor: RemoteObject,
-    read: () => Promise<Uint8Array>,
+    read: (own: () => Promise<OwnTensors>) => Promise<Uint8Array>,
   ): Promise<void> {
     await this.timed(stage, async () => {
       if (await this.attach(stage, predictor)) return;
       const kept = await this.run.checkpoint(stage, (m) => this.warn(m));
       if (kept) return void (await this.restoreFrom(stage, predictor, kept));
-      await this.session.loadWeights(predictor, await read());
+      const own = async () => ownTensors((await this.session.snapshot(predictor)).bytes);
+      await this.session.loadWeights(predictor, await read(own));
       const { bytes, epoch } = await this.session.snapshot(predictor);
       await this.run.saveCheckpoint(stage, bytes, {
         epoch,

@@ -3,16 +3,23 @@
  * name.
  */
 import { existsSync } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { extname, join, resolve } from "node:path";
 import { z } from "zod";
 import { namedAlgebra, namedAlgebras } from "../algebra/index.js";
 import { ensureFiles } from "../data/ensure.js";
 import { DATA_SETS } from "../data/index.js";
 import { AtlasError, FileError, NetworkError, UsageError } from "../errors.js";
-import { convertCheckpoint, inspectCheckpoint } from "../interop/index.js";
+import {
+  convertCheckpoint,
+  inspectCheckpoint,
+  type OwnTensors,
+  selectWeights,
+} from "../interop/index.js";
+import { printable } from "../interop/printable.js";
 import { explainFileSystem } from "../run/atomic.js";
 import { findRun, listRuns, Run } from "../run/folder.js";
+import { readWhole } from "../tensor/file.js";
 import { readNpy, readSafetensors } from "../tensor/index.js";
 import type { Place } from "../worker/index.js";
 import { Progress } from "./progress.js";
@@ -222,13 +229,27 @@ export class RunLookup {
   }
 }
 
+/** Options of {@link readPredictor}. */
+export interface ReadPredictorOptions {
+  /** The predictor's tensors, which tell where in a file its weights are (default: unknown). */
+  own?: () => Promise<OwnTensors>;
+  /** Name of the entry with the weights, if several fit. */
+  key?: string;
+  /** Called with what else is in the file. */
+  warn?: (line: string) => void;
+}
+
 /**
  * Read the weights of a predictor as safetensors bytes, from a run folder or a file (.safetensors,
- * .pt, .pth).
+ * .pt, .pth, or the .index.json of a file in parts).
  *
- * @throws FileError if the file is missing or truncated, or reading it would execute code
+ * @throws FileError if the file is missing or truncated, reading it would execute code, or no entry
+ *   of it fits the predictor, or several do
  */
-export async function readPredictor(source: string): Promise<Uint8Array> {
+export async function readPredictor(
+  source: string,
+  { own, key, warn = () => undefined }: ReadPredictorOptions = {},
+): Promise<Uint8Array> {
   if (await isFile(join(source, "config.json"))) {
     const checkpoint = await (await Run.open(source)).checkpoint("predictor");
     if (checkpoint) return checkpoint.bytes;
@@ -236,6 +257,16 @@ export async function readPredictor(source: string): Promise<Uint8Array> {
       `run ${source} has no undamaged predictor`,
       "train a new one without --reuse-predictor",
     );
+  }
+  if (own) {
+    const { bytes, entry, averages, ignored } = await selectWeights(source, await own(), { key });
+    if (averages.length > 0)
+      warn(
+        `the weights are those of ${printable(entry) || "the outermost entry"} in ${source}; it ` +
+          `also holds ${abridge(averages)}, to be chosen with --weights-key`,
+      );
+    if (ignored.length > 0) warn(`not used of ${source}: ${abridge(ignored)}`);
+    return bytes;
   }
   if ([".pt", ".pth", ".bin", ".ckpt"].includes(extname(source).toLowerCase()))
     return convertCheckpoint(source);
@@ -251,9 +282,12 @@ export async function readPredictor(source: string): Promise<Uint8Array> {
  * @returns undefined if it is a run, or a file in another layout
  * @throws as {@link readPredictor}
  */
-export async function referenceTensors(source: string | false): Promise<string[] | undefined> {
+export async function referenceTensors(
+  source: string | false,
+  key?: string,
+): Promise<string[] | undefined> {
   if (source === false || !(await isFile(source))) return undefined;
-  const { reference, tensors } = await inspectCheckpoint(source);
+  const { reference, tensors } = await inspectCheckpoint(source, { key });
   return reference === null ? undefined : tensors.map(({ name }) => name);
 }
 
@@ -286,13 +320,18 @@ async function readBasisValue(path: string): Promise<unknown> {
 /** Read a file. @throws FileError if it cannot be read */
 export async function readBytes(path: string): Promise<Uint8Array> {
   try {
-    return await readFile(path);
+    return await readWhole(path);
   } catch (error) {
     throw explainFileSystem(error, "read", path);
   }
 }
 
-async function isFile(path: string): Promise<boolean> {
+function abridge(names: readonly string[]): string {
+  const shown = names.slice(0, 5).map((name) => printable(name));
+  return shown.join(", ") + (names.length > 5 ? ` and ${names.length - 5} more` : "");
+}
+
+export async function isFile(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined))?.isFile() ?? false;
 }
 

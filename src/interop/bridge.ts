@@ -13,7 +13,11 @@ interface Pythonia {
 }
 
 /** Functions of py-worker/atlas_worker/bridge.py. They take texts, and return a JSON text. */
-export type BridgeFunction = "inspect_checkpoint" | "convert_checkpoint" | "export_predictor";
+export type BridgeFunction =
+  | "inspect_checkpoint"
+  | "convert_checkpoint"
+  | "select_weights"
+  | "export_predictor";
 
 const Answer = z.union([
   z.object({ ok: z.unknown() }),
@@ -180,7 +184,7 @@ function unpack(text: string): unknown {
   if ("error" in answer) {
     const { message, remedy, reason } = answer.error;
     const error = new FileError(printable(message, 1000), remedy);
-    if (reason === "executes_code") error.reason = reason;
+    if (reason === "executes_code" || reason === "weights_key") error.reason = reason;
     throw error;
   }
   if ("system" in answer) {

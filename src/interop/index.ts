@@ -1,12 +1,13 @@
 /**
  * Files of other programs: PyTorch checkpoints (.pt, .pth), safetensors files, exported predictors.
  */
-import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { extname, join, resolve } from "node:path";
 import { z } from "zod";
 import { FileError, NoSpaceError, UsageError } from "../errors.js";
 import { errorCode, explainFileSystem, replaceFile } from "../run/atomic.js";
+import { readWhole } from "../tensor/file.js";
 import { callPython } from "./bridge.js";
 
 const Summary = z.object({
@@ -67,15 +68,51 @@ const LIMIT_MS_PER_BYTE = 100 / 1e6;
  * List the tensors in a .pt, .pth or .safetensors file. No worker is needed, and no code in the
  * file is executed.
  *
+ * @param options.key name of the entry to list (default: the weights)
  * @throws FileError if the file is missing, damaged, not a checkpoint, or would execute code
  * @throws SetupError if Python is not available
  */
 export async function inspectCheckpoint(
   path: string,
-  options: InteropOptions = {},
+  { key = "", ...options }: InteropOptions & { key?: string } = {},
 ): Promise<CheckpointSummary> {
   const limited = await checkReadable(path, options);
-  return summary(await call("inspect_checkpoint", [resolve(path)], path, limited));
+  return summary(await call("inspect_checkpoint", [resolve(path), key], path, limited));
+}
+
+/** The tensors of a network: whether their numbers are real, and their shapes. */
+export type OwnTensors = Readonly<Record<string, readonly [floating: boolean, shape: number[]]>>;
+
+const Chosen = z.object({
+  entry: z.string(),
+  averages: z.array(z.string()),
+  ignored: z.array(z.string()),
+});
+/**
+ * Weights that were chosen from a checkpoint: the bytes of a .safetensors file, the entry that held
+ * them, entries with averages of them, and other tensors that were left out.
+ */
+export type ChosenWeights = z.infer<typeof Chosen> & { bytes: Uint8Array };
+
+/**
+ * Find a network's weights in a checkpoint. Their names may have a prefix that all share, and they
+ * may lie in an entry of any name.
+ *
+ * @param options.key name of the entry (default: the only one that fits)
+ * @throws FileError if no entry fits, or several do
+ * @throws as {@link inspectCheckpoint}
+ */
+export async function selectWeights(
+  path: string,
+  own: OwnTensors,
+  { key = "", ...options }: InteropOptions & { key?: string } = {},
+): Promise<ChosenWeights> {
+  const limited = await checkReadable(path, options);
+  return inTemporary(async (target) => {
+    const args = [resolve(path), target, JSON.stringify(own), key];
+    const chosen = Chosen.parse(await call("select_weights", args, path, limited));
+    return { ...chosen, bytes: await readWhole(target) };
+  });
 }
 
 /**
@@ -88,11 +125,17 @@ export async function convertCheckpoint(
   options: InteropOptions = {},
 ): Promise<Uint8Array> {
   const limited = await checkReadable(path, options);
-  const folder = await mkdtemp(join(tmpdir(), "atlas-convert-"));
-  const target = join(folder, "weights.safetensors");
-  try {
+  return inTemporary(async (target) => {
     await call("convert_checkpoint", [resolve(path), target, "safetensors"], path, limited);
-    return await readFile(target);
+    return readWhole(target);
+  });
+}
+
+/** Do some work with a file that exists only meanwhile. */
+async function inTemporary<T>(work: (path: string) => Promise<T>): Promise<T> {
+  const folder = await mkdtemp(join(tmpdir(), "atlas-convert-"));
+  try {
+    return await work(join(folder, "weights.safetensors"));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -146,18 +189,14 @@ export async function exportPredictor(
   format: ExportFormat,
   { force = false, ...options }: InteropOptions & { force?: boolean } = {},
 ): Promise<ExportedPredictor> {
-  const folder = await mkdtemp(join(tmpdir(), "atlas-export-"));
-  const source = join(folder, "predictor.safetensors");
-  try {
+  return inTemporary(async (source) => {
     await writeFile(source, checkpoint);
-    return await write(to, force, async (temporary) =>
+    return write(to, force, async (temporary) =>
       Exported.parse(
         await call("export_predictor", [source, temporary, format], source, options, temporary),
       ),
     );
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  });
 }
 
 /** Let Python write a file, because it may be too large for Node's memory. */

@@ -35,7 +35,7 @@ import {
   lookUpPredictor,
   type PredictorConfig,
   predictorFields,
-  reuseField,
+  reuseFields,
   trainedPredictor,
 } from "./predictor.js";
 
@@ -153,7 +153,7 @@ function stepsOf<D extends Shape, S extends Setting>(problem: Problem<D, S>) {
       architecture: { former: ["predictor"], formerKinds, ...architecture },
       ...predictor,
     }),
-    reuse_predictor: reuseField(),
+    ...reuseFields(),
   };
   const algebra = algebraFields({ manifold, ...problem.algebra });
 

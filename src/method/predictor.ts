@@ -3,10 +3,16 @@
  */
 import { z } from "zod";
 import type { Block, Manifold } from "../blocks.js";
+import { UsageError } from "../errors.js";
 import { type ChoiceOptions, choose, chosen } from "../experiment/choice.js";
 import type { Context } from "../experiment/context.js";
 import { type Preparation, type Shape, whole } from "../experiment/define.js";
-import { type RecordedConfig, readPredictor, referenceTensors } from "../experiment/lookup.js";
+import {
+  isFile,
+  type RecordedConfig,
+  readPredictor,
+  referenceTensors,
+} from "../experiment/lookup.js";
 import type { Findings } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
 import { alternates } from "./algebra.js";
@@ -21,6 +27,16 @@ export const reuseField = () =>
     description: "Use the predictor of a FILE or RUN (no value: newest that fits)",
     placeholder: "from",
   });
+
+/** Make the config fields that name a predictor to reuse, and an entry of its file. */
+export const reuseFields = () => ({
+  reuse_predictor: reuseField(),
+  weights_key: z
+    .string()
+    .optional()
+    .describe("Entry of the FILE of --reuse-predictor with the weights, if several fit")
+    .meta({ placeholder: "entry" }),
+});
 
 /** Make the config fields of a predictor: architecture, epochs, and training recipe. */
 export function predictorFields({
@@ -72,6 +88,7 @@ export function trainingFields(values: TrainingValues, omit?: ChoiceOptions<"tra
 export interface PredictorConfig {
   epochs: number;
   reuse_predictor?: boolean | string;
+  weights_key?: string;
 }
 
 /** Options of {@link lookUpPredictor}. */
@@ -97,6 +114,12 @@ export async function lookUpPredictor<C extends PredictorConfig>(
   { lookup, given, warn }: Preparation,
   { decisive, fits = () => true, reference }: ReuseOptions,
 ): Promise<C> {
+  const { weights_key: key } = config;
+  if (!config.reuse_predictor && key !== undefined)
+    throw new UsageError(
+      "--weights-key has no effect without --reuse-predictor",
+      "leave it out, or give --reuse-predictor FILE",
+    );
   if (!config.reuse_predictor) return config;
   const fields = [
     ...decisive,
@@ -108,13 +131,18 @@ export async function lookUpPredictor<C extends PredictorConfig>(
       fields.every((field) => other[field] === (config as Record<string, unknown>)[field]) &&
       fits(other),
   );
+  if (key !== undefined && !(await isFile(source)))
+    throw new UsageError(
+      `--weights-key ${key}: the predictor of a run has no entries`,
+      "leave it out, or give --reuse-predictor FILE",
+    );
   const idle = Object.keys(given).filter(
     (field) => field === "epochs" || field.startsWith("training.") || TRAINING_FLAGS.has(field),
   );
   if (!alternates(config))
     for (const field of idle)
       warn(`--${field.replaceAll("_", "-")} has no effect with --reuse-predictor`);
-  if (reference === undefined || (await referenceTensors(source)) === undefined)
+  if (reference === undefined || (await referenceTensors(source, key)) === undefined)
     return { ...config, reuse_predictor: source };
   const { architecture } = config as { architecture?: unknown };
   // The parameters of another network are not the reference's.
@@ -128,8 +156,11 @@ export async function lookUpPredictor<C extends PredictorConfig>(
 /**
  * Count the networks in a checkpoint of the reference code, one for each chart; 0 for other files.
  */
-export async function referenceNetworks(source: boolean | string | undefined): Promise<number> {
-  const names = (typeof source === "string" && (await referenceTensors(source))) || [];
+export async function referenceNetworks(
+  source: boolean | string | undefined,
+  key?: string,
+): Promise<number> {
+  const names = (typeof source === "string" && (await referenceTensors(source, key))) || [];
   return new Set(names.flatMap((name) => /network(\d+)\./.exec(name)?.[1] ?? [])).size;
 }
 
@@ -174,7 +205,8 @@ export function fitPredictor(
     tensors,
   };
   const source = config.reuse_predictor ?? false;
-  return makePredictor(ctx, options, { source, later: alternates(config), stage });
+  const { weights_key: key } = config;
+  return makePredictor(ctx, options, { source, key, later: alternates(config), stage });
 }
 
 /**
@@ -187,11 +219,14 @@ export async function makePredictor(
   options: Parameters<Context["predictor"]>[0],
   {
     source,
+    key,
     later = false,
     stage = "predictor",
   }: {
     /** File or run with the weights, looked up already; a boolean to train. */
     source: string | boolean;
+    /** Name of the file's entry with the weights, if several fit. */
+    key?: string;
     /** Whether to leave the training to {@link discoverAlgebra} with `train`. */
     later?: boolean;
     /** Name of the stage (default "predictor"). */
@@ -200,7 +235,9 @@ export async function makePredictor(
 ): Promise<{ predictor: RemoteObject; about: Findings["predictor"] }> {
   const predictor = await ctx.predictor(options);
   const reused = typeof source === "string" ? source : undefined;
-  if (reused !== undefined) await ctx.reuse(stage, predictor, () => readPredictor(reused));
+  const warn = (line: string) => ctx.warn(line);
+  if (reused !== undefined)
+    await ctx.reuse(stage, predictor, (own) => readPredictor(reused, { own, key, warn }));
   else if (!later) await ctx.advance(stage, predictor);
   return { predictor, about: { loss: null, epochs: options.epochs, source: reused ?? "trained" } };
 }

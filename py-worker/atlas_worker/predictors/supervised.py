@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..catalogue import find, param, parse_params, recorded_params, register
-from ..checkpointing import check_finite, check_kind, restore
+from ..checkpointing import check_finite, check_kind, convert, restore
 from ..errors import InvalidInput
 from ..interfaces import Dataset, Signature
+from ..matching import Misfit, Own, match
 from ..optim import AdamW
 from ..reference import translate
 from ..rng import random_stream
@@ -453,30 +454,28 @@ class FittedPredictor:
         """Load weights from elsewhere.
 
         Args:
-            tensors: The weights, by our names or those of the reference code. A snapshot of this
-                architecture is accepted too.
+            tensors: The weights, by our names or those of the reference code, which may share a
+                prefix. Their types are converted. A snapshot of this architecture is accepted too.
 
         Raises:
             InvalidInput: A tensor does not fit. The error names the first such tensor.
         """
-        weights = {
-            name.removeprefix("module."): t
-            for name, t in tensors.items()
-            if not name.startswith("adam.")
-        }
+        weights = {name: t for name, t in tensors.items() if not name.startswith("adam.")}
         own = self._module.state_dict()
         kind = find("architecture", self._kind, "weights").kind  # its name today
+        needed = {name: Own(t.is_floating_point(), t.shape) for name, t in own.items()}
+        try:
+            weights = match(weights, [""], needed).tensors
+        except Misfit as error:
+            raise InvalidInput(
+                f"the weights do not fit the architecture {kind}: {error}",
+                "weights",
+                f"tensors {', '.join(own)}",
+                error.remedy,
+            ) from error
         weights = translate(weights, own, getattr(self._module, "reference_layout", None), kind)
-        for name in weights:
-            if name not in own:
-                raise InvalidInput(
-                    f"the weights hold {name!r}, which this architecture ({kind}) does not have",
-                    "weights",
-                    f"tensors {', '.join(own)}",
-                    "choose the architecture that the weights belong to",
-                )
         self._module.load_state_dict(
-            {name: restore(weights, name, like) for name, like in own.items()}
+            {name: convert(name, weights.get(name, like), like) for name, like in own.items()}
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -493,7 +492,10 @@ class FittedPredictor:
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Restore what :meth:`state` returned. Raises ``InvalidInput`` if it does not fit."""
         epoch = check_kind(metadata, self._kind)
-        self.load_weights(tensors)
+        own = self._module.state_dict()
+        self._module.load_state_dict(
+            {name: restore(tensors, f"module.{name}", like) for name, like in own.items()}
+        )
         self._optimiser.state.clear()
         for name, p in self._module.named_parameters():
             if f"adam.{name}.step" in tensors:

@@ -291,7 +291,8 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing() -> Non
     cases: list[tuple[dict[str, Tensor], str]] = [
         ({k: v + 1 for k, v in good.items() if k != name}, "last.weight"),
         ({**{k: v + 1 for k, v in good.items()}, name: good[name][:1]}, "last.weight"),
-        ({**{k: v + 1 for k, v in good.items()}, name: good[name].double()}, "last.weight"),
+        ({**{k: v + 1 for k, v in good.items()}, name: good[name] / 0}, "last.weight"),
+        ({**{k: v + 1 for k, v in good.items()}, name: good[name] * 1j}, "last.weight"),
         ({**{k: v + 1 for k, v in good.items()}, "module.extra": good[name]}, "extra"),
         ({}, "convs.0.weight"),
         (weights(predictor("strided_cnn")), "first.weight"),
