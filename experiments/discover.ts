@@ -9,9 +9,9 @@ import {
   count,
   defineExperiment,
   fileField,
+  openArray,
   type Preparation,
   readBytes,
-  readNpy,
   solveAlgebra,
   solveCosets,
   symmetries,
@@ -92,6 +92,7 @@ async function prepare<C extends Config>(c: C, { lookup }: Preparation): Promise
       "give --predictor FILE and --inputs FILE.npy",
     );
   centres(c.charts);
+  await openArray(c.inputs);
   const [, path, factory] = FACTORY.exec(c.predictor) ?? [];
   const predictor =
     path === undefined ? resolve(c.predictor) : `${lookup.workerPath(path)}:${factory}`;
@@ -99,7 +100,7 @@ async function prepare<C extends Config>(c: C, { lookup }: Preparation): Promise
 }
 
 async function discover(ctx: Context, c: Config, name: string) {
-  const samples = readNpy(await readBytes(c.inputs!), c.inputs!);
+  const samples = await openArray(c.inputs!, { warn: (line) => ctx.warn(line) });
   const { shape } = samples;
   const arrays = { params: { outputs: c.outputs }, tensors: { inputs: samples } };
   const dataset = await ctx.dataset({ kind: "arrays", ...arrays });

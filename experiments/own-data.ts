@@ -1,5 +1,4 @@
 /** Local symmetries of your own arrays. Copy this file to use your own charts. */
-import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import {
   defineExperiment,
@@ -7,7 +6,7 @@ import {
   discoverCosets,
   fileField,
   makePredictor,
-  readNpy,
+  openArray,
   symmetries,
   task,
   trainedPredictor,
@@ -43,12 +42,13 @@ export default defineExperiment({
             "own-data needs inputs and targets",
             "give --inputs FILE.npy and --targets FILE.npy",
           );
+        for (const file of [c.inputs, c.targets]) await openArray(file);
         return c;
       },
 
       async run(ctx, c) {
-        const read = async (file: string) => readNpy(await readFile(file), file);
-        const tensors = { inputs: await read(c.inputs!), targets: await read(c.targets!) };
+        const open = (file: string) => openArray(file, { warn: (line) => ctx.warn(line) });
+        const tensors = { inputs: await open(c.inputs!), targets: await open(c.targets!) };
         const dataset = await ctx.dataset({ kind: "arrays", tensors });
         const charts = { kind: "planar", params: CHARTS } as const;
         const atlas = await ctx.atlas(charts);

@@ -53,6 +53,8 @@ export type { FormerDefinition } from "./experiment/former.js";
 export { illustrate } from "./experiment/illustrate.js";
 export {
   Identity,
+  openArray,
+  type ReadPredictorOptions,
   type RecordedConfig,
   RunLookup,
   readBytes,

@@ -20,7 +20,13 @@ import { printable } from "../interop/printable.js";
 import { explainFileSystem } from "../run/atomic.js";
 import { findRun, listRuns, Run } from "../run/folder.js";
 import { readWhole } from "../tensor/file.js";
-import { readNpy, readSafetensors } from "../tensor/index.js";
+import {
+  type NpyOptions,
+  openNpy,
+  readNpy,
+  readSafetensors,
+  type TensorSource,
+} from "../tensor/index.js";
 import type { Place } from "../worker/index.js";
 import { Progress } from "./progress.js";
 
@@ -314,6 +320,19 @@ async function readBasisValue(path: string): Promise<unknown> {
       `${path} is not JSON: ${(error as Error).message}`,
       "give a .json, .npy or .safetensors file",
     );
+  }
+}
+
+/**
+ * Open an array of the user, in a .npy file of any size. A large one is read when it is sent.
+ *
+ * @throws FileError if it cannot be read
+ */
+export async function openArray(path: string, options?: NpyOptions): Promise<TensorSource> {
+  try {
+    return await openNpy(path, options);
+  } catch (error) {
+    throw explainFileSystem(error, "read", path);
   }
 }
 

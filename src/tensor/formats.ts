@@ -17,6 +17,7 @@ const STORED = {
     get: (view: DataView, at: number) => brainToNumber(view.getUint16(at, true)),
   },
   i8: { size: 8, dtype: "int64" },
+  u8: { size: 8, dtype: "int64", get: unsigned },
   i4: { size: 4, dtype: "int32" },
   i2: { size: 2, dtype: "int32", get: (view: DataView, at: number) => view.getInt16(at, true) },
   i1: { size: 1, dtype: "int32", get: (view: DataView, at: number) => view.getInt8(at) },
@@ -26,7 +27,7 @@ const STORED = {
   b1: { size: 1, dtype: "bool" },
 } as const satisfies Record<
   string,
-  { size: number; dtype: DType; get?: (view: DataView, at: number) => number }
+  { size: number; dtype: DType; get?: (view: DataView, at: number) => number | bigint }
 >;
 /** An element type of a file, under NumPy's name. */
 export type StoredType = keyof typeof STORED;
@@ -41,9 +42,32 @@ export function storedBytes(type: StoredType, shape: readonly number[]): number 
   return elements(shape) * STORED[type].size;
 }
 
-/** Make the tensor of raw little-endian bytes of a file: a view, if the type allows it. */
-export function fromStored(type: StoredType, shape: readonly number[], bytes: Uint8Array): Tensor {
+/** Get the element type that a file's type is read as. */
+export function readAs(type: StoredType): DType {
+  return STORED[type].dtype;
+}
+
+/**
+ * Make the tensor of raw bytes of a file: a view, if the type and the order of bytes allow it.
+ *
+ * @throws AtlasError if a number or a bool cannot be represented
+ */
+export function fromStored(
+  type: StoredType,
+  shape: readonly number[],
+  bytes: Uint8Array,
+  bigEndian = false,
+): Tensor {
   const { size, dtype, ...rest } = STORED[type];
+  if (bigEndian && size > 1) {
+    const swapped = Buffer.from(bytes);
+    size === 2 ? swapped.swap16() : size === 4 ? swapped.swap32() : swapped.swap64();
+    return fromStored(type, shape, swapped);
+  }
+  if (type === "b1") {
+    const wrong = bytes.find((byte) => byte > 1);
+    if (wrong !== undefined) throw new AtlasError(`a bool is the byte ${wrong}, not 0 or 1`);
+  }
   if (!("get" in rest)) return Tensor.fromBytes(dtype, shape, bytes);
   const { get } = rest;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -61,9 +85,20 @@ export function reading<T>(name: string, remedy: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
+    if (error instanceof FileError && !error.message.includes(name))
+      throw new FileError(`${name}: ${error.message}`, error.remedy, { cause: error });
     if (error instanceof FileError || !(error instanceof AtlasError)) throw error;
     throw new FileError(`${name} is damaged: ${error.message}`, remedy, { cause: error });
   }
+}
+
+function unsigned(view: DataView, at: number): bigint {
+  const value = view.getBigUint64(at, true);
+  if (value < 2n ** 63n) return value;
+  throw new FileError(
+    `the unsigned integer ${value} is too large for int64`,
+    'save the array as real numbers, which rounds it: x.astype("float64")',
+  );
 }
 
 function halfToNumber(bits: number): number {

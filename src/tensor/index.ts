@@ -1,4 +1,4 @@
 /** Tensors, and the file formats for them. */
-export { readNpy, writeNpy } from "./npy.js";
+export { type NpyOptions, openNpy, readNpy, writeNpy } from "./npy.js";
 export { readSafetensors, type Safetensors, writeSafetensors } from "./safetensors.js";
-export { type DType, type Nested, Tensor, type TensorData } from "./tensor.js";
+export { type DType, type Nested, Tensor, type TensorData, type TensorSource } from "./tensor.js";

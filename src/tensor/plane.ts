@@ -17,7 +17,7 @@ import { TensorHeader } from "../gen/atlas/v1/tensor.js";
 import type { CurveKeys } from "../gen/atlas/v1/worker.js";
 import { Status } from "../gen/google/rpc/status.js";
 import { errorFromStatus, onAbort } from "../rpc/index.js";
-import { Tensor, typeFromWire, wireType } from "./tensor.js";
+import { Tensor, type TensorSource, typeFromWire, wireType } from "./tensor.js";
 
 /** Options of a transfer. */
 export interface TransferOptions {
@@ -31,6 +31,9 @@ interface Pending {
   resolve(frames: Buffer[]): void;
   reject(error: unknown): void;
 }
+
+/** Bytes that a message brings at most, if the worker takes a tensor in several. */
+const PART = 64 * 2 ** 20;
 
 /** Make a new unguessable ticket of a session for a tensor. */
 export function newTicket(sessionId: string): string {
@@ -74,6 +77,8 @@ export class TensorPlane {
       curve?: CurveKeys;
       /** Bytes of the largest frame that the plane accepts, from Describe (default: any). */
       maxFrameBytes?: number;
+      /** Whether the plane takes a tensor in several messages, from Describe. */
+      acceptsParts?: boolean;
     } = {},
   ) {
     const { curve } = options;
@@ -84,16 +89,36 @@ export class TensorPlane {
 
   /**
    * Put a tensor on the plane, under a ticket of {@link newTicket}. The elements must not change
-   * until the promise resolves.
+   * until the promise resolves. A large tensor is sent in several messages, so that only a part of
+   * a file is in memory at a time.
    *
    * @throws RpcError if the worker refuses the tensor
    * @throws WorkerUnavailable if the worker does not answer
    */
-  async put(ticket: string, tensor: Tensor, options?: TransferOptions): Promise<void> {
-    const { dtype, shape, bytes } = tensor;
-    const header = { dtype: wireType(dtype), shape: [...shape], byteLength: bytes.byteLength };
-    const frames = pieces(bytes, this.options.maxFrameBytes ?? 0);
-    await this.request(["PUT", ticket, TensorHeader.encode(header).finish(), ...frames], options);
+  async put(ticket: string, tensor: TensorSource, options?: TransferOptions): Promise<void> {
+    const { dtype, byteLength } = tensor;
+    const { acceptsParts = false, maxFrameBytes = 0 } = this.options;
+    const whole = { dtype: wireType(dtype), shape: [...tensor.shape], byteLength };
+    const send = (header: TensorHeader, bytes: Uint8Array[]) => {
+      const frames = (bytes.length > 0 ? bytes : [new Uint8Array()]).flatMap((part) =>
+        pieces(part, maxFrameBytes),
+      );
+      return this.request(
+        ["PUT", ticket, TensorHeader.encode(header).finish(), ...frames],
+        options,
+      );
+    };
+    let offset = 0;
+    let waiting: Uint8Array[] = [];
+    for await (const part of tensor.parts(PART)) {
+      waiting.push(part);
+      if (!acceptsParts) continue;
+      const from = offset;
+      offset += part.byteLength;
+      await send({ ...whole, offset: from, more: offset < byteLength }, waiting);
+      waiting = [];
+    }
+    if (offset === 0) await send({ ...whole, offset, more: false }, waiting);
   }
 
   /**

@@ -17,6 +17,7 @@ const STORED: Record<string, StoredType> = {
   I32: "i4",
   I16: "i2",
   I8: "i1",
+  U64: "u8",
   U32: "u4",
   U16: "u2",
   U8: "u1",

@@ -34,8 +34,18 @@ export type TensorData = InstanceType<(typeof ARRAYS)[DType]>;
 /** A number, or nested arrays of numbers. */
 export type Nested = number | readonly Nested[];
 
+/** A tensor that can be sent: in memory, or in a file. */
+export interface TensorSource {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  /** Bytes of all elements, as they are sent. */
+  readonly byteLength: number;
+  /** Give the elements as raw little-endian bytes, row-major, in parts of at most `most` bytes. */
+  parts(most: number): AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+}
+
 /** A dense tensor: an element type, a shape, and the elements in row-major order. */
-export class Tensor {
+export class Tensor implements TensorSource {
   /** @throws AtlasError if `data` does not have the type of `dtype`, or the length of `shape` */
   constructor(
     readonly dtype: DType,
@@ -99,6 +109,17 @@ export class Tensor {
     return new Tensor(dtype, shape, new ARRAYS[dtype](buffer as ArrayBuffer, byteOffset, count));
   }
 
+  /** Bytes of all elements. */
+  get byteLength(): number {
+    return this.data.byteLength;
+  }
+
+  /** Give the elements in parts of at most `most` bytes: views, not copies. */
+  *parts(most: number): Iterable<Uint8Array> {
+    const { bytes } = this;
+    for (let at = 0; at < bytes.byteLength; at += most) yield bytes.subarray(at, at + most);
+  }
+
   /** The elements as raw little-endian bytes: a view, not a copy. */
   get bytes(): Buffer {
     return Buffer.from(this.data.buffer, this.data.byteOffset, this.data.byteLength);
@@ -143,16 +164,12 @@ export class Tensor {
 
   /** Make a message that holds the elements. */
   toWire(): WireTensor {
-    return this.wire({ $case: "inline", inline: this.bytes });
+    return wireTensor(this, { $case: "inline", inline: this.bytes });
   }
 
   /** Make a message that names a ticket of the tensor plane for the elements. */
   toTicket(ticket: string): WireTensor {
-    return this.wire({ $case: "ticket", ticket });
-  }
-
-  private wire(data: WireTensor["data"]): WireTensor {
-    return { dtype: wireType(this.dtype), shape: [...this.shape], data };
+    return ticketFor(this, ticket);
   }
 
   /** Make a tensor from a message that holds the elements. @throws AtlasError if it does not */
@@ -160,6 +177,15 @@ export class Tensor {
     if (data?.$case !== "inline") throw new AtlasError("a tensor message lacks its elements");
     return Tensor.fromBytes(typeFromWire(dtype), shape, data.inline);
   }
+}
+
+/** Make a message that names a ticket of the tensor plane for a tensor's elements. */
+export function ticketFor(tensor: TensorSource, ticket: string): WireTensor {
+  return wireTensor(tensor, { $case: "ticket", ticket });
+}
+
+function wireTensor({ dtype, shape }: TensorSource, data: WireTensor["data"]): WireTensor {
+  return { dtype: wireType(dtype), shape: [...shape], data };
 }
 
 /** Get the element type of a message. */

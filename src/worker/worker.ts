@@ -59,7 +59,13 @@ export class Worker {
           `the worker at ${address} is not serving`,
           "wait until it has started, or restart it",
         );
-      const { tensors = "", metrics = "", curve, maxFrameBytes = 0 } = dataPlane ?? {};
+      const {
+        tensors = "",
+        metrics = "",
+        curve,
+        maxFrameBytes = 0,
+        acceptsParts = false,
+      } = dataPlane ?? {};
       if (tensors === "" || metrics === "")
         throw new WorkerUnavailable(
           `the worker at ${address} has no data plane`,
@@ -73,11 +79,18 @@ export class Worker {
         );
       const info = {
         ...described,
-        dataPlane: { tensors, metrics, curve: undefined, maxFrameBytes },
+        dataPlane: {
+          tensors,
+          metrics,
+          curve: undefined,
+          maxFrameBytes,
+          acceptsParts,
+        },
       };
       const plane = new TensorPlane(reachableEndpoint(tensors, address), process?.gone, {
         curve,
         maxFrameBytes,
+        acceptsParts,
       });
       const feed = new MetricsFeed(reachableEndpoint(metrics, address), curve);
       return new Worker(rpc, info, plane, feed, process, signal);

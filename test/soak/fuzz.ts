@@ -340,10 +340,15 @@ async function fuzzFrames(
     dealer.connect(plane.endpoint);
     const ticket = newTicket(sessionId);
     const header = { dtype: DataType.DATA_TYPE_FLOAT32, shape: [2, 2], byteLength: 16 };
-    const proper = [
-      ["PUT", ticket, TensorHeader.encode(header).finish(), Buffer.alloc(16)],
-      ["GET", ticket, ""],
-    ].map((frames) => frames.map((frame) => Buffer.from(frame)));
+    const put = (offset: number, more: boolean, bytes: number) => [
+      "PUT",
+      ticket,
+      TensorHeader.encode({ ...header, offset, more }).finish(),
+      Buffer.alloc(bytes),
+    ];
+    const proper = [put(0, false, 16), put(0, true, 8), put(8, false, 8), ["GET", ticket, ""]].map(
+      (frames) => frames.map((frame) => Buffer.from(frame)),
+    );
     let lastId = 0n;
     let left = count;
     while (left > 0) {

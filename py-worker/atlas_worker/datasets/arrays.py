@@ -12,6 +12,9 @@ from ..catalogue import param, register
 from ..errors import InvalidInput
 from .base import GivenDataset
 
+_CHECKED = 2**22
+"""Numbers that are checked at a time: the check takes twice their memory."""
+
 
 @dataclass(frozen=True)
 class ArraysParams:
@@ -83,7 +86,8 @@ class ArraysDataset(GivenDataset):
                 raise InvalidInput(
                     f"{name} are empty", f"dataset.tensors.{name}", "at least one sample"
                 )
-        moved = {name: tensors[name].to(device, torch.float32, copy=True) for name in names}
+        # A copy would take a large array's memory twice. The tensors are this dataset's own.
+        moved = {name: tensors[name].to(device, torch.float32) for name in names}
         self.inputs = moved["inputs"]
         lattice = () if vectors else self.inputs.shape[2:]
         zeros = torch.zeros((), device=device).expand(len(self.inputs), params.outputs, *lattice)
@@ -96,7 +100,7 @@ class ArraysDataset(GivenDataset):
                 "the same number of samples, height and width",
             )
         for name, t in moved.items():
-            if not bool(torch.isfinite(t).all()):
+            if not all(bool(torch.isfinite(part).all()) for part in t.flatten().split(_CHECKED)):
                 raise InvalidInput(
                     f"{name} have entries that are NaN or infinite",
                     f"dataset.tensors.{name}",

@@ -4,7 +4,8 @@ Messages of the tensor plane have these frames after the routing identity, which
 see:
 
 ======== ===================================================================
-PUT      ``[request_id (8 bytes), b"PUT", ticket, TensorHeader, raw buffer …]``
+PUT      ``[request_id (8 bytes), b"PUT", ticket, TensorHeader, raw buffer …]``;
+         a large tensor may come in several such messages, whose headers say so
 GET      ``[request_id, b"GET", ticket, b""]``
 answers  ``[request_id, b"OK"]``, ``[request_id, b"OK", TensorHeader, raw buffer …]``,
          ``[request_id, b"ERR", google.rpc.Status]``
@@ -131,6 +132,7 @@ class DataPlane:
             metrics=self.metrics,
             curve=self._curve,
             max_frame_bytes=self._max_frame,
+            accepts_parts=True,
         )
 
     def _encrypt(self) -> worker_pb2.CurveKeys:
@@ -249,6 +251,9 @@ class DataPlane:
             ) from None
         layout = tensor_codec.layout(message.dtype, message.shape, self._limits, "header")
         tensor_codec.check_length(layout, message.byte_length, "header.byte_length")
+        if message.offset or message.more:
+            self._tickets.upload_part(ticket, layout, message.offset, body, more=message.more)
+            return
         tensor_codec.check_length(layout, sum(map(len, body)), "body")
         self._tickets.upload(ticket, Buffer(layout, tensor_codec.joined(body)))
 

@@ -67,6 +67,34 @@ def test_limits(limited: Callable[..., Client]) -> None:
         client.send(torch.zeros(251), inline=False)
 
 
+def test_a_tensor_comes_in_parts(limited: Callable[..., Client]) -> None:
+    client = limited(max_tensor_bytes=1000, max_session_ticket_bytes=1000)
+    tensor = torch.arange(100, dtype=torch.float32)
+    raw = tensor.numpy().tobytes()
+    whole = {"dtype": tensor_pb2.DATA_TYPE_FLOAT32, "shape": [100], "byte_length": 400}
+
+    def put(name: bytes, offset: int, more: bool, *frames: bytes) -> None:
+        header = tensor_pb2.TensorHeader(offset=offset, more=more, **whole)
+        client.exchange(b"PUT", name, header.SerializeToString(), *frames)
+
+    name = ticket(client)
+    put(name, 0, True, raw[:100], raw[100:104])
+    with Refused("NOT_FOUND", "ticket"):
+        client.exchange(b"GET", name, b"")
+    put(name, 104, True, raw[104:300])
+    put(name, 300, False, raw[300:])
+    sent = tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[100], ticket=name.decode())
+    assert torch.equal(client.receive(sent), tensor)
+    for offset, more, size in ((8, True, 4), (4, True, 396), (4, False, 4), (4, True, 400)):
+        put(name, 0, True, raw[:4])
+        with Refused("INVALID_INPUT", "header.offset"):
+            put(name, offset, more, raw[:size])
+    put(name, 0, True, raw[:4])
+    put(ticket(client), 0, True, raw[:4])
+    with Refused("LIMIT_EXCEEDED", "ticket"):
+        put(ticket(client), 0, True, raw[:4])
+
+
 def test_malformed_requests(client: Client) -> None:
     head = HEADER.SerializeToString()
     name = ticket(client)

@@ -1,7 +1,7 @@
 /** Datasets of a session, and atlases on them. */
 import type { Block } from "../../blocks.js";
 import { type CreateObjectRequest, ObjectServiceService } from "../../gen/atlas/v1/objects.js";
-import type { Tensor } from "../../tensor/tensor.js";
+import type { Tensor, TensorSource } from "../../tensor/tensor.js";
 import { type Link, LONG_READ } from "./link.js";
 import { type RemoteObject, wireBlock } from "./objects.js";
 
@@ -10,7 +10,7 @@ export type DatasetOptions = Block<"dataset"> & {
   /** Seed of the dataset's randomness. */
   seed: number;
   /** Arrays of the user, for kinds that take them. */
-  tensors?: Readonly<Record<string, Tensor>>;
+  tensors?: Readonly<Record<string, TensorSource>>;
 };
 
 /** An atlas: where the charts are and how a matrix acts on them, as a block of type "action". */

@@ -6,7 +6,7 @@ import { WorkerServiceService } from "../../gen/atlas/v1/worker.js";
 import { type CallOptions, type Method, onAbort, type Rpc } from "../../rpc/index.js";
 import type { MetricsFeed } from "../../tensor/metrics.js";
 import { newTicket, type TensorPlane } from "../../tensor/plane.js";
-import { Tensor } from "../../tensor/tensor.js";
+import { Tensor, type TensorSource, ticketFor } from "../../tensor/tensor.js";
 
 /** The parts of a worker that a session needs. */
 export interface SessionParts {
@@ -62,7 +62,9 @@ export class Link {
   }
 
   /** Send tensors by name. */
-  async sendAll(tensors: Readonly<Record<string, Tensor>>): Promise<Record<string, WireTensor>> {
+  async sendAll(
+    tensors: Readonly<Record<string, TensorSource>>,
+  ): Promise<Record<string, WireTensor>> {
     const sent: Record<string, WireTensor> = {};
     for (const [name, tensor] of Object.entries(tensors)) sent[name] = await this.send(tensor);
     return sent;
@@ -74,10 +76,10 @@ export class Link {
   }
 
   /** Send a tensor: inside the message, or over the tensor plane if it is large. */
-  async send(tensor: Tensor): Promise<WireTensor> {
+  async send(tensor: TensorSource): Promise<WireTensor> {
     const { maxInlineBytes, maxTensorBytes } = this.parts.limits;
-    const size = tensor.data.byteLength;
-    if (size <= maxInlineBytes) return tensor.toWire();
+    const size = tensor.byteLength;
+    if (tensor instanceof Tensor && size <= maxInlineBytes) return tensor.toWire();
     if (size > maxTensorBytes)
       throw new UsageError(
         `a tensor of ${size} bytes (shape [${tensor.shape.join(", ")}]) is too large for the ` +
@@ -86,7 +88,7 @@ export class Link {
       );
     const ticket = newTicket(this.id);
     await this.parts.plane.put(ticket, tensor, { signal: this.parts.signal });
-    return tensor.toTicket(ticket);
+    return ticketFor(tensor, ticket);
   }
 
   /** Get the tensor of a message, from the tensor plane if the message has a ticket. */

@@ -132,7 +132,8 @@ export class FakeWorker {
   private ticketFor(tensor: Tensor) {
     const ticket = `session-1.${this.tickets++}`;
     const { dtype, shape } = tensor.toWire();
-    const header = TensorHeader.encode({ dtype, shape, byteLength: tensor.bytes.length }).finish();
+    const whole = { byteLength: tensor.bytes.length, offset: 0, more: false };
+    const header = TensorHeader.encode({ dtype, shape, ...whole }).finish();
     this.buffers.set(ticket, { header: Buffer.from(header), body: tensor.bytes });
     return tensor.toTicket(ticket);
   }
@@ -173,6 +174,7 @@ export class FakeWorker {
             metrics: String(this.publisher.lastEndpoint),
             curve: undefined,
             maxFrameBytes: 0,
+            acceptsParts: false,
           },
           limits: {
             maxInlineBytes: 64,
