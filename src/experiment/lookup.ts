@@ -23,8 +23,9 @@ import { readWhole } from "../tensor/file.js";
 import {
   type NpyOptions,
   openNpy,
-  readNpy,
+  readOneTensor,
   readSafetensors,
+  Tensor,
   type TensorSource,
 } from "../tensor/index.js";
 import type { Place } from "../worker/index.js";
@@ -307,12 +308,12 @@ async function readBasis(path: string): Promise<number[][][]> {
 }
 
 async function readBasisValue(path: string): Promise<unknown> {
-  const bytes = await readBytes(path);
-  if (path.endsWith(".npy")) return readNpy(bytes, path).toNested();
+  if (path.endsWith(".npy")) return nested(path, await openArray(path));
   if (path.endsWith(".safetensors")) {
-    const { tensors } = readSafetensors(bytes, path);
-    return (tensors.get("generators") ?? [...tensors.values()][0])?.toNested();
+    const choose = (names: string[]) => (names.includes("generators") ? "generators" : names[0]);
+    return nested(path, await explained(path, () => readOneTensor(path, choose)));
   }
+  const bytes = await readBytes(path);
   try {
     return JSON.parse(new TextDecoder().decode(bytes));
   } catch (error) {
@@ -329,20 +330,34 @@ async function readBasisValue(path: string): Promise<unknown> {
  * @throws FileError if it cannot be read
  */
 export async function openArray(path: string, options?: NpyOptions): Promise<TensorSource> {
+  return explained(path, () => openNpy(path, options));
+}
+
+/** Read a file. @throws FileError if it cannot be read */
+export function readBytes(path: string): Promise<Uint8Array> {
+  return explained(path, () => readWhole(path));
+}
+
+async function explained<T>(path: string, read: () => Promise<T>): Promise<T> {
   try {
-    return await openNpy(path, options);
+    return await read();
   } catch (error) {
     throw explainFileSystem(error, "read", path);
   }
 }
 
-/** Read a file. @throws FileError if it cannot be read */
-export async function readBytes(path: string): Promise<Uint8Array> {
-  try {
-    return await readWhole(path);
-  } catch (error) {
-    throw explainFileSystem(error, "read", path);
-  }
+/** Numbers of the largest basis that is read. */
+const LARGEST_BASIS = 1e6;
+
+function nested(path: string, tensor: TensorSource | undefined): unknown {
+  if (tensor === undefined) return undefined;
+  const { shape } = tensor;
+  if (!(tensor instanceof Tensor) || tensor.data.length > LARGEST_BASIS)
+    throw new FileError(
+      `${path} holds an array of shape [${shape.join(", ")}], too large for a basis`,
+      "give matrices of shape [k, n, n]",
+    );
+  return tensor.toNested();
 }
 
 function abridge(names: readonly string[]): string {

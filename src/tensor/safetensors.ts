@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { FileError } from "../errors.js";
+import { readInto, withFile } from "./file.js";
 import { fromStored, reading, type StoredType, storedBytes } from "./formats.js";
 import { type DType, itemSize, type Tensor } from "./tensor.js";
 
@@ -64,26 +65,90 @@ export interface Safetensors {
  * @throws FileError if the file is truncated or damaged, or holds a type that is not supported
  */
 export function readSafetensors(bytes: Uint8Array, name = "the safetensors file"): Safetensors {
-  const damaged = (what: string) => new FileError(`${name} is damaged: ${what}`, REMEDY);
-  if (bytes.byteLength < 8)
-    throw new FileError(
-      `${name} is not a safetensors file: it has only ${bytes.byteLength} bytes`,
-      REMEDY,
-    );
-  const length = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
+  const start = bodyStart(bytes, bytes.byteLength, name);
+  const { places, metadata } = layOut(bytes.subarray(8, start), bytes.byteLength - start, name);
+  const body = bytes.subarray(start);
+  const tensors = places.map(
+    ({ key, from, to, ...place }) =>
+      [key, tensorOf({ key, ...place }, body.subarray(from, to), name)] as const,
+  );
+  return { tensors: new Map(tensors), metadata };
+}
+
+/**
+ * Read one tensor of a safetensors file of any size.
+ *
+ * @param choose chooses its name among those in the file
+ * @returns undefined if none is chosen
+ * @throws as {@link readSafetensors}
+ * @throws file-system errors
+ */
+export function readOneTensor(
+  path: string,
+  choose: (names: string[]) => string | undefined,
+): Promise<Tensor | undefined> {
+  return withFile(path, async (file, size) => {
+    const head = Buffer.alloc(Math.min(size, 8));
+    await readInto(file, head, 0, path);
+    const start = bodyStart(head, size, path);
+    const header = Buffer.alloc(start - 8);
+    await readInto(file, header, 8, path);
+    const { places } = layOut(header, size - start, path);
+    const chosen = choose(places.map(({ key }) => key));
+    const place = places.find(({ key }) => key === chosen);
+    if (place === undefined) return undefined;
+    const bytes = Buffer.allocUnsafeSlow(place.to - place.from);
+    await readInto(file, bytes, start + place.from, path);
+    return tensorOf(place, bytes, path);
+  });
+}
+
+/** Where a tensor lies in a file's body, in bytes. */
+interface Place {
+  key: string;
+  type: StoredType;
+  shape: readonly number[];
+  from: number;
+  to: number;
+}
+
+function damage(name: string): (what: string) => FileError {
+  return (what) => new FileError(`${name} is damaged: ${what}`, REMEDY);
+}
+
+function tensorOf(
+  { type, shape }: Pick<Place, "key" | "type" | "shape">,
+  bytes: Uint8Array,
+  name: string,
+): Tensor {
+  return reading(name, REMEDY, () => fromStored(type, shape, bytes));
+}
+
+/** Find where the body of a file of `size` bytes begins, from its first 8 bytes. */
+function bodyStart(head: Uint8Array, size: number, name: string): number {
+  if (size < 8)
+    throw new FileError(`${name} is not a safetensors file: it has only ${size} bytes`, REMEDY);
+  const length = new DataView(head.buffer, head.byteOffset).getBigUint64(0, true);
   if (length > MAX_HEADER)
     throw new FileError(
       `${name} is not a safetensors file, or is damaged: it claims a header of ${length} bytes`,
       REMEDY,
     );
-  const start = 8 + Number(length);
-  if (start > bytes.byteLength)
-    throw damaged(
-      `it is truncated: its header has ${length} bytes, but only ${bytes.byteLength - 8} follow`,
+  if (8 + Number(length) > size)
+    throw damage(name)(
+      `it is truncated: its header has ${length} bytes, but only ${size - 8} follow`,
     );
-  const header = parseHeader(bytes.subarray(8, start), damaged);
-  const body = bytes.subarray(start);
+  return 8 + Number(length);
+}
 
+/** Check a header, and list the tensors in the order in which they lie in the body. */
+function layOut(
+  bytes: Uint8Array,
+  bodyLength: number,
+  name: string,
+): { places: Place[]; metadata: Record<string, string> } {
+  const damaged = damage(name);
+  const header = parseHeader(bytes, damaged);
   const entries: [name: string, z.infer<typeof Entry>][] = [];
   let metadata: Record<string, string> = {};
   for (const [key, value] of Object.entries(header)) {
@@ -97,7 +162,7 @@ export function readSafetensors(bytes: Uint8Array, name = "the safetensors file"
       entries.push([key, parsed.data]);
     }
   }
-  const tensors = new Map<string, Tensor>();
+  const places: Place[] = [];
   let end = 0;
   for (const [key, { dtype, shape, data_offsets }] of entries.sort(
     ([, a], [, b]) =>
@@ -116,24 +181,19 @@ export function readSafetensors(bytes: Uint8Array, name = "the safetensors file"
         `tensor ${quote(key)} ${from < end ? "overlaps another" : "lies after a gap"} at byte ` +
           `${from}`,
       );
-    if (to > body.byteLength)
+    if (to > bodyLength)
+      throw damaged(`it is truncated: tensor ${quote(key)} ends at byte ${to} of ${bodyLength}`);
+    const needed = reading(name, REMEDY, () => storedBytes(type, shape));
+    if (to - from !== needed)
       throw damaged(
-        `it is truncated: tensor ${quote(key)} ends at byte ${to} of ${body.byteLength}`,
+        `tensor ${quote(key)} of type ${dtype} and shape [${shape.join(", ")}] has ` +
+          `${to - from} bytes`,
       );
-    const tensor = reading(name, REMEDY, () => {
-      if (to - from !== storedBytes(type, shape))
-        throw damaged(
-          `tensor ${quote(key)} of type ${dtype} and shape [${shape.join(", ")}] has ` +
-            `${to - from} bytes`,
-        );
-      return fromStored(type, shape, body.subarray(from, to));
-    });
-    tensors.set(key, tensor);
+    places.push({ key, type, shape, from, to });
     end = to;
   }
-  if (end !== body.byteLength)
-    throw damaged(`the last ${body.byteLength - end} bytes belong to no tensor`);
-  return { tensors, metadata };
+  if (end !== bodyLength) throw damaged(`the last ${bodyLength - end} bytes belong to no tensor`);
+  return { places, metadata };
 }
 
 /** Write tensors as a safetensors file. The widest types come first, so that all are aligned. */
