@@ -25,6 +25,7 @@ import {
   reuseFields,
   scoreAndShow,
   trainNetwork,
+  warnOfShared,
   whole,
 } from "../src/index.js";
 
@@ -146,5 +147,7 @@ async function weather(ctx: Context, c: Data, variables: string[]) {
     const remedy = `generate some with: ${make}; or give --data`;
     return readFiles(ctx, { kind: "climatenet", params }, remedy);
   };
-  return { dataset: await read("train", N), others: await read("test", test) };
+  const [dataset, others] = [await read("train", N), await read("test", test)];
+  await warnOfShared(ctx, dataset, others, "maps");
+  return { dataset, others };
 }

@@ -119,6 +119,11 @@ class Dataset(Trainable, Protocol):
         ...
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about the samples before a training, once they are made."""
+        ...
+
+    @property
     def classes(self) -> tuple[str, ...] | None:
         """Names of the classes, if each class has scores of its own (``scores.overlap_scores``)."""
         ...

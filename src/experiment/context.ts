@@ -64,6 +64,7 @@ export type StageSession = Pick<
   | "predict"
   | "scorePredictor"
   | "measureEquivariance"
+  | "countShared"
   | "delete"
 >;
 
@@ -93,6 +94,8 @@ export class Context {
   readonly seed: number;
   /** What the report shows of the data, in order. */
   readonly illustrations: Illustration[] = [];
+  /** What the user should know, for the result. */
+  readonly notes: string[] = [];
   readonly signal: AbortSignal;
   private readonly run: RunFolder;
   private readonly progress: Progress;
@@ -121,11 +124,17 @@ export class Context {
     return this.timed("dataset", async () => {
       const seed = this.seedFor("dataset");
       const object = await this.session.createDataset({ seed, ...options });
-      if (object.totalEpochs === 0) return object;
-      await this.advanceObject("dataset", object, object.totalEpochs);
-      const now = await this.session.list(); // facts and shapes are known only now
-      return now.find(({ handle }) => handle === object.handle) ?? object;
+      const made = object.totalEpochs === 0 ? object : await this.made(object);
+      const { warnings = [] } = made.facts as { warnings?: readonly string[] };
+      for (const warning of warnings) this.note(warning);
+      return made;
     });
+  }
+
+  private async made(object: RemoteObject): Promise<RemoteObject> {
+    await this.advanceObject("dataset", object, object.totalEpochs);
+    const now = await this.session.list(); // facts and shapes are known only now
+    return now.find(({ handle }) => handle === object.handle) ?? object;
   }
 
   /**
@@ -266,6 +275,13 @@ export class Context {
     this.progress.info(line);
   }
 
+  /** Print a warning for the user, and add it to the notes of the result. */
+  note(line: string): void {
+    if (this.notes.includes(line)) return;
+    this.notes.push(line);
+    this.warn(line);
+  }
+
   /** Print a warning for the user, also with --quiet. */
   warn(line: string): void {
     this.progress.warn(line);
@@ -338,7 +354,7 @@ export class Context {
     try {
       await this.session.restore(object, bytes);
     } catch (error) {
-      if (!(error instanceof RpcError)) throw error;
+      if (!(error instanceof RpcError && error.reason === "INVALID_INPUT")) throw error;
       const path = this.run.checkpointPath(stage);
       throw new FileError(
         `the worker refuses the checkpoint ${path}: ${error.message}`,

@@ -10,7 +10,7 @@ import {
   UsageError,
   WorkerUnavailable,
 } from "../errors.js";
-import { RESULT_SCHEMA, Result, withFormerNames } from "../result.js";
+import { type Findings, RESULT_SCHEMA, Result, withFormerNames } from "../result.js";
 import type { RunEvent, WorkerRecord } from "../run/events.js";
 import { Run, RunConfig, RunFolder } from "../run/folder.js";
 import { VERSION } from "../version.js";
@@ -308,11 +308,12 @@ async function execute(
     const before = mode === "attached" ? last?.events : undefined;
     const context = new Context({ session, run, seed: run.config.seed, progress, signal, before });
     const findings = await task.run(context, config);
-    const result = Result.parse({
+    const result = checked({
       schema: RESULT_SCHEMA,
       experiment: experiment.name,
       seed: run.config.seed,
       ...findings,
+      notes: notesOf(findings, context),
       timings: context.timings,
       environment: {
         device: session.device,
@@ -366,6 +367,22 @@ async function end(worker: Worker, sessionId: string): Promise<void> {
     (session) => session.close(),
     () => undefined, // it has ended already
   );
+}
+
+/** Check a result. @throws UsageError that names the field of the findings that is wrong */
+function checked(result: object): Result {
+  const parsed = Result.safeParse(result);
+  if (parsed.success) return parsed.data;
+  const { path, message } = parsed.error.issues[0]!;
+  throw new UsageError(
+    `the findings of the experiment are not accepted: ${path.join(".") || "the whole"}: ${message}`,
+    "let the task's run return findings as `Findings` describes them",
+  );
+}
+
+/** Join the notes of the findings and those about the data; undefined if there are none. */
+function notesOf({ notes }: Findings, context: Context): string[] | undefined {
+  return context.notes.length === 0 ? notes : [...(notes ?? []), ...context.notes];
 }
 
 /** Sort by name. Protobuf sends a map in any order, but results of one seed must not differ. */
@@ -449,7 +466,9 @@ async function recordFailure(
   }
   const message = error instanceof Error ? error.message : String(error);
   await run.append({ type: "failed", message, remedy: resume }).catch(() => undefined);
-  if (error instanceof AtlasError && !usersMistake)
+  // The same epoch would diverge again.
+  const helps = !(error instanceof RpcError && error.reason === "DIVERGED");
+  if (error instanceof AtlasError && !usersMistake && helps)
     error.remedy = error.remedy === undefined ? resume : `${error.remedy}; ${resume}`;
   return error;
 }

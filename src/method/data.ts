@@ -43,6 +43,42 @@ export const fileField = (description: string) =>
 export const folderField = (fallback: string, description: string) =>
   z.string().default(fallback).meta({ description, placeholder: "dir", file: true });
 
+/**
+ * Make the config fields for what is read of a table.
+ *
+ * @param label default column of the class
+ */
+export const tableFields = (label: string) => ({
+  table: z.string().default("table").meta({
+    description: "Table in each file; an only table of another name is found",
+    placeholder: "key",
+  }),
+  label: z.string().default(label).meta({
+    description: "Column of the class, 0 or 1",
+    placeholder: "column",
+  }),
+  order: z.enum(["drawn", "file"]).default("drawn").meta({
+    description: "If N is less than all: rows drawn from the whole file, or the first rows",
+    before: "file",
+  }),
+});
+
+/** Warn if samples for the scores are samples of the training too. @param noun plural */
+export async function warnOfShared(
+  ctx: Context,
+  train: RemoteObject,
+  test: RemoteObject,
+  noun: string,
+): Promise<void> {
+  const shared = await ctx.timed("dataset", () => ctx.session.countShared(train, test));
+  const all = test.shapes?.inputs[0] ?? 0;
+  if (shared > 0)
+    ctx.note(
+      `${shared} of the ${all} ${noun} for the scores are among those of the training: ` +
+        "the scores say little",
+    );
+}
+
 /** Make the config fields that say where a worker caches decoded fields. */
 export const cacheFields = () => ({
   storage: z

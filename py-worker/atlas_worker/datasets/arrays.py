@@ -11,6 +11,7 @@ from torch import Tensor
 from ..catalogue import param, register
 from ..errors import InvalidInput
 from .base import GivenDataset
+from .checks import describe_inputs, find_constant
 
 _CHECKED = 2**22
 """Numbers that are checked at a time: the check takes twice their memory."""
@@ -100,12 +101,28 @@ class ArraysDataset(GivenDataset):
                 "the same number of samples, height and width",
             )
         for name, t in moved.items():
-            if not all(bool(torch.isfinite(part).all()) for part in t.flatten().split(_CHECKED)):
+            rows = max(_CHECKED // max(t[0].numel(), 1), 1)
+            wrong = ~torch.cat([torch.isfinite(part).flatten(1).all(1) for part in t.split(rows)])
+            if bool(wrong.any()):
                 raise InvalidInput(
-                    f"{name} have entries that are NaN or infinite",
+                    f"{name} have entries that are NaN or infinite, in {int(wrong.sum()):,} of "
+                    f"{len(t):,} samples, first in sample {int(wrong.int().argmax())}",
                     f"dataset.tensors.{name}",
                     "finite numbers",
+                    "repair or remove these samples",
                 )
+        self.warnings = tuple(self._warnings(moved))
+
+    def _warnings(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        said = describe_inputs(self.inputs, "inputs", "dataset.tensors.inputs")
+        if "targets" not in tensors:
+            return said
+        if self.inputs.shape == self.targets.shape and torch.equal(self.inputs, self.targets):
+            said.append("targets equal inputs: then every direction is a symmetry")
+        flat = find_constant(self.targets)
+        if len(flat) < self.outputs:  # if all are, a training is refused
+            said += [f"channel {c} of targets has the same value in all samples" for c in flat]
+        return said
 
     @property
     def outputs(self) -> int:

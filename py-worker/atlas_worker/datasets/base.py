@@ -31,6 +31,8 @@ class Described:
 
     In degrees, float64 on the CPU. They are known before the samples are.
     """
+    warnings: tuple[str, ...] = ()
+    """What the user should know about the samples before anything is trained with them."""
 
     @property
     def facts(self) -> dict[str, str]:

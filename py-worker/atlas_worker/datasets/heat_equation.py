@@ -114,6 +114,8 @@ class HeatEquation(MadeDataset):
                 "lower dt, or raise dx",
             )
         self._p, self._seed, self._device = params, seed, device
+        if self._rate == 0:
+            self.warnings = ("nothing flows, so targets equal inputs: every map is a symmetry",)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ..catalogue import find, param, parse_params, recorded_params, register
 from ..checkpointing import check_finite, check_kind, convert, restore
+from ..datasets.checks import refuse_unlearnable
 from ..errors import InvalidInput
 from ..interfaces import Dataset, Signature
 from ..matching import Misfit, Own, match
@@ -162,6 +163,7 @@ class FittedPredictor:
             atlas, dataset, labels=params.loss != "l1", materialise=materialise, device=device
         )
         self._epoch = 0
+        self._targets: Tensor | None = dataset.targets  # until the first epoch has checked them
         self._class_weights: Tensor | None = None
         if dataset.background is not None and params.background_weight != 1:
             self._class_weights = torch.ones(dataset.outputs, device=device)
@@ -240,8 +242,14 @@ class FittedPredictor:
 
         Returns:
             The mean ``loss``.
+
+        Raises:
+            InvalidInput: All targets are the same.
         """
         p, samples = self._p, len(self._x)
+        if self._targets is not None:
+            refuse_unlearnable(self._targets, labels=p.loss != "l1", field="predictor.dataset")
+            self._targets = None
         order = torch.randperm(samples, generator=random_stream(self._seed, 1, self._epoch))
         steps = math.ceil(samples / p.batch_size)
         self._module.train()

@@ -168,6 +168,18 @@ class ObjectService:
 
         return self._work(context, session, read)
 
+    def CompareDatasets(
+        self, request: objects_pb2.CompareDatasetsRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.CompareDatasetsResponse:
+        """Count the samples that two datasets share."""
+        from atlas_worker.datasets.checks import count_shared
+
+        session = self._sessions.get(request.session_id)
+        train = session.find(request.train, "train", "dataset").value
+        test = session.find(request.test, "test", "dataset").value
+        shared = self._work(context, session, lambda: count_shared(train.inputs, test.inputs))
+        return objects_pb2.CompareDatasetsResponse(shared=shared)
+
     def Predict(
         self, request: objects_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> objects_pb2.PredictResponse:
@@ -447,6 +459,8 @@ def _info(entry: Entry) -> objects_pb2.ObjectInfo:
                 info.dataset.inputs_shape.extend(shapes[0])
                 info.dataset.targets_shape.extend(shapes[1])
                 facts = dict(value.facts)
+                if value.warnings:
+                    facts["warnings"] = list(value.warnings)
         case "atlas":
             facts = {"charts": len(value), **_plain_facts(value)}
         case "predictor":

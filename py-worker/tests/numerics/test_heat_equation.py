@@ -203,7 +203,7 @@ def test_arrays_are_kept_as_given_in_single_precision() -> None:
     assert torch.equal(dataset.inputs, x.float())
     assert torch.equal(dataset.targets, y.float())
     assert dataset.memory_bytes == 4 * (180 + 90)
-    given = torch.ones(1, 1, 2, 2)
+    given = torch.arange(1.0, 5).reshape(1, 1, 2, 2)
     kept = arrays_of(inputs=given, targets=given)
     given.zero_()
     assert kept.inputs.min() == 1

@@ -45,7 +45,11 @@ def predictor(
         if atlas is VECTORS
         else torch.randn(4, 1, 24, 24, generator=draw)
     )
-    data = ArraysDataset(ArraysParams(outputs), seed=0, device=CPU, tensors={"inputs": x})
+    given = {"inputs": x}
+    if epochs:
+        given["targets"] = torch.randn(4, outputs, 24, 24, generator=draw)
+    params_of_data = ArraysParams(0 if epochs else outputs)
+    data = ArraysDataset(params_of_data, seed=0, device=CPU, tensors=given)
     return make_predictor((kind, params), ("supervised", {}), data, atlas, epochs, 0, CPU, tensors)
 
 

@@ -41,6 +41,7 @@ class Chain:
 
     memory_bytes = 1000
     facts: ClassVar = {"parameters": 42}
+    warnings: ClassVar[tuple[str, ...]] = ()
     max_batch = 64
 
     def __init__(self, params: ChainParams, epochs: int, seed: int) -> None:

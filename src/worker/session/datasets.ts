@@ -46,6 +46,16 @@ export function atlasSpec(options: AtlasOptions | FormerAtlasOptions): Spec {
   return { $case: "atlas", atlas: { action } };
 }
 
+/** Count the samples of `test` that `train` has too. */
+export async function countShared(
+  link: Link,
+  train: RemoteObject,
+  test: RemoteObject,
+): Promise<number> {
+  const request = { sessionId: link.id, train: train.handle, test: test.handle };
+  return (await link.call(ObjectServiceService.compareDatasets, request, LONG_READ)).shared;
+}
+
 /** Read samples of a dataset. */
 export async function readSamples(
   link: Link,

@@ -5,6 +5,7 @@ import type { Tensor } from "../../tensor/tensor.js";
 import {
   type AtlasOptions,
   atlasSpec,
+  countShared,
   type DatasetOptions,
   datasetSpec,
   type FormerAtlasOptions,
@@ -209,6 +210,11 @@ export class Session {
     options: EquivarianceOptions = {},
   ): Promise<EquivarianceFindings[]> {
     return measureEquivariance(this.link, predictor, matrices, options);
+  }
+
+  /** Count the samples of `test` whose inputs are also inputs in `train`. */
+  countShared(train: RemoteObject, test: RemoteObject): Promise<number> {
+    return countShared(this.link, train, test);
   }
 
   /**

@@ -103,6 +103,10 @@ export class FakeSession {
     this.state(object).hash = hash(Buffer.from(bytes).toString());
   }
 
+  async countShared(): Promise<number> {
+    return 0;
+  }
+
   /** One job does all epochs, whoever watches; of snapshots only the last can be had later. */
   private async work(object: RemoteObject, options: AdvanceOptions): Promise<Epoch[]> {
     const events: Epoch[] = [];

@@ -362,6 +362,7 @@ export class FakeWorker {
       readDataset: unimplemented,
       predict: unimplemented,
       scorePredictor: unimplemented,
+      compareDatasets: (_, reply) => reply(null, { shared: 0 }),
       getCosets: (_, reply) =>
         reply(null, {
           matrices: Tensor.from([[[1, 0], [0, -1]]]).toWire(), // biome-ignore format: a matrix
