@@ -353,7 +353,7 @@ async function fromFirst<T>(
   get: (url: string) => Promise<T>,
 ): Promise<[got: T, url: string]> {
   const reasons: string[] = [];
-  let cause: unknown;
+  let cause: Cut | undefined;
   for (const [i, url] of urls.entries())
     try {
       return [await get(url), url];
@@ -369,10 +369,18 @@ async function fromFirst<T>(
     : urls.map((url, i) => `${url}: ${reasons[i]}`).join(", nor ");
   throw new NetworkError(
     `cannot fetch ${tried}`,
-    `check the network and run the same command again, or put the files of ${page} into ` +
-      `${folder} by hand and run the command to check them`,
+    `${adviceOn(cause)}, or put the files of ${page} into ${folder} by hand and run the command ` +
+      "to check them",
     { cause },
   );
+}
+
+/** Say what may help after a download failed, for the reason that the last address had. */
+export function adviceOn(cause: unknown): string {
+  const own = process.env.ATLAS_DATA_HOST;
+  if (cause instanceof Cut && cause.final)
+    return own ? "check ATLAS_DATA_HOST" : "try again later or from another network";
+  return `check the network${own ? " and ATLAS_DATA_HOST" : ""} and try again`;
 }
 
 /** Download the rest of a file from one address, in several connections if needed. @throws Cut */

@@ -76,6 +76,7 @@ class SphereDigits(MadeDataset):
         no_tensors(self.kind, tensors)
         self._p, self._seed, self._device = params, seed, device
         self._digits = load_digits(params.source, params.path, params.split)
+        self.warnings = self._digits.warnings
 
     @property
     def memory_bytes(self) -> int:
@@ -85,7 +86,7 @@ class SphereDigits(MadeDataset):
     def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
         """Make the samples; see :class:`MadeDataset`."""
         p, device = self._p, self._device
-        images, labels = (t.to(device) for t in self._digits)
+        images, labels = self._digits.images.to(device), self._digits.labels.to(device)
         generator = random_stream(self._seed)
         which = torch.randint(len(images), (p.samples, len(COLUMNS)), generator=generator).to(
             device

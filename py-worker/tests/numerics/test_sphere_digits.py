@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from atlas_worker.datasets import digits
 from atlas_worker.datasets.digits import load_digits
 from atlas_worker.datasets.sphere_digits import COLUMNS, SphereDigits, SphereDigitsParams
 from atlas_worker.errors import InvalidInput, NotReady
@@ -21,6 +24,7 @@ from atlas_worker.symmetry import FieldInputs
 
 from .resume_check import check_resuming
 
+SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 ATLAS = SphereAtlas(tuple(SphereChart(0, 3 * c) for c in COLUMNS), 14, 14)
 
 
@@ -70,7 +74,8 @@ def test_digits_are_labelled_on_their_pixels_and_nowhere_else(folder: Path) -> N
 def test_an_unturned_digit_is_the_image_itself_a_quarter_turn_on(folder: Path) -> None:
     """Centroid and mass agree. Moving the centre to a pixel blurs the digit by half a pixel."""
     data = made(folder, angle=0.0)
-    images, labels = load_digits("idx", str(folder), "train")
+    own = load_digits("idx", str(folder), "train")
+    images, labels = own.images, own.labels
     u = torch.arange(-14.0, 15)
     for chart, label in zip(
         charts(data.inputs)[0, :, 0], charts(data.targets)[0, :, 0], strict=True
@@ -103,18 +108,23 @@ def test_a_seed_gives_the_same_spheres_again(folder: Path) -> None:
 
 
 def test_digits_without_files() -> None:
-    train, _ = load_digits("sklearn", "", "train")
-    test, labels = load_digits("sklearn", "", "test")
-    assert len(train) + len(test) == 1797
-    assert test.shape[1:] == (28, 28)
-    assert labels.unique().tolist() == list(range(10))
+    train, test = (load_digits("sklearn", "", split) for split in SPLITS)
+    assert len(train.images) + len(test.images) == 1797
+    assert test.images.shape[1:] == (28, 28)
+    assert test.labels.unique().tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("train-images-idx3-ubyte.gz", None, "there is no file"),
-        ("train-images-idx3-ubyte.gz", b"nonsense", "no gzip file"),
+        ("train-images-idx3-ubyte.gz", b"nonsense", "no IDX file"),
+        ("train-images-idx3-ubyte.gz", lzma.compress(b"nonsense"), "packed with xz"),
+        ("train-images-idx3-ubyte.gz", b"PK\3\4nonsense", "packed with zip"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(gzip.compress(b"x")), "gzip twice"),
+        ("train-images-idx3-ubyte.gz", b"\0\0\x0d\3" + bytes(12), "32-bit floating-point"),
+        ("train-images-idx3-ubyte.gz", b"\0\0\x08\3" + b"\xff" * 12, "truncated"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0\0\x08\3" + b"\xff" * 12), "truncated"),
+        ("train-images-idx3-ubyte.gz", idx(np.zeros((10, 28, 28))), "all pixels"),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((10, 28, 28))))[:-30], "damaged"),
         (
             "train-images-idx3-ubyte.gz",
@@ -124,7 +134,7 @@ def test_digits_without_files() -> None:
         (
             "train-images-idx3-ubyte.gz",
             gzip.compress(idx(np.zeros(10))),
-            "no IDX file of bytes in 3",
+            "1 dimension",
         ),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((10, 8, 8)))), "8x8 pixels"),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((9, 28, 28)))), "9 images"),
@@ -133,21 +143,122 @@ def test_digits_without_files() -> None:
     ],
 )
 def test_files_that_are_others_are_told(
-    folder: Path, name: str, content: bytes | None, message: str
+    folder: Path, name: str, content: bytes, message: str
 ) -> None:
-    path = folder / name
-    if content is None:
-        path.unlink()
-    else:
-        path.write_bytes(content)
+    (folder / name).write_bytes(content)
     with pytest.raises(InvalidInput) as caught:
         made(folder)
     assert message in str(caught.value)
     assert name in str(caught.value)
-    if content is not None and any(
-        word in message for word in ("gzip", "damaged", "truncated", "IDX")
-    ):
+    if message in ("damaged", "truncated", "no IDX file"):
         assert hashlib.md5(content, usedforsecurity=False).hexdigest() in str(caught.value)
+
+
+LIKE = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+
+
+def digits_in(folder: Path, names: tuple[str, ...], shift: int = 0) -> Path:
+    """Write four files: ten images and labels for training, five other images for tests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = np.arange(15 * 28 * 28).reshape(15, 28, 28) * (7 + shift) // 11
+    labels = np.arange(15) % 10
+    parts = (images[:10], labels[:10], images[10:], labels[10:])
+    for name, part in zip(names, parts, strict=True):
+        (folder / name).write_bytes(idx(part % 256))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "packed"),
+    [
+        ("", "{}-idx{}-ubyte", False),
+        ("", "{}-idx{}-ubyte.gz", True),
+        ("", "{}.idx{}-ubyte", False),
+        ("", "{}-idx{}-ubyte.gz", False),  # a browser has unpacked it
+        ("", "{}-idx{}-ubyte", True),
+        ("", "emnist-digits-{}-idx{}-ubyte.gz", True),
+        ("MNIST/raw", "{}-idx{}-ubyte", False),
+        ("raw", "{}-idx{}-ubyte", False),
+        ("mnist", "{}_idx{}.ubyte", False),
+        ("FashionMNIST/raw", "{}-idx{}-ubyte", False),
+    ],
+)
+@pytest.mark.parametrize("upper", [False, True])
+def test_digits_under_other_usual_names(
+    tmp_path: Path, place: str, form: str, packed: bool, upper: bool
+) -> None:
+    names = tuple(form.format(what, 3 if "images" in what else 1) for what in LIKE)
+    names = tuple(name.upper() for name in names) if upper else names
+    digits_in(tmp_path / place, names)
+    for name in names:
+        path = tmp_path / place / name
+        path.write_bytes(gzip.compress(path.read_bytes()) if packed else path.read_bytes())
+    found = [load_digits("idx", str(tmp_path), split) for split in SPLITS]
+    plain = digits_in(tmp_path / "plain", tuple(f"{n}-idx-ubyte" for n in LIKE))
+    for own, split in zip(found, SPLITS, strict=True):
+        assert torch.equal(own.images, load_digits("idx", str(plain), split).images)
+        assert torch.equal(own.labels, load_digits("idx", str(plain), split).labels)
+
+
+PLAIN = tuple(f"{what}-idx{3 if 'images' in what else 1}-ubyte" for what in LIKE)
+
+
+def refused(folder: Path, *words: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        load_digits("idx", str(folder), "train")
+    for word in words:
+        assert word in caught.value.message + caught.value.expected
+
+
+def test_a_set_that_is_there_twice_is_taken_only_if_both_are_the_same(tmp_path: Path) -> None:
+    digits_in(tmp_path / "MNIST/raw", PLAIN)
+    packed = gzip.compress((tmp_path / "MNIST/raw" / PLAIN[0]).read_bytes())
+    (tmp_path / "MNIST/raw" / f"{PLAIN[0]}.gz").write_bytes(packed)  # as torchvision leaves it
+    shutil.copytree(tmp_path / "MNIST/raw", tmp_path / "raw")
+    load_digits("idx", str(tmp_path), "train")
+    digits_in(tmp_path, PLAIN, shift=3)
+    refused(tmp_path, "several", str(tmp_path / PLAIN[0]), "MNIST/raw")
+    other = digits_in(tmp_path / "two", PLAIN)
+    digits_in(other, tuple(f"fashion-{name}" for name in PLAIN), shift=3)
+    refused(other, "several", PLAIN[0], f"fashion-{PLAIN[0]}")
+    third = digits_in(tmp_path / "three", PLAIN)
+    changed = idx(np.ones((10, 28, 28)))
+    (third / "train-images.idx3-ubyte").write_bytes(changed)
+    refused(third, PLAIN[0], "train-images.idx3-ubyte", "differ")
+
+
+def test_a_folder_with_something_else_says_what_it_holds(tmp_path: Path) -> None:
+    refused(tmp_path / "none", "does not exist")
+    refused(tmp_path, "nothing", "train-images-idx3-ubyte")
+    (tmp_path / "mnist.npz").write_bytes(b"")
+    (tmp_path / "png").mkdir()
+    refused(tmp_path, "mnist.npz", "png/", "t10k-labels-idx1-ubyte")
+    digits_in(tmp_path, PLAIN)
+    (tmp_path / PLAIN[1]).unlink()
+    refused(tmp_path, PLAIN[0], "no training labels")
+    (tmp_path / f"emnist-{PLAIN[1]}").write_bytes(idx(np.arange(10)))
+    refused(tmp_path, PLAIN[0], "no training labels")
+
+
+def test_digits_that_are_odd_are_told(tmp_path: Path) -> None:
+    digits_in(tmp_path, PLAIN)
+    assert load_digits("idx", str(tmp_path), "train").warnings == ()
+    (tmp_path / PLAIN[1]).write_bytes(idx(np.full(10, 3)))
+    (said,) = load_digits("idx", str(tmp_path), "train").warnings
+    assert PLAIN[1] in said
+    assert "3" in said
+    shutil.copy(tmp_path / PLAIN[0], tmp_path / PLAIN[2])
+    shutil.copy(tmp_path / PLAIN[1], tmp_path / PLAIN[3])
+    assert any("10 of 10 test" in s for s in made(tmp_path).warnings)
+
+
+def test_a_large_file_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits_in(tmp_path, PLAIN)
+    read = load_digits("idx", str(tmp_path), "train")
+    monkeypatch.setattr(digits, "MAPPED", 1)
+    mapped = load_digits("idx", str(tmp_path), "train")
+    assert isinstance(digits.read_idx(tmp_path / PLAIN[0], 3), np.memmap)
+    assert torch.equal(read.images, mapped.images)
 
 
 def test_a_classifier_of_pixels_learns_by_the_pixels_that_are_something(folder: Path) -> None:

@@ -61,15 +61,23 @@ describe("files that are fetched on first use", () => {
   });
 
   it("come when they are missing among others that are right", async () => {
-    put("images", "unpacked");
+    put("images.gz", FILES["images.gz"]);
+    put(".DS_Store", "");
+    put("labels.gz.partial", FILES["labels.gz"].subarray(0, 50));
     await ensure();
-    expect(readdirSync(dir).sort()).to.deep.equal(["images", "labels.gz"]);
+    expect(readdirSync(dir).sort()).to.deep.equal([".DS_Store", ...Object.keys(FILES)]);
     expect(lines[0]).to.match(/^fetching labels\.gz \(100 bytes\) of /);
-    rmSync(join(dir, "images"));
-    await ensure();
-    expect(readdirSync(dir).sort()).to.deep.equal(Object.keys(FILES));
-    expect(server.ranges).to.have.length(2);
+    expect(server.ranges).to.deep.equal(["bytes=50-"]);
   });
+
+  for (const name of ["images", "digits.zip", "images.idx.gz", "raw/images"])
+    it(`do not come beside the user's ${name}`, async () => {
+      mkdirSync(join(dir, "raw"), { recursive: true });
+      put(name, "my own");
+      await ensure();
+      expect(server.ranges).to.deep.equal([]);
+      expect(lines).to.deep.equal([]);
+    });
 
   it("are not mixed with those of another data set", async () => {
     put("labels.gz", "my own");
@@ -77,7 +85,7 @@ describe("files that are fetched on first use", () => {
     expect(error).to.be.instanceOf(FileError);
     expect(error.message).to.contain("labels.gz exists already");
     expect(error).to.include({ elsewhere: true, overwritable: false });
-    expect(error.remedy).to.contain("beside it").and.not.contain("overwrite");
+    expect(error.remedy).to.contain("put images.gz beside it").and.not.contain("overwrite");
     expect(readdirSync(dir)).to.deep.equal(["labels.gz"]);
   });
 
