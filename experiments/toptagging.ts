@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import {
   alternates,
+  type ConfigOf,
   type Context,
   count,
   defineExperiment,
@@ -15,9 +16,11 @@ import {
   percent,
   predictorFields,
   readFiles,
-  scoreOn,
+  score,
   Tensor,
+  tableFields,
   trainNetwork,
+  warnOfShared,
   whole,
 } from "../src/index.js";
 
@@ -28,8 +31,9 @@ const data = (constituents: number) => ({
   data: folderField("data/toptagging", "Folder of train.h5, val.h5, test.h5"),
   N: count(20_000, "Number of jets to train with; 0 for all"),
   constituents: whole(constituents, "Number of leading constituents of each jet"),
+  ...tableFields("is_signal_new"),
 });
-type Data = { data: string; N: number; constituents: number };
+type Data = ConfigOf<ReturnType<typeof data>>;
 
 const LOSS = { loss: "cross_entropy", batch_size: 64, learning_rate: 3e-3 } as const;
 const PUBLISHED = { N: 0, epochs: 10, "training.batch_size": 16, "training.learning_rate": 1e-3 };
@@ -48,7 +52,7 @@ const discovery = discoveryTasks({
   n: N,
   manifold: "vectors",
   data: data(30),
-  decisive: ["constituents"],
+  decisive: ["constituents", "label"],
   predictor: {
     architecture: { default: "quadratic", kinds: ["quadratic", "mlp"] },
     epochs: 3,
@@ -74,10 +78,10 @@ const discovery = discoveryTasks({
     fast: {},
     published: { ...PUBLISHED, ...NETWORK, "training.epsilon": 1e-8, k: 7 },
   },
-  setting,
+  setting: (ctx, c) => setting(ctx, c, "val"),
 
-  async conclude(ctx, c, { predictor: about, ...found }, predictor) {
-    const scores = await scoreOn(ctx, predictor, () => readJets(ctx, c, "val"));
+  async conclude(ctx, _, { predictor: about, ...found }, predictor, { others }) {
+    const scores = await score(ctx, predictor, others);
     const auc = scores.auc?.toFixed(4);
     const notes = [measuredOnPredictor(`accuracy ${percent(scores.accuracy)}, AUC ${auc}`)];
     if (found.algebra)
@@ -117,11 +121,12 @@ export default defineExperiment({
 
       async run(ctx, c, name, algebra) {
         const metric = algebra && invariantMetric(algebra.basis);
-        const { findings } = await trainNetwork(ctx, c, await setting(ctx, c), {
+        const jets = await setting(ctx, c, "test");
+        const { findings } = await trainNetwork(ctx, c, jets, {
           task: name,
           stage: "tagger",
           tensors: metric && { metric: Tensor.from(metric.matrix, "float32") },
-          score: (network) => scoreOn(ctx, network, () => readJets(ctx, c, "test")),
+          score: (network) => score(ctx, network, jets.others),
         });
         if (!metric) return findings;
         const note = `metric of the tagger, from ${algebra.source}: ${formatMatrix(metric.matrix)}`;
@@ -131,14 +136,18 @@ export default defineExperiment({
   },
 });
 
-async function setting(ctx: Context, c: Data) {
+/** The jets to train with, and others for the scores. */
+async function setting(ctx: Context, c: Data, scored: "val" | "test") {
   const dataset = await readJets(ctx, c, "train", c.N);
-  return { dataset, atlas: await ctx.atlas({ kind: "vectors", params: { n: N } }) };
+  const others = await readJets(ctx, c, scored);
+  await warnOfShared(ctx, dataset, others, "jets");
+  return { dataset, others, atlas: await ctx.atlas({ kind: "vectors", params: { n: N } }) };
 }
 
 /** Read the jets of one file in the layout of the reference data set. */
 function readJets(ctx: Context, c: Data, file: "train" | "val" | "test", samples = 0) {
-  const params = { path: join(c.data, `${file}.h5`), items: c.constituents, samples };
+  const { constituents: items, table: key, label, order } = c;
+  const params = { path: join(c.data, `${file}.h5`), items, key, label, samples, order };
   const generate = `atlas data toptagging --generate 100000 --out ${c.data}`;
   return readFiles(
     ctx,

@@ -58,7 +58,7 @@ export function completeConfig(
   const notes: string[] = [];
   const { task: _, ...fields } = given;
   let values = renamed(task, experiment.former ? given : fields, notes, recorded);
-  if (recorded) values = known(experiment, task, values);
+  if (recorded) values = { ...valuesBefore(task), ...known(experiment, task, values) };
   let choice: string | undefined;
   if (task.presets && !recorded) {
     const presets = presetsOf(task, values);
@@ -199,6 +199,12 @@ export function presentNames(task: Task): Map<string, string> {
       for (const one of names) present.set(one, `${name}.${param}`);
   }
   return present;
+}
+
+/** Get the values of fields that did not exist when the first runs were recorded. */
+function valuesBefore({ config }: Task): Record<string, unknown> {
+  const values = Object.entries(config).map(([field, type]) => [field, metaOf(type).before]);
+  return Object.fromEntries(values.filter(([, value]) => value !== undefined));
 }
 
 /** Remove the fields of other tasks from a recorded config. */

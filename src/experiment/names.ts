@@ -7,6 +7,8 @@ export interface FieldMeta {
   former?: readonly string[];
   /** Present values, by former value. */
   formerValues?: Readonly<Record<string, unknown>>;
+  /** Value in runs that were recorded before the field existed (default: the field's default). */
+  before?: unknown;
   /** Whether the text may name a file or folder that the worker reads. */
   file?: boolean;
 }

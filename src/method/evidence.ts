@@ -32,18 +32,6 @@ export function scoreAndShow(
 /** What the report shows of a classification of pixels. */
 export type Shown = Omit<Extract<Illustration, { classes: Classes }>, "dataset" | "predictions">;
 
-/** Score a classifier on a dataset that is created for this and then deleted. */
-export async function scoreOn(
-  ctx: Context,
-  predictor: RemoteObject,
-  make: () => Promise<RemoteObject>,
-): Promise<Record<string, number>> {
-  const dataset = await make();
-  const scores = await score(ctx, predictor, dataset);
-  await ctx.session.delete(dataset);
-  return scores;
-}
-
 /** Measure how far a predictor is from equivariance under matrices, each with a name. */
 export async function equivarianceUnder(
   ctx: Context,

@@ -230,7 +230,10 @@ describe("atlas toptagging", function () {
         /^error: there is no file \S+\/empty\/train\.h5 .*: atlas data toptagging --generate /,
       ],
       [data("torn"), /^error: \S+\/torn\/train\.h5 is truncated .*; copy or make it again$/],
-      [data("key"), /^error: \S+\/key\/train\.h5 has no .*table 'table'; .* jets /],
+      [
+        data("key", "--table=jest"),
+        /^error: \S+\/key\/train\.h5 has no .*table 'jest'; .* jets \(--table\)/,
+      ],
       [
         data("columns"),
         /^error: \S+\/columns\/train\.h5 lacks the columns PX_0, PX_1, PX_2, PX_3 and 1 more /,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import hdf5plugin  # noqa: F401  registers blosc, with which pandas compresses
@@ -20,14 +19,19 @@ from torch import Tensor
 from ..catalogue import param, register
 from ..checkpointing import check_kind
 from ..errors import FileMissing, InvalidInput
+from ..rng import random_stream
 from ..trainable import StepCallback
 from .base import MadeDataset, no_tensors
+from .checks import describe_classes, describe_inputs
 
 ROWS = 16_384
 """Rows read at a time. They are all the memory needed beyond the result."""
 
 FIELD = "dataset.source.params.path"
 """Path of the file in a request, for errors."""
+SHOWN = 10
+"""Names that an error lists."""
+_Part = tuple[int, int, slice | NDArray[np.int64], slice | Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,12 @@ class PandasTableParams:
     )
     label: str = param("is_signal_new", "Column of the class, a whole number from 0")
     classes: int = param(2, "Number of classes", minimum=2, maximum=10_000)
-    samples: int = param(0, "Number of rows to read, from the first; 0 for all", minimum=0)
+    samples: int = param(0, "Number of rows to read; 0 for all", minimum=0)
+    order: Literal["file", "drawn"] = param(
+        "file",
+        "If not all rows are read: take the first ones, or draw them at random from all rows",
+        added=True,
+    )
 
 
 @register(
@@ -77,21 +86,27 @@ class PandasTable(MadeDataset):
     ) -> None:
         super().__init__()
         no_tensors(self.kind, tensors)
-        self._p, self._device = params, device
+        self._p, self._device, self._seed = params, device, seed
         self._components = [name.strip() for name in params.components.split(",")]
+        _refuse_others(params.path)
         with open_hdf5(params.path) as file:
             table = _Table(file, params)
             rows = len(table)
             table.find(self._wanted())
+        self._key = table.key
         self._rows = params.samples or rows
         if self._rows > rows:
             raise InvalidInput(
                 f"{params.path} has {rows} rows, but {params.samples} were asked for",
                 "dataset.source.params.samples",
-                f"at most {rows}",
+                f"at most {rows}, or 0 for all",
             )
         if rows == 0:
             raise InvalidInput(f"{params.path} has no rows", FIELD, "at least one row")
+        self._drawn: Tensor | None = None
+        """Rows of the file that are read, in the order of the samples; None for the first."""
+        if params.order == "drawn" and self._rows < rows:
+            self._drawn = torch.randperm(rows, generator=random_stream(seed))[: self._rows]
 
     def _wanted(self) -> list[str]:
         vectors = [f"{c}_{i}" for i in range(self._p.items) for c in self._components]
@@ -109,40 +124,76 @@ class PandasTable(MadeDataset):
 
     def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
         """Read the rows in chunks; see :class:`MadeDataset`."""
-        p, path = self._p, self._p.path
+        p = self._p
         x = torch.empty(self._rows, p.items, len(self._components), device=self._device)
         y = torch.empty(self._rows, 1, device=self._device)
-        chunks = math.ceil(self._rows / ROWS)
-        with open_hdf5(path) as file:
+        with open_hdf5(p.path) as file:
             table = _Table(file, p)
             columns = table.find(self._wanted())
-            for i in range(chunks):
-                start, stop = i * ROWS, min((i + 1) * ROWS, self._rows)
-                values = table.read(start, stop, columns)
+            parts = self._parts(table)
+            for i, (start, stop, wanted, places) in enumerate(parts):
+                values = table.read(start, stop, columns)[wanted]
                 vectors, labels = values[:, :-1], values[:, -1]
-                finite = np.isfinite(vectors)
-                if not finite.all():
-                    row, column = (int(a[0]) for a in np.nonzero(~finite))
-                    raise InvalidInput(
-                        f"{path}: row {start + row} has {vectors[row, column]} "
-                        f"in column {self._wanted()[column]}",
-                        FIELD,
-                        "finite numbers",
-                        "repair or remove the row",
-                    )
-                known = (labels >= 0) & (labels < p.classes) & (labels == np.floor(labels))
-                if not known.all():
-                    row = int(np.flatnonzero(~known)[0])
-                    raise InvalidInput(
-                        f"{path}: row {start + row} has the label {labels[row]:g} "
-                        f"in column {p.label}",
-                        FIELD,
-                        f"whole numbers from 0 to {p.classes - 1}",
-                    )
-                x[start:stop] = torch.from_numpy(vectors).view(stop - start, *x.shape[1:])
-                y[start:stop, 0] = torch.from_numpy(labels)
-                on_step(i + 1, chunks, {})
+                self._check(vectors, labels, np.arange(start, stop)[wanted])
+                x[places] = torch.from_numpy(vectors).view(len(values), *x.shape[1:]).to(x)
+                y[places, 0] = torch.from_numpy(labels).to(y)
+                on_step(i + 1, len(parts), {})
+        self.warnings = tuple(self._warnings(x, y))
         return x, y
+
+    def _parts(self, table: _Table) -> list[_Part]:
+        """Divide the rows to read into ranges of the file.
+
+        Each is a range of rows, the rows in it that are wanted, and where they go.
+        """
+        if self._drawn is None:
+            starts = range(0, self._rows, ROWS)
+            ranges = [(start, min(start + ROWS, self._rows)) for start in starts]
+            return [(a, b, slice(None), slice(a, b)) for a, b in ranges]
+        rows, places = self._drawn.sort()
+        # The file is decompressed by chunks of its own. Those without a wanted row are left out.
+        size = max(1, table.chunk)
+        size *= max(1, ROWS // size) if len(rows) * size > len(table) else 1
+        numbers, counts = (rows // size).unique_consecutive(return_counts=True)
+        ends = counts.cumsum(0).tolist()
+        parts: list[_Part] = []
+        for number, begin, end in zip(numbers.tolist(), [0, *ends[:-1]], ends, strict=True):
+            start, stop = number * size, min((number + 1) * size, len(table))
+            parts.append((start, stop, (rows[begin:end] - start).numpy(), places[begin:end]))
+        return parts
+
+    def _check(
+        self, vectors: NDArray[np.float32], labels: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> None:
+        """Raise ``InvalidInput`` for entries that are not finite, and labels that are no class."""
+        path, p = self._p.path, self._p
+        finite = np.isfinite(vectors)
+        if not finite.all():
+            row, column = (int(a[0]) for a in np.nonzero(~finite))
+            raise InvalidInput(
+                f"{path}: row {rows[row]} has {vectors[row, column]} "
+                f"in column {self._wanted()[column]}",
+                FIELD,
+                "finite numbers",
+                "repair or remove the row",
+            )
+        known = (labels >= 0) & (labels < p.classes) & (labels == np.floor(labels))
+        if not known.all():
+            row = int(np.flatnonzero(~known)[0])
+            raise InvalidInput(
+                f"{path}: row {rows[row]} has the label {labels[row]:g} in column {p.label}",
+                FIELD,
+                f"whole numbers from 0 to {p.classes - 1}",
+            )
+
+    def _warnings(self, x: Tensor, y: Tensor) -> list[str]:
+        path = self._p.path
+        said = describe_inputs(x, f"the vectors in {path}", FIELD) + describe_classes(y, path)
+        if self._key != self._p.key:
+            said.append(
+                f"{path} has no table {self._p.key!r}; its only table {self._key!r} is read"
+            )
+        return said
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return the position and the number of rows: the file holds the data."""
@@ -170,15 +221,9 @@ class _Table:
 
     def __init__(self, file: h5py.File, params: PandasTableParams) -> None:
         self._path = params.path
-        group = file.get(params.key)
-        if not isinstance(group, h5py.Group) or not isinstance(group.get("table"), h5py.Dataset):
-            there = ", ".join(file) or "nothing"
-            raise InvalidInput(
-                f"{params.path} has no pandas table {params.key!r}; the file contains {there}",
-                "dataset.source.params.key",
-                "a table that pandas wrote with format='table'",
-            )
-        self._rows = group["table"]
+        self.key = params.key if _is_table(file.get(params.key)) else _other_key(file, params)
+        """Name of the table in the file."""
+        self._rows = file[self.key]["table"]
         self._columns = {
             name: (block, i)
             for block in self._rows.dtype.names or ()
@@ -187,6 +232,11 @@ class _Table:
 
     def __len__(self) -> int:
         return int(self._rows.shape[0])
+
+    @property
+    def chunk(self) -> int:
+        """Rows that the file stores, and decompresses, together."""
+        return int(self._rows.chunks[0]) if self._rows.chunks else 1
 
     def find(self, wanted: list[str]) -> dict[str, tuple[list[int], list[int]]]:
         """Find columns by name.
@@ -202,11 +252,18 @@ class _Table:
             some = ", ".join(missing[:4]) + (
                 f" and {len(missing) - 4} more" if len(missing) > 4 else ""
             )
+            label = missing == wanted[-1:]
+            there = [name for name in self._columns if name != "index"]
+            if label:  # those of vectors come last
+                there.sort(key=lambda name: name.rpartition("_")[2].isdecimal())
             raise InvalidInput(
-                f"{self._path} lacks the column{'s' if len(missing) > 1 else ''} {some}",
-                FIELD,
+                f"{self._path} lacks the column{'s' if len(missing) > 1 else ''} {some}; "
+                f"it has {_list(there)}",
+                "dataset.source.params.label" if label else FIELD,
                 f"columns {wanted[0]} to {wanted[-2]} and {wanted[-1]}",
-                "ask for fewer items, or name the columns that exist",
+                "name the column of the class"
+                if label
+                else "ask for fewer items, or name the columns that exist",
             )
         blocks: dict[str, tuple[list[int], list[int]]] = {}
         for place, name in enumerate(wanted):
@@ -254,6 +311,72 @@ class _Table:
                 "a table that pandas wrote",
             ) from None
         return [str(name) for name in names] if isinstance(names, list) else [block]
+
+
+def _refuse_others(path: str) -> None:
+    """Raise ``InvalidInput`` if a file is missing in a folder that holds other files."""
+    folder = Path(path).parent
+    if not path or Path(path).exists() or not folder.is_dir():
+        return
+    if there := [f"{p.name}/" if p.is_dir() else p.name for p in _visible(folder)]:
+        raise InvalidInput(
+            f"there is no file {path}; the folder holds {_list(there)}",
+            FIELD,
+            f"a file named {Path(path).name}",
+            "rename the file that is meant, or choose another folder",
+        )
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def _is_table(node: object) -> bool:
+    return isinstance(node, h5py.Group) and isinstance(node.get("table"), h5py.Dataset)
+
+
+def _other_key(file: h5py.File, params: PandasTableParams) -> str:
+    """Find the only table of a file, as ``pandas.read_hdf`` does, if no key was chosen.
+
+    Raises:
+        InvalidInput: There are several tables, or none. The error lists what there is.
+    """
+    tables: list[str] = []
+    fixed: list[str] = []
+
+    def visit(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        if any(name.startswith(f"{table}/") for table in tables):
+            return  # what pandas notes about a table
+        if _is_table(node):
+            tables.append(name)
+        elif "axis0" in node or "block0_values" in node if isinstance(node, h5py.Group) else False:
+            fixed.append(name)
+
+    file.visititems(visit)
+    wanted, field = params.key.strip("/"), "dataset.source.params.key"
+    if wanted in fixed or (not tables and fixed):
+        key = wanted if wanted in fixed else fixed[0]
+        raise InvalidInput(
+            f"{params.path}: pandas wrote {key!r} with format='fixed', which has no rows to read",
+            field,
+            "a table that pandas wrote with format='table'",
+            f"write it again: pandas.read_hdf(file, {key!r}).to_hdf(file2, key={key!r}, "
+            "format='table')",
+        )
+    if len(tables) == 1 and params.key == PandasTableParams.key:
+        return tables[0]
+    raise InvalidInput(
+        f"{params.path} has no pandas table {params.key!r}; "
+        + (f"its tables are {_list(tables)}" if tables else f"it holds {_list(list(file))}"),
+        field,
+        "one of its tables" if tables else "a table that pandas wrote with format='table'",
+        "name the table to read" if tables else "",
+    )
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more or "nothing"
 
 
 class _Plain(pickle.Unpickler):

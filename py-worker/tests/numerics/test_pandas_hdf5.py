@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from atlas_worker.datasets import pandas_hdf5
 from atlas_worker.datasets.pandas_hdf5 import PandasTable, PandasTableParams
 from atlas_worker.errors import InvalidInput, NotReady
+from atlas_worker.rng import random_stream
 
 from .pandas_tables import columns, write
 
 CPU = torch.device("cpu")
 ITEMS = 3
 PATH, KEY = "dataset.source.params.path", "dataset.source.params.key"
+LABEL = "dataset.source.params.label"
 NUMERICS = settings.get_profile("numerics")
 
 
@@ -120,6 +122,33 @@ def test_the_first_samples_alone(
     check(dataset, 50)
 
 
+@pytest.mark.parametrize("samples", [1, 2, 13, 49])
+@pytest.mark.parametrize("rows", [7, 16, 1000])
+def test_rows_drawn_from_the_whole_table(
+    table: Path, monkeypatch: pytest.MonkeyPatch, samples: int, rows: int
+) -> None:
+    monkeypatch.setattr(pandas_hdf5, "ROWS", rows)
+    everything = read(table)
+    drawn = read(table, samples=samples, order="drawn")
+    again = read(table, samples=samples, order="drawn")
+    assert torch.equal(drawn.inputs, again.inputs)
+    wanted = torch.randperm(50, generator=random_stream(0))[:samples]
+    assert torch.equal(drawn.inputs, everything.inputs[wanted])
+    assert torch.equal(drawn.targets, everything.targets[wanted])
+
+
+def test_a_table_in_order_gives_both_classes(tmp_path: Path) -> None:
+    values, _ = content(300)
+    path = write(tmp_path / "t.h5", values, np.arange(300) // 150)
+    first, drawn = read(path, samples=100), read(path, samples=100, order="drawn")
+    assert first.targets.unique().tolist() == [0]
+    assert any("class 0" in said for said in first.warnings)
+    assert 0.3 < float(drawn.targets.mean()) < 0.7
+    assert drawn.warnings == ()
+    whole = read(path, samples=300, order="drawn")
+    assert torch.equal(whole.inputs, read(path).inputs)
+
+
 def test_what_is_wrong_beyond_the_samples_is_not_looked_at(tmp_path: Path) -> None:
     values, labels = content(30)
     values[20, 0], labels[25] = np.nan, 9
@@ -178,18 +207,25 @@ def test_a_file_damaged_within(tmp_path: Path) -> None:
 
 
 def test_another_key(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.h5", *content(5), key="jets")
-    assert "the file contains jets" in refused(path, KEY).message
-    check(read(path, key="jets"), 5)
+    path = write(tmp_path / "t.h5", *content(5), key="a/jets")
+    check(read(path), 5)  # as pandas.read_hdf does
+    assert any("'a/jets'" in said for said in read(path).warnings)
+    check(read(path, key="a/jets"), 5)
+    assert read(path, key="a/jets").warnings == ()
+    assert "a/jets" in refused(path, KEY, key="jet").message
+    with h5py.File(path, "a") as file:
+        file.copy("a/jets", "b")
+    assert "its tables are a/jets, b" in refused(path, KEY).message
     with h5py.File(path, "w") as file:
         file["table"] = np.zeros(3)  # not a group
-    assert "the file contains table" in refused(path, KEY).message
+    assert "it holds table" in refused(path, KEY).message
     with h5py.File(path, "w") as file:
         file.create_group("table")["block0_values"] = np.zeros(3)  # format="fixed"
-    refused(path, KEY)
+    assert "format='fixed'" in refused(path, KEY).message
+    assert "format='table'" in refused(path, KEY, key="other").remedy
     with h5py.File(path, "w"):
         pass
-    assert "the file contains nothing" in refused(path, KEY).message
+    assert "it holds nothing" in refused(path, KEY).message
 
 
 @pytest.mark.parametrize("key", ["", "/", ".", "..", "table/table", "a\0b"])
@@ -201,7 +237,8 @@ def test_columns_that_are_missing(table: Path) -> None:
     error = refused(table, items=5)
     assert "lacks the columns E_3, PX_3, PY_3, PZ_3 and 4 more" in error.message
     assert "fewer items" in error.remedy
-    assert "lacks the column is_top" in refused(table, label="is_top").message
+    assert "it has E_0, PX_0, PY_0" in error.message
+    assert "lacks the column is_top" in refused(table, LABEL, label="is_top").message
     assert "lacks the columns M_0, M_1, M_2" in refused(table, components="E,M").message
     refused(table, components="")
 

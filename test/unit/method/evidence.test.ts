@@ -7,7 +7,6 @@ import {
   equivarianceUnder,
   planeRotations,
   score,
-  scoreOn,
 } from "../../../src/method/index.js";
 import { fakeTask } from "./fake-task.js";
 
@@ -37,24 +36,6 @@ describe("the evidence", () => {
       ["recall 10", 0.1],
     ]);
     expect(Object.keys(ctx.timings)).to.include("scores");
-  });
-
-  it("makes data to score on, and deletes them afterwards", async () => {
-    const { ctx, fake, run, inputs } = await fakeTask(dir);
-    const deleted: unknown[] = [];
-    Object.assign(fake, {
-      scorePredictor: async () => ({ accuracy: 0.5 }),
-      delete: async (object: unknown) => void deleted.push(object),
-    });
-    const made: unknown[] = [];
-    const make = async () => {
-      const dataset = await ctx.dataset({ kind: "gaussian_points" });
-      made.push(dataset);
-      return dataset;
-    };
-    expect(await scoreOn(ctx, inputs.predictor, make)).to.deep.equal({ accuracy: 0.5 });
-    await run.close();
-    expect(deleted).to.deep.equal(made).and.have.length(1);
   });
 
   it("says what each matrix does, and how much interpolation may cause", async () => {
