@@ -41,6 +41,22 @@ function editDistance(a: string, b: string): number {
   return last[b.length]!;
 }
 
+/** Characters of the longest list of names that {@link choices} gives whole. */
+const LONGEST = 100;
+/** Number of names that it gives of a longer list. */
+const FEW = 8;
+
+/** Write a list of choices; of a long list, those that are nearest to a word. */
+export function choices(word: string, names: readonly string[]): string {
+  const all = names.join(", ");
+  if (all.length <= LONGEST) return all;
+  const distance = new Map(
+    names.map((n) => [n, editDistance(word.toLowerCase(), n.toLowerCase())]),
+  );
+  const near = [...names].sort((a, b) => distance.get(a)! - distance.get(b)!).slice(0, FEW);
+  return `${near.join(", ")} (or another of ${names.length})`;
+}
+
 /** Suggest a candidate: " (did you mean grassmann?)", or "" if none is near. */
 export function suggestion(word: string, candidates: readonly string[]): string {
   const best = nearest(word, candidates);

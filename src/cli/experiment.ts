@@ -21,7 +21,7 @@ import {
   givenValues,
   workerChoice,
 } from "./options.js";
-import { namingFlag } from "./remedy.js";
+import { nameField, namingFlag } from "./remedy.js";
 
 const COMMON_HELP =
   "Options of every run (--seed, --fixed-seed, --worker, --device, --json …): atlas run --help";
@@ -100,7 +100,9 @@ export function buildExperimentCommand(
           trustCode,
           file,
         });
-      const outcome = await namingFlag("--runs DIR", run);
+      const outcome = await namingFlag("--runs DIR", run).catch((error: unknown) => {
+        throw nameField(error, task);
+      });
       printOutcome(outcome, json);
       if (outcome.result.asExpected === false) process.exitCode = 1;
     } finally {

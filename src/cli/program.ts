@@ -9,7 +9,7 @@ import { builtinExperiments, type ExperimentFile, loadExperiment } from "../expe
 import { helpWidth } from "../format.js";
 import { suggestion } from "../suggest.js";
 import { VERSION } from "../version.js";
-import { remedyOf } from "./remedy.js";
+import { nameField, remedyOf } from "./remedy.js";
 
 interface Subcommand {
   group: "Runs" | "Tools" | "Experiments";
@@ -17,7 +17,8 @@ interface Subcommand {
   load: () => Promise<{ register(program: Command): void }>;
 }
 
-const COMMANDS: Record<string, Subcommand> = {
+/** The commands beside experiments. */
+export const COMMANDS: Readonly<Record<string, Subcommand>> = {
   demo: {
     group: "Experiments",
     summary: "Discover the symmetries of the heat equation in under a minute",
@@ -201,6 +202,7 @@ function report(error: unknown, debug: boolean): number {
     return 2;
   }
   if (error instanceof AtlasError) {
+    nameField(error);
     const message = oneLine(error.message);
     const remedy = remedyOf(error);
     process.stderr.write(

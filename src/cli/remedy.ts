@@ -4,6 +4,9 @@
  */
 import { blocksOf } from "../blocks.js";
 import { AtlasError, FileError, RpcError, type SettingName } from "../errors.js";
+import { paramFlag } from "../experiment/choice.js";
+import type { Task } from "../experiment/define.js";
+import { flagName } from "../experiment/names.js";
 
 /**
  * Do some work, and add flags to the remedies of its errors: the flag of the work's folder if
@@ -39,6 +42,64 @@ export function nameFlag(error: unknown, folder: string | undefined): unknown {
   error.overwritable = false;
   return error;
 }
+
+/** Fields of a config for parameters that have other names in the worker's datasets. */
+const DATA_FIELDS: Readonly<Record<string, string>> = {
+  path: "data",
+  samples: "N",
+  files: "N",
+  items: "constituents",
+  key: "table",
+  source: "digits",
+};
+
+/**
+ * Replace the field of the worker's request, which an error's message ends with, by the flag that
+ * sets it. Without such a flag the field is left out, because it says nothing to users.
+ *
+ * @param task the task whose flags the user may have given; undefined if it is not known
+ * @returns the same error
+ */
+export function nameField(error: unknown, task?: Task): unknown {
+  if (!(error instanceof RpcError) || error.field === "") return error;
+  const flag = task && flagFor(error.field, task);
+  const where = flag === undefined ? "" : ` (--${flag})`;
+  error.message = error.message.replace(` (${error.field})`, where);
+  return error;
+}
+
+/** Find the flag of a task that sets a field of a request to the worker. */
+function flagFor(field: string, { config, choices }: Task): string | undefined {
+  const [, block, param] = /^(.+)\.params\.(\w+)/.exec(field) ?? [];
+  const owner = choices.find(({ type }) => CHOSEN[block ?? ""]?.includes(type));
+  if (owner && param !== undefined) return paramFlag(owner, param).replace(/^--/, "");
+  const names =
+    block === "dataset.source"
+      ? [DATA_FIELDS[param!], param]
+      : [param, OTHERS[field], field.split(".").at(-1)];
+  return names
+    .filter((name) => name !== undefined && Object.hasOwn(config, name))
+    .map((name) => flagName(name!))[0];
+}
+
+/** Types of blocks by the field of a request that holds them. */
+const CHOSEN: Readonly<Record<string, readonly string[]>> = {
+  "predictor.architecture": ["architecture"],
+  "predictor.training": ["training"],
+  "algebra.solver": ["algebra_solver", "data_solver"],
+  "cosets.solver": ["coset_solver"],
+};
+/** Fields of a config for other fields of requests. */
+const OTHERS: Readonly<Record<string, string>> = {
+  "algebra.epochs": "algebra_epochs",
+  "cosets.epochs": "coset_epochs",
+  "cosets.identity_algebra": "identity",
+  "predictor.tensors.algebra": "identity",
+  "predictor.tensors.metric": "identity",
+  "predictor.tensors.program": "predictor",
+  weights: "reuse_predictor",
+  "predictor.dataset": "data",
+};
 
 /** The flags of settings that errors are about. */
 const FLAGS: Readonly<Record<SettingName, string>> = {

@@ -19,6 +19,7 @@ import {
 import { printable } from "../interop/printable.js";
 import { explainFileSystem } from "../run/atomic.js";
 import { findRun, listRuns, Run } from "../run/folder.js";
+import { choices } from "../suggest.js";
 import { readWhole } from "../tensor/file.js";
 import {
   type NpyOptions,
@@ -211,7 +212,8 @@ export class RunLookup {
       if (!(error instanceof UsageError)) throw error;
       throw new UsageError(
         `--identity ${given}: ${error.message}`,
-        `give a run, a .json, .npy or .safetensors file, or one of ${namedAlgebras(n).join(", ")}`,
+        "give a run, a .json, .npy or .safetensors file, or one of " +
+          choices(given, namedAlgebras(n)),
       );
     }
     const result = await run.result();

@@ -8,6 +8,7 @@ import type { Context } from "../experiment/context.js";
 import { type Preparation, whole } from "../experiment/define.js";
 import { Identity, type RecordedConfig, type RunLookup } from "../experiment/lookup.js";
 import type { Findings } from "../result.js";
+import { choices } from "../suggest.js";
 import { Tensor } from "../tensor/index.js";
 import type { SolverInputs } from "./data.js";
 
@@ -106,7 +107,7 @@ export function namedIdentity(name: string, n: number): Identity {
   if (basis) return { source: name, basis };
   throw new UsageError(
     `there is no algebra ${name} in gl(${n})`,
-    `choose one of ${namedAlgebras(n).join(", ")}`,
+    `choose one of ${choices(name, namedAlgebras(n))}`,
   );
 }
 

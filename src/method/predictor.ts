@@ -13,6 +13,7 @@ import {
   readPredictor,
   referenceTensors,
 } from "../experiment/lookup.js";
+import { flagName } from "../experiment/names.js";
 import type { Findings } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
 import { alternates } from "./algebra.js";
@@ -66,19 +67,22 @@ export function predictorFields({
   };
 }
 
+/** Flags of the training recipe. Help lists the first two. */
+const TRAINING_FLAGS = {
+  batch_size: { names: ["batch_size"] },
+  learning_rate: { names: ["predictor_lr"] },
+  epsilon: { names: ["predictor_epsilon"], listed: false },
+  background_weight: { names: ["background_weight"], listed: false },
+  schedule: { names: ["schedule"], listed: false },
+  precision: { names: ["precision"], listed: false },
+};
+
 /** Make the config fields of the training recipe. */
 export function trainingFields(values: TrainingValues, omit?: ChoiceOptions<"training">["omit"]) {
   return choose("training", "training", {
     description: "Training recipe",
     default: "supervised",
-    flags: {
-      batch_size: "batch_size",
-      learning_rate: "predictor_lr",
-      epsilon: { names: ["predictor_epsilon"], listed: false },
-      background_weight: { names: ["background_weight"], listed: false },
-      schedule: { names: ["schedule"], listed: false },
-      precision: { names: ["precision"], listed: false },
-    },
+    flags: TRAINING_FLAGS,
     omit,
     values,
   });
@@ -137,11 +141,11 @@ export async function lookUpPredictor<C extends PredictorConfig>(
       "leave it out, or give --reuse-predictor FILE",
     );
   const idle = Object.keys(given).filter(
-    (field) => field === "epochs" || field.startsWith("training.") || TRAINING_FLAGS.has(field),
+    (field) => field === "epochs" || field.startsWith("training."),
   );
   if (!alternates(config))
     for (const field of idle)
-      warn(`--${field.replaceAll("_", "-")} has no effect with --reuse-predictor`);
+      warn(`--${flagName(trainingFlag(field))} has no effect with --reuse-predictor`);
   if (reference === undefined || (await referenceTensors(source, key)) === undefined)
     return { ...config, reuse_predictor: source };
   const { architecture } = config as { architecture?: unknown };
@@ -164,13 +168,12 @@ export async function referenceNetworks(
   return new Set(names.flatMap((name) => /network(\d+)\./.exec(name)?.[1] ?? [])).size;
 }
 
-const TRAINING_FLAGS = new Set([
-  "batch_size",
-  "predictor_lr",
-  "predictor_epsilon",
-  "schedule",
-  "precision",
-]);
+/** Get the name by which users know a field of the training. */
+function trainingFlag(field: string): string {
+  const param = field.replace(/^training\./, "");
+  const flags: Readonly<Record<string, { names: readonly string[] }>> = TRAINING_FLAGS;
+  return flags[param]?.names[0] ?? field;
+}
 
 /** Write a block of type "architecture" as config fields. */
 export function architectureFields({ kind, params = {} }: Block<"architecture">): Shape | object {

@@ -286,7 +286,7 @@ class MultistartSolver(AdamSolver):
         # Matrices with different signs of det lie in different components. Each sign gets half.
         sides = [[i for i in every if float(torch.linalg.det(g[i])) * sign > 0] for sign in (1, -1)]
         best = {i for side in sides for i in side[: math.ceil(p.max_components / 2)]}
-        kept = [i for i in every if i in best]
+        kept = [i for i in every if i in best][: p.max_components]
         place = {every.index(i): new for new, i in enumerate(kept)}
         outcomes: dict[int, Outcome] = {
             i: "not_a_symmetry" if bool(inside[i]) else "outside_support" for i in order
