@@ -1,5 +1,5 @@
 /** `atlas completion SHELL`: print a script that completes commands, tasks and flags. */
-import type { Command } from "commander";
+import { Command } from "commander";
 import { UsageError } from "../errors.js";
 import { flagsOf } from "../experiment/flags.js";
 import { builtinExperiments, loadExperiment } from "../experiment/load.js";
@@ -8,7 +8,7 @@ import { COMMON_FLAGS } from "./options.js";
 
 const SHELLS = { bash, zsh, fish } as const;
 
-/** A command, and the words that may follow it. */
+/** A command or a subcommand, such as "worker start", and the words that may follow it. */
 export interface Words {
   name: string;
   words: readonly string[];
@@ -34,17 +34,12 @@ Examples:
             `${JSON.stringify(shell)}${suggestion(shell, Object.keys(SHELLS))}`,
           `choose one of ${Object.keys(SHELLS).join(", ")}`,
         );
-      const others = program.commands.map((command) => command.name());
-      process.stdout.write(SHELLS[shell as keyof typeof SHELLS](await allWords(others)));
+      process.stdout.write(SHELLS[shell as keyof typeof SHELLS](await allWords()));
     });
 }
 
-/**
- * List every command with its tasks and flags.
- *
- * @param commands names of all commands, experiments among them
- */
-export async function allWords(commands: readonly string[]): Promise<Words[]> {
+/** List every command and subcommand with its tasks and flags. */
+export async function allWords(): Promise<Words[]> {
   const all: Words[] = [];
   const common = COMMON_FLAGS.map(({ name }) => `--${name}`);
   for (const { name, path } of builtinExperiments()) {
@@ -52,28 +47,53 @@ export async function allWords(commands: readonly string[]): Promise<Words[]> {
     const flags = Object.values(tasks).flatMap((task) =>
       flagsOf(task).filter((flag) => !flag.hidden),
     );
-    const own = flags.map((flag) => `--${flag.name}`);
+    const own = flags.flatMap(({ name, positional, option }) =>
+      positional
+        ? (/one of ([\w-]+(?:, [\w-]+)*)/.exec(option.description)?.[1]?.split(", ") ?? [])
+        : [`--${name}`],
+    );
     const words = [...Object.keys(tasks), "--task", "--preset", "--help", ...own, ...common];
     all.push({ name, words: [...new Set(words)] });
   }
-  const known = new Set(all.map(({ name }) => name));
-  for (const name of commands)
-    if (!known.has(name)) all.push({ name, words: ["--help", ...common] });
-  return all;
+  all.push({ name: "run", words: ["--help", ...common] });
+  const { COMMANDS } = await import("./program.js");
+  for (const { load } of Object.values(COMMANDS)) {
+    const program = new Command();
+    (await load()).register(program);
+    for (const command of program.commands) all.push(...wordsOf(command, command.name()));
+  }
+  return [...all, { name: "help", words: commandsOf(all) }];
+}
+
+/** List the words of a command, and those of its subcommands. */
+function wordsOf(command: Command, name: string): Words[] {
+  const help = command.createHelp();
+  const flags = help.visibleOptions(command).flatMap(({ long }) => long ?? []);
+  const subcommands = command.commands.flatMap((sub) => wordsOf(sub, `${name} ${sub.name()}`));
+  const names = command.commands.map((sub) => sub.name());
+  const words = command.name() === "completion" ? Object.keys(SHELLS) : names;
+  return [{ name, words: [...words, ...flags] }, ...subcommands];
+}
+
+const isCommand = (name: string) => !name.includes(" ");
+
+/** Split a name into the command and, for a subcommand, the second word. */
+function partsOf(name: string): [command: string, subcommand?: string] {
+  return name.split(" ") as [string, string?];
 }
 
 function bash(all: readonly Words[]): string {
-  const cases = all.map(({ name, words }) => `    ${name}) words="${words.join(" ")}" ;;`);
+  const cases = all.map(({ name, words }) => `    "${name}") words="${words.join(" ")}" ;;`);
   return `# Completion of atlas for bash.
 _atlas() {
-  local current=\${COMP_WORDS[COMP_CWORD]} words
-  if [ "$COMP_CWORD" -eq 1 ]; then
-    words="${all.map(({ name }) => name).join(" ")}"
-  else
-    case \${COMP_WORDS[1]} in
+  local current=\${COMP_WORDS[COMP_CWORD]} words= name
+  [ "$COMP_CWORD" -eq 1 ] && words="${commandsOf(all).join(" ")}"
+  for name in "\${COMP_WORDS[1]}" "\${COMP_WORDS[1]} \${COMP_WORDS[2]}"; do
+    [ "$COMP_CWORD" -gt "$(set -- $name; echo $#)" ] || continue
+    case $name in
 ${cases.join("\n")}
     esac
-  fi
+  done
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   [ \${#COMPREPLY[@]} -eq 0 ] && COMPREPLY=($(compgen -f -- "$current"))
 }
@@ -82,19 +102,23 @@ complete -F _atlas atlas
 }
 
 function zsh(all: readonly Words[]): string {
-  const cases = all.map(
-    ({ name, words }) => `    ${name}) compadd -- ${words.join(" ")}; _files ;;`,
-  );
+  const cases = all.map(({ name, words }) => `      "${name}") offered=(${words.join(" ")}) ;;`);
   return `#compdef atlas
 # Completion of atlas for zsh.
 _atlas() {
+  local name
+  local -a offered
   if (( CURRENT == 2 )); then
-    compadd -- ${all.map(({ name }) => name).join(" ")}
+    compadd -- ${commandsOf(all).join(" ")}
     return
   fi
-  case \${words[2]} in
+  for name in "\${words[2]}" "\${words[2]} \${words[3]}"; do
+    case $name in
 ${cases.join("\n")}
-  esac
+    esac
+  done
+  compadd -- $offered
+  _files
 }
 compdef _atlas atlas
 `;
@@ -103,11 +127,22 @@ compdef _atlas atlas
 function fish(all: readonly Words[]): string {
   const lines = [
     "# Completion of atlas for fish.",
-    `complete -c atlas -n __fish_use_subcommand -f -a "${all.map(({ name }) => name).join(" ")}"`,
+    `complete -c atlas -n __fish_use_subcommand -f -a "${commandsOf(all).join(" ")}"`,
   ];
-  for (const { name, words } of all)
-    lines.push(
-      `complete -c atlas -n "__fish_seen_subcommand_from ${name}" -a "${words.join(" ")}"`,
-    );
+  for (const { name, words } of all) {
+    const [command, subcommand] = partsOf(name);
+    const own = all.flatMap((other) => {
+      const [above, sub] = partsOf(other.name);
+      return above === command && sub !== undefined ? [sub] : [];
+    });
+    const where = [`__fish_seen_subcommand_from ${command}`];
+    if (subcommand !== undefined) where.push(`__fish_seen_subcommand_from ${subcommand}`);
+    else if (own.length > 0) where.push(`not __fish_seen_subcommand_from ${own.join(" ")}`);
+    lines.push(`complete -c atlas -n "${where.join("; and ")}" -a "${words.join(" ")}"`);
+  }
   return `${lines.join("\n")}\n`;
+}
+
+function commandsOf(all: readonly Words[]): string[] {
+  return all.map(({ name }) => name).filter(isCommand);
 }

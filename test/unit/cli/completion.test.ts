@@ -11,7 +11,6 @@ import { rejection } from "../worker/rejection.js";
 /** What `atlas completion SHELL` prints. */
 async function script(shell: string): Promise<string> {
   const program = new Command("atlas");
-  program.command("doctor");
   register(program);
   const { write } = process.stdout;
   let printed = "";
@@ -41,13 +40,13 @@ describe("the completion of command lines", () => {
     it(`has every command, task and flag for ${shell}`, async () => {
       const lines = scripts[shell]!.split("\n");
       for (const { name, path } of builtinExperiments()) {
-        const line = lines.find((l) => new RegExp(`^ +${name}\\)|_from ${name}"`).test(l));
+        const line = lines.find((l) => new RegExp(`^ +"${name}"\\)|_from ${name}"`).test(l));
         expect(line, name).to.be.a("string");
-        const words = line!.split(/["\s;]+/);
+        const words = line!.split(/["\s;()]+/);
         const { tasks } = await loadExperiment(path);
         for (const task of Object.values(tasks)) {
           expect(words, name).to.include(task.name);
-          for (const flag of flagsOf(task))
+          for (const flag of flagsOf(task).filter(({ positional }) => !positional))
             expect(words.includes(`--${flag.name}`), `${name} --${flag.name}`).to.equal(
               !flag.hidden || flagsOfOthers(tasks, flag.name),
             );
@@ -86,8 +85,18 @@ describe("the completion of command lines", () => {
       "discover_cosets",
     ]);
     expect(completed("pde", "--sol")).to.deep.equal(["--solver"]);
-    expect(completed("doctor", "--wor")).to.deep.equal(["--worker"]);
+    expect(completed("resume", "--wor")).to.deep.equal(["--worker"]);
     expect(completed("doctor", "--sol")).to.deep.equal([""]);
+    expect(completed("runs", "--dev")).to.deep.equal([""]);
+    expect(completed("worker", "st")).to.have.members(["start", "stop"]);
+    expect(completed("worker", "start", "--po")).to.deep.equal(["--port"]);
+    expect(completed("worker", "stop", "--po")).to.deep.equal([""]);
+    expect(completed("data", "mnist", "--fe")).to.deep.equal(["--fetch"]);
+    expect(completed("completion", "z")).to.deep.equal(["zsh"]);
+    expect(completed("help", "clim")).to.deep.equal(["climate"]);
+    expect(completed("probe", "rot")).to.deep.equal(["rotation"]);
+    expect(completed("probe", "--na")).to.deep.equal([""]);
+    expect(completed("prob")).to.deep.equal(["probe"]);
   });
 
   it("is for no other shell, and says so", async () => {
