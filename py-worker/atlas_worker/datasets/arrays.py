@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor
 from ..catalogue import param, register
 from ..errors import InvalidInput
 from .base import GivenDataset
-from .checks import describe_inputs, find_constant
+from .checks import describe_classes, describe_inputs, find_constant
 
 _CHECKED = 2**22
 """Numbers that are checked at a time: the check takes twice their memory."""
+_MOST_CLASSES = 65_536
+"""More classes than any label has; a label beyond is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +29,29 @@ class ArraysParams:
         minimum=0,
         maximum=65_536,
     )
+    axes: str = param(
+        "",
+        "Names of the axes of the inputs in their order: n,c,y,x or n,y,x for fields, "
+        "n,items,features or n,features for sets of vectors; empty: by their number",
+        added=True,
+    )
+    classes: bool = param(False, "The targets are class labels: 0, 1, 2 …", added=True)
 
 
 @register(
     "dataset",
     "arrays",
     "Tensors `inputs` and `targets` from the client, [N, channels, H, W] "
-    "(for sets of vectors [N, m, n] and [N, outputs])",
+    "(for sets of vectors [N, m, n] and [N, outputs]), or with other `axes`",
     ArraysParams,
 )
 class ArraysDataset(GivenDataset):
     """Inputs and targets that a client sent, as float32 on the device.
 
     ``inputs`` are ``[N, channels, H, W]`` and ``targets`` ``[N, channels', H, W]``, or for sets of
-    vectors ``[N, m, n]`` and ``[N, outputs]``. With the parameter ``outputs``, targets are zeros:
-    this is for a predictor that was trained elsewhere.
+    vectors ``[N, m, n]`` and ``[N, outputs]``. ``axes`` says if they come in another order. With
+    the parameter ``outputs``, targets are zeros: this is for a predictor that was trained
+    elsewhere.
 
     Raises:
         InvalidInput: A tensor is missing, has another shape, or has entries that are not finite.
@@ -71,24 +81,18 @@ class ArraysDataset(GivenDataset):
                     " and ".join(names),
                     "leave it out",
                 )
-        vectors = tensors["inputs"].dim() == 3
-        shapes = {"inputs": "[N, channels, H, W] or [N, m, n]", "targets": "[N, channels, H, W]"}
-        if vectors:
-            shapes["targets"] = "[N, outputs]"
+        axes = axes_of(tensors["inputs"].shape, params.axes)
+        vectors = "features" in axes
+        arranged = {"inputs": _arrange(tensors["inputs"], axes)}
+        if "targets" in names:
+            arranged["targets"] = _arrange_targets(tensors["targets"], axes)
         for name in names:
-            rank = 4 if not vectors else 3 if name == "inputs" else 2
-            if tensors[name].dim() != rank:
-                raise InvalidInput(
-                    f"{name} have shape {list(tensors[name].shape)}",
-                    f"dataset.tensors.{name}",
-                    shapes[name],
-                )
             if not tensors[name].numel():
                 raise InvalidInput(
                     f"{name} are empty", f"dataset.tensors.{name}", "at least one sample"
                 )
         # A copy would take a large array's memory twice. The tensors are this dataset's own.
-        moved = {name: tensors[name].to(device, torch.float32) for name in names}
+        moved = {name: t.to(device, torch.float32).contiguous() for name, t in arranged.items()}
         self.inputs = moved["inputs"]
         lattice = () if vectors else self.inputs.shape[2:]
         zeros = torch.zeros((), device=device).expand(len(self.inputs), params.outputs, *lattice)
@@ -111,6 +115,9 @@ class ArraysDataset(GivenDataset):
                     "finite numbers",
                     "repair or remove these samples",
                 )
+        self._outputs = self.targets.shape[1]
+        if params.classes and "targets" in moved:
+            self.targets, self._outputs = _classes(self.targets)
         self.warnings = tuple(self._warnings(moved))
 
     def _warnings(self, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -119,6 +126,8 @@ class ArraysDataset(GivenDataset):
             return said
         if self.inputs.shape == self.targets.shape and torch.equal(self.inputs, self.targets):
             said.append("targets equal inputs: then every direction is a symmetry")
+        if not self.targets.is_floating_point():
+            return said + describe_classes(self.targets, "targets")
         flat = find_constant(self.targets)
         if len(flat) < self.outputs:  # if all are, a training is refused
             said += [f"channel {c} of targets has the same value in all samples" for c in flat]
@@ -126,5 +135,112 @@ class ArraysDataset(GivenDataset):
 
     @property
     def outputs(self) -> int:
-        """Number of channels or numbers of the targets."""
-        return self.targets.shape[1]
+        """Number of channels or numbers of the targets, or of classes."""
+        return self._outputs
+
+
+_FIELDS, _SETS = ("n", "c", "y", "x"), ("n", "items", "features")
+_FIELD = "dataset.source.params.axes"
+_FEWEST = 16
+"""Two axes as long as this are more likely pixels than items and features."""
+
+
+def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
+    """Return the names of the axes of inputs.
+
+    Args:
+        shape: Shape of the inputs.
+        text: The names as the user gave them, with commas; empty if not given.
+
+    Returns:
+        A permutation of some of ``n, c, y, x``, or of ``n, items, features``.
+
+    Raises:
+        InvalidInput: The names do not fit, or are not given where two layouts are possible.
+
+    >>> axes_of([9, 5, 3])
+    ('n', 'items', 'features')
+    >>> axes_of([9, 64, 64, 3], "n,y,x,c")
+    ('n', 'y', 'x', 'c')
+    """
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    if names:
+        whole = [all_ for all_ in (_FIELDS, _SETS) if set(names) <= set(all_)]
+        needed = {"n", "y", "x"} if whole == [_FIELDS] else {"n", "features"}
+        if not whole or len(set(names)) < len(names) or not needed <= set(names):
+            raise InvalidInput(
+                f"{text!r} are no axes of inputs",
+                _FIELD,
+                "n, y, x and perhaps c for fields, or n, features and perhaps items for sets",
+            )
+        if len(names) != len(shape):
+            raise InvalidInput(
+                f"inputs have shape {list(shape)}, which are not the {len(names)} axes {text}",
+                _FIELD,
+                f"{len(shape)} axes",
+            )
+        return names
+    if len(shape) not in (2, 3, 4):
+        raise InvalidInput(
+            f"inputs have shape {list(shape)}",
+            "dataset.tensors.inputs",
+            "[N, channels, H, W], [N, m, n], or [N, features]",
+        )
+    if len(shape) == 3 and min(shape[1:]) >= _FEWEST:
+        raise InvalidInput(
+            f"inputs {list(shape)} may be fields (n,y,x) or sets of {shape[1]} items (n,items,"
+            "features)",
+            _FIELD,
+            "the names of the axes: n,y,x or n,items,features",
+        )
+    if len(shape) == 4 and shape[3] < 5 and min(shape[1:3]) > 2 * shape[3]:
+        raise InvalidInput(
+            f"inputs {list(shape)} seem to have their channels last",
+            _FIELD,
+            "the names of the axes: n,y,x,c, or n,c,y,x",
+        )
+    return {2: ("n", "features"), 3: _SETS, 4: _FIELDS}[len(shape)]
+
+
+def _arrange(t: Tensor, axes: Sequence[str]) -> Tensor:
+    """Put the axes in the usual order, with axes of length 1 for those that are missing."""
+    order = _SETS if "features" in axes else _FIELDS
+    t = t.permute([axes.index(name) for name in order if name in axes])
+    for at, name in enumerate(order):
+        if name not in axes:
+            t = t.unsqueeze(at)
+    return t
+
+
+def _arrange_targets(t: Tensor, axes: Sequence[str]) -> Tensor:
+    """Put the axes of targets in the usual order. They have those of the inputs, or no channels."""
+    if "features" in axes:
+        if t.dim() in (1, 2):
+            return t.reshape(len(t), -1)
+        shape = "[N] or [N, outputs]"
+    else:
+        plain = [name for name in axes if name != "c"]
+        if t.dim() == len(plain):
+            return _arrange(t, plain)
+        if t.dim() == len(_FIELDS):
+            return _arrange(t, axes if "c" in axes else [plain[0], "c", *plain[1:]])
+        shape = "[N, channels, H, W] or [N, H, W], in the order of the inputs"
+    raise InvalidInput(f"targets have shape {list(t.shape)}", "dataset.tensors.targets", shape)
+
+
+def _classes(targets: Tensor) -> tuple[Tensor, int]:
+    """Return class labels, and the number of classes."""
+    labels = targets.long()
+    wrong = (labels != targets) | (labels < 0) | (labels >= _MOST_CLASSES)
+    if targets.shape[1] != 1 or bool(wrong.any()):
+        said = (
+            f"targets have {targets.shape[1]} channels"
+            if targets.shape[1] != 1
+            else f"targets have the entry {float(targets[wrong][0]):g}"
+        )
+        raise InvalidInput(
+            f"{said}, so they are no class labels",
+            "dataset.tensors.targets",
+            f"one whole number for each output, from 0 to {_MOST_CLASSES - 1:,}",
+        )
+    return labels, int(labels.max()) + 1
