@@ -1,54 +1,47 @@
-/** Symmetries of a predictor of your own: a program, or a PyTorch module. */
+/** Symmetries of your own data, or of a predictor of your own: a program, or a PyTorch module. */
 import { resolve } from "node:path";
 import { z } from "zod";
 import {
   algebraFields,
   type ConfigOf,
   type Context,
+  chartFields,
   cosetFields,
-  count,
   defineExperiment,
   fileField,
+  foreignFields,
+  foreignPath,
+  foreignPredictor,
+  makePredictor,
   openArray,
+  ownAtlas,
   type Preparation,
-  readBytes,
+  parseCentres,
+  refuseGiven,
   solveAlgebra,
   solveCosets,
   symmetries,
-  Tensor,
   task,
+  trainedPredictor,
+  typeFields,
   UsageError,
-  whole,
 } from "../src/index.js";
 
-const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/; // path.py:factory
-const CENTRE = /^(\d+),(\d+)$/;
-
-const TAKES = "Input of the predictor: single charts [batch, …], or all charts [batch, charts, …]";
+const FOREIGN = foreignFields();
 const config = {
-  inputs: fileField(
-    "A .npy file: fields [N, channels, height, width], or sets of vectors [N, m, n]",
-  ),
-  predictor: fileField(
-    "A program (torch.jit.save, torch.export.save), or path.py:factory for a module",
-  ),
-  takes: z.enum(["chart", "charts"]).default("chart").describe(TAKES),
-  outputs: whole(1, "Channels of the predictor's output; for vectors, the number of outputs"),
-  output_key: z.string().optional().meta({
-    description: "Which output to use, if the predictor returns several",
-    placeholder: "name|index",
-  }),
+  inputs: fileField("A .npy file: fields [N, channels, height, width], or sets [N, m, n]"),
+  targets: fileField("A .npy file to predict from the inputs, if you have no predictor"),
+  ...FOREIGN,
   classifier: z.boolean().default(false).describe("The outputs are logits of classes"),
-  charts: z.string().optional().meta({
-    description:
-      "Centres of the charts in pixels, separated by spaces (default: the middle of the field)",
-    placeholder: '"row,col …"',
-  }),
-  r_in: whole(14, "Radius of a chart in pixels; a chart is 2 r_in + 1 pixels wide"),
-  r_out: whole(10, "Inner radius in pixels, where moved fields are compared"),
-  margin: count(0, "Pixels beyond the chart that moved fields may use"),
-  halo: count(0, "Pixels beyond r_in that the predictor reads on each side").meta({
-    former: ["reach"],
+  ...typeFields(),
+  ...chartFields(),
+  architecture: z
+    .enum(["strided_cnn", "encoder_decoder", "cgnet", "mlp", "quadratic"])
+    .optional()
+    .describe("Network to train (default: strided_cnn for fields, mlp for sets)"),
+  epochs: z.int().positive().optional().meta({
+    description: "Passes over the data (default: 5 for fields, 30 for sets)",
+    placeholder: "number",
   }),
   ...algebraFields({ manifold: "planar", most: 16, k: "auto", epochs: 3, trained: false }),
 };
@@ -57,8 +50,12 @@ const cosets = cosetFields({ manifold: "planar", epochs: 1 });
 
 export default defineExperiment({
   name: "discover",
-  summary: "Symmetries of a predictor of your own",
-  examples: ["atlas discover --predictor net.py:load --trust-code --inputs jets.npy --classifier"],
+  summary: "Symmetries of your own data, or of a predictor of your own",
+  examples: [
+    "atlas discover --inputs inputs.npy --targets targets.npy",
+    "atlas discover --inputs wind.npy --inputs-as V --targets flow.npy --targets-as V --k 1",
+    "atlas discover --predictor net.py:load --trust-code --inputs jets.npy --classifier",
+  ],
   tasks: {
     discover: task({
       summary: "Find the Lie algebra, then the other components of the group",
@@ -85,71 +82,68 @@ function code({ predictor }: Config): string | undefined {
   return predictor && `--predictor ${predictor}`;
 }
 
-async function prepare<C extends Config>(c: C, { lookup }: Preparation): Promise<C> {
-  if (c.inputs === undefined || c.predictor === undefined)
+async function prepare<C extends Config>(c: C, preparation: Preparation): Promise<C> {
+  const { inputs, targets, predictor } = c;
+  if (inputs === undefined || (targets === undefined) === (predictor === undefined))
     throw new UsageError(
-      "discover needs a predictor and samples",
-      "give --predictor FILE and --inputs FILE.npy",
+      "discover needs samples, and either targets or a predictor",
+      "give --inputs FILE.npy, and --targets FILE.npy or --predictor FILE",
     );
-  centres(c.charts);
-  await openArray(c.inputs);
-  const [, path, factory] = FACTORY.exec(c.predictor) ?? [];
-  const predictor =
-    path === undefined ? resolve(c.predictor) : `${lookup.workerPath(path)}:${factory}`;
-  return { ...c, inputs: resolve(c.inputs), predictor };
+  const idle = targets === undefined ? ["architecture", "epochs"] : Object.keys(FOREIGN);
+  refuseGiven(
+    preparation.given,
+    idle,
+    targets === undefined ? "with --predictor" : "with --targets",
+  );
+  parseCentres(c.charts);
+  for (const file of [inputs, targets]) if (file !== undefined) await openArray(file);
+  const found = predictor === undefined ? undefined : foreignPath(predictor, preparation);
+  return { ...c, inputs: resolve(inputs), targets: targets && resolve(targets), predictor: found };
 }
 
 async function discover(ctx: Context, c: Config, name: string) {
-  const samples = await openArray(c.inputs!, { warn: (line) => ctx.warn(line) });
-  const { shape } = samples;
-  const arrays = { params: { outputs: c.outputs }, tensors: { inputs: samples } };
-  const dataset = await ctx.dataset({ kind: "arrays", ...arrays });
-  const middle = [{ row: Math.floor(shape[2]! / 2), col: Math.floor((shape[3] ?? 0) / 2) }];
-  const { r_in, r_out, margin } = c;
-  const params = { charts: centres(c.charts) ?? middle, r_in, r_out, margin };
-  const vectors = shape.length === 3;
-  const atlas = await ctx.atlas(
-    vectors ? { kind: "vectors", params: { n: shape[2]! } } : { kind: "planar", params },
+  const open = (file: string) => openArray(file, { warn: (line) => ctx.warn(line) });
+  const classes = c.targets_as === "class";
+  const inputs = await open(c.inputs!);
+  const dataset = await ctx.dataset(
+    c.targets === undefined
+      ? { kind: "arrays", params: { outputs: c.outputs, axes: c.axes }, tensors: { inputs } }
+      : {
+          kind: "arrays",
+          params: { axes: c.axes, classes },
+          tensors: { inputs, targets: await open(c.targets) },
+        },
   );
-  if (!vectors) ctx.illustrate({ dataset, atlas: { kind: "planar", params } });
-  const loss = c.classifier ? "cross_entropy" : "l1";
-  const training = { kind: "supervised", params: { loss } } as const;
-  const given = await architecture(c);
-  const predictor = await ctx.predictor({ ...given, training, dataset, atlas, epochs: 0 });
-  const inputs = { predictor, dataset, atlas };
-  const algebra = await solveAlgebra(ctx, { ...c, epochs: 0 }, inputs);
-  const about = { loss: null, epochs: 0, source: c.predictor! };
+  const charts = ownAtlas(dataset.shapes!.inputs, c);
+  const atlas = await ctx.atlas(charts);
+  if (charts.kind === "planar") ctx.illustrate({ dataset, atlas: charts });
+  const loss = c.classifier || classes ? "cross_entropy" : "l1";
+  const fields = charts.kind === "planar";
+  const { predictor, about } = await makePredictor(
+    ctx,
+    c.targets === undefined
+      ? {
+          ...(await foreignPredictor(c)),
+          training: { kind: "supervised", params: { loss } },
+          ...{ dataset, atlas, epochs: 0 },
+        }
+      : {
+          architecture: { kind: c.architecture ?? (fields ? "strided_cnn" : "mlp") },
+          training: {
+            kind: "supervised",
+            params: { loss, schedule: "cosine", ...(fields ? FIELDS : SETS) },
+          },
+          ...{ dataset, atlas, epochs: c.epochs ?? (fields ? 5 : 30) },
+        },
+    { source: false },
+  );
+  const solved = { predictor, dataset, atlas };
+  const algebra = await solveAlgebra(ctx, { ...c, epochs: 0 }, solved);
   const { called } = predictor.facts;
   const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
-  return { inputs, findings: { task: name, predictor: about, algebra, notes } };
+  const trained = trainedPredictor(ctx, { ...about, source: c.predictor ?? about.source });
+  return { inputs: solved, findings: { task: name, predictor: trained, algebra, notes } };
 }
 
-/** Parse the centres of the charts. @throws UsageError */
-function centres(text: string | undefined) {
-  return text
-    ?.trim()
-    .split(/\s+/)
-    .map((centre) => {
-      const [, row, col] = CENTRE.exec(centre) ?? [];
-      if (row === undefined)
-        throw new UsageError(
-          `--charts ${centre}: expected row,col in pixels`,
-          'give for example --charts "32,32 64,40"',
-        );
-      return { row: Number(row), col: Number(col) };
-    });
-}
-
-/** Make the predictor's block. A program is sent to the worker; a module's file must be there. */
-async function architecture({ predictor = "", takes, halo, output_key }: Config) {
-  const [, path, factory] = FACTORY.exec(predictor) ?? [];
-  const how = { takes, halo, output_key };
-  if (path !== undefined)
-    return { architecture: { kind: "module", params: { file: path, factory, ...how } } as const };
-  const bytes = await readBytes(predictor);
-  const program = new Tensor("uint8", [bytes.length], new Uint8Array(bytes));
-  return {
-    architecture: { kind: "program", params: how } as const,
-    tensors: { program },
-  };
-}
+const FIELDS = { learning_rate: 0.01 } as const;
+const SETS = { learning_rate: 3e-3, batch_size: 64 } as const;
