@@ -139,6 +139,7 @@ function furtherRemedy(error: AtlasError): string | undefined {
         return undefined;
     }
   if (!(error instanceof RpcError)) return undefined;
+  if (error.reason === "INTERNAL") return "a local worker's log is printed with --debug";
   if (error.reason === "UNAUTHENTICATED")
     return "give the token of the worker: --token-file FILE, or ATLAS_TOKEN";
   if (wantsTrust(error))

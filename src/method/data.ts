@@ -50,7 +50,7 @@ export const folderField = (fallback: string, description: string) =>
  */
 export const tableFields = (label: string) => ({
   table: z.string().default("table").meta({
-    description: "Table in each file; an only table of another name is found",
+    description: "Name of the table in each file",
     placeholder: "key",
   }),
   label: z.string().default(label).meta({
@@ -58,7 +58,7 @@ export const tableFields = (label: string) => ({
     placeholder: "column",
   }),
   order: z.enum(["drawn", "file"]).default("drawn").meta({
-    description: "If N is less than all: rows drawn from the whole file, or the first rows",
+    description: "Rows to read if not all: drawn, or the first",
     before: "file",
   }),
 });

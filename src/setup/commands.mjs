@@ -102,7 +102,7 @@ async function typescript(file, args) {
   await import(pathToFileURL(path).href);
 }
 
-const TESTS = ["test/unit", "test/contract", "test/e2e"].map((folder) => `${folder}/**/*.test.ts`);
+const TESTS = ["unit", "contract", "e2e", "doors"].map((folder) => `test/${folder}/**/*.test.ts`);
 
 /**
  * Run mocha and pytest side by side. Mocha mostly waits for other processes, and pytest gets the

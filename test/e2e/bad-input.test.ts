@@ -198,7 +198,7 @@ open("cut.pt", "wb").write(data[: len(data) // 2])
       ],
       [
         [...COSETS, "so(3)"],
-        /^error: --identity so\(3\): no run "so\(3\)" in .*; .* one of none, so\(2\)/,
+        /^error: --identity so\(3\): no run "so\(3\)" in .*; .* one of so\(2\)/,
       ],
       [
         [...COSETS, file("large.npy", matrices([0, -1, 0], [1, 0, 0], [0, 0, 0]))],

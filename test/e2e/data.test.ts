@@ -130,7 +130,7 @@ describe("atlas data --fetch", function () {
         env: { ATLAS_DATA_HOST: server.host },
       });
       expect(complaint(done, 1)).to.match(
-        /^error: cannot fetch http:.*train\.h5\?download=1: .* 404 Not Found; check the network/,
+        /^error: cannot fetch http:.*train\.h5\?download=1: .* 404 Not Found; check ATLAS_DATA_HOST/,
       );
     } finally {
       await server.close();

@@ -200,7 +200,7 @@ describe("atlas mnist", function () {
       [given("--data=eleven"), new RegExp(`^error: \\S+/eleven/${NAMES[1]} has the label 11`)],
       [
         given("--N=1e9"),
-        /^error: this needs [\d,.]+ GiB of cpu's memory .*lower the number of samples/,
+        /^error: this needs [\d,.]+ GiB of cpu's memory; .*lower the number of samples/,
       ],
       [
         given("--task=downstream_discovered"),

@@ -236,7 +236,7 @@ describe("atlas toptagging", function () {
       ],
       [
         data("columns"),
-        /^error: \S+\/columns\/train\.h5 lacks the columns PX_0, PX_1, PX_2, PX_3 and 1 more /,
+        /^error: \S+\/columns\/train\.h5 lacks the columns PX_0, PX_1, PX_2, PX_3 and 1 more; /,
       ],
       [
         data("nan"),
@@ -248,7 +248,7 @@ describe("atlas toptagging", function () {
       ],
       [
         data("jets", "--constituents=6"),
-        /^error: \S+ lacks the columns E_5, PX_5, PY_5, PZ_5 .*E_0 to PZ_5/,
+        /^error: \S+ lacks the columns E_5, PX_5, PY_5, PZ_5; .*E_0 to PZ_5/,
       ],
       [
         data("jets", "--N=1e9"),

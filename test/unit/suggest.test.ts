@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { nearest, suggestion } from "../../src/suggest.js";
+import { choices, nearest, suggestion } from "../../src/suggest.js";
 
 describe("a suggestion", () => {
   it("is what was meant: a letter wrong, left out, doubled, or two swapped", () => {
@@ -20,6 +20,17 @@ describe("a suggestion", () => {
   it("is the nearest of several, and the first of equally near ones", () => {
     expect(nearest("epoch", ["epics", "epochs", "epoxy"])).to.equal("epochs");
     expect(nearest("bat", ["cat", "hat"])).to.equal("cat");
+  });
+
+  it("lists few names whole, and of many those that are near", () => {
+    expect(choices("x", ["ab", "cd"])).to.equal("ab, cd");
+    const names = Array.from({ length: 70 }, (_, i) => `so(${i})`);
+    const said = choices("so(41)", [...names, "lorentz"]);
+    expect(said)
+      .to.match(/^so\(41\), /)
+      .and.to.contain("71")
+      .and.not.contain("lorentz");
+    expect(said.split(",")).to.have.length.below(11);
   });
 
   it("is said in brackets, or not at all", () => {

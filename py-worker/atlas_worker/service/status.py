@@ -46,7 +46,7 @@ _CODES: dict[type[WorkerError], tuple[int, str]] = {
 """Status code and ``ErrorReason`` of each class of errors. The first class that matches counts."""
 
 LESS_MEMORY = {
-    "dataset": "lower the number of samples or the chunk size",
+    "dataset": "lower the number of samples or their size",
     "predictor": "lower the batch size, the width of the network or the resolution of the grid",
     "algebra": "lower the batch size or the number of starts",
     "cosets": "lower the batch size or the number of candidates",

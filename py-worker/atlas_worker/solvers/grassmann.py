@@ -79,7 +79,7 @@ class GrassmannParams:
         "random", "Start from random frames, or from the directions of least linearised error"
     )
     standard_basis: bool = param(
-        False, "Report a sparse basis: each generator has an entry that the others lack"
+        False, "Report a sparse basis: each generator has an entry of its own"
     )
     gap: float = param(
         2.0,

@@ -48,7 +48,7 @@ class MultistartParams:
     candidates: int = param(16, "Number of random matrices to start from", minimum=1, maximum=4096)
     max_components: int = param(
         8,
-        "Largest number of components to report, half of them for each sign of the determinant",
+        "Most components to report, half for each sign of det",
         minimum=1,
         former="keep",
     )

@@ -133,6 +133,19 @@ def test_every_candidate_is_accounted_for() -> None:
             assert labels == [0, 0]
 
 
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_no_more_components_are_kept_than_were_asked_for(most: int) -> None:
+    square = point_task(lambda x: x.abs().sum(-1, keepdim=True))
+    everything = find(square, EMPTY, candidates=64, max_components=32)
+    report = find(square, EMPTY, candidates=64, max_components=most)
+    assert len(everything.matrices) > 3
+    assert len(report.matrices) == most
+    assert report.losses[0] == everything.losses[0]
+    outcomes = [c.outcome for c in report.candidates]
+    assert outcomes.count("kept") == most
+    assert "beyond_limit" in outcomes
+
+
 def test_what_is_kept_is_never_in_one_component() -> None:
     report = find(
         point_task(lambda x: x.abs().sum(-1, keepdim=True)), EMPTY, candidates=64, max_components=32

@@ -1,6 +1,8 @@
 import { expect } from "chai";
-import { namingFlag, remedyOf } from "../../../src/cli/remedy.js";
+import { nameField, namingFlag, remedyOf } from "../../../src/cli/remedy.js";
 import { AtlasError, FileError, RpcError, RpcUsageError, UsageError } from "../../../src/errors.js";
+import type { Task } from "../../../src/experiment/define.js";
+import { builtinExperiments, loadExperiment } from "../../../src/experiment/load.js";
 import { explainFileSystem } from "../../../src/run/atomic.js";
 import { rejection } from "../worker/rejection.js";
 
@@ -14,6 +16,42 @@ async function named(error: unknown, flag: string | undefined = "--out DIR"): Pr
 const system = (code: string) => Object.assign(new Error("it failed"), { code });
 
 describe("remedies on the command line", () => {
+  it("name the flag that sets a field of the request, or leave the field out", async () => {
+    const tasks = async (name: string) => {
+      const { path } = builtinExperiments().find((experiment) => experiment.name === name)!;
+      return (await loadExperiment(path)).tasks;
+    };
+    const [jets, pde, digits] = [
+      (await tasks("toptagging")).discover,
+      (await tasks("pde")).discover,
+      (await tasks("mnist")).discover,
+    ];
+    const data = (await tasks("own-data")).discover;
+    const cases: [field: string, task: Task | undefined, said: string][] = [
+      ["dataset.source.params.path", jets, " (--data)"],
+      ["dataset.source.params.samples", jets, " (--N)"],
+      ["dataset.source.params.key", jets, " (--table)"],
+      ["dataset.source.params.items", jets, " (--constituents)"],
+      ["dataset.source.params.path", digits, " (--data)"],
+      ["dataset.tensors.inputs", data, " (--inputs)"],
+      ["dataset.tensors.targets.shape", data, ""],
+      ["predictor.training.params.batch_size", pde, " (--batch-size)"],
+      ["predictor.architecture.params.width", pde, " (--architecture.width)"],
+      ["algebra.solver.params.threshold", pde, " (--threshold)"],
+      ["algebra.k", pde, " (--k)"],
+      ["atlas.action.params.charts[0]", pde, ""],
+      ["dataset.source.params.path", undefined, ""],
+      ["handle", pde, ""],
+    ];
+    for (const [field, task, said] of cases) {
+      const error = new RpcUsageError(`it is wrong (${field})`, "INVALID_INPUT", field);
+      expect(nameField(error, task), field).to.equal(error);
+      expect(error.message, field).to.equal(`it is wrong${said}`);
+      nameField(error);
+      expect(error.message, field).to.equal(`it is wrong${said}`);
+    }
+  });
+
   it("name the flag of the folder where another would do, once", async () => {
     const error = explainFileSystem(system("EROFS"), "write", "/x");
     expect(await named(error)).to.match(/another folder with --out DIR$/);
@@ -67,7 +105,8 @@ describe("remedies on the command line", () => {
     );
     expect(refused(field, "one of mlp, pixels")).to.equal("as it says");
     expect(refused("predictor.epochs", "a number")).to.equal("as it says");
-    expect(remedyOf(new RpcError("x", "INTERNAL"))).to.equal(undefined);
+    expect(remedyOf(new RpcError("x", "INTERNAL"))).to.contain("--debug");
+    expect(remedyOf(new RpcError("x", "NOT_READY"))).to.equal(undefined);
     expect(remedyOf(new AtlasError("x", "y"))).to.equal("y");
   });
 });
