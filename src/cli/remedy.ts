@@ -96,6 +96,7 @@ const OTHERS: Readonly<Record<string, string>> = {
   "cosets.identity_algebra": "identity",
   "predictor.tensors.algebra": "identity",
   "predictor.tensors.metric": "identity",
+  "predictor.architecture": "predictor",
   "predictor.tensors.program": "predictor",
   weights: "reuse_predictor",
   "predictor.dataset": "data",
@@ -142,6 +143,8 @@ function furtherRemedy(error: AtlasError): string | undefined {
   if (error.reason === "INTERNAL") return "a local worker's log is printed with --debug";
   if (error.reason === "UNAUTHENTICATED")
     return "give the token of the worker: --token-file FILE, or ATLAS_TOKEN";
+  if (error.field === "predictor.architecture.params.output_key")
+    return "name the output with --output-key NAME|INDEX";
   if (wantsTrust(error))
     return (
       "if you trust the author, start the worker with ATLAS_TRUST_CODE=1 " +

@@ -83,11 +83,13 @@ class Foreign(nn.Module):
             return self.run(0, x)
         at = charts.to(x.device)
         full = x.new_zeros(x.shape[0], self.charts, *x.shape[2:]).index_copy(1, at, x)
-        return self.run(0, full)[:, at]
+        chosen: Tensor = self.run(0, full)[:, at]
+        return chosen
 
     def _each(self, x: Tensor, charts: Tensor | None) -> Tensor:
         if len(self.networks) == 1:
-            return self.run(0, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            together: Tensor = self.run(0, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            return together
         chosen = range(self.charts) if charts is None else charts.tolist()
         return torch.stack([self.run(c, x[:, i]) for i, c in enumerate(chosen)], 1)
 
@@ -300,7 +302,6 @@ def select(y: Any, key: str) -> Tensor:
                 f"the predictor has no output {key!r}: it returns {_described(y)}",
                 f"{FIELD}.output_key",
                 "the name or index of one of its outputs",
-                "choose one of them",
             )
         at = there[step]
     while (there := _members(at)) is not None:
@@ -310,7 +311,6 @@ def select(y: Any, key: str) -> Tensor:
                 f"the predictor returns {_described(at)}",
                 f"{FIELD}.output_key",
                 "the name or index of one of its outputs",
-                "say which output to use",
             )
         at = tensors[0]
     if not isinstance(at, Tensor) and hasattr(at, "__array__"):

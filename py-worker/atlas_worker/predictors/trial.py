@@ -228,7 +228,7 @@ def _candidates(network: nn.Module, call: Call, errors: list[Exception]) -> Iter
         if inner and not any("grad" in str(error) for error in errors):
             return
         for least, most in sizes:
-            for precision in dict.fromkeys([torch.float32, *own[:1], *PRECISIONS]):
+            for precision in dict.fromkeys([*own[:1], *PRECISIONS]):
                 yield replace(
                     call, precision=precision, least=least, most=most, inner_gradient=inner
                 )

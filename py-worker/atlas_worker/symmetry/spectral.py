@@ -140,7 +140,8 @@ def count(
         relative: ``[n²]``, relative error of each direction at finite size (see ``measure``).
         threshold: Largest relative error of a symmetry.
         gap: Smallest factor.
-        moved: Whether some direction moves the prediction at finite size; None: as the spectrum says.
+        moved: Whether some direction moves the prediction at finite size; None: as the spectrum
+            tells.
 
     Returns:
         The number of symmetries, and the reason in words.
