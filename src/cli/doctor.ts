@@ -1,14 +1,16 @@
 /**
  * `atlas doctor`: check the installation, and say what is missing and what to do. Changes nothing.
  */
+import { readdirSync } from "node:fs";
 import { mkdtemp, rmdir, stat, statfs } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import pc from "picocolors";
 import { z } from "zod";
 import { AtlasError } from "../errors.js";
 import { explainFileSystem } from "../run/atomic.js";
 import { execute, IS_CLONE, SetupFailure } from "../setup/common.mjs";
+import { childEnvironment, ISOLATED } from "../setup/environment.mjs";
 import { hasNodeStubs, missingNodePackage } from "../setup/node.mjs";
 import { findPython, venvStatus } from "../setup/python.mjs";
 import { VERSION } from "../version.js";
@@ -154,12 +156,16 @@ async function nodePackages(): Promise<Check> {
   try {
     await import("zeromq"); // the only package with a compiled part
   } catch (error) {
-    const detail = `zeromq cannot be loaded on this platform (${firstLine(error)})`;
+    const load = 'await import("zeromq")';
+    const args = ["--input-type=module", "--eval", load];
     return {
       name,
       status: "missing",
-      detail,
-      remedy: "install the packages again on this machine (npm ci)",
+      ...blaming(
+        await culprit((env) => succeeds(process.execPath, args, env)),
+        `zeromq cannot be loaded on this platform (${firstLine(error)})`,
+        "install the packages again on this machine (npm ci)",
+      ),
     };
   }
   return {
@@ -241,22 +247,30 @@ async function python(): Promise<Check[]> {
   const checks: Check[] = [
     { name: "Python", status: "ok", detail: `${venv.version} in ${venv.folder}` },
   ];
-  const { lines } = await execute(venv.python, ["-c", PROBE]);
+  const run = (program: string, env?: NodeJS.ProcessEnv) =>
+    succeeds(venv.python, [...ISOLATED, "-c", program], env);
+  const anew = `delete ${venv.folder}; ${again}`;
+  const { lines } = await execute(venv.python, [...ISOLATED, "-c", PROBE]);
   const line = lines.find((l) => l.startsWith("probe "));
   if (line === undefined) {
-    const detail = `${venv.python} does not run (${lines.at(-1)?.trim() ?? "it said nothing"})`;
-    return [
-      ...checks,
-      { name: "venv", status: "missing", detail, remedy: `delete ${venv.folder}; ${again}` },
-    ];
+    const said = lines.at(-1)?.trim() ?? "it said nothing";
+    const starts = await run("");
+    const what = starts ? "its packages cannot be loaded" : `${venv.python} does not run`;
+    const variable = await culprit((env) => run(starts ? PROBE : "", env));
+    const base = await basePython(); // which makes the venv again
+    const found = blaming(variable, `${what} (${said})`, base.remedy ?? anew);
+    return [...checks, { name: "venv", status: "missing", ...found }];
   }
   const { versions, failed, devices, cuda } = Probe.parse(JSON.parse(line.slice("probe ".length)));
   for (const [module, reason] of Object.entries(failed))
     checks.push({
       name: module,
       status: "missing",
-      detail: reason,
-      remedy: `delete ${venv.folder}; ${again}`,
+      ...blaming(
+        await culprit((env) => run(`import ${module}`, env)),
+        reason,
+        lackingLibrary(reason, venv.folder) ?? anew,
+      ),
     });
   const others = { grpc: "grpcio", zmq: "pyzmq", numpy: "numpy", safetensors: "safetensors" };
   checks.push({
@@ -275,6 +289,52 @@ async function python(): Promise<Check[]> {
     });
   checks.push(devicesOf(devices, cuda, hasNvidiaDriver()));
   return checks;
+}
+
+/** Variables that can keep a sound program from running. */
+const MEDDLING =
+  /^(LD_|DYLD_|GLIBC_|MALLOC_|OMP_|KMP_|MKL_|OPENBLAS_|CUDA_|TORCH|PYTORCH_|HDF5_|OPENSSL_|NODE_|UV_)/;
+
+/**
+ * Find the variable of the user's environment that keeps a program from running.
+ *
+ * @param works runs the program in an environment, and tells whether it succeeded
+ * @returns undefined if it is none of them
+ */
+async function culprit(
+  works: (env: NodeJS.ProcessEnv) => Promise<boolean>,
+): Promise<string | undefined> {
+  const env = childEnvironment();
+  const without = (names: readonly string[]) =>
+    Object.fromEntries(Object.entries(env).filter(([name]) => !names.includes(name)));
+  const suspects = Object.keys(env).filter((name) => MEDDLING.test(name));
+  if (suspects.length === 0 || !(await works(without(suspects)))) return undefined;
+  for (const name of suspects) if (await works(without([name]))) return name;
+  return suspects.join(", ");
+}
+
+async function succeeds(command: string, args: string[], env?: NodeJS.ProcessEnv) {
+  return (await execute(command, args, { env })).code === 0;
+}
+
+/** Describe a fault by the variable that causes it, or with the remedy if there is none. */
+function blaming(
+  variable: string | undefined,
+  detail: string,
+  remedy: string,
+): Pick<Check, "detail" | "remedy"> {
+  return variable === undefined
+    ? { detail, remedy }
+    : { detail: `${detail}, because of ${variable}`, remedy: `unset ${variable}` };
+}
+
+/** Advise to install a system's library, if that is what a module lacks. */
+function lackingLibrary(reason: string, folder: string): string | undefined {
+  const library = /(\S+\.so[\w.]*): cannot open shared object file/.exec(reason)?.[1];
+  const isOwn =
+    library === undefined ||
+    readdirSync(folder, { recursive: true }).some((path) => basename(String(path)) === library);
+  return isOwn ? undefined : `install the system's package that has ${library}`;
 }
 
 function devicesOf(devices: string[], cuda: string | null, hasDriver: boolean): Check {

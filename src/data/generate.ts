@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { execa } from "execa";
 import { z } from "zod";
 import { AtlasError, FileError, Interrupted, NoSpaceError, UsageError } from "../errors.js";
+import { childEnvironment } from "../setup/environment.mjs";
 import { ensureVenv } from "../setup/venv.js";
 import { killGroup } from "../worker/process.js";
 import type { Generator } from "./dataset.js";
@@ -59,7 +60,8 @@ export async function generate(generator: Generator, options: GenerateOptions): 
   // stdin.
   const child = execa(python, args, {
     cwd: workerDir,
-    env: { PYTHONPATH: workerDir, PYTHONDONTWRITEBYTECODE: "1" },
+    env: childEnvironment({ PYTHONPATH: workerDir, PYTHONDONTWRITEBYTECODE: "1" }),
+    extendEnv: false,
     stdin: "pipe",
     buffer: false,
     reject: false,

@@ -3,6 +3,7 @@ import type { ChildProcess } from "node:child_process";
 import { stripVTControlCharacters } from "node:util";
 import { z } from "zod";
 import { FileError, SetupError } from "../errors.js";
+import { childEnvironment } from "../setup/environment.mjs";
 import { ensureVenv } from "../setup/venv.js";
 import { printable } from "./printable.js";
 
@@ -127,23 +128,21 @@ function end(): void {
 
 /** Start Python. pythonia takes its environment from this process, at import and at every start. */
 async function start(python: string, workerDir: string): Promise<Live> {
-  const environment = {
+  const environment = childEnvironment({
     PYTHON_BIN: python,
     PYTHONPATH: workerDir,
     PYTHONDONTWRITEBYTECODE: "1", // the package may be read-only
     REQ_TIMEOUT: "0", // large checkpoints take long; the process itself is watched instead
-  };
-  const before = Object.fromEntries(Object.keys(environment).map((key) => [key, process.env[key]]));
-  Object.assign(process.env, environment);
+  });
+  const before = { ...process.env };
+  replaceEnvironment(environment);
   let bridge: Pythonia;
   let module: Promise<unknown>;
   try {
     bridge = ((await import("pythonia")) as unknown as { default: Pythonia }).default;
     module = bridge.python("atlas_worker.bridge");
   } finally {
-    for (const [key, value] of Object.entries(before))
-      if (value === undefined) delete process.env[key];
-      else process.env[key] = value;
+    replaceEnvironment(before);
   }
   const { com } = bridge;
   const child = com.proc;
@@ -177,6 +176,11 @@ async function start(python: string, workerDir: string): Promise<Live> {
     if (com.proc) bridge.python.exit();
     throw error;
   }
+}
+
+function replaceEnvironment(variables: NodeJS.ProcessEnv): void {
+  for (const name of Object.keys(process.env)) if (!(name in variables)) delete process.env[name];
+  Object.assign(process.env, variables);
 }
 
 function unpack(text: string): unknown {

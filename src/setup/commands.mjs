@@ -123,7 +123,7 @@ async function test(args) {
     cwd: WORKER,
     output: file.fd,
     niceness: 10,
-    env: { ...process.env, OMP_NUM_THREADS: "1" },
+    env: { OMP_NUM_THREADS: "1" },
   };
   const codes = await Promise.all([
     mocha([...TESTS, ...args]),

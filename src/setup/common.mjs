@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { errorCode, SYSTEM_REASONS, writeFileAtomic } from "./atomic.mjs";
+import { childEnvironment } from "./environment.mjs";
 import { killChild, takeLock } from "./lock.mjs";
 
 /** The package's top folder. This file is in src/setup/, or compiled in dist/src/setup/. */
@@ -43,7 +44,8 @@ export class SetupFailure extends Error {
  * @param {readonly string[]} args
  * @param {object} [options]
  * @param {string} [options.cwd]
- * @param {NodeJS.ProcessEnv} [options.env]
+ * @param {NodeJS.ProcessEnv} [options.env] all of its environment (default: {@link
+ * childEnvironment})
  * @param {number} [options.keep] number of last lines to keep (default 200)
  * @param {(line: string) => void} [options.onLine] called with every line
  * @param {(pid: number) => void} [options.onPid] called with the id of the process
@@ -54,7 +56,7 @@ export function execute(command, args, { cwd, env, keep = 200, onLine, onPid } =
   return new Promise((resolve) => {
     const child = spawn(command, args, {
       cwd,
-      env: env ?? process.env,
+      env: env ?? childEnvironment(),
       stdio: ["ignore", "pipe", "pipe"],
     });
     if (child.pid !== undefined) onPid?.(child.pid);
@@ -76,8 +78,9 @@ export function execute(command, args, { cwd, env, keep = 200, onLine, onPid } =
       return () => take(rest);
     });
     child.on("error", (error) => resolve({ code: 127, lines: [error.message] }));
-    child.on("close", (code) => {
+    child.on("close", (code, signal) => {
       for (const flush of flushers) flush();
+      if (signal !== null) take(`it was ended by ${signal}`);
       resolve({ code: code ?? 1, lines });
     });
   });
@@ -90,7 +93,7 @@ export function execute(command, args, { cwd, env, keep = 200, onLine, onPid } =
  * @param {readonly string[]} args
  * @param {object} [options]
  * @param {string} [options.cwd]
- * @param {NodeJS.ProcessEnv} [options.env]
+ * @param {NodeJS.ProcessEnv} [options.env] variables in place of the user's
  * @param {number} [options.output] file descriptor for its output (default: this process's output)
  * @param {number} [options.niceness] 1 to 19, for a command that may wait
  * @returns {Promise<number>} its exit code
@@ -99,7 +102,11 @@ export function foreground(command, args, { cwd = ROOT, env, output, niceness } 
   return new Promise((resolve) => {
     const stdio =
       output === undefined ? "inherit" : [/** @type {const} */ ("ignore"), output, output];
-    const child = spawn(command, args, { cwd, env: env ?? process.env, stdio });
+    const child = spawn(command, args, {
+      cwd,
+      env: childEnvironment(env, { forUser: true }),
+      stdio,
+    });
     if (niceness !== undefined && child.pid !== undefined) setPriority(child.pid, niceness);
     const ignore = () => {}; // the terminal signals the whole group; wait for the child to end
     const forward = () => void child.kill("SIGTERM");

@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { execute, ROOT } from "./common.mjs";
+import { GIT_OPTIONS } from "./environment.mjs";
 
 /** The line that states the version, and the file that holds it. */
 const VERSION = "PROTOCOL_VERSION_CURRENT = ";
@@ -22,7 +23,10 @@ const BLOCKS = "proto/atlas/v1/blocks.json";
  */
 export async function earlierContracts(folder, root = ROOT) {
   const git = async (/** @type {string[]} */ ...args) => {
-    const { code, lines } = await execute("git", args, { cwd: root, keep: Infinity });
+    const { code, lines } = await execute("git", [...GIT_OPTIONS, ...args], {
+      cwd: root,
+      keep: Infinity,
+    });
     return code === 0 ? lines : [];
   };
   if ((await git("rev-parse", "--is-shallow-repository"))[0] === "true")

@@ -15,6 +15,8 @@ import {
   sha256,
   withLock,
 } from "./common.mjs";
+import { NPM_OPTIONS, npmCommand } from "./environment.mjs";
+import { networkTrouble } from "./network.mjs";
 
 const MODULES = join(ROOT, "node_modules");
 const STUBS = join(ROOT, "src/gen");
@@ -47,32 +49,65 @@ export async function ensureNodePackages(onProgress) {
   await locked("install the Node packages", onProgress, async (lock) => {
     if (missingNodePackage() === undefined) return;
     onProgress("installing the Node packages (npm ci)");
-    const npm = process.env.npm_execpath;
-    const [command, ...first] = npm?.endsWith("js") ? [process.execPath, npm] : ["npm"];
-    const { code, lines } = await execute(
-      /** @type {string} */ (command),
-      [...first, "ci", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error"],
-      { cwd: ROOT, onPid: (pid) => void lock.child(pid) },
-    );
+    const [command, ...first] = npmCommand();
+    const { code, lines } = await execute(command, [...first, "ci", ...NPM_OPTIONS], {
+      cwd: ROOT,
+      onPid: (pid) => void lock.child(pid),
+    });
     if (code === 127)
       throw new SetupFailure(
         "there is no npm on the PATH",
         "install npm (it comes with Node) and run the same command again",
       );
-    if (code !== 0) {
-      const said = lines
-        .filter((line) => /^npm (error|ERR!) /.test(line))
-        .map((line) => line.replace(/^npm \S+ /, ""));
-      const reason =
-        said.find((line) => !/^(code|errno|network|syscall|A complete log)\b/.test(line)) ??
-        lines[0] ??
-        "";
+    if (code !== 0) throw npmFailure(lines);
+    const missing = missingNodePackage();
+    if (missing !== undefined)
       throw new SetupFailure(
-        `npm could not install the Node packages (${reason.trim()})`,
-        "check the network, or npm's registry and proxy settings, and run the same command again",
+        `npm says that it installed the Node packages, but ${missing} is not there ` +
+          `(${lines.at(-1)?.trim() ?? "it said nothing else"})`,
+        "see which of your settings leave it out: npm config list",
       );
-    }
   });
+}
+
+/** Explain a failure of npm. @param {readonly string[]} lines its output */
+function npmFailure(lines) {
+  const said = lines
+    .filter((line) => /^npm (error|ERR!) /.test(line))
+    .map((line) => line.replace(/^npm \S+ /, ""));
+  const code = /^code (\w+)/m.exec(said.join("\n"))?.[1] ?? "";
+  const reason = (
+    said.find((line) => !/^(code|errno|network|syscall|path|A complete log)\b/.test(line)) ??
+    lines.at(-1) ??
+    "it said nothing"
+  ).trim();
+  const again = "run the same command again";
+  const failed = "npm could not install the Node packages";
+  const failure = (/** @type {string} */ why, /** @type {string} */ remedy) =>
+    new SetupFailure(`${failed} (${reason})${why}`, `${remedy}, and ${again}`);
+  switch (code) {
+    case "ENOSPC":
+    case "EDQUOT":
+      return new SetupFailure(`${failed}: no space is left on the disk`, `free some, and ${again}`);
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+      return failure("", "give yourself write permission there");
+    case "EINTEGRITY":
+      return failure(": a package came damaged", "empty npm's cache (npm cache clean --force)");
+    case "E401":
+    case "E403":
+    case "ENEEDAUTH":
+      return failure("", "log in to the registry, or name another in npm's settings");
+    case "E404":
+    case "ETARGET":
+      return failure("", "name a registry that has all packages in npm's settings");
+    case "EUSAGE":
+      return failure("", "restore package-lock.json (git checkout package-lock.json)");
+  }
+  const trouble = networkTrouble(said.join("\n"), "NODE_EXTRA_CA_CERTS");
+  if (trouble !== undefined) return failure(`: ${trouble.what}`, trouble.remedy);
+  return new SetupFailure(`${failed} (${reason})`, `remove the cause, and ${again}`);
 }
 
 /**
@@ -128,7 +163,7 @@ export async function ensureNodeStubs(onProgress) {
     if (code !== 0)
       throw new SetupFailure(
         `buf could not generate the TypeScript stubs (${lines.at(-1)?.trim() ?? `exit ${code}`})`,
-        "check the .proto files under proto/",
+        /\.proto:\d/.test(lines.join("\n")) ? "correct the .proto files under proto/" : undefined,
       );
     await writeFile(join(output, "src/gen/blocks.ts"), generateBlocks());
     await writeFile(join(output, "src/gen/.stamp"), stamp());

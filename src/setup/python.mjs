@@ -4,7 +4,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join, resolve } from "node:path";
+import { join, resolve, sep } from "node:path";
 import { replaceFolder } from "./atomic.mjs";
 import {
   execute,
@@ -21,6 +21,8 @@ import {
   withLock,
   writeJson,
 } from "./common.mjs";
+import { ISOLATED, pipEnvironment, pipListEnvironment } from "./environment.mjs";
+import { networkTrouble } from "./network.mjs";
 
 const OLDEST = "3.10";
 const CANDIDATES = ["python3", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
@@ -96,9 +98,9 @@ export async function findPython() {
   for (const command of chosen ? [chosen] : CANDIDATES) {
     const { code, lines } = await execute(command, [
       "-c",
-      // Python 2 must be able to run the first line.
-      "import sys; print('atlas %d %d %d' % sys.version_info[:3])\nimport ensurepip, venv; " +
-        "print('venv')",
+      // Python 2 must be able to run the first line. The working folder may hold a venv.py.
+      "import sys; sys.path.pop(0); print('atlas %d %d %d' % sys.version_info[:3])\n" +
+        "import ensurepip, venv; print('venv')",
     ]);
     const found = /^atlas (\d+) (\d+) (\d+)$/.exec(
       lines.find((line) => line.startsWith("atlas ")) ?? "",
@@ -208,7 +210,9 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
     for (const entry of await readdir(folder))
       if (!entry.startsWith(LOCK)) await rm(join(folder, entry), { recursive: true, force: true });
     await writeStamp(folder, { state: "building" });
-    const { code, lines } = await execute(base.command, ["-m", "venv", folder], { onPid });
+    const { code, lines } = await execute(base.command, [...ISOLATED, "-m", "venv", folder], {
+      onPid,
+    });
     if (code !== 0)
       throw new SetupFailure(
         `${base.command} -m venv could not make ${folder} (${lastLine(lines)})`,
@@ -216,8 +220,10 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
           "another Python",
       );
     before = before && { state: before.state, torch: before.torch }; // the rest of it is gone
+    await writeStamp(folder, { ...before, state: "incomplete" });
   }
   const satisfied = isReady(folder, before, { dev, extras: [] });
+  const env = pipEnvironment(await pipSettings(python, onPid));
   await writeStamp(folder, { ...before, state: "building" });
   // Include the worker's own requirements, so that pip does not change pinned packages.
   const files = [wanted.file, ...[...(dev ? ["dev"] : []), ...extras].map(requirementsOf)];
@@ -233,14 +239,14 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
     ...added.map((extra) => extra?.what),
   ];
   onProgress(`installing ${what.join(", ")} (pip); this can take some minutes`);
-  const { code, lines } = await pipInstall(python, files, onProgress, onPid);
+  const { code, lines } = await pipInstall(python, files, { env, onProgress, onPid });
   if (code !== 0) {
     const usable =
       before?.state === "ready"
         ? before
         : { ...before, state: /** @type {const} */ ("incomplete") };
     await writeStamp(folder, usable); // pip downloads everything before it changes anything
-    throw pipFailure(lines);
+    throw pipFailure(lines, folder);
   }
   onProgress(
     `checking that ${["PyTorch", ...added.map((extra) => extra?.what)].join(", ")} can be loaded`,
@@ -251,6 +257,7 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
   const check = await execute(
     python,
     [
+      ...ISOLATED,
       "-c",
       `${imports}\nprint("atlas", sysconfig.get_python_version(), torch.__version__, ` +
         `sysconfig.get_path("purelib"))`,
@@ -292,10 +299,12 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
  *
  * @param {string} python
  * @param {readonly string[]} files
- * @param {(line: string) => void} onProgress
- * @param {(pid: number) => void} onPid
+ * @param {object} how
+ * @param {NodeJS.ProcessEnv} how.env
+ * @param {(line: string) => void} how.onProgress
+ * @param {(pid: number) => void} how.onPid
  */
-async function pipInstall(python, files, onProgress, onPid) {
+async function pipInstall(python, files, { env, onProgress, onPid }) {
   const begun = performance.now();
   let quiet = 0;
   let doing = "";
@@ -308,6 +317,7 @@ async function pipInstall(python, files, onProgress, onPid) {
     return await execute(
       python,
       [
+        ...ISOLATED,
         "-m",
         "pip",
         "install",
@@ -318,6 +328,7 @@ async function pipInstall(python, files, onProgress, onPid) {
         ...files.flatMap((f) => ["-r", f]),
       ],
       {
+        env,
         onPid,
         onLine: (line) => {
           quiet = 0;
@@ -342,32 +353,61 @@ async function pipInstall(python, files, onProgress, onPid) {
   }
 }
 
-/** Explain a failure of pip. @param {readonly string[]} lines its output */
-function pipFailure(lines) {
+/**
+ * List the settings of pip, from variables and files. Only some of them count, see
+ * {@link pipEnvironment}.
+ *
+ * @param {string} python
+ * @param {(pid: number) => void} onPid
+ */
+async function pipSettings(python, onPid) {
+  const { code, lines } = await execute(python, [...ISOLATED, "-m", "pip", "config", "list"], {
+    env: pipListEnvironment(python),
+    keep: Infinity,
+    onPid,
+  });
+  if (code === 0) return lines;
+  const error = lines.findLast((line) => line.includes("ERROR: ")) ?? lastLine(lines);
+  throw new SetupFailure(
+    `pip cannot read its settings (${error.replace(/^\s*ERROR: /, "").trim()})`,
+    `correct them, or name another file of settings in PIP_CONFIG_FILE, and ${AGAIN}`,
+  );
+}
+
+/**
+ * Explain a failure of pip.
+ *
+ * @param {readonly string[]} lines its output
+ * @param {string} folder the venv
+ */
+function pipFailure(lines, folder) {
   const all = lines.join("\n");
-  const error = lines
+  const errors = lines
     .filter((line) => /^\s*ERROR: /.test(line))
-    .map((line) => line.replace(/^\s*ERROR: /, ""));
-  if (/No space left on device|Errno 28/.test(all))
+    .map((line) => line.replace(/^\s*ERROR: /, "").trim());
+  const last = errors.at(-1) ?? lastLine(lines);
+  const failed = "pip could not install the Python packages";
+  if (/No space left on device|Errno 28|Disk quota exceeded|Errno 122/.test(all))
     return new SetupFailure(
-      "pip could not install the Python packages: no space is left on the disk",
+      `${failed}: no space is left on the disk`,
       "free some 6 GB (PyTorch with CUDA is large, and pip unpacks in $TMPDIR), or set " +
         `ATLAS_VENV to a folder on another disk; then ${AGAIN}`,
     );
-  const network = [
-    /(NewConnection|NameResolution|Proxy|SSL)Error|(Connect|Read)Timeout/,
-    /Connection (refused|reset|broken)|Network is unreachable/,
-    /Temporary failure in name resolution/,
-  ].some((signs) => signs.test(all));
   const name = /(?:No matching distribution found for|satisfies the requirement) (\S+)/.exec(
     all,
   )?.[1];
-  if (network || (name !== undefined && /\(from versions: none\)/.test(all)))
+  const lacking = name === undefined ? "" : ` (${name} was not found)`;
+  const kept = `${AGAIN}; installed packages are kept`;
+  const trouble = networkTrouble(all, "PIP_CERT");
+  if (trouble !== undefined)
     return new SetupFailure(
-      "pip could not fetch the Python " +
-        `packages${name === undefined ? "" : ` (${name} was not found)`}: is there a network?`,
-      `check the network, or pip's index and proxy settings, and ${AGAIN}; installed packages ` +
-        "are kept",
+      `pip could not fetch the Python packages${lacking}: ${trouble.what}`,
+      `${trouble.remedy}, and ${kept}`,
+    );
+  if (name !== undefined && /\(from versions: none\)/.test(all))
+    return new SetupFailure(
+      `pip could not fetch the Python packages${lacking}: is there a network?`,
+      `check the network, or pip's index and proxy settings, and ${kept}`,
     );
   const torch = name?.startsWith("torch") ? ', or ATLAS_TORCH="torch==…" to another release' : "";
   if (name !== undefined)
@@ -375,10 +415,27 @@ function pipFailure(lines) {
       `pip found no ${name} for this Python and platform`,
       `set ATLAS_PYTHON to another Python${torch}, and ${AGAIN}`,
     );
-  return new SetupFailure(
-    `pip could not install the Python packages (${error.at(-1)?.trim() ?? lastLine(lines)})`,
-    `check the network and the disk, and ${AGAIN}`,
-  );
+  const denied =
+    /(?:Permission denied|Errno 13\]|Errno 30\]|Read-only file system)[^'"]*['"]([^'"]+)/.exec(all);
+  if (denied !== null) {
+    const path = /** @type {string} */ (denied[1]);
+    const own = path.startsWith(folder + sep) ? ", or set ATLAS_VENV to another folder" : "";
+    return new SetupFailure(
+      `${failed}: ${path} cannot be written`,
+      `give yourself write permission there${own}, and ${AGAIN}`,
+    );
+  }
+  if (/DO NOT MATCH THE HASHES|HashMismatch/.test(all))
+    return new SetupFailure(
+      `${failed}: a package came damaged`,
+      `empty pip's cache (pip cache purge), or use another index, and ${AGAIN}`,
+    );
+  if (/MemoryError|ended by SIGKILL/.test(all))
+    return new SetupFailure(
+      `${failed}: it was killed, or memory ran out`,
+      `free some memory, and ${AGAIN}`,
+    );
+  return new SetupFailure(`${failed} (${last})`, `remove the cause, and ${kept}`);
 }
 
 /**
@@ -453,7 +510,7 @@ async function isSound(folder, stamp) {
   const program =
     `import sys, pip; sys.exit(sys.version_info < (${OLDEST.replace(".", ", ")}) ` +
     "or sys.prefix == sys.base_prefix)";
-  return (await execute(venvPython(folder), ["-c", program])).code === 0;
+  return (await execute(venvPython(folder), [...ISOLATED, "-c", program])).code === 0;
 }
 
 /**
@@ -518,6 +575,7 @@ async function generateStubs(venv, onProgress, onPid) {
     const { code, lines } = await execute(
       venvPython(venv),
       [
+        ...ISOLATED,
         "-m",
         "grpc_tools.protoc",
         `-I${proto}`,

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { SetupError, UsageError } from "../errors.js";
 import { ROOT } from "../setup/common.mjs";
+import { childEnvironment } from "../setup/environment.mjs";
 import { VERSION } from "../version.js";
 import { type LocalProcess, type StartOptions, startProgram } from "./local.js";
 import { hasNvidiaDriver, serveArguments } from "./process.js";
@@ -118,7 +119,12 @@ export async function startContainerWorker(options: ContainerOptions): Promise<L
       setting: "localWorker",
       // The engine may not have removed the container. A container that is gone is no error here.
       clear: () =>
-        execa(engine.command, ["rm", "--force", name], { reject: false, timeout: 10_000 }),
+        execa(engine.command, ["rm", "--force", name], {
+          env: childEnvironment(),
+          extendEnv: false,
+          reject: false,
+          timeout: 10_000,
+        }),
     },
     options,
   );
@@ -250,6 +256,8 @@ async function runEngine(
   { onLine, signal }: { onLine?: (line: string) => void; signal?: AbortSignal },
 ): Promise<{ failed: boolean; missing: boolean; lines: string[] }> {
   const child = execa(command, args, {
+    env: childEnvironment(),
+    extendEnv: false,
     all: true,
     stdin: "ignore",
     reject: false,

@@ -12,6 +12,7 @@ import { promisify } from "node:util";
 import { z } from "zod";
 import { FileError, UsageError, WorkerUnavailable } from "../errors.js";
 import { errorCode, explainFileSystem, writeFileAtomic } from "../run/atomic.js";
+import { childEnvironment } from "../setup/environment.mjs";
 import { isAlive } from "../setup/lock.mjs";
 import {
   killGroup,
@@ -80,7 +81,7 @@ export async function launch(
   try {
     const child = spawn(python, [...PYTHON_MODULE, ...serveArguments(options)], {
       cwd: workerDir,
-      env: { ...process.env, PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" },
+      env: childEnvironment({ PYTHONPATH: workerDir, PYTHONUNBUFFERED: "1" }),
       stdio: ["ignore", output.fd, output.fd],
       detached: true,
     });

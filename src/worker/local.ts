@@ -13,6 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { AtlasError, type SettingName, WorkerDied, WorkerUnavailable } from "../errors.js";
 import { onAbort } from "../rpc/index.js";
+import { childEnvironment } from "../setup/environment.mjs";
 import {
   killGroup,
   type LogLevel,
@@ -161,7 +162,8 @@ export async function startProgram(
   // it. The worker also ends when its stdin does.
   const child = execa(command, args, {
     cwd,
-    env: { ...env, ATLAS_TOKEN: token },
+    env: childEnvironment({ ...env, ATLAS_TOKEN: token }),
+    extendEnv: false,
     stdin: "pipe",
     stdout: "pipe",
     stderr: "pipe",

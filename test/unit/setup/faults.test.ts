@@ -24,9 +24,11 @@ venv=$(dirname "$0")/..
 case "$*" in
   *ensurepip*) echo "atlas \${FAKE_VERSION:-3 11 4}"; echo venv; exit ;;
   *base_prefix*) exit ;; # is it sound?
-  "-m venv "*) echo venv >> "$FAKE_LOG"
-    mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; touch "$3/pyvenv.cfg" ;;
-  "-m pip "*) echo pip >> "$FAKE_LOG"
+  *"-m venv "*) echo venv >> "$FAKE_LOG"
+    for folder; do :; done
+    mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python"; touch "$folder/pyvenv.cfg" ;;
+  *"-m pip config list") ;;
+  *"-m pip "*) echo pip >> "$FAKE_LOG"
     [ -n "$FAKE_PIP_ERROR" ] && { echo "ERROR: $FAKE_PIP_ERROR" >&2; exit 1; }
     [ -n "$FAKE_PIP_HANGS" ] && { touch "$FAKE_PIP_HANGS"; exec sleep 60; }
     for module in torch numpy safetensors zmq grpc grpc_tools google/protobuf; do mkdir -p "$venv/site/$module"; done ;;
