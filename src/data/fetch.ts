@@ -7,12 +7,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { FileError, Interrupted, NetworkError, NoSpaceError, UsageError } from "../errors.js";
 import { errorCode, explainFileSystem, syncFolder, TEMPORARY_SUFFIX } from "../run/atomic.js";
 import { acquireLock } from "../run/lock.js";
+import { CERTIFICATE_FAULT } from "../setup/network.mjs";
 import {
   formatBytes,
   type PublishedFile,
   type PublishedListing,
   type PublishedRecord,
 } from "./dataset.js";
+import { checkProxies, connect, ProxyFault, proxyNames } from "./proxy.js";
 
 /** Options of {@link fetchRecord}. */
 export interface FetchOptions {
@@ -86,7 +88,8 @@ export async function fetchRecord(
   folder: string,
   options: FetchOptions = {},
 ): Promise<Fetched[]> {
-  basesOf(published); // refuses a wrong ATLAS_DATA_HOST before any file is made
+  basesOf(published); // refuses wrong settings before any file is made
+  checkProxies();
   let record: PublishedRecord;
   try {
     await mkdir(folder, { recursive: true });
@@ -378,6 +381,8 @@ async function fromFirst<T>(
 /** Say what may help after a download failed, for the reason that the last address had. */
 export function adviceOn(cause: unknown): string {
   const own = process.env.ATLAS_DATA_HOST;
+  if (cause instanceof Cut && cause.remedy !== undefined)
+    return `${cause.remedy} and run the same command again`;
   if (cause instanceof Cut && cause.final)
     return own ? "check ATLAS_DATA_HOST" : "try again later or from another network";
   return `check the network${own ? " and ATLAS_DATA_HOST" : ""} and try again`;
@@ -451,6 +456,8 @@ class Cut extends Error {
     readonly final = false,
     /** Whether no connection was made. Then there is no network, unless there was one before. */
     readonly unreachable = false,
+    /** What helps in place of a check of the network. */
+    readonly remedy?: string,
     options?: ErrorOptions,
   ) {
     super(message, options);
@@ -517,7 +524,9 @@ async function ask<T>(
     timer = setTimeout(abort, stallMs);
   };
   try {
+    const { fetch, dispatcher } = await connect();
     const response = await fetch(url, {
+      dispatcher,
       headers: { "Accept-Encoding": "identity", ...headers },
       signal: connection.signal,
     });
@@ -525,8 +534,7 @@ async function ask<T>(
   } catch (error) {
     if (signal?.aborted || error instanceof Cut || isFileSystem(error)) throw error;
     if (connection.signal.aborted) throw new Cut(`nothing came for ${stallMs / 1000} s`);
-    const [reason, unreachable] = reasonOf(error);
-    throw new Cut(reason, false, unreachable, { cause: error });
+    throw cutBy(error);
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", abort);
@@ -611,12 +619,43 @@ const UNREACHABLE: Record<string, string> = {
   EHOSTUNREACH: "it cannot be reached",
 };
 
-/** Explain why a fetch failed, by its innermost cause, and say whether no connection was made. */
-function reasonOf(error: unknown): [reason: string, unreachable: boolean] {
+/** Explain why a fetch failed, by its innermost cause. */
+function cutBy(error: unknown): Cut {
   let inner = error;
-  while (inner instanceof Error && inner.cause instanceof Error) inner = inner.cause;
+  let proxy: ProxyFault | undefined;
+  for (;;) {
+    if (inner instanceof ProxyFault) proxy = inner;
+    if (!(inner instanceof Error && inner.cause instanceof Error)) break;
+    inner = inner.cause;
+  }
+  const options = { cause: error };
   const code = errorCode(inner) ?? "";
-  if (code in UNREACHABLE) return [UNREACHABLE[code]!, true];
-  if (["ECONNRESET", "UND_ERR_SOCKET"].includes(code)) return ["the connection was cut", false];
-  return [inner instanceof Error ? inner.message : String(inner), false];
+  const said = inner instanceof Error ? inner.message : String(inner);
+  const status = /^Proxy response \((\d+)\)|Proxy Authentication Required \((407)\)/.exec(said);
+  const known = UNREACHABLE[code];
+  if (status ?? proxy) {
+    const who = `the proxy ${proxy?.proxy ?? proxyNames()}`;
+    const [, tunnel = "", login = tunnel] = status ?? [];
+    if (login === "407")
+      return new Cut(
+        `${who} wants a user name and a password`,
+        true,
+        true,
+        "write them into its address (http://USER:PASSWORD@HOST:PORT)",
+        options,
+      );
+    const what = status ? `refuses the connection (${login})` : `cannot be used: ${known ?? said}`;
+    return new Cut(`${who} ${what}`, false, true, "check that setting, and the proxy,", options);
+  }
+  if (CERTIFICATE_FAULT.test(`${code} ${said}`))
+    return new Cut(
+      `its certificate is not accepted (${said})`,
+      true,
+      false,
+      "if your network has an authority of its own, name its certificate in NODE_EXTRA_CA_CERTS",
+      options,
+    );
+  if (known !== undefined) return new Cut(known, false, true, undefined, options);
+  const cut = ["ECONNRESET", "UND_ERR_SOCKET"].includes(code);
+  return new Cut(cut ? "the connection was cut" : said, false, false, undefined, options);
 }

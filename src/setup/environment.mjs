@@ -175,9 +175,12 @@ const PIP_SECTIONS = ["global", "install", ":env:"];
  * Make the environment in which pip lists its settings, so that no setting hides any.
  *
  * @param {string} python
+ * @param {NodeJS.ProcessEnv} [from] the user's environment
  */
-export function pipListEnvironment(python) {
-  return childEnvironment({ PIP_QUIET: "0", PIP_LOG: devNull, PIP_PYTHON: python });
+export function pipListEnvironment(python, from = process.env) {
+  const all = { PIP_USER: "0", PIP_GLOBAL: "0", PIP_SITE: "0" }; // here: only that one's settings
+  const whole = { PIP_QUIET: "0", PIP_LOG: devNull, PIP_PYTHON: python };
+  return childEnvironment({ ...all, ...whole }, { from });
 }
 
 /**

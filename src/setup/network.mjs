@@ -31,7 +31,7 @@ function withoutUser(address) {
 const PROXY_FAULT =
   /ProxyError|Tunnel connection failed|Proxy response|[Pp]roxy connection|ERR_INVALID_PROXY/;
 /** Programs' words for a certificate that they do not accept. */
-const CERTIFICATE_FAULT =
+export const CERTIFICATE_FAULT =
   /certificate verify failed|SSLError|SELF_SIGNED_CERT|UNABLE_TO_(VERIFY|GET)_|CERT_\w+|ERR_TLS_|self.signed certificate|unable to (get|verify)[\w ]* certificate/i;
 /** Programs' words for a connection that was not made, or was cut. */
 const NETWORK_FAULT = new RegExp(
@@ -51,10 +51,8 @@ const NETWORK_FAULT = new RegExp(
  */
 export function networkTrouble(said, setting) {
   const proxies = namedProxies();
-  const proxy =
-    proxies.length === 0
-      ? "the proxy"
-      : `the proxy ${proxies.map((p) => `${p.address} (${p.variable})`).join(" or ")}`;
+  const names = proxies.map(({ address, variable }) => `${address} (${variable})`).join(" or ");
+  const proxy = `the proxy ${names}`.trim();
   if (/407 Proxy|\(407\)|E407/.test(said))
     return {
       what: `${proxy} wants a user name and a password`,

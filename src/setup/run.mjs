@@ -16,4 +16,13 @@ if (version < 20019) {
   );
   process.exit(1);
 }
+var other = process.versions.bun ? "Bun" : process.versions.deno ? "Deno" : undefined;
+if (other !== undefined) {
+  console.error(
+    "error: this is " +
+      other +
+      ", but Atlas needs Node 20.19 or newer; run the same command with npm (npm run …)",
+  );
+  process.exit(1);
+}
 import("./commands.mjs").then((commands) => commands.main(process.argv.slice(2)));
