@@ -56,6 +56,11 @@ export const COMMANDS: Readonly<Record<string, Subcommand>> = {
     summary: "Check the installation, and say what is missing",
     load: () => import("./doctor.js"),
   },
+  clean: {
+    group: "Tools",
+    summary: "Remove Python environments, caches, compiled code and images",
+    load: () => import("./clean.js"),
+  },
   blocks: {
     group: "Tools",
     summary: "List the blocks (datasets, architectures, solvers …) and their parameters",

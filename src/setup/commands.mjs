@@ -32,6 +32,11 @@ const COMMANDS = {
     onProgress("everything is in place");
   },
   test: (args) => test(args),
+  async integration(args) {
+    await setUp({ dev: true });
+    await ensureCompiled(onProgress);
+    return mocha(args.some(isTest) ? args : ["test/integration/**/*.test.ts", ...args]);
+  },
   check: () => check(),
   build: () => build(),
   generate: () => generate(),
@@ -104,6 +109,12 @@ async function typescript(file, args) {
 
 const TESTS = ["unit", "contract", "e2e", "doors"].map((folder) => `test/${folder}/**/*.test.ts`);
 
+/** Whether an argument names a file of tests. @param {string} arg */
+const isTest = (arg) => /\.test\.ts$/.test(arg);
+
+/** @param {readonly string[]} args */
+const mocha = (args) => foreground(process.execPath, [program("mocha"), ...args]);
+
 /**
  * Run mocha and pytest side by side. Mocha mostly waits for other processes, and pytest gets the
  * rest of the processors. The output of pytest comes last. If test files are named, only mocha
@@ -114,9 +125,7 @@ const TESTS = ["unit", "contract", "e2e", "doors"].map((folder) => `test/${folde
 async function test(args) {
   const python = await setUp({ dev: true, extras: ["jets"] }); // or the tests would install them
   await ensureCompiled(onProgress);
-  const mocha = (/** @type {readonly string[]} */ more) =>
-    foreground(process.execPath, [program("mocha"), ...more]);
-  if (args.some((arg) => /\.test\.ts$/.test(arg))) return mocha(args);
+  if (args.some(isTest)) return mocha(args);
   const folder = await mkdtemp(join(tmpdir(), "atlas-test-"));
   const file = await open(join(folder, "pytest.txt"), "w");
   const aside = {

@@ -7,6 +7,7 @@ import { CATALOGUE, generateBlocks } from "./blocks.mjs";
 import {
   execute,
   explain,
+  IS_CLONE,
   protoHash,
   ROOT,
   readJson,
@@ -219,6 +220,14 @@ export async function ensureCompiled(onProgress) {
     await writeFile(join(output, ".stamp"), wanted);
     await replaceFolder(output, DIST);
   });
+}
+
+/** List the folders of a clone that hold compiled code, which is made when it is needed. */
+export function compiledFolders() {
+  if (!IS_CLONE) return [];
+  return [join(MODULES, ".cache"), DIST].filter(
+    (folder) => existsSync(folder) && readdirSync(folder).length > 0,
+  );
 }
 
 /** Whether dist/ is up to date. */

@@ -71,9 +71,34 @@ export function venvFolder() {
   if (process.env.ATLAS_VENV) return resolve(process.env.ATLAS_VENV);
   if (IS_CLONE) return join(WORKER, ".venv");
   const { version } = /** @type {{version: string}} */ (readJson(join(ROOT, "package.json")));
+  return join(dataFolder(), "atlas-symmetry", version, "venv");
+}
+
+function dataFolder() {
   const local =
     process.platform === "win32" ? process.env.LOCALAPPDATA : join(homedir(), ".local/share");
-  return join(process.env.XDG_DATA_HOME || local || homedir(), "atlas-symmetry", version, "venv");
+  return process.env.XDG_DATA_HOME || local || homedir();
+}
+
+/** List the venvs that this program made for this user: the present one, and those of other versions. */
+export function madeVenvs() {
+  const all = join(dataFolder(), "atlas-symmetry");
+  const versions = existsSync(all) ? readdirSync(all).sort() : [];
+  const folders = [venvFolder(), ...versions.map((version) => join(all, version, "venv"))];
+  return [...new Set(folders)].filter((folder) => readStamp(folder) !== undefined);
+}
+
+/**
+ * Remove what is in a venv's folder, and the folder unless it is a link or a mount point.
+ *
+ * @param {string} folder whose lock this process holds
+ */
+export async function clearVenv(folder) {
+  await writeStamp(folder, { state: "building" }); // if this is killed, the venv is made again
+  for (const entry of await readdir(folder))
+    if (VENV_PARTS.test(entry) && !entry.startsWith(LOCK) && entry !== STAMP)
+      await rm(join(folder, entry), { recursive: true, force: true });
+  await rm(join(folder, STAMP), { force: true });
 }
 
 /** Get the path of a venv's Python. @param {string} folder */

@@ -25,6 +25,10 @@ const CONTEXT = [
 ];
 /** Base of the image for machines without a GPU. The Dockerfile has the base for a GPU. */
 const CPU_BASE = "python:3.11-slim-bookworm";
+/** How the names of the images begin. */
+const IMAGE = "atlas-symmetry-worker:";
+/** Milliseconds in which an engine must answer whether it runs. */
+const ENGINE_MS = 10_000;
 /** Characters of an engine's error that a message shows. */
 const LONGEST_REASON = 300;
 /** The volume that keeps decoded fields for the next container. */
@@ -130,29 +134,86 @@ export async function startContainerWorker(options: ContainerOptions): Promise<L
   );
 }
 
+/** Something that workers in containers leave with the engine. */
+export interface Remainder {
+  /** Name of an image, or of the volume of caches. */
+  name: string;
+  /** undefined for the volume: engines do not tell */
+  bytes?: number;
+  /** @returns why the engine keeps it; undefined if it is gone */
+  remove(): Promise<string | undefined>;
+}
+
+/**
+ * List the images that were built for workers, and the volume of their caches.
+ *
+ * @returns none if no engine is installed
+ * @throws SetupError if an engine is installed but does not run
+ * @throws a TimeoutError if it does not answer
+ */
+export async function listRemainders(): Promise<Remainder[]> {
+  const engine = await lookForEngine(AbortSignal.timeout(ENGINE_MS));
+  if ("reason" in engine) {
+    if (engine.installed) throw new SetupError(engine.reason);
+    return [];
+  }
+  const ask = async (...args: string[]) => {
+    const { failed, lines } = await runEngine(engine.command, args, {});
+    return failed ? [] : lines;
+  };
+  const remove =
+    (...args: string[]) =>
+    async () => {
+      const { failed, lines } = await runEngine(engine.command, args, {});
+      return failed ? lastLine(lines) : undefined;
+    };
+  const names = await ask("image", "ls", "--format", "{{.Repository}}:{{.Tag}}");
+  const images = [...new Set(names)].filter((name) => name.split("/").at(-1)!.startsWith(IMAGE));
+  const found: Remainder[] = [];
+  for (const name of images) {
+    const [size] = await ask("image", "inspect", "--format", "{{.Size}}", name);
+    found.push({ name, bytes: Number(size) || undefined, remove: remove("image", "rm", name) });
+  }
+  const [volume = ""] = CACHE.split(":");
+  if ((await ask("volume", "ls", "--quiet")).includes(volume))
+    found.push({ name: `volume ${volume}`, remove: remove("volume", "rm", volume) });
+  return found;
+}
+
 interface Engine {
   command: string;
   /** Whether it is Podman, also under the name docker. */
   podman: boolean;
 }
 
-/** Find the first container engine that is installed and runs. */
+/** @throws SetupError if no container engine runs */
 async function findEngine(signal: AbortSignal | undefined): Promise<Engine> {
+  const engine = await lookForEngine(signal);
+  if ("command" in engine) return engine;
+  throw new SetupError(
+    `a worker in a container needs a container engine: ${engine.reason}`,
+    engine.installed
+      ? "start it, or use a local worker"
+      : "install Docker or Podman, or use a local worker",
+    { setting: "localWorker" },
+  );
+}
+
+/** Find the first container engine that is installed and runs, or say why there is none. */
+async function lookForEngine(
+  signal: AbortSignal | undefined,
+): Promise<Engine | { reason: string; installed: boolean }> {
   let reason = `neither ${ENGINES.join(" nor ")} is installed`;
-  let found = false;
+  let installed = false;
   for (const command of ENGINES) {
     const { lines, failed, missing } = await runEngine(command, ["version"], { signal });
     if (!failed) return { command, podman: lines.some((line) => /podman/i.test(line)) };
-    if (!missing && !found) {
+    if (!missing && !installed) {
       reason = `${command} is installed but does not run (${lastLine(lines)})`;
-      found = true;
+      installed = true;
     }
   }
-  throw new SetupError(
-    `a worker in a container needs a container engine: ${reason}`,
-    found ? "start it, or use a local worker" : "install Docker or Podman, or use a local worker",
-    { setting: "localWorker" },
-  );
+  return { reason, installed };
 }
 
 /** Build or fetch an image, unless the engine has it. */
@@ -212,7 +273,7 @@ async function ownImageName(gpu: boolean): Promise<string> {
   for (const part of CONTEXT)
     for (const file of await filesUnder(part))
       hash.update(`\0${file}\0`).update(await readFile(join(ROOT, file)));
-  return `atlas-symmetry-worker:${VERSION}-${hash.digest("hex").slice(0, 12)}`;
+  return `${IMAGE}${VERSION}-${hash.digest("hex").slice(0, 12)}`;
 }
 
 /** List the files at or below a path of the package, except generated ones. */
