@@ -248,7 +248,9 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
     await writeStamp(folder, { ...before, state: "incomplete" });
   }
   const satisfied = isReady(folder, before, { dev, extras: [] });
-  const env = pipEnvironment(await pipSettings(python, onPid));
+  const log = join(folder, ".atlas-pip.log"); // pip may say there alone why an index was left out
+  await rm(log, { force: true });
+  const env = { ...pipEnvironment(await pipSettings(python, onPid)), PIP_LOG: log };
   await writeStamp(folder, { ...before, state: "building" });
   // Include the worker's own requirements, so that pip does not change pinned packages.
   const files = [wanted.file, ...[...(dev ? ["dev"] : []), ...extras].map(requirementsOf)];
@@ -271,8 +273,10 @@ async function build(folder, { dev, extras }, onProgress, onPid) {
         ? before
         : { ...before, state: /** @type {const} */ ("incomplete") };
     await writeStamp(folder, usable); // pip downloads everything before it changes anything
-    throw pipFailure(lines, folder);
+    const skipped = (readText(log) ?? "").match(/.*Could not fetch URL .*/g) ?? [];
+    throw pipFailure([...skipped, ...lines], folder);
   }
+  await rm(log, { force: true });
   onProgress(
     `checking that ${["PyTorch", ...added.map((extra) => extra?.what)].join(", ")} can be loaded`,
   );

@@ -1,6 +1,6 @@
 /**
- * Run a script of package.json (`npm run atlas|demo|test|bench|soak|setup|check|generate|docs`, and
- * prepack), after making what it needs. This file runs before node_modules exists, so it is plain
+ * Run a script of package.json (`npm run atlas|demo|test|integration|bench|soak|setup|check|generate|docs`,
+ * and prepack), after making what it needs. This file runs before node_modules exists, so it is plain
  * Node. Old versions of Node must be able to parse it, to print a clear error.
  */
 var parts = process.versions.node.split(".");

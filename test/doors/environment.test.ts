@@ -245,6 +245,93 @@ cert = /no/such/cert
   });
 });
 
+describe("pip and npm behind a proxy and an authority of its own", function () {
+  this.timeout(LONG);
+  let dir: string;
+  let server: Listening & { ca: string };
+  const files = new Map<string, Buffer>();
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-own-"));
+    server = await startSecure(["index.example", "registry.example"], (request, response) => {
+      const found = files.get(decodeURIComponent(request.url!));
+      if (request.url!.endsWith("/")) response.setHeader("Content-Type", "text/html");
+      response.writeHead(found === undefined ? 404 : 200).end(found);
+    });
+    writeFileSync(join(dir, "ca.pem"), server.ca);
+  });
+  after(async () => {
+    await server.close();
+    rmSync(dir, { recursive: true, force: true });
+  });
+  const shell = (more: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
+    const own = Object.entries(process.env).filter(
+      ([name]) => !/proxy$|^(PIP_|SSL_|NODE_EXTRA|REQUESTS_CA|CURL_CA|npm_)/i.test(name),
+    );
+    return { ...Object.fromEntries(own), ...more };
+  };
+
+  for (const certificates of ["PIP_CERT", "REQUESTS_CA_BUNDLE"])
+    it(`pip finds the index with ${certificates}`, async () => {
+      const wheels = join(dir, "wheels");
+      writeFileSync(join(dir, "requirements.txt"), "torch==1.2.3\n");
+      const script = join(ROOT, "test/integration/stub_wheels.py");
+      const python = venvPython(venvFolder());
+      execFileSync(python, [script, join(dir, "requirements.txt"), wheels]);
+      const wheel = "torch-1.2.3+stub-py3-none-any.whl";
+      files.set("/simple/torch/", Buffer.from(`<a href="/${wheel}">${wheel}</a>`));
+      files.set(`/${wheel}`, readFileSync(join(wheels, wheel)));
+      const proxy = await startProxy({ to: server.port });
+      const from = shell({
+        ...{ HTTPS_PROXY: `http://127.0.0.1:${proxy.port}`, PIP_NO_CACHE_DIR: "1" },
+        ...{ PIP_INDEX_URL: "https://index.example/simple", [certificates]: join(dir, "ca.pem") },
+        PIP_CONFIG_FILE: "/dev/null",
+      });
+      const pip = [...ISOLATED, "-m", "pip"];
+      const list = await execute(python, [...pip, "config", "list"], {
+        env: pipListEnvironment(python, from),
+      });
+      const { code, lines } = await execute(
+        python,
+        [...pip, "download", "--no-deps", "--dest", dir, "torch==1.2.3"],
+        { env: pipEnvironment(list.lines, from) },
+      );
+      expect(code, lines.join("\n")).to.equal(0);
+      expect(new Set(proxy.asked)).to.deep.equal(new Set(["index.example:443"]));
+      await proxy.close();
+    });
+
+  for (const certificates of ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "npm_config_cafile"])
+    it(`npm finds the registry with ${certificates}`, async () => {
+      const [name, version] = ["part", "1.0.0"];
+      writeFileSync(join(dir, "package.json"), JSON.stringify({ name, version }));
+      execFileSync("npm", ["pack"], { cwd: dir, stdio: "ignore" });
+      const tarball = readFileSync(join(dir, "part-1.0.0.tgz"));
+      const url = "https://registry.example/part/-/part-1.0.0.tgz";
+      const dist = { tarball: url, shasum: createHash("sha1").update(tarball).digest("hex") };
+      const packument = { name, "dist-tags": { latest: version }, versions: {} };
+      packument.versions = { [version]: { name, version, dist } };
+      files.set("/part", Buffer.from(JSON.stringify(packument)));
+      files.set("/part/-/part-1.0.0.tgz", tarball);
+      const proxy = await startProxy({ to: server.port });
+      const from = shell({
+        ...{ https_proxy: `http://127.0.0.1:${proxy.port}`, [certificates]: join(dir, "ca.pem") },
+        ...{ npm_config_registry: "https://registry.example", npm_config_userconfig: "/dev/null" },
+        ...{
+          npm_config_globalconfig: join(dir, "none"),
+          npm_config_cache: join(dir, certificates),
+        },
+      });
+      const [command, ...first] = npmCommand({});
+      const { code, lines } = await execute(command, [...first, "pack", "part@1.0.0"], {
+        cwd: dir,
+        env: childEnvironment({}, { from }),
+      });
+      expect(code, lines.join("\n")).to.equal(0);
+      expect(proxy.asked).to.include("registry.example:443");
+      await proxy.close();
+    });
+});
+
 describe("trouble on the network", () => {
   const pip = "WARNING: Retrying … 'NewConnectionError('…: [Errno 111] Connection refused')'";
   const CASES: [said: string, env: NodeJS.ProcessEnv, what: RegExp | undefined][] = [

@@ -30,7 +30,9 @@ describe("help", function () {
 
   it("is there at every level, on stdout", async () => {
     const commands = [
-      ..."run demo data runs show resume tensorboard attach doctor blocks completion".split(" "),
+      ..."run demo data runs show resume tensorboard attach doctor clean blocks completion".split(
+        " ",
+      ),
       ...Object.keys(TASKS),
     ].map((name) => [name]);
     const subcommands = ["start", "info", "stop", "keygen"].map((name) => ["worker", name]);

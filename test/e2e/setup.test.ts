@@ -219,7 +219,7 @@ describe("set-up without a network", function () {
     expect(status).to.equal(1);
     expect(errors(stderr)).to.have.length(1);
     expect(errors(stderr)[0]).to.match(
-      /^error: npm could not install the Node packages \(.+\); check the network/,
+      /^error: npm could not install the Node packages \(.+\): is there a network\?; check the network/,
     );
   });
 
