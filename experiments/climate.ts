@@ -25,8 +25,8 @@ import {
   reuseFields,
   scoreAndShow,
   trainNetwork,
-  warnOfShared,
   whole,
+  withOthers,
 } from "../src/index.js";
 
 /** Variables for discovery, and all variables, for the networks on the sphere. */
@@ -143,11 +143,8 @@ async function weather(ctx: Context, c: Data, variables: string[]) {
   const read = (folder: string, files: number) => {
     const path = join(c.data, folder);
     const params = { path, variables: variables.join(), files, stride, cache, storage };
-    const make = `atlas data climate --generate 24 --out ${c.data}`;
-    const remedy = `generate some with: ${make}; or give --data`;
-    return readFiles(ctx, { kind: "climatenet", params }, remedy);
+    const make = `generate some with: atlas data climate --generate 24 --out ${c.data}`;
+    return readFiles(ctx, { kind: "climatenet", params }, `${make}; or give --data`);
   };
-  const [dataset, others] = [await read("train", N), await read("test", test)];
-  await warnOfShared(ctx, dataset, others, "maps");
-  return { dataset, others };
+  return withOthers(ctx, await read("train", N), await read("test", test), "maps");
 }

@@ -20,8 +20,8 @@ import {
   Tensor,
   tableFields,
   trainNetwork,
-  warnOfShared,
   whole,
+  withOthers,
 } from "../src/index.js";
 
 /** Length of the vectors: energy and momentum. */
@@ -74,10 +74,7 @@ const discovery = discoveryTasks({
   },
   cosets: { epochs: 1, values: () => ({ multistart: SEARCH }) },
   reference: { kind: "mlp" },
-  presets: {
-    fast: {},
-    published: { ...PUBLISHED, ...NETWORK, "training.epsilon": 1e-8, k: 7 },
-  },
+  presets: { fast: {}, published: { ...PUBLISHED, ...NETWORK, "training.epsilon": 1e-8, k: 7 } },
   setting: (ctx, c) => setting(ctx, c, "val"),
 
   async conclude(ctx, _, { predictor: about, ...found }, predictor, { others }) {
@@ -138,10 +135,9 @@ export default defineExperiment({
 
 /** The jets to train with, and others for the scores. */
 async function setting(ctx: Context, c: Data, scored: "val" | "test") {
-  const dataset = await readJets(ctx, c, "train", c.N);
-  const others = await readJets(ctx, c, scored);
-  await warnOfShared(ctx, dataset, others, "jets");
-  return { dataset, others, atlas: await ctx.atlas({ kind: "vectors", params: { n: N } }) };
+  const train = await readJets(ctx, c, "train", c.N);
+  const jets = await withOthers(ctx, train, await readJets(ctx, c, scored), "jets");
+  return { ...jets, atlas: await ctx.atlas({ kind: "vectors", params: { n: N } }) };
 }
 
 /** Read the jets of one file in the layout of the reference data set. */
@@ -149,9 +145,6 @@ function readJets(ctx: Context, c: Data, file: "train" | "val" | "test", samples
   const { constituents: items, table: key, label, order } = c;
   const params = { path: join(c.data, `${file}.h5`), items, key, label, samples, order };
   const generate = `atlas data toptagging --generate 100000 --out ${c.data}`;
-  return readFiles(
-    ctx,
-    { kind: "pandas_hdf5", params },
-    `generate some with: ${generate}; or give --data`,
-  );
+  const remedy = `generate some with: ${generate}; or give --data`;
+  return readFiles(ctx, { kind: "pandas_hdf5", params }, remedy);
 }

@@ -63,20 +63,25 @@ export const tableFields = (label: string) => ({
   }),
 });
 
-/** Warn if samples for the scores are samples of the training too. @param noun plural */
-export async function warnOfShared(
+/**
+ * Put the samples of a training beside those of the scores, and warn if they share any.
+ *
+ * @param noun what the samples are, in the plural
+ */
+export async function withOthers(
   ctx: Context,
-  train: RemoteObject,
-  test: RemoteObject,
+  dataset: RemoteObject,
+  others: RemoteObject,
   noun: string,
-): Promise<void> {
-  const shared = await ctx.timed("dataset", () => ctx.session.countShared(train, test));
-  const all = test.shapes?.inputs[0] ?? 0;
+): Promise<{ dataset: RemoteObject; others: RemoteObject }> {
+  const shared = await ctx.timed("dataset", () => ctx.session.countShared(dataset, others));
+  const all = others.shapes?.inputs[0] ?? 0;
   if (shared > 0)
     ctx.note(
       `${shared} of the ${all} ${noun} for the scores are among those of the training: ` +
         "the scores say little",
     );
+  return { dataset, others };
 }
 
 /** Make the config fields that say where a worker caches decoded fields. */

@@ -12,7 +12,7 @@ import { ensureVenv } from "../../src/setup/venv.js";
 import { Tensor, writeNpy } from "../../src/tensor/index.js";
 import { atlas, finish, LONG, refuses, sharedWorker } from "../e2e/atlas.js";
 
-const TABLES = fileURLToPath(new URL("tables.py", import.meta.url));
+const TABLES = fileURLToPath(new URL("make_tables.py", import.meta.url));
 const JETS = ["toptagging", "--task=discover_algebra", "--constituents=5", "--N=100"];
 const DIGITS = ["mnist", "--task=downstream_baseline", "--N=4", "--test=2"];
 const SHORT = ["--epochs=1", "--fixed-seed"];

@@ -1,4 +1,4 @@
-"""Jets as other people's files have them, for tests: ``python tables.py OUT``.
+"""Jets as other people's files have them, for tests: ``python make_tables.py OUT``.
 
 Each folder of OUT has train.h5, val.h5 and test.h5, see ``KINDS``.
 """
