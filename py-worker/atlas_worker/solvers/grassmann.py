@@ -20,7 +20,7 @@ from ..interfaces import AlgebraReport, SpectrumEntry
 from ..rng import random_stream
 from ..symmetry import Batch, Objective, lie
 from ..symmetry.measure import (
-    STILL,
+    ROUNDING,
     draw_batch,
     draw_coefficients,
     mean_size,
@@ -256,7 +256,7 @@ class GrassmannSolver(AdamSolver):
         along = measure(self._objective, batches, spectrum.directions, p.scale, self._seed)
         size = mean_size(batches)
         errors = relative_errors(along, float(along.displacement.mean()), size)
-        moved = float(along.displacement.max()) > STILL * size
+        moved = float(along.displacement.max()) > ROUNDING * size
         return count(spectrum, errors, p.threshold, p.gap, moved=moved)
 
     def _begin(self) -> None:

@@ -39,6 +39,10 @@ two rounding errors would be an arbitrary number.
 """
 
 
+ROUNDING = 16 * 2.0**-23
+"""Displacement that rounding in float32 causes, relative to the outputs' mean size."""
+
+
 @dataclass(frozen=True)
 class Directions:
     """Means along unit generators; every field is ``[D]``."""
@@ -194,7 +198,7 @@ def finite_means(e: EquivarianceErrors) -> Tensor:
 
 
 def mean_size(batches: list[Batch]) -> float:
-    """Compute the mean size of the outputs, from which ``STILL`` counts."""
+    """Compute the mean size of the outputs, from which ``ROUNDING`` counts."""
     sizes = [float(b.reference.nan_to_num(0.0, 0.0, 0.0).abs().mean()) for b in batches]
     return sum(sizes) / max(len(sizes), 1)
 

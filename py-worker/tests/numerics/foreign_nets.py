@@ -134,6 +134,8 @@ class Around(nn.Module):
                 return torch.complex(body(x), body(x))
             case "constant":
                 return 0 * body(x) + 3
+            case "beside a constant":
+                return 100 + 0.01 * body(x)
             case "not a number":
                 return body(x).log()
             case "dropout":

@@ -305,6 +305,13 @@ def test_only_a_constant_never_changes(case: str, tmp_path: Path) -> None:
     assert "never changes" in report.explanation
 
 
+def test_a_small_change_beside_a_large_constant_is_one(tmp_path: Path) -> None:
+    net = "Around(Net(), 'beside a constant')"
+    assert (
+        distance(algebra("vectors", module("vectors", net, tmp_path)), expected("vectors")) < 0.01
+    )
+
+
 def test_one_sample_is_enough_for_a_trial(tmp_path: Path) -> None:
     one = ArraysDataset(
         ArraysParams(1), seed=0, device=CPU, tensors={"inputs": data("vectors").inputs[:1]}

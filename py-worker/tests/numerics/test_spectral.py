@@ -202,6 +202,24 @@ def test_counting(errors: tuple[float, ...], relative: tuple[float, ...], k: int
     assert "\n" not in reason
 
 
+def test_a_verdict_and_its_number_speak_of_one_direction() -> None:
+    for relative, number, least in [
+        ((0.2, 0.8, 0.8, 0.8), "0.200", ""),
+        ((0.3, 0.032, 1, 1), "0.300", "0.032"),
+    ]:
+        got, reason = count(spectrum_of(0.01, 1, 1, 1), torch.tensor(relative), 0.15, 2.0)
+        assert got == 0
+        assert number in reason
+        assert least in reason
+        assert ("no direction" in reason) == (min(relative) > 0.15)
+
+
+def test_zero_derivatives_are_no_symmetries_where_the_prediction_moves() -> None:
+    errors, relative = spectrum_of(0, 0, 0, 0), torch.tensor([0.1, 0.1, 0.1, 0.1])
+    assert count(errors, relative, 0.15, 2.0, moved=True)[0] == 0
+    assert count(errors, relative, 0.15, 2.0, moved=False)[0] == 4
+
+
 def auto(
     objective: EquivarianceObjective, seed: int = 0, epochs: int = 1, **params: Any
 ) -> GrassmannSolver:
