@@ -21,7 +21,7 @@ const FAST: readonly [commands: RegExp, flags: string][] = [
   [/^pde .*--task/, "--N 8 --epochs 1"],
   [/^pde .*--task discover(_algebra)?(?!.*paper) /, `--algebra-epochs 1 ${SEARCH}`],
   [/^pde .*--task discover(_cosets)? /, "--candidates 4 --max-components 4 --coset_solver.steps 4"],
-  [/^own-data /, "--epochs 1"],
+  [/^own-data |^discover .*--targets /, "--epochs 1"],
   [/^discover /, `--algebra-epochs 1 ${SEARCH}`],
   [/^discover /, "--candidates 2 --coset_solver.steps 2 --worker local --device cpu"],
   [/^data toptagging /, "--generate 60"],
@@ -81,7 +81,11 @@ describe("the documents", function () {
     const predictor = `
 import torch
 net = torch.nn.Conv2d(1, 1, 3, padding=1)
-torch.jit.trace(net, torch.zeros(2, 1, 29, 29)).save("predictor.pt")`;
+torch.jit.trace(net, torch.zeros(2, 1, 29, 29)).save("predictor.pt")
+import numpy
+for name, source in ("wind", "inputs"), ("flow", "targets"):
+    field = numpy.load(source + ".npy")
+    numpy.save(name, numpy.concatenate([field, field[::-1]], 1))`;
     execFileSync(python, ["-W", "ignore", "-c", predictor], { cwd: dir });
     port = await freePort();
     shared = await sharedWorker();

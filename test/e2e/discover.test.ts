@@ -1,0 +1,90 @@
+/** `atlas discover` on the user's own arrays: any layout, with types of features. */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect } from "chai";
+import type { Result } from "../../src/result.js";
+import { ensureVenv } from "../../src/setup/venv.js";
+import { json, LONG, refuses, sharedWorker } from "./atlas.js";
+
+/** Random winds (along the rows, along the columns) with their divergence, and pairs of vectors. */
+const ARRAYS = `
+import numpy as np
+rng = np.random.default_rng(0)
+k = np.fft.fftfreq(40)
+r, c = 2j * np.pi * k[:, None], 2j * np.pi * k[None]
+smooth = np.exp(-8 * (np.abs(r) ** 2 + np.abs(c) ** 2))
+a, b = (np.fft.fft2(rng.normal(size=(300, 40, 40))) * smooth for _ in range(2))
+parts = lambda *p: np.stack([np.fft.ifft2(q).real for q in p], 1).astype(np.float32)
+wind = parts(c * a + r * b, -r * a + c * b)
+np.save("wind", wind / wind.std())
+divergence = parts(r * (c * a + r * b) + c * (-r * a + c * b))
+np.save("divergence", divergence / divergence.std())
+np.save("last", np.moveaxis(wind, 1, 3))
+np.save("plain", wind[:, 0])
+x = rng.normal(size=(2000, 2, 3)).astype(np.float32)
+np.save("pairs", x)
+np.save("dot", (x[:, 0] * x[:, 1]).sum(1))
+np.save("sign", ((x[:, 0] * x[:, 1]).sum(1) > 0).astype(np.int64))
+np.save("half", (x[:, 0] * x[:, 1]).sum(1) / 2 + 0.25)
+`;
+
+describe("atlas discover on arrays", function () {
+  this.timeout(LONG);
+  let dir: string;
+  let worker: string;
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-discover-"));
+    execFileSync((await ensureVenv()).python, ["-c", ARRAYS], { cwd: dir });
+    worker = await sharedWorker();
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+
+  const run = (task: string, args: string) =>
+    json<Result>(
+      ["discover", "--task", task, ...args.split(" "), "--fixed-seed", "--worker", worker],
+      { cwd: dir },
+    );
+  const SMALL = "--r-in 10 --r-out 6 --margin 3 --k 1 --solver.starts 2 --solver.steps 40";
+  /** The cosine of the angle between the first generator and the rotation. */
+  const rotation = ({ algebra }: Result) => {
+    const [[p, q], [r, s]] = algebra!.generators[0] as [[number, number], [number, number]];
+    return Math.abs(q - r) / Math.SQRT2 / Math.hypot(p, q, r, s);
+  };
+
+  it("moves the components of vectors with the map, if they are said to be vectors", async () => {
+    const files = `--inputs wind.npy --targets divergence.npy --epochs 4 ${SMALL}`;
+    const typed = await run("discover_algebra", `${files} --inputs-as V`);
+    expect(rotation(typed)).to.be.above(0.99);
+    const untyped = await run("discover_algebra", files);
+    const [error] = untyped.algebra!.relativeErrors;
+    expect(error!).to.be.above(2 * typed.algebra!.relativeErrors[0]!);
+  });
+
+  it("takes sets of vectors, whose invariants have a group that it names", async () => {
+    const files = "--inputs pairs.npy --targets dot.npy --architecture quadratic --epochs 10";
+    const { algebra } = await run("discover_algebra", files);
+    expect(algebra!.identified?.name).to.equal("so(3)");
+  });
+
+  it("asks where a layout can be read in two ways, and refuses what does not fit", async () => {
+    const bad: [args: string, line: RegExp][] = [
+      ["--inputs wind.npy", /^error: discover needs samples, and either .*--targets .*--predictor/],
+      ["--inputs plain.npy --targets plain.npy", /^error: .*may be fields .*sets .*\(--axes\)/],
+      ["--inputs last.npy --targets last.npy", /^error: .*channels last \(--axes\); .*n,y,x,c/],
+      ["--inputs last.npy --targets last.npy --axes n,y,x", /^error: .*the 3 axes.*\(--axes\)/],
+      ["--inputs last.npy --targets last.npy --axes n,z,x,c", /^error: .*no axes.*\(--axes\)/],
+      ["--inputs wind.npy --targets wind.npy --inputs-as V+S", /^error: .*V\+S.*\(--inputs-as\)/],
+      ["--inputs wind.npy --targets wind.npy --inputs-as 2W", /^error: .*'2W'.*\(--inputs-as\)/],
+      ["--inputs pairs.npy --targets dot.npy --inputs-as 2V", /^error: --inputs-as 2V: .* 3 feat/],
+      ["--inputs pairs.npy --targets half.npy --targets-as class", /^error: .*no class labels/],
+      ["--inputs pairs.npy --targets dot.npy --outputs 2", /^error: --outputs has no effect/],
+      ["--inputs pairs.npy --targets none.npy", /^error: .*none\.npy/],
+    ];
+    await refuses(
+      bad.map(([args, line]) => [["discover", "--worker", worker, ...args.split(" ")], line]),
+      { cwd: dir },
+    );
+  });
+});
