@@ -27,18 +27,20 @@ import {
   UsageError,
 } from "../src/index.js";
 
-const FOREIGN = foreignFields();
 const config = {
   inputs: fileField("A .npy file: fields [N, channels, height, width], or sets [N, m, n]"),
   targets: fileField("A .npy file to predict from the inputs, if you have no predictor"),
-  ...FOREIGN,
+  ...foreignFields(),
   classifier: z.boolean().default(false).describe("The outputs are logits of classes"),
   ...typeFields(),
   ...chartFields(),
   architecture: z
     .enum(["strided_cnn", "encoder_decoder", "cgnet", "mlp", "quadratic"])
     .optional()
-    .describe("Network to train (default: strided_cnn for fields, mlp for sets)"),
+    .meta({
+      description: "Network to train (default: strided_cnn for fields, mlp for sets)",
+      placeholder: "kind",
+    }),
   epochs: z.int().positive().optional().meta({
     description: "Passes over the data (default: 5 for fields, 30 for sets)",
     placeholder: "number",
@@ -89,12 +91,9 @@ async function prepare<C extends Config>(c: C, preparation: Preparation): Promis
       "discover needs samples, and either targets or a predictor",
       "give --inputs FILE.npy, and --targets FILE.npy or --predictor FILE",
     );
-  const idle = targets === undefined ? ["architecture", "epochs"] : Object.keys(FOREIGN);
-  refuseGiven(
-    preparation.given,
-    idle,
-    targets === undefined ? "with --predictor" : "with --targets",
-  );
+  if (targets === undefined)
+    refuseGiven(preparation.given, ["architecture", "epochs"], "with --predictor");
+  else refuseGiven(preparation.given, Object.keys(foreignFields()), "with --targets");
   parseCentres(c.charts);
   for (const file of [inputs, targets]) if (file !== undefined) await openArray(file);
   const found = predictor === undefined ? undefined : foreignPath(predictor, preparation);
@@ -105,14 +104,11 @@ async function discover(ctx: Context, c: Config, name: string) {
   const open = (file: string) => openArray(file, { warn: (line) => ctx.warn(line) });
   const classes = c.targets_as === "class";
   const inputs = await open(c.inputs!);
+  const targets = c.targets === undefined ? inputs : await open(c.targets);
   const dataset = await ctx.dataset(
     c.targets === undefined
       ? { kind: "arrays", params: { outputs: c.outputs, axes: c.axes }, tensors: { inputs } }
-      : {
-          kind: "arrays",
-          params: { axes: c.axes, classes },
-          tensors: { inputs, targets: await open(c.targets) },
-        },
+      : { kind: "arrays", params: { axes: c.axes, classes }, tensors: { inputs, targets } },
   );
   const charts = ownAtlas(dataset.shapes!.inputs, c);
   const atlas = await ctx.atlas(charts);
@@ -141,7 +137,8 @@ async function discover(ctx: Context, c: Config, name: string) {
   const algebra = await solveAlgebra(ctx, { ...c, epochs: 0 }, solved);
   const { called } = predictor.facts;
   const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
-  const trained = trainedPredictor(ctx, { ...about, source: c.predictor ?? about.source });
+  const source = c.predictor ?? about.source;
+  const trained = trainedPredictor(ctx, { ...about, source });
   return { inputs: solved, findings: { task: name, predictor: trained, algebra, notes } };
 }
 

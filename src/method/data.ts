@@ -19,7 +19,7 @@ export interface SolverInputs extends Setting {
 /**
  * Create a dataset of files that the user may not have yet.
  *
- * @param remedy how to get the files; it becomes the error's remedy if the worker finds none
+ * @param remedy how to get the files, if the worker finds none and knows no better
  */
 export async function readFiles(
   ctx: Context,
@@ -29,8 +29,10 @@ export async function readFiles(
   try {
     return await ctx.dataset(options);
   } catch (error) {
-    if (error instanceof RpcError && error.reason === "FILE_MISSING")
-      (error as AtlasError).remedy = remedy;
+    if (error instanceof RpcError && error.reason === "FILE_MISSING") {
+      const { expected } = error;
+      if (error.remedy === `expected: ${expected}`) (error as AtlasError).remedy = remedy;
+    }
     throw error;
   }
 }

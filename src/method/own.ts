@@ -10,15 +10,13 @@ import { fileField } from "./data.js";
 
 const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/; // path.py:factory
 const CENTRE = /^(\d+),(\d+)$/;
-const TAKES = "Input of the predictor: single charts [batch, …], or all charts [batch, charts, …]";
+const TAKES = "The predictor takes [batch, …], or all charts: [batch, charts, …]";
 
 /** Make the config fields of a predictor that was trained elsewhere. */
 export const foreignFields = () => ({
-  predictor: fileField(
-    "A program (torch.jit.save, torch.export.save), or path.py:factory for a module",
-  ),
+  predictor: fileField("A program (torch.jit.save, torch.export.save), or path.py:factory"),
   takes: z.enum(["chart", "charts"]).default("chart").describe(TAKES),
-  outputs: whole(1, "Channels of the predictor's output; for vectors, the number of outputs"),
+  outputs: whole(1, "Channels, or numbers, in the predictor's output"),
   output_key: z.string().optional().meta({
     description: "Which output to use, if the predictor returns several",
     placeholder: "name|index",
@@ -56,11 +54,10 @@ export async function foreignPredictor({ predictor = "", takes, halo, output_key
 /** Make the config fields of charts on planar fields. */
 export const chartFields = () => ({
   charts: z.string().optional().meta({
-    description:
-      "Centres of the charts in pixels, separated by spaces (default: the middle of the field)",
+    description: "Centres of the charts in pixels (default: the middle of the field)",
     placeholder: '"row,col …"',
   }),
-  r_in: whole(14, "Radius of a chart in pixels; a chart is 2 r_in + 1 pixels wide"),
+  r_in: whole(14, "Radius of a chart in pixels, beside its centre"),
   r_out: whole(10, "Inner radius in pixels, where moved fields are compared"),
   margin: count(0, "Pixels beyond the chart that moved fields may use"),
   halo: count(0, "Pixels beyond r_in that the predictor reads on each side").meta({
@@ -84,23 +81,18 @@ export function parseCentres(text: string | undefined): { row: number; col: numb
     });
 }
 
-const TYPES = "S scalar, P pseudoscalar, V vector, C covector, T tensor, F bilinear form";
-
 /** Make the config fields that type the features of inputs and outputs (METHOD 1.6). */
 export const typeFields = () => ({
   axes: z.string().optional().meta({
     description: "Axes of the inputs: n,c,y,x or n,y,x; n,items,features or n,features",
     placeholder: "names",
   }),
-  inputs_as: z
-    .string()
-    .optional()
-    .meta({
-      description: `Types of the inputs' features, such as V+S: ${TYPES}`,
-      placeholder: "type",
-    }),
+  inputs_as: z.string().optional().meta({
+    description: "Types of the inputs' features, such as S+V: a scalar and a vector (METHOD 1.6)",
+    placeholder: "type",
+  }),
   targets_as: z.string().optional().meta({
-    description: "Types of the outputs, likewise (default: scalars), or class for class labels",
+    description: "Types of the outputs, likewise, or class (default: scalars)",
     placeholder: "type|class",
   }),
 });

@@ -35,7 +35,7 @@ export const reuseFields = () => ({
   weights_key: z
     .string()
     .optional()
-    .describe("Entry of the FILE of --reuse-predictor with the weights, if several fit")
+    .describe("Entry of that FILE with the weights, if several fit")
     .meta({ placeholder: "entry" }),
 });
 

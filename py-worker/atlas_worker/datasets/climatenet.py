@@ -359,7 +359,6 @@ def files_in(folder: str) -> list[Path]:
             f"there is no folder {folder}",
             FIELD,
             "a folder with ClimateNet's files",
-            "check the path",
         )
     found = sorted(path for path in Path(folder).iterdir() if NAME.fullmatch(path.name))
     if not found:
@@ -367,7 +366,6 @@ def files_in(folder: str) -> list[Path]:
             f"{folder} has no files of ClimateNet",
             FIELD,
             "files named like data-2010-06-10-01-1_5.nc",
-            "give the folder train or test itself",
         )
     return found
 

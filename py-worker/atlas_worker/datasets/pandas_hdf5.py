@@ -314,12 +314,12 @@ class _Table:
 
 
 def _refuse_others(path: str) -> None:
-    """Raise ``InvalidInput`` if a file is missing in a folder that holds other files."""
+    """Raise ``FileMissing`` if a file is missing in a folder that holds other files."""
     folder = Path(path).parent
     if not path or Path(path).exists() or not folder.is_dir():
         return
     if there := [f"{p.name}/" if p.is_dir() else p.name for p in _visible(folder)]:
-        raise InvalidInput(
+        raise FileMissing(
             f"there is no file {path}; the folder holds {_list(there)}",
             FIELD,
             f"a file named {Path(path).name}",
@@ -403,7 +403,7 @@ def open_hdf5(path: str | Path, kind: str = "an HDF5 file") -> h5py.File:
     if not str(path):
         raise InvalidInput("no file is given", FIELD, kind)
     if not Path(path).is_file():
-        raise FileMissing(f"there is no file {path}", FIELD, kind, "check the path")
+        raise FileMissing(f"there is no file {path}", FIELD, kind)
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -42,7 +42,7 @@ class AtlasdParams:
     )
     threshold: float = param(
         0.25,
-        "Largest relative error with which a generator counts as a symmetry",
+        "Largest relative error of a symmetry",
         minimum=0,
         maximum=1,
     )

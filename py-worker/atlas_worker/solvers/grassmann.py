@@ -59,7 +59,7 @@ class GrassmannParams:
     )
     scale: float = param(
         1.0,
-        "Standard deviation of the transformations that are tried",
+        "Standard deviation of the tried transformations",
         minimum=1e-3,
         maximum=10,
     )
@@ -70,7 +70,7 @@ class GrassmannParams:
     )
     threshold: float = param(
         0.15,
-        "Largest relative error with which a generator counts as a symmetry",
+        "Largest relative error of a symmetry",
         minimum=0,
         maximum=1,
     )
