@@ -8,6 +8,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,9 @@ Format = Literal["pytorch", "safetensors"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts store the weights, preferred to other entries with tensors."""
+
+MAPPED = 2**26
+"""Bytes from which on a PyTorch checkpoint is mapped into memory, not read."""
 
 LONGEST_HEADER = 100_000_000
 """Largest header of a safetensors file in bytes, as its library allows."""
@@ -260,8 +264,8 @@ def _write(
 
 
 def _load_pytorch(path: Path, *, zipped: bool) -> Checkpoint:
-    if zipped:
-        _refuse_programs(path)
+    stored = _refuse_programs(path) if zipped else Counter[int]()
+    mapped = zipped and path.stat().st_size >= MAPPED
     inert: dict[str, Callable[..., Any]] = {}
     while True:
         try:
@@ -271,7 +275,7 @@ def _load_pytorch(path: Path, *, zipped: bool) -> Checkpoint:
             ):
                 warnings.simplefilter("ignore")  # about old file formats
                 # A mapped file is read where its numbers are used. Inspecting a file uses none.
-                content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
             break
         except pickle.UnpicklingError as error:
             named = re.search(r"GLOBAL (\S+)|(?:class|function) (\w[\w.]+)", str(error))
@@ -291,7 +295,16 @@ def _load_pytorch(path: Path, *, zipped: bool) -> Checkpoint:
         except Exception as error:  # a damaged pickle can raise any error, e.g. EOFError, KeyError
             raise _damaged(path, error) from error
     tensors, left_out = weights_of(content)
+    if mapped:  # PyTorch does not compare sizes then, and a number may come from another entry
+        dense = (t for _, t in _leaves(content) if isinstance(t, Tensor) and _is_dense(t))
+        storages = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in dense)}
+        if Counter(storages.values()) - stored - Counter({0: len(storages)}):
+            raise _damaged(path, ValueError("a tensor has another size than its entry"))
     return Checkpoint("pytorch", tensors, left_out, {}, content)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta
 
 
 class Inert:
@@ -390,15 +403,20 @@ def archive_kind(archive: zipfile.ZipFile) -> Archive | None:
     return "state dict" if "data.pkl" in names else None
 
 
-def _refuse_programs(path: Path) -> None:
-    """Refuse an archive that is damaged or compressed, or that holds a program."""
+def _refuse_programs(path: Path) -> Counter[int]:
+    """Refuse an archive that is damaged or compressed, or that holds a program.
+
+    Returns:
+        Sizes of its entries in bytes, and how many have each.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             kind = archive_kind(archive)
             compressed = any(
                 entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()
             )
-    except zipfile.BadZipFile as error:
+            sizes = Counter(entry.file_size for entry in archive.infolist())
+    except Exception as error:  # a damaged archive can raise any error, e.g. UnicodeDecodeError
         raise _damaged(path, error) from error
     if kind is None:
         raise CheckpointError(
@@ -415,6 +433,7 @@ def _refuse_programs(path: Path) -> None:
             f"{path} is a compressed zip file, which torch.save does not write",
             "pack it again without compression (zip -0), or save it again with torch.save",
         )
+    return sizes
 
 
 def _load_safetensors(path: Path) -> Checkpoint:
@@ -639,10 +658,10 @@ def _whole(name: str, tensor: Tensor) -> Tensor:
 
     A copy of such a tensor could take any amount of memory.
     """
-    dense = tensor.layout == torch.strided
     if tensor.is_meta:
         raise CheckpointError(f"{name[:100]} has a shape but no numbers", WEIGHTS_ALONE)
-    if dense and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+    needed = tensor.numel() * tensor.element_size()
+    if _is_dense(tensor) and needed > tensor.untyped_storage().nbytes():
         raise CheckpointError(
             f"{name[:100]} has shape {list(tensor.shape)}, but fewer numbers are stored",
             "save a full copy where it was made: tensor.clone()",

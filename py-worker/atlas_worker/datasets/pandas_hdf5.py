@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -386,6 +387,29 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it would execute {module}.{name}")
 
 
+class _Guarded(h5py.File):  # type: ignore[misc]  # h5py has no types
+    """An HDF5 file. What h5py raises about its contents is told as damage when it is closed."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        path = self.filename if self.id.valid else ""
+        super().__exit__(kind, error, trace)
+        if isinstance(error, UnicodeDecodeError) or (
+            isinstance(error, OSError | RuntimeError | LookupError | ValueError | TypeError)
+            and _raised_by_h5py(error)
+        ):
+            raise InvalidInput(
+                f"{path} is damaged ({first_line(error)})",
+                FIELD,
+                "an HDF5 file that is complete",
+                "copy or make it again",
+            ) from error
+
+
+def _raised_by_h5py(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return any("h5py" in Path(frame.filename).parts[-3:] for frame in frames[-1:])
+
+
 def open_hdf5(path: str | Path, kind: str = "an HDF5 file") -> h5py.File:
     """Open an HDF5 file for reading.
 
@@ -405,7 +429,7 @@ def open_hdf5(path: str | Path, kind: str = "an HDF5 file") -> h5py.File:
     if not Path(path).is_file():
         raise FileMissing(f"there is no file {path}", FIELD, kind)
     try:
-        return h5py.File(path, "r")
+        return _Guarded(path, "r")
     except OSError as error:
         what = "truncated" if "truncated" in str(error) else f"not {kind}, or cannot be read"
         raise InvalidInput(
