@@ -10,6 +10,7 @@ import { measureParts, n, type Part, part, printTable, type Row } from "../bench
 import type { Guard } from "../workers.js";
 import { type Crowd, measureCrowd, measureUnclosed, type Unclosed } from "./crowd.js";
 import { type Fault, faultRows, measureFaults } from "./faults.js";
+import { measureFiles } from "./files.js";
 import { measureFuzz } from "./fuzz.js";
 import { measureOutages, type Outage } from "./network.js";
 
@@ -62,7 +63,26 @@ const fuzz = (guard: Guard): Part => {
   };
 };
 
+const files: Part = async () => {
+  const found = await measureFiles(cases, seed);
+  if (found.some((format) => Object.keys(format.faults).length > 0)) process.exitCode = 1;
+  const rows = found.flatMap(({ format, same, refused, crashes, faults, seconds, peakMiB }) => [
+    [
+      `${n(same + refused + crashes)} mutated files: ${format}`,
+      `${n(seconds)} s`,
+      [
+        `${n(same)} as its own library reads them, ${n(refused)} refused in words`,
+        crashes > 0 ? `, ${n(crashes)} crash or hang its own library too` : "",
+        `; memory at most ${n(peakMiB)} MiB`,
+      ].join(""),
+    ] as Row,
+    ...Object.entries(faults).map(([what, at]): Row => ["", "fault", `${what} (seed ${at})`]),
+  ]);
+  return { found, rows };
+};
+
 const PARTS: Record<string, Part> = {
+  files,
   network: part(
     () =>
       measureOutages([
