@@ -11,6 +11,7 @@ import { readNpy, readSafetensors, type Tensor } from "../../src/tensor/index.js
 /** How the files of a format were read. */
 export interface FilesRead {
   format: string;
+  total: number;
   same: number;
   refused: number;
   /** Files with which the format's own library crashes or hangs too. */
@@ -39,7 +40,8 @@ export async function measureFiles(cases: number, seed: number): Promise<FilesRe
   for (const line of (await python([String(cases), String(seed)])).trim().split("\n")) {
     const { format, same = 0, refused = 0, faults, seconds, ...rest } = JSON.parse(line);
     const [crashes, peakMiB] = [rest["crash of its library"] ?? 0, rest.peak_mib];
-    read.push({ format, same, refused, crashes, faults, seconds, peakMiB });
+    const total = same + refused + crashes + (rest.fault ?? 0);
+    read.push({ format, total, same, refused, crashes, faults, seconds, peakMiB });
   }
   return read;
 }
@@ -78,6 +80,7 @@ export async function readHere(format: Here, cases: number, seed: number): Promi
   }
   return {
     format: `${format}, by TypeScript`,
+    total: cases,
     ...tally,
     faults,
     seconds: (performance.now() - start) / 1000,

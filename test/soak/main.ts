@@ -66,18 +66,20 @@ const fuzz = (guard: Guard): Part => {
 const files: Part = async () => {
   const found = await measureFiles(cases, seed);
   if (found.some((format) => Object.keys(format.faults).length > 0)) process.exitCode = 1;
-  const rows = found.flatMap(({ format, same, refused, crashes, faults, seconds, peakMiB }) => [
-    [
-      `${n(same + refused + crashes)} mutated files: ${format}`,
-      `${n(seconds)} s`,
+  const rows = found.flatMap(
+    ({ format, total, same, refused, crashes, faults, seconds, peakMiB }) => [
       [
-        `${n(same)} as its own library reads them, ${n(refused)} refused in words`,
-        crashes > 0 ? `, ${n(crashes)} crash or hang its own library too` : "",
-        `; memory at most ${n(peakMiB)} MiB`,
-      ].join(""),
-    ] as Row,
-    ...Object.entries(faults).map(([what, at]): Row => ["", "fault", `${what} (seed ${at})`]),
-  ]);
+        `${n(total)} mutated files: ${format}`,
+        `${n(seconds)} s`,
+        [
+          `${n(same)} as its own library reads them, ${n(refused)} refused in words`,
+          crashes > 0 ? `, ${n(crashes)} crash or hang its own library too` : "",
+          `; memory at most ${n(peakMiB)} MiB`,
+        ].join(""),
+      ] as Row,
+      ...Object.entries(faults).map(([what, at]): Row => ["", "fault", `${what} (seed ${at})`]),
+    ],
+  );
   return { found, rows };
 };
 

@@ -275,7 +275,8 @@ def read_table(data: bytes, folder: Path) -> Values:
 
 def load_table(data: bytes) -> Values:
     with stored(data) as path, h5py.File(path) as file:
-        rows = file["table/table"][()]
+        (group,) = [group for group in file.values() if "table" in group]  # of any name
+        rows = group["table"][()]
     x = rows["values_block_0"].astype("f4")
     y = rows["values_block_1"][:, 1].astype("f4")
     return {"x": x, "y": y}
