@@ -22,6 +22,8 @@ _AVERAGE = re.compile(
 )
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 """What ``torch.compile``, FSDP and activation checkpointing put before names, at any depth."""
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
+"""What optimisers keep of each weight, as in this project's own snapshots."""
 OTHER_NETWORK = "choose the architecture and settings that the weights belong to"
 
 
@@ -177,7 +179,10 @@ def match(
     others = [
         name
         for name in tensors
-        if name in beside and name.startswith(around) and not is_average(name[len(around) :])
+        if name in beside
+        and name.startswith(around)
+        and not is_average(name[len(around) :])
+        and not _is_moment(name, own)
     ]
     real = [name for name in others if tensors[name].is_floating_point()]
     inside = [name for name in real if name.startswith(entry)]
@@ -191,6 +196,12 @@ def match(
             "weights_key",
         )
     return Choice(entry, chosen, averages, [name for name in others if name not in real])
+
+
+def _is_moment(name: str, own: Mapping[str, Own]) -> bool:
+    """Tell whether a tensor is what an optimiser keeps of one of the network's weights."""
+    weight, _, kind = name.rpartition(".")
+    return kind in _MOMENTS and any(tail in own for tail in _tails(weight))
 
 
 def _chosen(fitting: list[str]) -> tuple[str, list[str]]:

@@ -169,7 +169,9 @@ describe("a run on a worker that outlives it", function () {
     try {
       const client = await connectWorker({ worker: address });
       const session = await client.openSession({ device: "cpu" });
-      const inputs = Tensor.fromBytes("float32", [2 ** 14, 1, 32, 32], Buffer.alloc(2 ** 26));
+      const bytes = Buffer.alloc(2 ** 26);
+      bytes.writeFloatLE(1); // all the same would be refused
+      const inputs = Tensor.fromBytes("float32", [2 ** 14, 1, 32, 32], bytes);
       const tensors = { inputs, targets: inputs };
       await session.createDataset({ kind: "arrays", params: {}, seed: 0, tensors });
       await sleep(4_500); // longer than the lease

@@ -58,6 +58,9 @@ LIGHTNING = {
 @pytest.mark.parametrize(
     "content",
     [
+        under("module.")
+        | {f"adam.{n}.{m}": t for n, t in WEIGHTS.items() for m in ("exp_avg", "exp_avg_sq")}
+        | {f"adam.{n}.step": torch.tensor(3.0) for n in WEIGHTS},  # a snapshot of a run
         *(
             under(prefix)
             for prefix in ("", "module.", "_orig_mod.", "net._orig_mod.module.", "a.b.c.d.")

@@ -31,7 +31,7 @@ export function answer(
     ...(range && { "Content-Range": `bytes ${start}-${end}/${contents.length}` }),
   });
   if (cutAfter >= rest.length) response.end(rest);
-  else response.write(rest.subarray(0, cutAfter), () => setTimeout(() => response.destroy(), 20));
+  else response.write(rest.subarray(0, cutAfter), () => setTimeout(() => response.destroy(), 200));
 }
 
 /** Cut the connection after some bytes. */
