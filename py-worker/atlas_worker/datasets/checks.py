@@ -68,7 +68,7 @@ def describe_inputs(x: Tensor, name: str, field: str) -> list[str]:
             "fields that vary from pixel to pixel",
             "check the order of the axes: samples, channels, height, width",
         )
-    if (most := float(x.abs().amax())) > LARGE:
+    if (most := max(float(part.abs().amax()) for part in _parts(x))) > LARGE:
         return [f"entries of {name} reach {most:.2g}: scale them, or a training may diverge"]
     if are_alike(x):
         return [f"all {len(x):,} samples of {name} are equal"]
