@@ -30,8 +30,8 @@ export async function readFiles(
     return await ctx.dataset(options);
   } catch (error) {
     if (error instanceof RpcError && error.reason === "FILE_MISSING") {
-      const { expected } = error;
-      if (error.remedy === `expected: ${expected}`) (error as AtlasError).remedy = remedy;
+      const { expected, remedy: own = "" } = error;
+      if (["", `expected: ${expected}`].includes(own)) (error as AtlasError).remedy = remedy;
     }
     throw error;
   }
