@@ -10,14 +10,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,7 +29,8 @@ from ..generators.common import in_order
 from ..trainable import StepCallback
 from .base import MadeDataset, no_tensors
 from .cache import Cache, user_folder
-from .pandas_hdf5 import FIELD, first_line, open_hdf5
+from .netcdf import KIND, Layout, NetCDF, Variable, converter, open_netcdf
+from .pandas_hdf5 import FIELD
 
 NORMAL = {
     "TMQ": (19.21859, 15.81723),
@@ -50,13 +50,23 @@ NORMAL = {
     "Z200": (11736.1035, 633.2581),
     "ZBOT": (61.3115, 4.9095),
 }
-"""Mean and standard deviation of each variable in its own units. The first four are the default."""
+"""Mean and standard deviation of each variable in ``UNITS``. The first four are the default."""
+UNITS = {
+    **{"TMQ": "kg/m2", "PSL": "Pa", "PS": "Pa", "PRECT": "m/s", "QREFHT": "kg/kg"},
+    **dict.fromkeys(("U850", "V850", "UBOT", "VBOT"), "m/s"),
+    **dict.fromkeys(("T200", "T500", "TS", "TREFHT"), "K"),
+    **dict.fromkeys(("Z1000", "Z200", "ZBOT"), "m"),
+}
+"""Units of each variable. Others are converted to these."""
+UNLIKELY = 10.0
+"""Mean of a normalised field beyond which it must be in other units than ``UNITS``."""
+READING = 2
+"""Version of what files are read as. Raise it when the content of cached fields changes."""
 CLASSES = ("background", "tropical cyclone", "atmospheric river")
 LABELS = "LABELS"
 """Name of the labels in a file."""
 NAME = re.compile(r"(data-\d{4}-\d{2}-\d{2}-\d+-\d+)_(\d+)\.nc")
 """Name of a file: the time, and the number of the expert."""
-KIND = "a NetCDF-4 file"
 READERS = 2
 """Threads that read files.
 
@@ -64,6 +74,10 @@ HDF5 reads one file at a time, while another is normalised and a third is writte
 would read compressed files 1.3 times as fast, but take 2 s each to start. Uncompressed files wait
 for the disk in any case.
 """
+
+
+ROWS = 192
+"""Rows that are normalised at a time: few enough for a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +113,13 @@ class ClimateNet(MadeDataset):
     ``NORMAL``. Targets are ``[N, 1, H, W]`` uint8: 0 background, 1 tropical cyclone, 2 atmospheric
     river. Each file is one sample, in the order of their names.
 
-    Rows run south and columns east, as on every lattice in Atlas. If a file's ``lat`` ascends, its
-    rows are flipped. Then every ``stride``-th row is taken, beginning with the northernmost. If
-    several experts labelled one time, each has a file with the same fields (see :func:`time_of` and
-    ``scenes``). Opening the dataset checks that every file is complete, and what it contains;
-    reading checks the values that are used.
+    Rows run south and columns east from longitude 0, as on every lattice in Atlas. The file's
+    coordinates tell how it lies (see :mod:`.netcdf`); it is turned if it lies otherwise. Then every
+    ``stride``-th row and column is taken, from the first. Packed numbers are unpacked, and units
+    converted to ``UNITS``. Files with missing values are refused. If several experts labelled one
+    time, each has a file with the same fields (see :func:`time_of` and ``scenes``). Opening the
+    dataset checks that every file is complete, and what it contains; reading checks the values that
+    are used.
 
     The data are ``N H W (4 channels + 1)`` bytes, with H and W divided by the stride. All 461 files
     are 7 GB with 4 channels, and 26 GB with 16. Reading also needs the memory of the fields of
@@ -151,8 +167,9 @@ class ClimateNet(MadeDataset):
             )
         self._files = self._files[: params.files or None]
         self._grid = grid_of(self._files[0])
-        for path in self._files:
-            check_file(path, self._names, self._grid)
+        self._checked = {path: check_file(path, self._names, self._grid) for path in self._files}
+        published = all(checked.published for checked in self._checked.values())
+        self._reading = 1 if published else READING
         self.coordinates = self._grid.coordinates(params.stride)
         numbers: dict[str, int] = {}
         self.scenes = torch.tensor(
@@ -214,7 +231,8 @@ class ClimateNet(MadeDataset):
         return inputs, targets
 
     def _read(self, path: Path) -> tuple[Tensor, Tensor]:
-        fields, labels = read_file(path, self._names, self._grid, self._p.stride)
+        checked = self._checked[path]
+        fields, labels = read_file(path, self._names, self._grid, self._p.stride, checked)
         return torch.from_numpy(fields), torch.from_numpy(labels)[None]
 
     def _cache(self, arrays: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> Cache:
@@ -227,6 +245,7 @@ class ClimateNet(MadeDataset):
             **about,
             "normal": [NORMAL[name] for name in self._names],
             "files": [stamp(path) for path in self._files],
+            "reading": READING,
         }
         folder = Path(self._p.cache) if self._p.cache else user_folder(self.kind)
         return Cache(
@@ -244,8 +263,13 @@ class ClimateNet(MadeDataset):
         return tensors, {**metadata, "files": self._stamps()}
 
     def _stamps(self) -> str:
-        """Hash of the files' names, sizes and modification times."""
-        stamps = json.dumps([stamp(path) for path in self._files])
+        """Hash of the files' names, sizes, modification times and of how they are read.
+
+        Runs recorded with ``READING`` 1 know nothing of the latter: published files are read as
+        they were then.
+        """
+        read = [self._reading] if self._reading > 1 else []
+        stamps = json.dumps([*[stamp(path) for path in self._files], *read])
         return hashlib.sha256(stamps.encode()).hexdigest()[:32]
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -270,60 +294,35 @@ class Grid:
     """Positions of a file's values."""
 
     path: Path
-    shape: tuple[int, int]
-    lat: NDArray[np.float64] | None
-    """Latitudes of the rows in degrees, or None if the file has none."""
-    lon: NDArray[np.float64] | None
-    """Longitudes of the columns in degrees, or None if the file has none."""
+    layout: Layout
 
-    def taken(self, stride: int) -> tuple[slice, slice]:
-        """Return the slices of the file's rows and columns to take.
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+        return self.layout.shape
 
-        Every ``stride``-th is taken, from the north. Without ``lat`` the first row counts as north.
-        """
-        south_first = self.lat is not None and self.lat[0] < self.lat[-1]
-        return slice(None, None, -stride if south_first else stride), slice(None, None, stride)
+    def coordinates(self, stride: int) -> tuple[Tensor, Tensor]:
+        """Return latitudes and longitudes to take, in degrees."""
+        lat, lon = self.layout.lat[::stride], self.layout.lon[::stride]
+        return torch.from_numpy(lat.copy()), torch.from_numpy(lon.copy())
 
-    def coordinates(self, stride: int) -> tuple[Tensor, Tensor] | None:
-        """Return latitudes and longitudes to take, in degrees; None unless the file has both."""
-        if self.lat is None or self.lon is None:
-            return None
-        rows, columns = self.taken(stride)
-        return torch.from_numpy(self.lat[rows].copy()), torch.from_numpy(self.lon[columns].copy())
-
-    def check(self) -> None:
-        """Raise ``InvalidInput`` unless the coordinates fit the rows and columns."""
-        for name, values, count in zip(
-            ("lat", "lon"), (self.lat, self.lon), self.shape, strict=True
-        ):
-            if values is None:
-                continue
-            steps = np.diff(values)
-            if len(values) != count or not np.isfinite(values).all():
-                wrong = (
-                    f"{len(values)} values of {name}, which are not all finite "
-                    f"or not one for each of {count}"
-                )
-            elif name == "lat" and not ((steps > 0).all() or (steps < 0).all()):
-                wrong = "values of lat that neither ascend nor descend"
-            else:
-                continue
-            raise InvalidInput(
-                f"{self.path} has {wrong}", FIELD, "a grid of lat and lon", "repair the file"
-            )
-
-    def difference(self, other: Grid) -> str | None:
-        """Say how ``other`` differs, or return None if it does not."""
-        if other.shape != self.shape:
-            (h, w), (height, width) = other.shape, self.shape
-            return f"a grid of {h} × {w}, but {self.path} has one of {height} × {width}"
-        for name in ("lat", "lon"):
-            ours, theirs = getattr(self, name), getattr(other, name)
-            if ours is not None and theirs is not None:
-                # Within a hundredth of a degree, since coordinates may be float32.
-                if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=1e-2):
-                    return f"other values of {name} than {self.path}"
-        return None
+    def require(self, path: Path, name: str, layout: Layout) -> None:
+        """Raise ``InvalidInput`` if a variable of a file is on another grid."""
+        if layout.shape != self.shape:
+            (h, w), (height, width) = layout.shape, self.shape
+            on = "" if name == LABELS else f"{name} on "
+            what = f"{on}a grid of {h} × {w}, but {self.path} has one of {height} × {width}"
+        else:
+            # Within a hundredth of a degree, since coordinates may be float32.
+            pairs = ((self.layout.lat, layout.lat), (self.layout.lon, layout.lon))
+            axes = zip(layout.names, pairs, strict=True)
+            other = [axis for axis, (a, b) in axes if not np.allclose(a, b, rtol=0, atol=1e-2)]
+            if not other:
+                return
+            what = f"other values of {other[0]} than {self.path}"
+        raise InvalidInput(
+            f"{path} has {what}", FIELD, "files of one grid", "remove or replace the file"
+        )
 
 
 def variables(given: str) -> list[str]:
@@ -384,10 +383,8 @@ def time_of(path: Path) -> str:
 
 def grid_of(path: Path) -> Grid:
     """Read the grid of a file's labels. Raises ``InvalidInput`` if it is not a valid grid."""
-    with open_hdf5(path, KIND) as file:
-        grid = _grid(path, file)
-    grid.check()
-    return grid
+    with open_netcdf(path) as file:
+        return Grid(path, file.layout(_variable(file, LABELS)))
 
 
 def stamp(path: Path) -> tuple[str, int, int]:
@@ -399,7 +396,19 @@ def stamp(path: Path) -> tuple[str, int, int]:
     return path.name, status.st_size, status.st_mtime_ns
 
 
-def check_file(path: Path, names: Sequence[str], grid: Grid) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """A file that was checked."""
+
+    stamp: tuple[str, int, int]
+    layouts: Mapping[str, Layout]
+    """How each variable lies."""
+    published: bool
+    """Whether the file is as the published ones are: nothing is packed or converted, and the
+    coordinates ``lat`` and ``lon`` run north and, from 0, east."""
+
+
+def check_file(path: Path, names: Sequence[str], grid: Grid) -> Checked:
     """Check a file's variables and grid without reading values other than coordinates.
 
     Args:
@@ -407,15 +416,28 @@ def check_file(path: Path, names: Sequence[str], grid: Grid) -> None:
         names: Variables that the file must have.
         grid: The grid that the file must have.
 
+    Returns:
+        What was found.
+
     Raises:
-        InvalidInput: The file lacks a variable, or has another grid.
+        InvalidInput: The file lacks a variable, has another grid, or has units that cannot be
+            converted.
     """
-    with open_hdf5(path, KIND) as file:
-        _check(path, file, names, grid)
+    before = stamp(path)
+    with open_netcdf(path) as file:
+        layouts = _layouts(file, names, grid)
+        changed = [_converter(_variable(file, name)) is not None for name in names]
+        packed = [_variable(file, name).packed for name in (LABELS, *names)]
+    turned = [layout.turned or layout.names != ("lat", "lon") for layout in layouts.values()]
+    return Checked(before, layouts, not any([*changed, *packed, *turned]))
 
 
 def read_file(
-    path: Path, names: Sequence[str], grid: Grid, stride: int = 1
+    path: Path,
+    names: Sequence[str],
+    grid: Grid,
+    stride: int = 1,
+    checked: Checked | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Read and normalise a file.
 
@@ -424,6 +446,7 @@ def read_file(
         names: Variables to read.
         grid: The grid that the file must have.
         stride: Take every ``stride``-th row and column; rows from the north.
+        checked: What :func:`check_file` found. A file that changed since is checked again.
 
     Returns:
         Fields ``[names, H, W]`` and labels ``[H, W]``.
@@ -432,147 +455,91 @@ def read_file(
         InvalidInput: The file is damaged, differs from ``grid``, or has values that are not
             accepted. The error names the file.
     """
-    with open_hdf5(path, KIND) as file:
-        _check(path, file, names, grid)
-        taken = grid.taken(stride)
+    with open_netcdf(path) as file:
+        known = checked is not None and checked.stamp == stamp(path)
+        layouts = checked.layouts if checked and known else _layouts(file, names, grid)
         height, width = (-(-n // stride) for n in grid.shape)
         fields = np.empty((len(names), height, width), np.float32)
-        for field, name in zip(fields, names, strict=True):
-            mean, std = NORMAL[name]
-            values = _read(path, file, name, taken)
-            good = np.isfinite(values)
-            for fill in _fills(file[name]):
-                good &= values != fill
-            _demand(
-                good, values, path, name, grid, stride, "finite numbers that are not the fill value"
+        found = [_variable(file, name) for name in names]
+        converters = [_converter(variable) for variable in found]
+        for out, variable, convert in zip(fields, found, converters, strict=True):
+            values = file.plane(variable, layouts[variable.name], stride)
+            if convert is not None:
+                values = convert(values)
+            mean, std = NORMAL[variable.name]
+            for i in range(0, height, ROWS):
+                # In float64 first: PSL has more digits before its deviations than the others.
+                rows = values[i : i + ROWS].astype(np.float64)
+                rows -= mean
+                rows /= std
+                out[i : i + ROWS] = rows
+            if not variable.units:
+                _require_likely(variable, float(out.mean()))
+        return fields, _labels(file, layouts[LABELS], stride)
+
+
+def _labels(file: NetCDF, layout: Layout, stride: int) -> NDArray[np.uint8]:
+    variable = _variable(file, LABELS)
+    values = file.plane(variable, layout, stride)
+    labels = values.astype(np.uint8)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() >= len(CLASSES):
+        bad = (labels != values) | (labels >= len(CLASSES))
+        if bad.any():
+            first = tuple(np.argwhere(bad)[0].tolist())
+            row, column = layout.place(*(stride * i for i in first))
+            raise variable.refusal(
+                f"is {values[first]} in row {row}, column {column}",
+                "0 background, 1 tropical cyclone, 2 atmospheric river",
+                "repair or remove the file",
             )
-            # In float64 first: PSL has more digits before its deviations than the other variables.
-            field[:] = (values.astype(np.float64) - mean) / std
-        values = _read(path, file, LABELS, taken)
-        with np.errstate(invalid="ignore"):  # NaN is no class
-            labels = values.astype(np.uint8)
-        known = (labels == values) & (labels < len(CLASSES))
-        _demand(
-            known,
-            values,
-            path,
-            LABELS,
-            grid,
-            stride,
-            "0 background, 1 tropical cyclone, 2 atmospheric river",
-        )
-        return fields, labels
+    return labels
 
 
-def _fills(variable: h5py.Dataset) -> list[np.generic]:
-    """Values that stand for a missing value, from the variable's attributes."""
-    found = (variable.attrs.get(name) for name in ("_FillValue", "missing_value"))
-    values = [np.asarray(fill).reshape(-1) for fill in found if fill is not None]
-    return [
-        fill.astype(variable.dtype)[0] for fill in values if fill.dtype.kind in "iuf" and len(fill)
-    ]
+def _layouts(file: NetCDF, names: Sequence[str], grid: Grid) -> dict[str, Layout]:
+    """How the variables of a file lie. Files of one layout share it."""
+    found: dict[str, Layout] = {}
+    shared: dict[int, Layout] = {}
+    for name in (LABELS, *names):
+        layout = file.layout(_variable(file, name))
+        if id(layout) not in shared:
+            grid.require(file.path, name, layout)
+            shared[id(layout)] = grid.layout if layout.same(grid.layout) else layout
+        found[name] = shared[id(layout)]
+    return found
 
 
-def _variable(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+def _converter(variable: Variable) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+    wanted = UNITS[variable.name]
     try:
-        found = file.get(name)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise _damaged(path, name, error) from None
-    if not isinstance(found, h5py.Dataset):
+        return converter(variable.units, wanted) if variable.units else None
+    except ValueError:
+        raise variable.refusal(
+            f"has the units {variable.units!r}, which cannot be converted to {wanted!r}",
+            f"{wanted}, or units that measure the same",
+            "convert the variable, or put its units right",
+        ) from None
+
+
+def _require_likely(variable: Variable, mean: float) -> None:
+    """Refuse a variable without units whose mean shows that it has others than ``UNITS``."""
+    if abs(mean) > UNLIKELY:
+        normal, std = NORMAL[variable.name]
+        raise variable.refusal(
+            f"has no units, and its mean is {normal + mean * std:.4g}, not near {normal:.4g}",
+            f"{UNITS[variable.name]}",
+            "give it units, or convert it",
+        )
+
+
+def _variable(file: NetCDF, name: str) -> Variable:
+    found = file.variable(name)
+    if found is None:
         what = "has no LABELS" if name == LABELS else f"lacks the variable {name}"
         raise InvalidInput(
-            f"{path} {what}",
+            f"{file.path} {what}",
             FIELD,
             "a file of ClimateNet with labels",
             "remove or replace the file",
         )
-    if found.dtype.kind not in "iuf":
-        raise InvalidInput(f"{path}: {name} does not hold numbers", FIELD, "numbers")
+    found.require_numbers()
     return found
-
-
-def _shape(path: Path, file: h5py.File, name: str) -> tuple[int, int]:
-    """Shape of a variable without the dimension of time, which has length 1."""
-    shape = tuple(_variable(path, file, name).shape)
-    plane = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
-    if len(plane) != 2 or 0 in plane:
-        raise InvalidInput(
-            f"{path}: {name} has the shape {shape}",
-            FIELD,
-            "(1, lat, lon) or (lat, lon)",
-            "split the file into one for each time",
-        )
-    return plane
-
-
-def _grid(path: Path, file: h5py.File) -> Grid:
-    shape = _shape(path, file, LABELS)
-    lat, lon = (
-        _values(path, file, name).astype(np.float64).reshape(-1) if name in file else None
-        for name in ("lat", "lon")
-    )
-    return Grid(path, shape, lat, lon)
-
-
-def _check(path: Path, file: h5py.File, names: Sequence[str], grid: Grid) -> None:
-    own = _grid(path, file)
-    difference = grid.difference(own)
-    for name in names:
-        shape = _shape(path, file, name)
-        if difference is None and shape != own.shape:
-            difference = (
-                f"{name} on a grid of {shape[0]} × {shape[1]}, "
-                f"but {LABELS} on one of {own.shape[0]} × {own.shape[1]}"
-            )
-    if difference is not None:
-        raise InvalidInput(
-            f"{path} has {difference}", FIELD, "files of one grid", "remove or replace the file"
-        )
-
-
-def _values(path: Path, file: h5py.File, name: str) -> NDArray[np.generic]:
-    try:
-        values: NDArray[np.generic] = _variable(path, file, name)[()]
-    except OSError as error:
-        raise _damaged(path, name, error) from None
-    return values
-
-
-def _read(
-    path: Path, file: h5py.File, name: str, taken: tuple[slice, slice]
-) -> NDArray[np.generic]:
-    # Read the whole plane, as it is compressed: HDF5 is slower at picking rows and columns.
-    values = _values(path, file, name)
-    return values.reshape(values.shape[-2:])[taken]
-
-
-def _demand(
-    good: NDArray[np.bool_],
-    values: NDArray[np.generic],
-    path: Path,
-    name: str,
-    grid: Grid,
-    stride: int,
-    expected: str,
-) -> None:
-    if good.all():
-        return
-    place = tuple(np.argwhere(~good)[0].tolist())
-    row, column = (
-        range(n)[part][i] for n, part, i in zip(grid.shape, grid.taken(stride), place, strict=True)
-    )
-    raise InvalidInput(
-        f"{path}: {name} is {values[place]} in row {row}, column {column}",
-        FIELD,
-        expected,
-        "repair or remove the file",
-    )
-
-
-def _damaged(path: Path, name: str, error: Exception) -> InvalidInput:
-    return InvalidInput(
-        f"{path} is damaged: {name} cannot be read ({first_line(error)})",
-        FIELD,
-        "an undamaged file",
-        "copy or make it again",
-    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import pickle
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -424,20 +426,85 @@ def open_hdf5(path: str | Path, kind: str = "an HDF5 file") -> h5py.File:
         FileMissing: There is no such file.
         InvalidInput: No path is given, or the file is damaged or of another kind.
     """
+    head = existing(path, kind)
+    try:
+        return _Guarded(path, "r")
+    except OSError as error:
+        raise _unreadable(path, kind, head, error) from None
+
+
+def existing(path: str | Path, kind: str) -> bytes:
+    """Return the first bytes of a file.
+
+    Args:
+        path: Path of the file.
+        kind: What the file should be, for errors.
+
+    Returns:
+        Up to 512 bytes.
+
+    Raises:
+        FileMissing: There is no such file.
+        InvalidInput: No path is given, or the file may not be read or is empty.
+    """
     if not str(path):
         raise InvalidInput("no file is given", FIELD, kind)
     if not Path(path).is_file():
         raise FileMissing(f"there is no file {path}", FIELD, kind)
     try:
-        return _Guarded(path, "r")
+        with Path(path).open("rb") as file:
+            head = file.read(512)
     except OSError as error:
-        what = "truncated" if "truncated" in str(error) else f"not {kind}, or cannot be read"
+        why = (error.strerror or str(error)).lower()
         raise InvalidInput(
-            f"{path} is {what} ({first_line(error)})",
-            FIELD,
-            f"{kind} that is complete",
-            "copy or make it again",
+            f"{path} cannot be opened: {why}", FIELD, kind, "check its permissions"
         ) from None
+    if not head:
+        raise InvalidInput(
+            f"{path} is empty, and so not {kind}", FIELD, kind, "copy or make it again"
+        )
+    return head
+
+
+OTHERS = (
+    (rb"\s*<(!doctype|html|\?xml|head|error)", "a web page", "download the file itself"),
+    (rb"version https://git-lfs", "a pointer of Git LFS", "get the file: git lfs pull"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|PK\x03\x04", "compressed", "unpack it"),
+    (rb"GRIB", "GRIB", "convert it"),
+    (rb"\x0e\x03\x13\x01", "HDF4", "convert it"),
+    (rb"CDF[\x01\x02\x05]", "NetCDF-3", "convert it"),
+)
+"""How files of other kinds begin, what they are, and what to do."""
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def _unreadable(path: str | Path, kind: str, head: bytes, error: OSError) -> InvalidInput:
+    """Make an error that says why a file cannot be opened as HDF5."""
+    text = str(error)
+    for pattern, what, remedy in OTHERS:
+        if re.match(pattern, head, re.IGNORECASE):
+            return InvalidInput(f"{path} is {what}, not {kind}", FIELD, kind, remedy)
+    if "unable to lock" in text and error.errno in (errno.EAGAIN, errno.EACCES):
+        return InvalidInput(
+            f"another process has {path} open for writing", FIELD, kind, "close it there"
+        )
+    if "already open for" in text:  # a mark in the file, which a killed process leaves behind
+        return InvalidInput(
+            f"{path} is open for writing, or the process that wrote it was killed",
+            FIELD,
+            kind,
+            "close it there; if nothing has it open: h5clear -s FILE",
+        )
+    if "truncated" in text:
+        what = "truncated"
+    else:
+        what = "damaged" if head.startswith(SIGNATURE) else f"not {kind}"
+    return InvalidInput(
+        f"{path} is {what} ({first_line(error)})",
+        FIELD,
+        f"{kind} that is complete",
+        "copy or make it again",
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -39,7 +39,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets.climatenet import NAME, NORMAL
+from ..datasets.climatenet import NAME, UNITS
 from .common import (
     Refusal,
     in_order,
@@ -83,23 +83,23 @@ DAMPING = 3e-5
 DENSITY = 1.1
 GRAVITY = 9.81
 
-UNITS = {
-    "TMQ": ("kg/m2", "Total (vertically integrated) precipitable water"),
-    "U850": ("m/s", "Zonal wind at 850 mbar pressure surface"),
-    "V850": ("m/s", "Meridional wind at 850 mbar pressure surface"),
-    "PSL": ("Pa", "Sea level pressure"),
-    "PRECT": ("m/s", "Total (convective and large-scale) precipitation rate (liq + ice)"),
-    "UBOT": ("m/s", "Lowest model level zonal wind"),
-    "VBOT": ("m/s", "Lowest model level meridional wind"),
-    "QREFHT": ("kg/kg", "Reference height humidity"),
-    "PS": ("Pa", "Surface pressure"),
-    "T200": ("K", "Temperature at 200 mbar pressure surface"),
-    "T500": ("K", "Temperature at 500 mbar pressure surface"),
-    "TS": ("K", "Surface temperature (radiative)"),
-    "TREFHT": ("K", "Reference height temperature"),
-    "Z1000": ("m", "Geopotential Z at 1000 mbar pressure surface"),
-    "Z200": ("m", "Geopotential Z at 200 mbar pressure surface"),
-    "ZBOT": ("m", "Lowest modal level height"),
+LONG_NAMES = {
+    "TMQ": "Total (vertically integrated) precipitable water",
+    "U850": "Zonal wind at 850 mbar pressure surface",
+    "V850": "Meridional wind at 850 mbar pressure surface",
+    "PSL": "Sea level pressure",
+    "PRECT": "Total (convective and large-scale) precipitation rate (liq + ice)",
+    "UBOT": "Lowest model level zonal wind",
+    "VBOT": "Lowest model level meridional wind",
+    "QREFHT": "Reference height humidity",
+    "PS": "Surface pressure",
+    "T200": "Temperature at 200 mbar pressure surface",
+    "T500": "Temperature at 500 mbar pressure surface",
+    "TS": "Surface temperature (radiative)",
+    "TREFHT": "Reference height temperature",
+    "Z1000": "Geopotential Z at 1000 mbar pressure surface",
+    "Z200": "Geopotential Z at 200 mbar pressure surface",
+    "ZBOT": "Lowest modal level height",
 }
 
 
@@ -337,7 +337,7 @@ def make_fields(sphere: Sphere, rng: np.random.Generator, height: Field) -> dict
         "Z200": 11930 + 35 * (t500 - 258) + 0.02 * (psl - 101000),
         "ZBOT": 61.3 * trefht / 278.4,
     }
-    return {name: made[name].astype(np.float32) for name in NORMAL}
+    return {name: made[name].astype(np.float32) for name in LONG_NAMES}
 
 
 def _bell(x: Field, centre: float, width: float) -> Field:
@@ -537,7 +537,10 @@ def write_file(path: Path, world: World, number: int) -> None:
             file.create_dataset(name, data=values, track_order=True)
             file[name].attrs["units"] = np.bytes_(units)
             file[name].make_scale(name)
-        variables = {name: (rounded(world.fields[name])[None], UNITS[name]) for name in NORMAL}
+        variables = {
+            name: (rounded(world.fields[name])[None], (UNITS[name], long))
+            for name, long in LONG_NAMES.items()
+        }
         labels = ("1", "0 background, 1 tropical cyclone, 2 atmospheric river")
         planes: dict[str, tuple[NDArray[Any], tuple[str, str]]] = {
             **variables,

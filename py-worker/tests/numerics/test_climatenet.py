@@ -150,12 +150,10 @@ def test_rows_run_south_whatever_the_files_say(folder: Path) -> None:
         assert torch.equal(*north_first)
 
 
-def test_without_coordinates_rows_stay(folder: Path) -> None:
-    for name in (FIRST, SECOND):
-        write(folder / name, lat=None)
-    dataset = read(folder)
-    assert dataset.coordinates is None
-    assert np.array_equal(dataset.targets[0, 0].numpy(), planes(0)["LABELS"])
+def test_a_file_that_does_not_tell_its_orientation(folder: Path) -> None:
+    for name in ("lat", "lon"):
+        path = write(folder / SECOND, 1, **{name: None})
+        assert f"does not tell its {name}" in refused(folder, path)
 
 
 def test_coordinates_that_are_none(folder: Path) -> None:
@@ -262,9 +260,9 @@ def test_where_there_are_no_files(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_whole(folder: Path) -> None:
     whole = (folder / SECOND).read_bytes()
-    for text in (b"", b"CDF\x01" + bytes(5000)):
+    for text, what in ((b"", "empty"), (b"CDF\x01" + bytes(5000), "has no LABELS")):
         (folder / SECOND).write_bytes(text)
-        assert "not a NetCDF-4 file" in refused(folder, folder / SECOND)
+        assert what in refused(folder, folder / SECOND)
     (folder / SECOND).write_bytes(whole[: len(whole) // 2])
     assert "truncated" in refused(folder, folder / SECOND)
 
@@ -290,13 +288,15 @@ def test_what_a_file_lacks(folder: Path) -> None:
 
 
 def test_another_grid(folder: Path) -> None:
-    smaller = {name: values[..., :-1] for name, values in planes(1).items() if values.ndim > 1}
+    smaller = {name: v[..., :-1] for name, v in planes(1).items() if name != "lat"}
     path = write(folder / SECOND, 1, **smaller)
     assert f"a grid of 8 × 11, but {folder / FIRST} has one of 8 × 12" in refused(folder, path)
-    assert "PSL on a grid of 8 × 11" in refused(folder, write(path, 1, PSL=smaller["PSL"]))
-    assert "other values of lat" in refused(folder, write(path, 1, lat=planes(1)["lat"][::-1]))
-    write(path, 1, lat=None, lon=None)
-    assert len(read(folder).inputs) == 2
+    assert "but PSL is 8 × 11" in refused(folder, write(path, 1, PSL=smaller["PSL"]))
+    assert "other values of lat" in refused(folder, write(path, 1, lat=planes(1)["lat"] / 2))
+    write(path, 1, lat=planes(1)["lat"][::-1])
+    turned = read(folder).inputs[1]
+    write(path, 1)
+    assert torch.equal(turned.flip(1), read(folder).inputs[1])
 
 
 def test_values_that_are_none(folder: Path) -> None:
@@ -319,7 +319,8 @@ def test_values_that_are_missing(folder: Path) -> None:
         assert torch.equal(read(folder).inputs, expected)
         with h5py.File(path, "r+") as file:
             file["U850"][0, 1, 2] = 1e20
-        assert "U850 is 1.0000000200408773e+20 in row 1, column 2" in refused(folder, path)
+        told = f"U850 is 1.0000000200408773e+20 in row 1, column 2, which is its {attribute}"
+        assert told in refused(folder, path)
 
 
 def test_labels_that_are_no_class(folder: Path) -> None:
@@ -507,7 +508,7 @@ def test_files_are_netcdf(made: tuple[Path, dict[str, Any]]) -> None:
         for name in NORMAL:
             assert file[name].shape == (1, 48, 72)
             assert [dim[0].name for dim in file[name].dims] == ["/time", "/lat", "/lon"]
-            assert file[name].attrs["units"].decode() == climatenet.UNITS[name][0]
+            assert file[name].attrs["units"].decode() == climatenet.UNITS[name]
 
 
 def test_existing_folders_are_kept(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
