@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-LARGE = ("torch", "scikit-learn", "h5py", "hdf5plugin")
+LARGE = ("torch", "scikit-learn", "scipy", "pandas", "h5py", "hdf5plugin")
 # What `atlas doctor` asks PyTorch for.
 TORCH = """
 __version__ = "0+stub"
