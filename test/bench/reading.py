@@ -71,6 +71,9 @@ def main() -> None:
         int(sys.argv[2] if len(sys.argv) > 2 else 12),
     )
     this = imported(HERE)
+    importlib.import_module(
+        "atlas_worker.service.devices"
+    ).keep_freed_memory()  # as the worker does
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
