@@ -14,8 +14,11 @@ export interface Words {
   words: readonly string[];
 }
 
-/** Add the command to `program`. */
-export function register(program: Command): void {
+/** Loads the module of a command, which registers it. */
+export type Load = () => Promise<{ register(program: Command, all: readonly Load[]): void }>;
+
+/** Add the command to `program`. @param all the modules of all commands beside experiments */
+export function register(program: Command, all: readonly Load[]): void {
   program
     .command("completion")
     .description("Print a script that completes commands, tasks and flags in a shell")
@@ -34,12 +37,12 @@ Examples:
             `${JSON.stringify(shell)}${suggestion(shell, Object.keys(SHELLS))}`,
           `choose one of ${Object.keys(SHELLS).join(", ")}`,
         );
-      process.stdout.write(SHELLS[shell as keyof typeof SHELLS](await allWords()));
+      process.stdout.write(SHELLS[shell as keyof typeof SHELLS](await allWords(all)));
     });
 }
 
 /** List every command and subcommand with its tasks and flags. */
-export async function allWords(): Promise<Words[]> {
+export async function allWords(modules: readonly Load[]): Promise<Words[]> {
   const all: Words[] = [];
   const common = COMMON_FLAGS.map(({ name }) => `--${name}`);
   for (const { name, path } of builtinExperiments()) {
@@ -56,10 +59,9 @@ export async function allWords(): Promise<Words[]> {
     all.push({ name, words: [...new Set(words)] });
   }
   all.push({ name: "run", words: ["--help", ...common] });
-  const { COMMANDS } = await import("./program.js");
-  for (const { load } of Object.values(COMMANDS)) {
+  for (const load of modules) {
     const program = new Command();
-    (await load()).register(program);
+    (await load()).register(program, modules);
     for (const command of program.commands) all.push(...wordsOf(command, command.name()));
   }
   return [...all, { name: "help", words: commandsOf(all) }];

@@ -9,12 +9,13 @@ import { builtinExperiments, type ExperimentFile, loadExperiment } from "../expe
 import { helpWidth } from "../format.js";
 import { suggestion } from "../suggest.js";
 import { VERSION } from "../version.js";
+import type { Load } from "./completion.js";
 import { nameField, remedyOf } from "./remedy.js";
 
 interface Subcommand {
   group: "Runs" | "Tools" | "Experiments";
   summary: string;
-  load: () => Promise<{ register(program: Command): void }>;
+  load: Load;
 }
 
 /** The commands beside experiments. */
@@ -138,7 +139,11 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
     program.commandsGroup(`${group}:`);
     for (const [subcommand, { summary, load, ...c }] of Object.entries(COMMANDS)) {
       if (c.group !== group) continue;
-      if (subcommand === wanted) (await load()).register(program);
+      if (subcommand === wanted)
+        (await load()).register(
+          program,
+          Object.values(COMMANDS).map((c) => c.load),
+        );
       else program.command(subcommand).summary(summary);
     }
   }

@@ -3,6 +3,7 @@ import { expect } from "chai";
 import { Command } from "commander";
 import { register } from "../../../src/cli/completion.js";
 import { COMMON_FLAGS } from "../../../src/cli/options.js";
+import { COMMANDS } from "../../../src/cli/program.js";
 import { UsageError } from "../../../src/errors.js";
 import { flagsOf } from "../../../src/experiment/flags.js";
 import { builtinExperiments, loadExperiment } from "../../../src/experiment/load.js";
@@ -11,7 +12,10 @@ import { rejection } from "../worker/rejection.js";
 /** What `atlas completion SHELL` prints. */
 async function script(shell: string): Promise<string> {
   const program = new Command("atlas");
-  register(program);
+  register(
+    program,
+    Object.values(COMMANDS).map(({ load }) => load),
+  );
   const { write } = process.stdout;
   let printed = "";
   process.stdout.write = (text) => {
