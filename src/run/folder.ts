@@ -205,6 +205,23 @@ export class Run {
   }
 }
 
+/**
+ * Make the folder of a new run.
+ *
+ * @returns false if another run, of the same second, has this name
+ */
+async function makeRunFolder(folder: string, path: string): Promise<boolean> {
+  try {
+    await makeFolder(folder);
+    await mkdir(path);
+    await mkdir(join(path, "checkpoints"));
+    return true;
+  } catch (error) {
+    if (errorCode(error) === "EEXIST" && (await exists(path))) return false;
+    throw explainFileSystem(error, "create", path);
+  }
+}
+
 /** A run in which this process works: it holds the lock and may write. */
 export class RunFolder extends Run {
   /** Stages with a good current checkpoint. Only such a checkpoint may become the previous one. */
@@ -235,15 +252,13 @@ export class RunFolder extends Run {
       .replaceAll(/[-:]/g, "")
       .replace("T", "-");
     const slug = config.experiment.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
-    const id = `${stamp}-${slug}-${randomBytes(2).toString("hex")}`;
-    const path = resolve(runsDir, id);
-    try {
-      await makeFolder(resolve(runsDir));
-      await mkdir(path);
-      await mkdir(join(path, "checkpoints"));
-    } catch (error) {
-      throw explainFileSystem(error, "create", path);
-    }
+    const folder = resolve(runsDir);
+    let id: string;
+    let path: string;
+    do {
+      id = `${stamp}-${slug}-${randomBytes(2).toString("hex")}`;
+      path = join(folder, id);
+    } while (!(await makeRunFolder(folder, path)));
     const full: RunConfig = {
       schema: CONFIG_SCHEMA,
       id,
