@@ -1,8 +1,8 @@
 /** Symmetries of your own data, or of a predictor of your own: a program, or a PyTorch module. */
 import { resolve } from "node:path";
-import { z } from "zod";
 import {
   algebraFields,
+  areSets,
   type ConfigOf,
   type Context,
   chartFields,
@@ -15,6 +15,8 @@ import {
   makePredictor,
   openArray,
   ownAtlas,
+  ownFit,
+  ownFitFields,
   type Preparation,
   parseCentres,
   refuseGiven,
@@ -31,20 +33,9 @@ const config = {
   inputs: fileField("A .npy file: fields [N, channels, height, width], or sets [N, m, n]"),
   targets: fileField("A .npy file to predict from the inputs, if you have no predictor"),
   ...foreignFields(),
-  classifier: z.boolean().default(false).describe("The outputs are logits of classes"),
   ...typeFields(),
   ...chartFields(),
-  architecture: z
-    .enum(["strided_cnn", "encoder_decoder", "cgnet", "mlp", "quadratic"])
-    .optional()
-    .meta({
-      description: "Network to train (default: strided_cnn for fields, mlp for sets)",
-      placeholder: "kind",
-    }),
-  epochs: z.int().positive().optional().meta({
-    description: "Passes over the data (default: 5 for fields, 30 for sets)",
-    placeholder: "number",
-  }),
+  ...ownFitFields(),
   ...algebraFields({ manifold: "planar", most: 16, k: "auto", epochs: 3, trained: false }),
 };
 type Config = ConfigOf<typeof config>;
@@ -91,13 +82,18 @@ async function prepare<C extends Config>(c: C, preparation: Preparation): Promis
       "discover needs samples, and either targets or a predictor",
       "give --inputs FILE.npy, and --targets FILE.npy or --predictor FILE",
     );
-  if (targets === undefined)
-    refuseGiven(preparation.given, ["architecture", "epochs"], "with --predictor");
-  else refuseGiven(preparation.given, Object.keys(foreignFields()), "with --targets");
+  const { given } = preparation;
+  if (targets === undefined) refuseGiven(given, Object.keys(ownFitFields()), "with --predictor");
+  else refuseGiven(given, Object.keys(foreignFields()), "with --targets");
+  if (targets !== undefined) await openArray(targets);
+  const sets = areSets((await openArray(inputs)).shape, c.axes);
+  if (sets) refuseGiven(given, [...Object.keys(chartFields()), "halo"], "on sets of vectors");
   parseCentres(c.charts);
-  for (const file of [inputs, targets]) if (file !== undefined) await openArray(file);
   const found = predictor === undefined ? undefined : foreignPath(predictor, preparation);
-  return { ...c, inputs: resolve(inputs), targets: targets && resolve(targets), predictor: found };
+  // On fields the solver does not find the number of generators reliably (METHOD 2.7).
+  const k = given.k === undefined && targets !== undefined && !sets ? 1 : c.k;
+  const files = { inputs: resolve(inputs), targets: targets && resolve(targets) };
+  return { ...c, ...files, predictor: found, k };
 }
 
 async function discover(ctx: Context, c: Config, name: string) {
@@ -114,26 +110,17 @@ async function discover(ctx: Context, c: Config, name: string) {
   const atlas = await ctx.atlas(charts);
   if (charts.kind === "planar") ctx.illustrate({ dataset, atlas: charts });
   const loss = c.classifier || classes ? "cross_entropy" : "l1";
-  const fields = charts.kind === "planar";
-  const { predictor, about } = await makePredictor(
-    ctx,
+  const setting = { dataset, atlas };
+  const fit =
     c.targets === undefined
       ? {
           ...(await foreignPredictor(c)),
-          training: { kind: "supervised", params: { loss } },
-          ...{ dataset, atlas, epochs: 0 },
+          training: { kind: "supervised", params: { loss } } as const,
+          epochs: 0,
         }
-      : {
-          architecture: { kind: c.architecture ?? (fields ? "strided_cnn" : "mlp") },
-          training: {
-            kind: "supervised",
-            params: { loss, schedule: "cosine", ...(fields ? FIELDS : SETS) },
-          },
-          ...{ dataset, atlas, epochs: c.epochs ?? (fields ? 5 : 30) },
-        },
-    { source: false },
-  );
-  const solved = { predictor, dataset, atlas };
+      : ownFit(c, charts.kind, loss);
+  const { predictor, about } = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
+  const solved = { predictor, ...setting };
   const algebra = await solveAlgebra(ctx, { ...c, epochs: 0 }, solved);
   const { called } = predictor.facts;
   const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
@@ -141,6 +128,3 @@ async function discover(ctx: Context, c: Config, name: string) {
   const trained = trainedPredictor(ctx, { ...about, source });
   return { inputs: solved, findings: { task: name, predictor: trained, algebra, notes } };
 }
-
-const FIELDS = { learning_rate: 0.01 } as const;
-const SETS = { learning_rate: 3e-3, batch_size: 64 } as const;

@@ -19,7 +19,6 @@ import {
  * at least `r_in` pixels away from every edge.
  */
 const CHARTS = { charts: [{ row: 32, col: 32 }], r_in: 12, r_out: 8 };
-const SMALLEST = 32 + 12 + 1;
 
 export default defineExperiment({
   name: "own-data",
@@ -50,13 +49,6 @@ export default defineExperiment({
       async run(ctx, c) {
         const open = (file: string) => openArray(file, { warn: (line) => ctx.warn(line) });
         const tensors = { inputs: await open(c.inputs!), targets: await open(c.targets!) };
-        const [, , height = 0, width = 0] = tensors.inputs.shape;
-        if (Math.min(height, width) < SMALLEST)
-          throw new UsageError(
-            `${c.inputs} has the shape [${tensors.inputs.shape.join(", ")}], but the chart of ` +
-              `own-data needs fields of at least ${SMALLEST} by ${SMALLEST} pixels`,
-            "put your own charts into a copy of experiments/own-data.ts",
-          );
         const dataset = await ctx.dataset({ kind: "arrays", tensors });
         const charts = { kind: "planar", params: CHARTS } as const;
         const atlas = await ctx.atlas(charts);

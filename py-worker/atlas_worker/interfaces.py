@@ -11,7 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from .catalogue import Block, Manifold
+from .catalogue import Block, Manifold, blocks
 from .errors import InvalidInput
 from .trainable import Trainable
 
@@ -46,9 +46,20 @@ class Signature:
             raise InvalidInput(
                 f"the architecture {block.kind} does not work on {_DATA[self.manifold]}",
                 "predictor.architecture.kind",
-                f"an architecture for {_DATA[self.manifold]}",
-                "choose another architecture, or another atlas",
+                f"one of {', '.join(_kinds_for(self.manifold))}",
+                "choose one of them, or another atlas",
             )
+
+
+def _kinds_for(manifold: Manifold) -> list[str]:
+    """Kinds of architectures that work on a manifold, and are no code of the client's."""
+    return [
+        block.kind
+        for block in blocks()
+        if block.type == "architecture"
+        and not block.executes_code
+        and manifold in (block.manifolds or (manifold,))
+    ]
 
 
 _DATA: dict[Manifold, str] = {

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { z } from "zod";
 import { UsageError } from "../errors.js";
-import { count, type Preparation, whole } from "../experiment/define.js";
+import { type ConfigOf, count, type Preparation, whole } from "../experiment/define.js";
 import { readBytes } from "../experiment/lookup.js";
 import { Tensor } from "../tensor/index.js";
 import type { AtlasOptions } from "../worker/index.js";
@@ -20,6 +20,10 @@ export const foreignFields = () => ({
   output_key: z.string().optional().meta({
     description: "Which output to use, if the predictor returns several",
     placeholder: "name|index",
+  }),
+  classifier: z.boolean().default(false).describe("The outputs are logits of classes"),
+  halo: count(0, "Pixels beyond r_in that the predictor reads on each side").meta({
+    former: ["reach"],
   }),
 });
 
@@ -60,9 +64,6 @@ export const chartFields = () => ({
   r_in: whole(14, "Radius of a chart in pixels, beside its centre"),
   r_out: whole(10, "Inner radius in pixels, where moved fields are compared"),
   margin: count(0, "Pixels beyond the chart that moved fields may use"),
-  halo: count(0, "Pixels beyond r_in that the predictor reads on each side").meta({
-    former: ["reach"],
-  }),
 });
 
 /** Parse the centres of charts. @throws UsageError */
@@ -79,6 +80,14 @@ export function parseCentres(text: string | undefined): { row: number; col: numb
         );
       return { row: Number(row), col: Number(col) };
     });
+}
+
+/**
+ * Whether arrays are sets of vectors rather than fields: as their axes are named, or by their
+ * number. The worker refuses a number that allows both.
+ */
+export function areSets(shape: readonly number[], axes: string | undefined): boolean {
+  return axes === undefined ? shape.length < 4 : axes.includes("features");
 }
 
 /** Make the config fields that type the features of inputs and outputs (METHOD 1.6). */
@@ -112,7 +121,6 @@ export interface OwnAtlasConfig {
  * sets `[N, items, features]`.
  *
  * @param shape of the dataset's inputs
- * @throws UsageError if the features of a set are not of the type that was given
  */
 export function ownAtlas(
   shape: readonly number[],
@@ -120,26 +128,54 @@ export function ownAtlas(
 ): Extract<AtlasOptions, { kind: "planar" | "vectors" }> {
   const [, , third = 1, fourth] = shape;
   const targets_as = c.targets_as === "class" ? undefined : c.targets_as;
-  if (fourth === undefined) {
-    const n = c.inputs_as === undefined ? third : sizeOf(c.inputs_as, third);
-    return { kind: "vectors", params: { n, inputs_as: c.inputs_as, targets_as } };
-  }
+  if (fourth === undefined)
+    // The worker finds n from the types.
+    return {
+      kind: "vectors",
+      params: { n: 0, features: third, inputs_as: c.inputs_as, targets_as },
+    };
   const middle = [{ row: Math.floor(third / 2), col: Math.floor(fourth / 2) }];
   const { r_in, r_out, margin, inputs_as } = c;
   const charts = parseCentres(c.charts) ?? middle;
   return { kind: "planar", params: { charts, r_in, r_out, margin, inputs_as, targets_as } };
 }
 
-/** Find the size n of the matrices that move items with so many features of a type. */
-function sizeOf(type: string, features: number): number {
-  const terms = type.split("+").map((term) => /^(\d*)([A-Z])$/.exec(term.trim()));
-  const order: Record<string, number> = { S: 0, P: 0, V: 1, C: 1, T: 2, F: 2 };
-  if (terms.some((term) => term === null || order[term[2]!] === undefined)) return features; // the worker says which term is wrong
-  const size = (n: number) =>
-    terms.reduce((sum, term) => sum + Number(term![1] || 1) * n ** order[term![2]!]!, 0);
-  for (let n = 1; size(n) <= features && n <= features; n++) if (size(n) === features) return n;
-  throw new UsageError(
-    `--inputs-as ${type}: items of ${features} features are not of that type`,
-    `give a type of ${features} features: ${[1, 2, 3, 4].map((n) => `${size(n)} in R^${n}`).join(", ")} are ${type}`,
-  );
+/** What is trained on fields, and on sets. */
+const FITS = {
+  planar: { architecture: "strided_cnn", epochs: 5, learning_rate: 0.01 },
+  vectors: { architecture: "mlp", epochs: 30, learning_rate: 3e-3, batch_size: 64 },
+} as const;
+
+/** Make the config fields of a network that is trained on the user's arrays. */
+export const ownFitFields = () => ({
+  architecture: z
+    .enum(["strided_cnn", "encoder_decoder", "cgnet", "mlp", "quadratic"])
+    .optional()
+    .meta({
+      description: `Network to train (default: ${FITS.planar.architecture}; sets: ${FITS.vectors.architecture})`,
+      placeholder: "kind",
+    }),
+  epochs: z
+    .int()
+    .positive()
+    .optional()
+    .meta({
+      description: `Passes over the data (default: ${FITS.planar.epochs}; sets: ${FITS.vectors.epochs})`,
+      placeholder: "number",
+    }),
+});
+
+/** Make the blocks and the epochs of a network that is trained on the user's arrays. */
+export function ownFit(
+  c: ConfigOf<ReturnType<typeof ownFitFields>>,
+  on: keyof typeof FITS,
+  loss: "l1" | "cross_entropy",
+) {
+  const { architecture, epochs, ...rates } = FITS[on];
+  const params = { loss, schedule: "cosine", ...rates } as const;
+  return {
+    architecture: { kind: c.architecture ?? architecture },
+    training: { kind: "supervised", params } as const,
+    epochs: c.epochs ?? epochs,
+  };
 }

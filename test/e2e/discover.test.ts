@@ -46,7 +46,7 @@ describe("atlas discover on arrays", function () {
       ["discover", "--task", task, ...args.split(" "), "--fixed-seed", "--worker", worker],
       { cwd: dir },
     );
-  const SMALL = "--r-in 10 --r-out 6 --margin 3 --k 1 --solver.starts 2 --solver.steps 40";
+  const SMALL = "--r-in 10 --r-out 6 --margin 3 --solver.starts 2 --solver.steps 40";
   /** The cosine of the angle between the first generator and the rotation. */
   const rotation = ({ algebra }: Result) => {
     const [[p, q], [r, s]] = algebra!.generators[0] as [[number, number], [number, number]];
@@ -77,7 +77,14 @@ describe("atlas discover on arrays", function () {
       ["--inputs last.npy --targets last.npy --axes n,z,x,c", /^error: .*no axes.*\(--axes\)/],
       ["--inputs wind.npy --targets wind.npy --inputs-as V+S", /^error: .*V\+S.*\(--inputs-as\)/],
       ["--inputs wind.npy --targets wind.npy --inputs-as 2W", /^error: .*'2W'.*\(--inputs-as\)/],
-      ["--inputs pairs.npy --targets dot.npy --inputs-as 2V", /^error: --inputs-as 2V: .* 3 feat/],
+      ["--inputs pairs.npy --targets dot.npy --inputs-as 2V", /^error: .* 3 .*\(--inputs-as\)/],
+      ["--inputs pairs.npy --targets dot.npy --r-in 3", /^error: --r-in has no effect on sets/],
+      ["--inputs wind.npy --targets wind.npy --halo 3", /^error: --halo has no effect with --t/],
+      ["--inputs pairs.npy --targets dot.npy --classifier", /^error: --classifier has no effect/],
+      [
+        "--inputs pairs.npy --targets dot.npy --architecture cgnet",
+        /^error: the architecture cgnet .* sets of vectors; .*mlp(?!.*TRUST)/,
+      ],
       ["--inputs pairs.npy --targets half.npy --targets-as class", /^error: .*no class labels/],
       ["--inputs pairs.npy --targets dot.npy --outputs 2", /^error: --outputs has no effect/],
       ["--inputs pairs.npy --targets none.npy", /^error: .*none\.npy/],

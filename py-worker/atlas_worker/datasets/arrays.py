@@ -11,10 +11,8 @@ from torch import Tensor
 from ..catalogue import param, register
 from ..errors import InvalidInput
 from .base import GivenDataset
-from .checks import describe_classes, describe_inputs, find_constant
+from .checks import check_labels, describe_classes, describe_inputs, find_constant, parts_of
 
-_CHECKED = 2**22
-"""Numbers that are checked at a time: the check takes twice their memory."""
 _MOST_CLASSES = 65_536
 """More classes than any label has; a label beyond is a mistake."""
 
@@ -27,7 +25,7 @@ class ArraysParams:
         0,
         "Number of outputs of a given predictor, when no targets are sent; 0 if they are",
         minimum=0,
-        maximum=65_536,
+        maximum=_MOST_CLASSES,
     )
     axes: str = param(
         "",
@@ -105,8 +103,7 @@ class ArraysDataset(GivenDataset):
                 "the same number of samples, height and width",
             )
         for name, t in moved.items():
-            rows = max(_CHECKED // max(t[0].numel(), 1), 1)
-            wrong = ~torch.cat([torch.isfinite(part).flatten(1).all(1) for part in t.split(rows)])
+            wrong = ~torch.cat([part.isfinite().flatten(1).all(1) for part in parts_of(t)])
             if bool(wrong.any()):
                 raise InvalidInput(
                     f"{name} have entries that are NaN or infinite, in {int(wrong.sum()):,} of "
@@ -117,7 +114,9 @@ class ArraysDataset(GivenDataset):
                 )
         self._outputs = self.targets.shape[1]
         if params.classes and "targets" in moved:
-            self.targets, self._outputs = _classes(self.targets)
+            check_labels(self.targets, _MOST_CLASSES, "dataset.tensors.targets")
+            self.targets = self.targets.long()
+            self._outputs = int(self.targets.max()) + 1
         self.warnings = tuple(self._warnings(moved))
 
     def _warnings(self, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -226,21 +225,3 @@ def _arrange_targets(t: Tensor, axes: Sequence[str]) -> Tensor:
             return _arrange(t, axes if "c" in axes else [plain[0], "c", *plain[1:]])
         shape = "[N, channels, H, W] or [N, H, W], in the order of the inputs"
     raise InvalidInput(f"targets have shape {list(t.shape)}", "dataset.tensors.targets", shape)
-
-
-def _classes(targets: Tensor) -> tuple[Tensor, int]:
-    """Return class labels, and the number of classes."""
-    labels = targets.long()
-    wrong = (labels != targets) | (labels < 0) | (labels >= _MOST_CLASSES)
-    if targets.shape[1] != 1 or bool(wrong.any()):
-        said = (
-            f"targets have {targets.shape[1]} channels"
-            if targets.shape[1] != 1
-            else f"targets have the entry {float(targets[wrong][0]):g}"
-        )
-        raise InvalidInput(
-            f"{said}, so they are no class labels",
-            "dataset.tensors.targets",
-            f"one whole number for each output, from 0 to {_MOST_CLASSES - 1:,}",
-        )
-    return labels, int(labels.max()) + 1

@@ -21,15 +21,16 @@ def is_constant(t: Tensor) -> bool:
     if not t.numel():
         return True
     first = t[(0,) * t.dim()]
-    return not any(bool((part != first).any()) for part in _parts(t))
+    return not any(bool((part != first).any()) for part in parts_of(t))
 
 
 def are_alike(t: Tensor) -> bool:
     """Whether all samples ``[N, …]`` are equal; not for a single sample."""
-    return len(t) > 1 and not any(bool((part != t[0]).any()) for part in _parts(t))
+    return len(t) > 1 and not any(bool((part != t[0]).any()) for part in parts_of(t))
 
 
-def _parts(t: Tensor) -> tuple[Tensor, ...]:
+def parts_of(t: Tensor) -> tuple[Tensor, ...]:
+    """Split samples ``[N, …]`` into parts that are looked at together."""
     return t.split(max(1, CHUNK // max(1, t[0].numel()))) if t.dim() else (t,)
 
 
@@ -60,7 +61,7 @@ def describe_inputs(x: Tensor, name: str, field: str) -> list[str]:
     if (
         fields
         and x[0, 0].numel() > 1
-        and not any(bool((part != part[..., :1, :1]).any()) for part in _parts(x))
+        and not any(bool((part != part[..., :1, :1]).any()) for part in parts_of(x))
     ):
         raise InvalidInput(
             f"each field of {name} has one value everywhere",
@@ -68,7 +69,7 @@ def describe_inputs(x: Tensor, name: str, field: str) -> list[str]:
             "fields that vary from pixel to pixel",
             "check the order of the axes: samples, channels, height, width",
         )
-    if (most := max(float(part.abs().amax()) for part in _parts(x))) > LARGE:
+    if (most := max(float(part.abs().amax()) for part in parts_of(x))) > LARGE:
         return [f"entries of {name} reach {most:.2g}: scale them, or a training may diverge"]
     if are_alike(x):
         return [f"all {len(x):,} samples of {name} are equal"]
@@ -84,18 +85,47 @@ def describe_classes(labels: Tensor, name: str) -> list[str]:
     return [f"all {labels.numel():,} labels of {name} are of class {int(labels.flatten()[0])}"]
 
 
-def refuse_unlearnable(targets: Tensor, *, labels: bool, field: str) -> None:
+def check_labels(targets: Tensor, classes: int, field: str) -> None:
+    """Check that targets are class labels.
+
+    Args:
+        targets: ``[N, channels, …]``.
+        classes: Number of classes.
+        field: Dotted path of the targets in the request, for errors.
+
+    Raises:
+        InvalidInput: There is more than one channel, or an entry is no whole number from 0 to
+            ``classes - 1``.
+    """
+    said = f"targets have {targets.shape[1]} channels" if targets.shape[1] != 1 else ""
+    for part in parts_of(targets):
+        wrong = (part < 0) | (part >= classes)
+        if part.is_floating_point():
+            wrong |= part != part.floor()
+        if not said and bool(wrong.any()):
+            said = f"targets have the entry {float(part[wrong][0]):g}"
+        if said:
+            raise InvalidInput(
+                f"{said}, so they are no class labels",
+                field,
+                f"one whole number for each output, from 0 to {classes - 1:,}",
+            )
+
+
+def refuse_unlearnable(targets: Tensor, classes: int | None, field: str) -> None:
     """Refuse targets from which nothing can be learnt.
 
     Args:
         targets: ``[N, …]``.
-        labels: Whether they are class labels.
+        classes: Number of classes, if they are to be class labels; otherwise None.
         field: Dotted path of the targets in the request, for errors.
 
     Raises:
-        InvalidInput: All targets are the same.
+        InvalidInput: All targets are the same, or they are no class labels.
     """
-    if labels:
+    if classes is not None:
+        if targets.is_floating_point():  # what reads whole numbers from files checks them
+            check_labels(targets, classes, field)
         for said in describe_classes(targets, "the samples"):
             raise InvalidInput(
                 f"{said}: a classifier has nothing to learn",

@@ -156,6 +156,7 @@ class FittedPredictor:
         self._module = module.to(device)
         self.atlas, self.halo = atlas, cast(ChartwiseModule, module).halo
         materialise = epochs > 0  # without epochs no sample is drawn twice
+        check_features(atlas, dataset, labels=params.loss != "l1")
         self._x = inputs_on(
             atlas, dataset, self.halo, margin=0, materialise=materialise, device=device
         )
@@ -163,7 +164,7 @@ class FittedPredictor:
             atlas, dataset, labels=params.loss != "l1", materialise=materialise, device=device
         )
         self._epoch = 0
-        self._targets: Tensor | None = dataset.targets  # until the first epoch has checked them
+        self._unchecked: Dataset | None = dataset  # until the first epoch
         self._class_weights: Tensor | None = None
         if dataset.background is not None and params.background_weight != 1:
             self._class_weights = torch.ones(dataset.outputs, device=device)
@@ -244,12 +245,13 @@ class FittedPredictor:
             The mean ``loss``.
 
         Raises:
-            InvalidInput: All targets are the same.
+            InvalidInput: All targets are the same, or no class labels where the loss needs them.
         """
         p, samples = self._p, len(self._x)
-        if self._targets is not None:
-            refuse_unlearnable(self._targets, labels=p.loss != "l1", field="predictor.dataset")
-            self._targets = None
+        if (data := self._unchecked) is not None:
+            classes = None if p.loss == "l1" else data.outputs
+            refuse_unlearnable(data.targets, classes, "predictor.dataset")
+            self._unchecked = None
         order = torch.randperm(samples, generator=random_stream(self._seed, 1, self._epoch))
         steps = math.ceil(samples / p.batch_size)
         self._module.train()
@@ -468,12 +470,11 @@ class FittedPredictor:
         Raises:
             InvalidInput: A tensor does not fit. The error names the first such tensor.
         """
-        weights = {name: t for name, t in tensors.items() if not name.startswith("adam.")}
         own = self._module.state_dict()
         kind = find("architecture", self._kind, "weights").kind  # its name today
         needed = {name: Own(t.is_floating_point(), t.shape) for name, t in own.items()}
         try:
-            weights = match(weights, [""], needed).tensors
+            weights = match(tensors, [""], needed).tensors
         except Misfit as error:
             raise InvalidInput(
                 f"the weights do not fit the architecture {kind}: {error}",
@@ -588,7 +589,6 @@ def make_predictor(
         sample=sample,
     )
     signature.check_manifold(block)
-    check_features(atlas, dataset)
     module = block.make(params, signature=signature, tensors=given, seed=random_stream(seed, 0))
     if epochs and not any(True for _ in module.parameters()):
         raise InvalidInput(
@@ -703,7 +703,7 @@ def make_objective(
     Returns:
         The objective that solvers minimise.
     """
-    check_features(atlas, dataset)
+    check_features(atlas, dataset, labels=predictor.loss != "l1")
     action = action_on(atlas, predictor.halo)
     return EquivarianceObjective(
         inputs_on(atlas, dataset, predictor.halo, device=predictor.device),

@@ -6,7 +6,7 @@ A type is a sum of terms such as ``2V+S`` (METHOD 1.6).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -113,6 +113,33 @@ class FeatureType:
                 self.field,
                 f"a type of {components} components",
             )
+
+
+def dimension(type: FeatureType, features: int) -> int:
+    """Find the n with which a type has a number of components.
+
+    Args:
+        type: The type, of any n.
+        features: The number of components.
+
+    Returns:
+        n, from 1 to 64.
+
+    Raises:
+        InvalidInput: There is no such n.
+
+    >>> dimension(FeatureType("2V+S", 1), 7)
+    3
+    """
+    sizes = {replace(type, n=n).size: n for n in range(64, 0, -1)}
+    if features not in sizes:
+        few = ", ".join(f"{replace(type, n=n).size} in R^{n}" for n in (1, 2, 3, 4))
+        raise InvalidInput(
+            f"type {type.text} has {few} …, but an item has {features} features",
+            type.field,
+            f"a type of {features} components",
+        )
+    return sizes[features]
 
 
 def _block(kind: str, g: Tensor, dual: Tensor) -> Tensor:

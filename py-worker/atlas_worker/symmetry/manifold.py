@@ -5,6 +5,8 @@ To add a manifold, extend this module.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from ..fields.lattice import Lattice
 from ..fields.sphere import SphereAtlas
 from ..interfaces import Dataset
 from .action import Action, Inputs
-from .features import FeatureType
+from .features import FeatureType, dimension
 from .icosahedron import IcosahedralGrid, IcosahedralInputs
 from .planar import FieldInputs, PlanarAction
 from .vectors import VectorAction, VectorInputs, VectorSpace
@@ -55,7 +57,21 @@ def make_sphere(atlas: SphereAtlas) -> SphereAtlas:
     VectorSpace,
 )
 def make_vectors(space: VectorSpace) -> VectorSpace:
-    """Return the vector space."""
+    """Find the dimension of a vector space if it is not given, and check its types."""
+    field = "atlas.action.params"
+    if space.n == 0:
+        if space.features == 0:
+            raise InvalidInput("n is 0", f"{field}.n", "a number from 1 to 64, or features")
+        n = dimension(FeatureType(space.inputs_as, 1, f"{field}.inputs_as"), space.features)
+        space = replace(space, n=n)
+    if space.vector_output and space.targets_as:
+        raise InvalidInput(
+            "the outputs are a set of vectors, and have a type too",
+            f"{field}.targets_as",
+            "either vector_output or targets_as",
+            "leave out vector_output",
+        )
+    feature_types(space)
     return space
 
 
@@ -236,24 +252,25 @@ def feature_types(atlas: Atlas) -> tuple[FeatureType | None, FeatureType | None]
     return inputs, None if given[1] is None or given[1].is_scalar else given[1]
 
 
-def check_features(atlas: Atlas, dataset: Dataset) -> None:
+def check_features(atlas: Atlas, dataset: Dataset, *, labels: bool) -> None:
     """Check that an atlas's types have as many components as the data.
 
     Args:
         atlas: The charts.
         dataset: The data.
+        labels: Whether the outputs are classes, which no matrix mixes.
 
     Raises:
-        InvalidInput: They have not, or the outputs are classes, which no matrix mixes.
+        InvalidInput: A type does not fit the data.
     """
     inputs, outputs = feature_types(atlas)
     if inputs is not None:
         axis = -1 if isinstance(atlas, VectorSpace) else 1
         inputs.check(dataset.inputs.shape[axis])
     if outputs is not None:
-        if not dataset.targets.is_floating_point():
+        if labels:
             raise InvalidInput(
-                f"the targets are classes, and have no type such as {outputs.text}",
+                f"the outputs are classes, and have no type such as {outputs.text}",
                 outputs.field,
                 "no type",
             )

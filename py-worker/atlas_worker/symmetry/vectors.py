@@ -21,7 +21,9 @@ FEWEST = 8
 class VectorSpace:
     """R^n as an atlas of one chart. With ``vector_output`` the output is a set of vectors too."""
 
-    n: int = param(..., "Dimension of the vectors", minimum=1, maximum=64)
+    n: int = param(
+        ..., "Dimension of the vectors; 0: as `features` and `inputs_as` say", minimum=0, maximum=64
+    )
     vector_output: bool = param(
         False, "The output is a set of vectors that moves too; otherwise the output is invariant"
     )
@@ -31,6 +33,9 @@ class VectorSpace:
         added=True,
     )
     targets_as: str = param("", "Types of the outputs, likewise; empty: invariant", added=True)
+    features: int = param(
+        0, "Number of features of each item, if n is 0", minimum=0, maximum=65_536, added=True
+    )
 
     def __len__(self) -> int:
         return 1

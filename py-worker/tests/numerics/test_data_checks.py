@@ -79,6 +79,9 @@ def test_inputs_that_show_nothing_are_refused(
         (W[:1].expand(8, -1), "l1", True),
         (torch.ones(8, 1), "cross_entropy", True),
         (torch.arange(8.0)[:, None] % 2, "cross_entropy", False),
+        (torch.arange(8.0)[:, None] % 3, "cross_entropy", True),  # there are two classes
+        (torch.arange(8.0)[:, None] % 2 / 2, "cross_entropy", True),
+        (torch.arange(8.0)[:, None] % 2 - 1, "cross_entropy", True),
     ],
 )
 def test_nothing_is_trained_that_cannot_be_learnt(

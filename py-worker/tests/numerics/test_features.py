@@ -14,7 +14,8 @@ from torch import Tensor
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.symmetry import VectorSpace, action_on, check_features
-from atlas_worker.symmetry.features import TERMS, FeatureType
+from atlas_worker.symmetry.features import TERMS, FeatureType, dimension
+from atlas_worker.symmetry.manifold import make_vectors
 
 terms = st.tuples(st.integers(1, 3), st.sampled_from(sorted(TERMS)))
 types = st.lists(terms, min_size=1, max_size=4).map(
@@ -82,11 +83,46 @@ def test_types_of_channels_fit_the_data(inputs_as: str, targets_as: str, wrong: 
     data: Any = SimpleNamespace(inputs=inputs, targets=targets, outputs=2)
     atlas = field_atlas(inputs_as, targets_as)
     if wrong is None:
-        check_features(atlas, data)
+        check_features(atlas, data, labels=False)
         return
     with pytest.raises(InvalidInput) as error:
-        check_features(atlas, data)
+        check_features(atlas, data, labels=False)
     assert error.value.field == wrong
+
+
+def test_classes_have_no_type() -> None:
+    data: Any = SimpleNamespace(inputs=torch.randn(4, 3, 17, 17), outputs=2)
+    with pytest.raises(InvalidInput) as error:
+        check_features(field_atlas("", "V"), data, labels=True)
+    assert error.value.field == "atlas.action.params.targets_as"
+
+
+@pytest.mark.parametrize(
+    ("text", "features", "n"),
+    [("V", 3, 3), ("4V", 8, 2), ("V+S", 4, 3), ("V+T", 12, 3), ("2V", 3, None), ("2S", 2, 1)],
+)
+def test_the_dimension_follows_from_the_features(text: str, features: int, n: int | None) -> None:
+    if n is not None:
+        assert dimension(FeatureType(text, 1), features) == n
+        return
+    with pytest.raises(InvalidInput):
+        dimension(FeatureType(text, 1), features)
+
+
+@pytest.mark.parametrize(
+    ("space", "field"),
+    [
+        (VectorSpace(0, inputs_as="2V", features=3), "inputs_as"),
+        (VectorSpace(0), "n"),
+        (VectorSpace(3, inputs_as="2W"), "inputs_as"),
+        (VectorSpace(3, inputs_as="2S"), "inputs_as"),
+        (VectorSpace(3, vector_output=True, targets_as="V"), "targets_as"),
+    ],
+)
+def test_types_that_fit_in_no_way_are_refused_at_once(space: VectorSpace, field: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        make_vectors(space)
+    assert error.value.field == f"atlas.action.params.{field}"
 
 
 def test_items_of_sets_may_hold_more_than_a_vector() -> None:
