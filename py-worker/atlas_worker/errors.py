@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -63,3 +64,15 @@ class AddressInUse(Exception):
 
 class Cancelled(Exception):
     """The owner cancelled the job. The step callback raises this error to leave the epoch."""
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Write names for an error: the first ones, and the number of the others.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    >>> listed([])
+    'nothing'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more or "nothing"

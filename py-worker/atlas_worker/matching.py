@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from . import reference
+from .errors import listed
 
 _AVERAGE = re.compile(
     r"(?<![a-z])(?:ema|swa|avg|averaged?|averaging|shadow|polyak)(?![a-z])", re.IGNORECASE
@@ -286,14 +287,11 @@ def _tails(name: str) -> Iterator[str]:
 
 
 def _list(entries: Sequence[str]) -> str:
-    shown = [entry.removesuffix(".")[:100] or "the outermost" for entry in entries[:6]]
-    return ", ".join(shown) + (f" and {len(entries) - 6} more" if len(entries) > 6 else "")
+    return listed([entry.removesuffix(".")[:100] or "the outermost" for entry in entries], most=6)
 
 
 def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    shown = ", ".join(name[:100] for name in names[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return listed([name[:100] for name in names], most=3)
 
 
 def _are(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
@@ -127,6 +128,15 @@ class MadeDataset(Described, ABC):
         if self._data is None:
             raise NotReady("the dataset is not made yet", remedy="run its job first")
         return self._data
+
+
+def entries_of(folder: Path) -> list[str]:
+    """List what a folder holds, without hidden files; names of folders end with a slash."""
+    return [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".")
+    ]
 
 
 def no_tensors(kind: str, tensors: Mapping[str, Tensor]) -> None:

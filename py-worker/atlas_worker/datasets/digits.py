@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import FileMissing, InvalidInput
+from ..errors import FileMissing, InvalidInput, listed
+from .base import entries_of
 from .checks import count_shared
 
 FIELD = "dataset.source.params.path"
@@ -66,8 +67,6 @@ OTHERS = {
 """Other compressed formats, by the first bytes of a file."""
 MAPPED = 2**28
 """Files of at least so many bytes are mapped into memory, not read."""
-SHOWN = 8
-"""Entries of a folder that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +174,13 @@ def find_idx(folder: Path) -> dict[Split, dict[What, list[Path]]]:
         (place, _), own = max(sets.items(), key=lambda item: -len(_lacking(item[1])))
         there = [p.name for s in own.values() for paths in s.values() for p in paths]
         raise FileMissing(
-            f"{place} has {_list(there)}, but no {' and no '.join(_lacking(own))}",
+            f"{place} has {listed(there)}, but no {' and no '.join(_lacking(own))}",
             FIELD,
             f"all four of {WANTED}",
             "put the missing files beside the others",
         )
     raise FileMissing(
-        f"{folder} has no digits; it holds {_list(_entries(folder))}",
+        f"{folder} has no digits; it holds {listed(entries_of(folder))}",
         FIELD,
         f"files named {WANTED}",
         "rename the files, or choose the folder that has them",
@@ -229,19 +228,6 @@ def _only(paths: list[Path], dims: int) -> tuple[NDArray[np.uint8], Path]:
                 "remove the one that is not meant",
             )
     return first, paths[0]
-
-
-def _entries(folder: Path) -> list[str]:
-    return [
-        f"{path.name}/" if path.is_dir() else path.name
-        for path in sorted(folder.iterdir())
-        if not path.name.startswith(".")
-    ]
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more or "nothing"
 
 
 def _check(images: NDArray[np.uint8], of: Path, labels: NDArray[np.uint8], to: Path) -> None:

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from ..catalogue import param, register
 from ..checkpointing import check_kind
-from ..errors import FileMissing, InvalidInput
+from ..errors import FileMissing, InvalidInput, listed
 from ..rng import random_stream
 from ..trainable import StepCallback
-from .base import MadeDataset, no_tensors
+from .base import MadeDataset, entries_of, no_tensors
 from .checks import describe_classes, describe_inputs
 
 ROWS = 16_384
@@ -32,8 +32,6 @@ ROWS = 16_384
 
 FIELD = "dataset.source.params.path"
 """Path of the file in a request, for errors."""
-SHOWN = 10
-"""Names that an error lists."""
 _Part = tuple[int, int, slice | NDArray[np.int64], slice | Tensor]
 
 
@@ -252,16 +250,14 @@ class _Table:
         """
         missing = [name for name in wanted if name not in self._columns]
         if missing:
-            some = ", ".join(missing[:4]) + (
-                f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-            )
+            some = listed(missing, most=4)
             label = missing == wanted[-1:]
             there = [name for name in self._columns if name != "index"]
             if label:  # those of vectors come last
                 there.sort(key=lambda name: name.rpartition("_")[2].isdecimal())
             raise InvalidInput(
                 f"{self._path} lacks the column{'s' if len(missing) > 1 else ''} {some}; "
-                f"it has {_list(there)}",
+                f"it has {listed(there)}",
                 "dataset.source.params.label" if label else FIELD,
                 f"columns {wanted[0]} to {wanted[-2]} and {wanted[-1]}",
                 "name the column of the class"
@@ -321,17 +317,13 @@ def _refuse_others(path: str) -> None:
     folder = Path(path).parent
     if not path or Path(path).exists() or not folder.is_dir():
         return
-    if there := [f"{p.name}/" if p.is_dir() else p.name for p in _visible(folder)]:
+    if there := entries_of(folder):
         raise FileMissing(
-            f"there is no file {path}; the folder holds {_list(there)}",
+            f"there is no file {path}; the folder holds {listed(there)}",
             FIELD,
             f"a file named {Path(path).name}",
             "rename the file that is meant, or choose another folder",
         )
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
 
 
 def _is_table(node: object) -> bool:
@@ -370,16 +362,11 @@ def _other_key(file: h5py.File, params: PandasTableParams) -> str:
         return tables[0]
     raise InvalidInput(
         f"{params.path} has no pandas table {params.key!r}; "
-        + (f"its tables are {_list(tables)}" if tables else f"it holds {_list(list(file))}"),
+        + (f"its tables are {listed(tables)}" if tables else f"it holds {listed(list(file))}"),
         field,
         "one of its tables" if tables else "a table that pandas wrote with format='table'",
         "name the table to read" if tables else "",
     )
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more or "nothing"
 
 
 class _Plain(pickle.Unpickler):
