@@ -46,7 +46,7 @@ export default defineExperiment({
   summary: "Symmetries of your own data, or of a predictor of your own",
   examples: [
     "atlas discover --inputs inputs.npy --targets targets.npy",
-    "atlas discover --inputs wind.npy --inputs-as V --targets flow.npy --targets-as V --k 1",
+    "atlas discover --inputs wind.npy --inputs-as V --targets flow.npy --targets-as V",
     "atlas discover --predictor net.py:load --trust-code --inputs jets.npy --classifier",
   ],
   tasks: {
