@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
-import { connectWorker, openNpy } from "../../src/index.js";
+import { connectWorker, openNpy, Tensor } from "../../src/index.js";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { atlas, LONG, ROOT, refuses, sharedWorker } from "../e2e/atlas.js";
 import { readHere } from "../soak/files.js";
@@ -52,16 +52,8 @@ describe("arrays of users", function () {
       const source = await openNpy(join(dir, `${name}.npy`));
       const parts: Uint8Array[] = [];
       for await (const part of source.parts(GIB)) parts.push(part);
-      const { buffer } = new Uint8Array(Buffer.concat(parts));
-      const array = {
-        float32: Float32Array,
-        float64: Float64Array,
-        int64: BigInt64Array,
-        int32: Int32Array,
-        uint8: Uint8Array,
-        bool: Uint8Array,
-      }[source.dtype];
-      return [...new array(buffer)].map(Number);
+      const bytes = new Uint8Array(Buffer.concat(parts));
+      return [...Tensor.fromBytes(source.dtype, source.shape, bytes).data].map(Number);
     };
     const plain = await values("x");
     for (const name of [
