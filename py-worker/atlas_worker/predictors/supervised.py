@@ -17,6 +17,7 @@ from torch.nn import functional
 from ..catalogue import find, param, parse_params, recorded_params, register
 from ..checkpointing import check_finite, check_kind, convert, restore
 from ..datasets.checks import refuse_unlearnable
+from ..datasets.splits import Splits, split
 from ..errors import InvalidInput
 from ..interfaces import Dataset, Signature
 from ..matching import Misfit, Own, match
@@ -43,6 +44,7 @@ from ..symmetry import (
 )
 from ..trainable import StepCallback
 from .foreign import Foreign
+from .held_out import EarlyStopping, Skill, measure_skill
 from .trial import try_out
 
 MOST_AT_A_TIME = 128
@@ -103,8 +105,10 @@ class SupervisedParams:
     weight_decay: float = param(
         0.0, "Weight decay of AdamW, for weights but not for biases and norms", minimum=0
     )
-    loss: Literal["l1", "cross_entropy", "jaccard"] = param(
-        "l1", "Mean absolute difference; or, for classes, cross-entropy or the soft Jaccard index"
+    loss: Literal["l1", "l2", "cross_entropy", "jaccard"] = param(
+        "l1",
+        "Mean absolute or squared difference; or, for classes, cross-entropy or the soft Jaccard "
+        "index",
     )
     background_weight: float = param(
         1.0, "Weight of background pixels in the cross-entropy", minimum=0
@@ -113,6 +117,27 @@ class SupervisedParams:
         "float32",
         "Precision of matrix products during training",
     )
+    validation: float = param(
+        0.0,
+        "Fraction of the samples that choose the best epoch, drawn by whole scenes",
+        minimum=0,
+        maximum=0.9,
+        added=True,
+    )
+    test: float = param(
+        0.0,
+        "Fraction of the samples for the final skill, likewise",
+        minimum=0,
+        maximum=0.9,
+        added=True,
+    )
+    patience: int = param(
+        0,
+        "Epochs without a better validation loss after which the training stops; 0: never",
+        minimum=0,
+        added=True,
+    )
+    split_seed: int = param(0, "Seed of the choice of these samples", minimum=0, added=True)
 
 
 @register(
@@ -136,6 +161,9 @@ class FittedPredictor:
         epochs: Total number of passes over the data.
         seed: Seed of the order of the data.
         device: Device of the predictor.
+
+    Attributes:
+        splits: The training, validation and test samples; None if none are held out.
     """
 
     def __init__(
@@ -156,13 +184,18 @@ class FittedPredictor:
         self._module = module.to(device)
         self.atlas, self.halo = atlas, cast(ChartwiseModule, module).halo
         materialise = epochs > 0  # without epochs no sample is drawn twice
-        check_features(atlas, dataset, labels=params.loss != "l1")
+        check_features(atlas, dataset, labels=self.loss != "l1")
+        self.splits = split(
+            dataset, params.validation, params.test, params.split_seed, "predictor.training"
+        )
+        self._stopping = EarlyStopping(params.patience)
         self._x = inputs_on(
             atlas, dataset, self.halo, margin=0, materialise=materialise, device=device
         )
         self._y = targets_on(
-            atlas, dataset, labels=params.loss != "l1", materialise=materialise, device=device
+            atlas, dataset, labels=self.loss != "l1", materialise=materialise, device=device
         )
+        self._outputs = dataset.outputs
         self._epoch = 0
         self._unchecked: Dataset | None = dataset  # until the first epoch
         self._class_weights: Tensor | None = None
@@ -232,8 +265,8 @@ class FittedPredictor:
 
     @property
     def loss(self) -> LossKind:
-        """Loss that the predictor is trained with."""
-        return self._p.loss
+        """Loss by which predictions are compared: that of the training, or absolute differences."""
+        return "l1" if self._p.loss == "l2" else self._p.loss
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """Run one pass over the data in random order.
@@ -242,17 +275,26 @@ class FittedPredictor:
             on_step: Called after each step.
 
         Returns:
-            The mean ``loss``.
+            The mean ``loss``; with held-out samples also the ``validation_loss`` and the
+            ``best_epoch``, and at the end the ``skill`` with its ``skill_error``. After an early
+            stop nothing is done, and the last metrics are returned again.
 
         Raises:
             InvalidInput: All targets are the same, or no class labels where the loss needs them.
         """
-        p, samples = self._p, len(self._x)
+        p, splits = self._p, self.splits
+        if self._stopping.ended:
+            self._epoch += 1
+            on_step(1, 1, {})
+            return self._stopping.metrics
+        samples = len(self._x) if splits is None else len(splits.training)
         if (data := self._unchecked) is not None:
-            classes = None if p.loss == "l1" else data.outputs
+            classes = None if self.loss == "l1" else data.outputs
             refuse_unlearnable(data.targets, classes, "predictor.dataset")
             self._unchecked = None
         order = torch.randperm(samples, generator=random_stream(self._seed, 1, self._epoch))
+        if splits is not None:
+            order = splits.training[order]
         steps = math.ceil(samples / p.batch_size)
         self._module.train()
         total = torch.zeros((), device=self._x.device)
@@ -272,7 +314,56 @@ class FittedPredictor:
         mean = total / samples
         check_finite(mean, "the predictor's loss")
         self._epoch += 1
-        return {"loss": float(mean)}
+        return {"loss": float(mean), **self._held_out(float(mean))}
+
+    def _held_out(self, loss: float) -> dict[str, float]:
+        """Look at the held-out samples after an epoch of the given training ``loss``."""
+        splits, stopping, metrics = self.splits, self._stopping, dict[str, float]()
+        if splits is None:
+            return metrics
+        stop = self._epoch == self._total
+        if len(splits.validation):
+            with torch.no_grad():
+                self._module.eval()
+                parts = splits.validation.split(self.max_batch)
+                sums = sum(self._batch_loss(part) * len(part) for part in parts)
+            mean = torch.as_tensor(sums) / len(splits.validation)
+            check_finite(mean, "the predictor's validation loss")
+            stop = stopping.see(self._module, self._epoch, float(mean)) or stop
+            best = float(stopping.best_epoch)
+            metrics = {"validation_loss": float(mean), "best_epoch": best}
+        if stop:
+            stopping.end(self._module)
+            self._optimiser.state.clear()
+            if stopping.best_epoch:
+                metrics["validation_loss"] = stopping.best_loss
+            if len(splits.test):
+                metrics |= self._skill().metrics
+            stopping.metrics = {"loss": loss, **metrics}
+        return metrics
+
+    def _skill(self) -> Skill:
+        """Measure the skill on the test samples (METHOD 2.1)."""
+        labels, weights = self.loss != "l1", self._class_weights
+
+        def predict(indices: Tensor) -> Tensor:
+            y = self._module(self._x.draw(indices, None)).float()
+            return cast(Tensor, y.softmax(2) if labels else y)
+
+        def label(indices: Tensor) -> Tensor:
+            return self._y.draw(indices, None)[:, :, 0].long()
+
+        def targets(indices: Tensor) -> Tensor:
+            if not labels:
+                return self._y.draw(indices, None)
+            return functional.one_hot(label(indices), self._outputs).movedim(-1, 2)
+
+        def weight(indices: Tensor) -> Tensor:
+            return cast(Tensor, weights)[label(indices)][:, :, None]
+
+        self._module.eval()
+        weigh = None if weights is None else weight
+        return measure_skill(predict, targets, weigh, cast(Splits, self.splits), self.max_batch)
 
     def _batch_loss(self, indices: Tensor) -> Tensor:
         x, target = self._x.draw(indices, None), self._y.draw(indices, None)
@@ -281,6 +372,8 @@ class FittedPredictor:
         predicted = predicted.float()
         if self._p.loss == "l1":
             return functional.l1_loss(predicted, target)
+        if self._p.loss == "l2":
+            return functional.mse_loss(predicted, target)
         labels = target[:, :, 0].long()
         if self._p.loss == "jaccard":
             return jaccard_loss(predicted, labels)
@@ -438,7 +531,7 @@ class FittedPredictor:
         return predict, labels
 
     def _check_classifier(self) -> None:
-        if self._p.loss == "l1":
+        if self.loss == "l1":
             raise InvalidInput(
                 "only a classifier has scores",
                 "handle",
@@ -488,7 +581,11 @@ class FittedPredictor:
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return the weights, AdamW's moments, the architecture's kind and the epoch."""
+        """Return the weights, AdamW's moments, and how far the training is.
+
+        The weights of the last epoch are those of the best one if samples are held out. Before,
+        those of the best epoch so far are kept beside the present ones.
+        """
         tensors = {f"module.{name}": t for name, t in self._module.state_dict().items()}
         for name, p in self._module.named_parameters():
             for key, value in self._optimiser.state.get(p, {}).items():
@@ -496,7 +593,8 @@ class FittedPredictor:
         metadata = {"kind": self._kind, "epoch": str(self._epoch)}
         if self._built:
             metadata[BUILT] = self._built
-        return {n: t.detach().clone() for n, t in tensors.items()}, metadata
+        kept, progress = self._stopping.state()
+        return {n: t.detach().clone() for n, t in {**tensors, **kept}.items()}, metadata | progress
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Restore what :meth:`state` returned. Raises ``InvalidInput`` if it does not fit."""
@@ -512,6 +610,7 @@ class FittedPredictor:
                 self._optimiser.state[p] = {
                     k: restore(tensors, f"adam.{name}.{k}", v.detach()) for k, v in like.items()
                 }
+        self._stopping.load_state(self._module, tensors, metadata)
         self._epoch = epoch
 
 

@@ -1,0 +1,71 @@
+"""Training, validation and test samples of a dataset (METHOD 2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInput
+from ..interfaces import Dataset
+from ..rng import random_stream
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Indices of the samples of each part: int64 on the CPU, ascending, without common scenes."""
+
+    training: Tensor
+    validation: Tensor
+    test: Tensor
+    scenes: Tensor
+    """Scene of each sample of the dataset, ``[N]`` int64 on the CPU."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of samples of each part, by name."""
+        return {name: len(getattr(self, name)) for name in ("training", "validation", "test")}
+
+
+def split(dataset: Dataset, validation: float, test: float, seed: int, field: str) -> Splits | None:
+    """Split a dataset at random by whole scenes, such as trajectories.
+
+    Args:
+        dataset: The dataset.
+        validation: Fraction of the scenes for validation.
+        test: Fraction of the scenes for the test.
+        seed: Seed of the choice.
+        field: Dotted path of the fractions' block in the request, for errors.
+
+    Returns:
+        The parts, each with at least one scene unless its fraction is 0; None if both are 0.
+
+    Raises:
+        InvalidInput: There are too few scenes, or the fractions leave nothing for the training.
+    """
+    if not validation and not test:
+        return None
+    samples = len(dataset.inputs)
+    given = dataset.scenes
+    scenes = torch.arange(samples) if given is None else given.cpu()
+    numbers = scenes.unique()
+    sizes = [max(1, round(f * len(numbers))) if f else 0 for f in (validation, test)]
+    noun = "samples" if given is None else "trajectories, or scenes,"
+    if validation + test >= 1:
+        raise InvalidInput(
+            f"the validation and test parts are {validation:g} and {test:g} of the samples",
+            f"{field}.params.test",
+            "fractions whose sum is less than 1",
+        )
+    if len(numbers) <= sum(sizes):
+        raise InvalidInput(
+            f"{len(numbers)} {noun} are too few for a training and held-out parts",
+            "predictor.dataset",
+            f"at least {sum(sizes) + 1}, and better hundreds",
+            "give more samples",
+        )
+    order = numbers[torch.randperm(len(numbers), generator=random_stream(seed, 94))]
+    chosen = [part.sort().values for part in order.split([*sizes, len(order) - sum(sizes)])]
+    parts = [torch.isin(scenes, part).nonzero()[:, 0] for part in chosen]
+    return Splits(training=parts[2], validation=parts[0], test=parts[1], scenes=scenes)
