@@ -65,6 +65,13 @@ export function commonOptions(command: Command): CommonOptions {
     : { ...options, quiet: log_level === "warning", debug: log_level === "debug" };
 }
 
+/** Split the tags of the common options. @returns undefined without any */
+export function tagsOf({ tags = "" }: CommonOptions): string[] | undefined {
+  const words = tags.split(",").map((word) => word.trim());
+  const all = [...new Set(words.filter(Boolean))];
+  return all.length === 0 ? undefined : all;
+}
+
 /** Make the choice of a worker from the common options. */
 export function workerChoice(options: CommonOptions): WorkerChoice {
   const { worker: address, ca, cert, key, token_file: tokenFile, device, threads, debug } = options;

@@ -47,6 +47,14 @@ export const Common = z.object({
     .default(false)
     .describe("Let Ctrl-C twice leave the job running on its worker (then: atlas attach)"),
   runs: z.string().default("runs").meta({ description: "Folder of the runs", placeholder: "dir" }),
+  tags: z.string().optional().meta({
+    description: "Words to find the run by, with commas between: paper,final",
+    placeholder: "words",
+  }),
+  dashboard: z
+    .boolean()
+    .default(false)
+    .describe("Show the run on a live page (as atlas dashboard)"),
   json: z.boolean().default(false).describe("Print only the result, as JSON, on stdout"),
   log_level: z
     .enum(["debug", "info", "warning"])

@@ -30,6 +30,7 @@ import { RunLookup } from "./lookup.js";
 import { metaOf } from "./names.js";
 import { Progress } from "./progress.js";
 import { writeReport } from "./report.js";
+import { codeOf } from "./trust.js";
 
 /** The default folder of runs. */
 export const DEFAULT_RUNS = "runs";
@@ -54,6 +55,8 @@ export interface RunOptions {
   seed?: number;
   /** A preset of the task (default: the task's choice). */
   preset?: string;
+  /** Words by which the run can be found. */
+  tags?: readonly string[];
   worker?: WorkerChoice;
   progress?: Progress;
   /** Abort it to stop the run. Finished work is saved. */
@@ -121,6 +124,7 @@ export async function runExperiment<T extends Tasks>(
     file: options.file && resolve(options.file), // the run may be resumed from another folder
     preset,
     seed,
+    tags: options.tags && [...options.tags],
     code: task.code?.(config),
     // As read back later
     config: RunConfig.shape.config.parse(JSON.parse(JSON.stringify(recorded))),
@@ -247,12 +251,6 @@ function checkWorker(address: string, { worker = {}, trustCode = false }: Contin
     `the run names the worker ${address}, which would get the token in ATLAS_TOKEN`,
     "if that worker is yours, give --token-file, or name the worker in ATLAS_WORKER",
   );
-}
-
-/** Name the code that a run executes: an experiment's file, or code that its config names. */
-function codeOf({ file, code, config: { trust_code, predictor } }: RunConfig): string | undefined {
-  // Version 0.1 recorded the trust in the config, but not the code that was trusted.
-  return file ?? code ?? (trust_code === true ? String(predictor) : undefined);
 }
 
 /** Find a run's newest session, if it may outlive the run's process, and its events in the log. */

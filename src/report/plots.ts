@@ -27,50 +27,79 @@ export function matrixPlot(matrix: SquareMatrix, name: string): Html {
  * points to the right, the second upwards.
  */
 export function flowPlot(generator: SquareMatrix, name: string, size = 216): Html {
-  const unit = combine([1 / (norm(generator) || 1)], [generator], 2);
-  const reach = 1.25;
-  const at = (x: number, y: number): [number, number] => [
-    (0.5 + x / (2 * reach)) * size,
-    (0.5 - y / (2 * reach)) * size,
-  ];
-  const apply = (m: SquareMatrix, [x, y]: readonly [number, number]): [number, number] => [
-    m[0]![0]! * x + m[0]![1]! * y,
-    m[1]![0]! * x + m[1]![1]! * y,
-  ];
-  const orbits = orbitStarts().flatMap((start) =>
-    [1, -1].map((sense) => {
-      const step = expm(combine([0.06 * sense], [unit], 2));
-      const points: string[] = [];
-      let u = start;
-      for (let i = 0; i <= 75 && Math.max(...u.map(Math.abs)) <= reach; i++) {
-        points.push(
-          at(...u)
-            .map((x) => x.toFixed(1))
-            .join(","),
-        );
-        u = apply(step, u);
-      }
-      return html`<polyline points="${points.join(" ")}" class="orbit"/>`;
-    }),
-  );
+  const unit = unitOf(generator);
   const arrows = [];
   for (let i = -4; i <= 4; i++)
     for (let j = -4; j <= 4; j++) {
-      const u: [number, number] = [i / 4, j / 4];
-      const v = apply(unit, u).map((x) => 0.15 * x) as [number, number];
+      const u: Point = [i / 4, j / 4];
+      const v = apply(unit, u).map((x) => 0.15 * x) as Point;
       if (Math.hypot(...v) > 0.01)
         arrows.push(
-          arrow(at(u[0] - v[0] / 2, u[1] - v[1] / 2), at(u[0] + v[0] / 2, u[1] + v[1] / 2)),
+          arrow(
+            place([u[0] - v[0] / 2, u[1] - v[1] / 2], size),
+            place([u[0] + v[0] / 2, u[1] + v[1] / 2], size),
+          ),
         );
     }
+  return plane(size, name, [...orbits(unit, size, "orbit"), ...arrows]);
+}
+
+/** A flow of {@link flowsPlot}, and the CSS class for its colour. */
+export interface KindOfFlow {
+  generator: SquareMatrix;
+  kind: string;
+}
+
+/** Draw the orbits of several planar generators over each other. */
+export function flowsPlot(flows: readonly KindOfFlow[], name: string, size = 216): Html {
+  const lines = flows.flatMap(({ generator, kind }) =>
+    orbits(unitOf(generator), size, `orbit ${kind}`),
+  );
+  return plane(size, name, lines);
+}
+
+type Point = [x: number, y: number];
+
+/** Half the width of the plane that is drawn. */
+const REACH = 1.25;
+
+function plane(size: number, name: string, content: Html[]): Html {
   const middle = size / 2;
   return svg(size, size, name, [
     html`<rect width="${size}" height="${size}" rx="6" class="panel"/>
 <line x1="0" y1="${middle}" x2="${size}" y2="${middle}" class="axis"/><line x1="${middle}" y1="0" x2="${middle}" y2="${size}" class="axis"/>`,
-    ...orbits,
-    ...arrows,
+    ...content,
     html`<text x="${size - 6}" y="${middle - 5}" class="tick end">u₁</text><text x="${middle + 5}" y="13" class="tick">u₂</text>`,
   ]);
+}
+
+function unitOf(generator: SquareMatrix): SquareMatrix {
+  return combine([1 / (norm(generator) || 1)], [generator], 2);
+}
+
+function place([x, y]: Point, size: number): Point {
+  return [(0.5 + x / (2 * REACH)) * size, (0.5 - y / (2 * REACH)) * size];
+}
+
+function apply(m: SquareMatrix, [x, y]: Readonly<Point>): Point {
+  return [m[0]![0]! * x + m[0]![1]! * y, m[1]![0]! * x + m[1]![1]! * y];
+}
+
+/** Draw orbits of a generator of norm 1 from fixed starts, in both senses. */
+function orbits(unit: SquareMatrix, size: number, kind: string): Html[] {
+  return orbitStarts().flatMap((start) =>
+    [1, -1].map((sense) => {
+      const step = expm(combine([0.06 * sense], [unit], 2));
+      const points: string[] = [];
+      let u = start;
+      for (let i = 0; i <= 75 && Math.max(...u.map(Math.abs)) <= REACH; i++) {
+        const shown = place(u, size).map((x) => x.toFixed(1));
+        points.push(shown.join(","));
+        u = apply(step, u);
+      }
+      return html`<polyline points="${points.join(" ")}" class="${kind}"/>`;
+    }),
+  );
 }
 
 function orbitStarts(): [number, number][] {

@@ -33,7 +33,6 @@ export interface ReportParts {
 
 /** Render the report as an HTML page. */
 export function renderReport({ result, config, events = [], pictures = [] }: ReportParts): string {
-  const { algebra, cosets, cosetSearch, globalRotations, downstream, equivariance } = result;
   const [title, lead] = headline(result);
   return html`<!doctype html>
 <html lang="en">
@@ -43,12 +42,7 @@ export function renderReport({ result, config, events = [], pictures = [] }: Rep
 </head>
 <body><main>
 <header><p class="run">${config.experiment} · ${result.task} · seed ${result.seed} · ${config.created.slice(0, 16).replace("T", " ")} UTC</p><h1>${title}</h1><p class="lead">${lead}</p></header>
-${result.notes && result.notes.length > 0 ? html`<section><h2>Notes</h2>${result.notes.map((note) => html`<p>${note}</p>`)}</section>` : undefined}
-${algebra && algebraSection(algebra)}
-${cosets && cosetSection(cosets, cosetSearch)}
-${globalRotations && rotationsSection(globalRotations)}
-${downstream && downstreamSection(downstream)}
-${equivariance && equivarianceSection(equivariance)}
+${resultSections(result).map((section) => section.html)}
 ${pictureSections(pictures)}
 ${trainingSection(result, events)}
 ${settingsSection(result, config)}
@@ -58,8 +52,35 @@ settings for running it again.</footer>
 `.text;
 }
 
+/** A section of a page. */
+export interface Section {
+  /** Its name in addresses. */
+  id: string;
+  title: string;
+  html: Html;
+}
+
+/** Make the sections about a result. */
+export function resultSections(result: Result): Section[] {
+  const { algebra, cosets, cosetSearch, globalRotations, downstream, equivariance } = result;
+  const { notes = [] } = result;
+  const sections: [id: string, title: string, html: Html | undefined | false][] = [
+    ["notes", "Notes", notes.length > 0 && notesSection(notes)],
+    ["algebra", "Lie algebra", algebra && algebraSection(algebra)],
+    ["components", "Components", cosets && cosetSection(cosets, cosetSearch)],
+    ["rotations", "Rotations", globalRotations && rotationsSection(globalRotations)],
+    ["downstream", "Downstream", downstream && downstreamSection(downstream)],
+    ["equivariance", "Equivariance", equivariance && equivarianceSection(equivariance)],
+  ];
+  return sections.flatMap(([id, title, html]) => (html ? [{ id, title, html }] : []));
+}
+
+function notesSection(notes: readonly string[]): Html {
+  return html`<section><h2>Notes</h2>${notes.map((note) => html`<p>${note}</p>`)}</section>`;
+}
+
 /** Make a title and a sentence about the findings. */
-function headline({
+export function headline({
   algebra,
   cosets,
   globalRotations,

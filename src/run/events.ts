@@ -80,14 +80,15 @@ export async function readEvents(
   let damaged = 0;
   for (const line of bytes.subarray(0, end).toString("utf8").split("\n")) {
     if (line === "") continue;
-    const event = parseLine(line);
+    const event = parseEvent(line);
     if (event) events.push(event);
     else damaged++;
   }
   return { events, damaged, end };
 }
 
-function parseLine(line: string): RunEvent | undefined {
+/** Read one line of a log. @returns undefined if it is not an event */
+export function parseEvent(line: string): RunEvent | undefined {
   try {
     return Event.safeParse(JSON.parse(line)).data;
   } catch {

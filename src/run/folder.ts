@@ -35,6 +35,8 @@ export const RunConfig = z.object({
   /** Code that the config names, which was trusted when the run began. */
   code: z.string().optional(),
   seed: z.int().min(0),
+  /** Words by which the user finds the run. */
+  tags: z.array(z.string()).optional(),
   /** Every parameter of the experiment, defaults and preset included. */
   config: z.record(z.string(), z.json()),
   /** The requested worker. */
