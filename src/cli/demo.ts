@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { builtinExperiments, loadExperiment } from "../experiment/load.js";
 import { Progress } from "../experiment/progress.js";
 import { runExperiment } from "../experiment/runner.js";
+import { withDashboard } from "./dashboard.js";
 import { printOutcome } from "./experiment.js";
 import { onInterrupt } from "./interrupt.js";
 import {
@@ -19,7 +20,7 @@ export function register(program: Command): void {
   const command = program
     .command("demo")
     .description("Discover the symmetries of the heat equation from simulated data");
-  addCommonOptions(command, [...WORKER_OPTIONS, "runs", "json", ...LOG_OPTIONS])
+  addCommonOptions(command, [...WORKER_OPTIONS, "runs", "dashboard", "json", ...LOG_OPTIONS])
     .addHelpText("after", "\nThe same as: atlas pde --task discover --fixed-seed")
     .action(async () => {
       const options = commonOptions(command);
@@ -44,7 +45,7 @@ export function register(program: Command): void {
               signal: interrupt.signal,
             },
           );
-        const outcome = await namingFlag("--runs DIR", run);
+        const outcome = await namingFlag("--runs DIR", () => withDashboard(options, progress, run));
         printOutcome(outcome, options.json);
       } finally {
         interrupt.dispose();

@@ -13,12 +13,14 @@ import { type Outcome, runExperiment } from "../experiment/runner.js";
 import { helpWidth, wrap } from "../format.js";
 import { withFormerNames } from "../result.js";
 import { describeParams } from "./blocks.js";
+import { withDashboard } from "./dashboard.js";
 import { checkDetach, onInterrupt } from "./interrupt.js";
 import {
   addCommonOptions,
   COMMON_FLAGS,
   commonOptions,
   givenValues,
+  tagsOf,
   workerChoice,
 } from "./options.js";
 import { nameField, namingFlag } from "./remedy.js";
@@ -93,6 +95,7 @@ export function buildExperimentCommand(
           runs,
           seed: seed ?? (fixed_seed ? 0 : undefined),
           preset: typeof preset === "string" ? preset : undefined,
+          tags: tagsOf(options),
           worker: workerChoice(options),
           progress,
           signal: interrupt.signal,
@@ -100,7 +103,8 @@ export function buildExperimentCommand(
           trustCode,
           file,
         });
-      const outcome = await namingFlag("--runs DIR", run).catch((error: unknown) => {
+      const shown = () => withDashboard(options, progress, run);
+      const outcome = await namingFlag("--runs DIR", shown).catch((error: unknown) => {
         throw nameField(error, task);
       });
       printOutcome(outcome, json);

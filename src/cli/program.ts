@@ -37,6 +37,11 @@ export const COMMANDS: Readonly<Record<string, Subcommand>> = {
     summary: "Finish a run that was interrupted, killed, or failed",
     load: () => import("./resume.js"),
   },
+  dashboard: {
+    group: "Runs",
+    summary: "Show all runs on a live page",
+    load: () => import("./dashboard.js"),
+  },
   tensorboard: {
     group: "Runs",
     summary: "Write a run's metrics for TensorBoard",

@@ -1,4 +1,5 @@
 /** `atlas resume RUN`: finish a run that was interrupted, killed, or failed. */
+import { dirname } from "node:path";
 import type { Command } from "commander";
 import { UsageError } from "../errors.js";
 import type { Experiment } from "../experiment/define.js";
@@ -12,6 +13,7 @@ import {
 } from "../experiment/runner.js";
 import { Result } from "../result.js";
 import { findRun, type Run } from "../run/folder.js";
+import { withDashboard } from "./dashboard.js";
 import { printOutcome } from "./experiment.js";
 import { checkDetach, onInterrupt } from "./interrupt.js";
 import {
@@ -56,6 +58,7 @@ export function continueRun(
     "trust_code",
     "detach_on_interrupt",
     "runs",
+    "dashboard",
     "json",
     ...LOG_OPTIONS,
   ]);
@@ -87,7 +90,9 @@ export function continueRun(
       const experiment = await loadExperiment(fileOf(run));
       const { signal, onAttachable } = interrupt;
       const outcome = await namingFlag("--runs DIR", () =>
-        mode(experiment, run.path, { worker, progress, signal, onAttachable, trustCode }),
+        withDashboard({ ...options, runs: dirname(run.path) }, progress, () =>
+          mode(experiment, run.path, { worker, progress, signal, onAttachable, trustCode }),
+        ),
       );
       printOutcome(outcome, options.json);
     } finally {

@@ -158,6 +158,7 @@ async function check() {
     ["biome check", node, [program("biome"), "check"]],
     ["buf lint", node, [program("buf"), "lint"]],
     ["tsc", node, [program("tsc"), "--noEmit"]],
+    ["tsc of the page", node, [program("tsc"), "--noEmit", "-p", "src/dashboard/page"]],
     ["typedoc", node, [...TYPEDOC, "--emit", "none"]],
     ["ruff check", python, ["-m", "ruff", "check", ...where], WORKER],
     ["ruff format --check", python, ["-m", "ruff", "format", "--check", ...where], WORKER],

@@ -49,7 +49,10 @@ export function start(args: readonly string[], { cwd = ROOT, env = {} }: Where =
     stdin: "ignore",
     stripFinalNewline: false,
   });
-  let stderr = "";
+  let [stdout, stderr] = ["", ""];
+  child.stdout.on("data", (data: Buffer) => {
+    stdout += String(data);
+  });
   child.stderr.on("data", (data: Buffer) => {
     stderr += String(data);
   });
@@ -68,6 +71,12 @@ export function start(args: readonly string[], { cwd = ROOT, env = {} }: Where =
     async says(what: RegExp): Promise<void> {
       await until(() => what.test(stderr) || over, `${args.join(" ")} says ${what}`);
       expect(stderr).to.match(what);
+    },
+    /** Wait until something is written to stdout. @returns the first group of the pattern */
+    async prints(what: RegExp): Promise<string> {
+      await until(() => what.test(stdout) || over, `${args.join(" ")} prints ${what}`);
+      expect(stdout, stderr).to.match(what);
+      return what.exec(stdout)?.[1] ?? "";
     },
     done,
   };

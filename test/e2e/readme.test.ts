@@ -45,6 +45,7 @@ const DOCUMENTS = [
   "experiments/README.md",
   "src/worker/README.md",
   "src/method/README.md",
+  "src/dashboard/README.md",
   "proto/README.md",
   "test/bench/README.md",
   "py-worker/atlas_worker/METHOD.md",

@@ -1,0 +1,384 @@
+/** One run: its stages, curves, result, settings and log, live. */
+import { Curves, colourOf } from "./curves.mjs";
+import { bar, chip, clock, copyButton, digits, duration, fill, h, markup } from "./dom.mjs";
+
+/**
+ * @typedef {import("./main.mjs").App} App
+ * @typedef {import("./stream.mjs").Summary} Summary
+ * @typedef {import("./stream.mjs").RunEvent} RunEvent
+ * @typedef {import("./stream.mjs").RunMessage} RunMessage
+ * @typedef {{stage: string, epoch: number, totalEpochs: number, seconds: number, left: number}} Stage
+ * @typedef {{stage: string, metric: string, points: [number, number][]}} Curve
+ * @typedef {{summary: Summary, path: string, config: Record<string, string>, stages: Stage[],
+ *   curves: Curve[], log: [number, RunEvent][], at: number, resume?: string, report: boolean,
+ *   worker?: {address: string, device: string, threads: number, version: string},
+ *   result?: {id: string, title: string, markup: string}[]}} Detail
+ */
+
+/** Points of a curve from which on the server is asked for fewer. */
+const MOST_POINTS = 4000;
+/** Events in the log at most. */
+const MOST_EVENTS = 400;
+/** Curves that are drawn without asking. */
+const FIRST_CURVES = 12;
+
+/** A run. */
+export class RunView {
+  /** @param {App} app @param {string} id */
+  constructor(app, id) {
+    this.app = app;
+    this.id = id;
+    this.title = id;
+    /** @type {Detail | undefined} */
+    this.detail = undefined;
+    /** @type {Map<string, Curves>} */
+    this.plots = new Map();
+    this.gone = false;
+    this.all = false;
+    this.head = h("header", { class: "run-head" });
+    this.stages = h("div", { class: "stages" });
+    this.curves = h("div", { class: "curve-grid" });
+    this.result = h("div", { class: "result" });
+    this.report = h("div", {});
+    this.config = h("tbody", {});
+    this.log = h("ol", { class: "log", "aria-label": "Log", tabindex: "0" });
+    const filter = h("input", {
+      type: "search",
+      placeholder: "Filter the settings",
+      "aria-label": "Filter the settings",
+      oninput: () => this.showConfig(filter.value),
+    });
+    this.stagesSection = h(
+      "section",
+      { "aria-label": "Stages" },
+      h("h2", {}, "Stages"),
+      this.stages,
+    );
+    this.curvesSection = h(
+      "section",
+      { "aria-label": "Curves" },
+      h("h2", {}, "Curves"),
+      this.curves,
+    );
+    this.element = h(
+      "div",
+      { class: "run-page" },
+      this.head,
+      this.stagesSection,
+      this.result,
+      this.curvesSection,
+      this.report,
+      h(
+        "section",
+        { "aria-label": "Settings" },
+        h("h2", {}, "Settings"),
+        filter,
+        h("div", { class: "scroll" }, h("table", { class: "config" }, this.config)),
+      ),
+      h("section", { "aria-label": "Log" }, h("h2", {}, "Log"), this.log),
+    );
+    this.take = (/** @type {RunMessage} */ message) => this.receive(message);
+    app.store.messages.add(this.take);
+    fill(this.head, h("h1", {}, id), h("p", { class: "soft" }, "reading …"));
+    void this.load();
+  }
+
+  destroy() {
+    this.gone = true;
+    this.app.store.messages.delete(this.take);
+    for (const plot of this.plots.values()) plot.destroy();
+  }
+
+  /** @private Read the whole run; at most one request at a time. */
+  async load() {
+    if (this.loading) {
+      this.again = true;
+      return;
+    }
+    this.loading = true;
+    try {
+      this.detail = await this.app.link.ask(`/api/run?id=${encodeURIComponent(this.id)}`);
+      if (!this.gone) this.show();
+    } catch (error) {
+      if (!this.gone && this.detail === undefined)
+        fill(
+          this.head,
+          h("h1", {}, this.id),
+          h("p", { role: "alert" }, String(/** @type {Error} */ (error).message)),
+        );
+    } finally {
+      this.loading = false;
+    }
+    if (this.again && !this.gone) {
+      this.again = false;
+      await this.load();
+    }
+  }
+
+  /** @private @param {RunMessage} message */
+  receive(message) {
+    const { detail } = this;
+    if (message.id !== this.id) return;
+    if (detail === undefined || this.loading) {
+      this.again = true;
+      return;
+    }
+    const over = message.summary.status !== detail.summary.status;
+    if (over || message.from > detail.at || message.to < detail.at) return void this.load();
+    detail.summary = message.summary;
+    let many = false;
+    for (const [at, event] of message.events) {
+      if (at <= detail.at) continue; // it is shown already
+      detail.log.push([at, event]);
+      if (event.type === "epoch") many = this.addEpoch(detail, event) || many;
+    }
+    detail.at = Math.max(detail.at, message.to);
+    detail.log.splice(0, detail.log.length - MOST_EVENTS);
+    if (many) return void this.load();
+    this.showHead(detail);
+    this.showStages(detail);
+    this.showCurves(detail);
+    this.showLog(detail);
+  }
+
+  /** @private @param {Detail} detail @param {RunEvent} event @returns {boolean} */
+  addEpoch(detail, { stage = "", epoch = 0, totalEpochs = 0, seconds = 0, metrics = {} }) {
+    let known = detail.stages.find((s) => s.stage === stage);
+    if (known === undefined) {
+      known = { stage, epoch: 0, totalEpochs, seconds: 0, left: 0 };
+      detail.stages.push(known);
+    }
+    const again = epoch <= known.epoch;
+    const pace =
+      known.epoch === 0
+        ? seconds
+        : 0.7 * (known.left / Math.max(1, known.totalEpochs - known.epoch)) + 0.3 * seconds;
+    if (!again) known.seconds += seconds;
+    Object.assign(known, { epoch, totalEpochs, left: Math.max(0, totalEpochs - epoch) * pace });
+    let many = again; // the epochs after it do not count any more
+    for (const [metric, value] of Object.entries(metrics)) {
+      let curve = detail.curves.find((c) => c.stage === stage && c.metric === metric);
+      if (curve === undefined) {
+        curve = { stage, metric, points: [] };
+        detail.curves.push(curve);
+      }
+      if (!again) curve.points.push([epoch, value]);
+      many ||= curve.points.length > MOST_POINTS;
+    }
+    return many;
+  }
+
+  /** @private */
+  show() {
+    const detail = /** @type {Detail} */ (this.detail);
+    this.showHead(detail);
+    this.showStages(detail);
+    this.showCurves(detail);
+    this.showLog(detail);
+    this.showConfig("");
+    fill(
+      this.result,
+      (detail.result ?? []).map(({ markup: text }) => markup(text)),
+    );
+    this.showReport(detail);
+  }
+
+  /** @private @param {Detail} detail */
+  showHead({ summary, path, resume, worker }) {
+    const { experiment, task, preset, seed, created, status, finding, message, tags } = summary;
+    const facts = [
+      [experiment, task, preset && `preset ${preset}`].filter(Boolean).join(" · "),
+      `seed ${seed}`,
+      worker && about(worker),
+      created && `started ${new Date(created).toLocaleString()}`,
+    ];
+    const sweep = this.app.store.sweepOf.get(this.id);
+    const metrics = Object.entries(summary.metrics);
+    fill(
+      this.head,
+      h("p", { class: "soft" }, facts.filter(Boolean).join(" · ")),
+      h("h1", {}, chip(status), " ", finding || this.id),
+      h(
+        "p",
+        { class: "soft path" },
+        path,
+        " ",
+        copyButton(path, "Copy the path of the folder"),
+        tags.map((tag) => h("span", { class: "tag" }, tag)),
+        sweep && h("a", { href: this.app.href({ view: "sweep", id: sweep }) }, ` sweep ${sweep}`),
+      ),
+      message !== "" && h("p", { class: "message", role: "alert" }, message),
+      resume !== undefined &&
+        h(
+          "p",
+          { class: "command" },
+          "Finish it with ",
+          h("code", {}, resume),
+          " ",
+          copyButton(resume, "Copy the command"),
+        ),
+      metrics.length > 0 &&
+        h(
+          "dl",
+          { class: "metrics" },
+          metrics.map(([name, value]) =>
+            h(
+              "div",
+              {},
+              h("dt", {}, name),
+              h("dd", { title: String(value), "data-value": value }, digits(value)),
+            ),
+          ),
+        ),
+    );
+  }
+
+  /** @private @param {Detail} detail */
+  showStages({ stages, summary }) {
+    this.stagesSection.hidden = stages.length === 0;
+    const running = summary.status === "running";
+    fill(
+      this.stages,
+      stages.map(({ stage, epoch, totalEpochs, seconds, left }) => {
+        const done = epoch >= totalEpochs;
+        const time = done || !running ? duration(seconds) : `about ${duration(left)} left`;
+        return h(
+          "div",
+          { class: `stage ${done ? "done" : ""}` },
+          h("b", {}, stage),
+          bar(epoch, totalEpochs, `${stage}: ${epoch} of ${totalEpochs} epochs`),
+          h("span", { class: "soft" }, `${epoch}/${totalEpochs} · ${time}`),
+        );
+      }),
+    );
+  }
+
+  /** @private @param {Detail} detail */
+  showCurves({ curves }) {
+    const drawn = curves.filter(({ points }) => points.length > 1);
+    this.curvesSection.hidden = drawn.length === 0;
+    const shown = this.all ? drawn : drawn.slice(0, FIRST_CURVES);
+    for (const { stage, metric, points } of shown) {
+      const key = JSON.stringify([stage, metric]);
+      const lines = [{ label: metric, colour: colourOf("accent"), points }];
+      const plot = this.plots.get(key);
+      if (plot) plot.update(lines);
+      else {
+        const made = new Curves(`${stage}: ${metric}`, lines);
+        this.plots.set(key, made);
+        this.curves.append(made.element);
+      }
+    }
+    this.more?.remove();
+    if (shown.length < drawn.length) {
+      this.more = h(
+        "button",
+        {
+          type: "button",
+          onclick: () => {
+            this.all = true;
+            if (this.detail) this.showCurves(this.detail);
+          },
+        },
+        `Show ${drawn.length - shown.length} more`,
+      );
+      this.curves.append(this.more);
+    }
+  }
+
+  /** @private @param {Detail} detail */
+  showReport({ report }) {
+    if (!report || this.report.childElementCount > 0) return;
+    const place = h("div", {});
+    const details = h(
+      "details",
+      {
+        ontoggle: async () => {
+          if (!details.open || place.childElementCount > 0) return;
+          const query = new URLSearchParams({ id: this.id });
+          const { ticket } = await this.app.link.ask(`/api/ticket?${query}`);
+          place.append(
+            h("iframe", {
+              title: `Report of ${this.id}`,
+              sandbox: "",
+              src: `/report?${new URLSearchParams({ ticket })}`,
+            }),
+          );
+        },
+      },
+      h(
+        "summary",
+        {},
+        h("h2", {}, "Report"),
+        h("span", { class: "soft" }, "with the data and the predictions"),
+      ),
+      place,
+    );
+    this.report.append(h("section", { "aria-label": "Report" }, details));
+  }
+
+  /** @private @param {string} text */
+  showConfig(text) {
+    const rows = Object.entries(this.detail?.config ?? {}).filter(([name, value]) =>
+      `${name} ${value}`.toLowerCase().includes(text.toLowerCase()),
+    );
+    fill(
+      this.config,
+      rows.map(([name, value]) =>
+        h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, h("code", {}, value))),
+      ),
+    );
+  }
+
+  /** @private @param {Detail} detail */
+  showLog({ log }) {
+    const atEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 20;
+    fill(
+      this.log,
+      log.map(([at, event]) =>
+        h("li", { class: event.type, "data-at": at }, clock(event.time), " ", describe(event)),
+      ),
+    );
+    if (atEnd) this.log.scrollTop = this.log.scrollHeight;
+  }
+}
+
+/** Say where a run computes. @param {NonNullable<Detail["worker"]>} worker */
+function about({ device, threads, address }) {
+  const here = /^grpc:..127\.0\.0\.1:/.test(address);
+  return `${device}, ${threads} ${threads === 1 ? "thread" : "threads"}${here ? "" : `, ${address}`}`;
+}
+
+/** Say in words what happened. @param {RunEvent} event @returns {string} */
+function describe({
+  type,
+  stage,
+  epoch,
+  totalEpochs,
+  metrics = {},
+  seconds = 0,
+  message,
+  remedy,
+  ...more
+}) {
+  const numbers = Object.entries(metrics)
+    .map(([name, value]) => `${name} ${digits(value)}`)
+    .join("  ");
+  switch (type) {
+    case "epoch":
+      return `${stage} ${epoch}/${totalEpochs}  ${numbers}  ${duration(seconds)}`;
+    case "restored":
+      return `${stage} restored at epoch ${epoch}  ${numbers}`;
+    case "worker":
+      return `worker ${more.address} on ${more.device}`;
+    case "started":
+    case "resumed":
+    case "attached":
+      return `${type} by process ${more.pid} on ${more.host}`;
+    case "warning":
+    case "failed":
+      return [type, message, remedy].filter(Boolean).join(": ");
+    default:
+      return type;
+  }
+}
