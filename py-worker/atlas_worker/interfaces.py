@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from .catalogue import Block, Manifold, blocks
 from .errors import InvalidInput
 from .trainable import Trainable
+
+if TYPE_CHECKING:  # symmetry imports this module
+    from .symmetry.ambient import Factor
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,10 @@ class AlgebraReport:
     spectrum: list[SpectrumEntry]
     start_losses: list[float]
     explanation: str
+    coordinates: Tensor | None = None
+    """D ``[n, n]``, in which spans are compared (METHOD 1.7); None for the given coordinates."""
+    factors: list[Factor] = field(default_factory=list)
+    """The groups whose product acts; none for one GL(n)."""
 
 
 Outcome = Literal["kept", "not_a_symmetry", "outside_support", "beyond_limit", "duplicate"]
@@ -281,6 +288,10 @@ class CosetReport:
     losses: list[float]
     noise_floor: float
     candidates: list[CosetCandidate] = field(default_factory=list)
+    coordinates: Tensor | None = None
+    """D ``[n, n]``, in which components are compared (METHOD 1.7); None for the given ones."""
+    factors: list[Factor] = field(default_factory=list)
+    """The groups whose product acts; none for one GL(n)."""
 
 
 @runtime_checkable

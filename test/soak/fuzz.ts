@@ -166,6 +166,7 @@ async function prepare(caller: Caller, address: string): Promise<Target> {
     predictor: "predictor-1",
     seed: 1,
     epochs: 1,
+    groupAlgebra: undefined,
   };
   const architecture = { kind: "reference_cnn", params: { width: 4 } };
   const training = { kind: "supervised", params: { batch_size: 4 } };

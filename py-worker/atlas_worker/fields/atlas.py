@@ -136,6 +136,17 @@ class PlanarAtlas:
         added=True,
     )
     targets_as: str = param("", "Types of the output channels, likewise", added=True)
+    dimensions: str = param(
+        "",
+        "Dimensions of the groups that mix channels, such as b=2; empty: as the channels say",
+        added=True,
+    )
+    features: int = param(
+        0, "Number of input channels, to find dimensions; 0: unknown", minimum=0, added=True
+    )
+    target_features: int = param(
+        0, "Number of output channels, to find dimensions; 0: unknown", minimum=0, added=True
+    )
 
     def __len__(self) -> int:
         return len(self.charts)

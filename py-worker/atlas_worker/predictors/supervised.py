@@ -40,6 +40,7 @@ from ..symmetry import (
     lattice_of,
     manifold_of,
     max_batch,
+    space_of,
     targets_on,
 )
 from ..trainable import StepCallback
@@ -790,7 +791,11 @@ def build(kind: str, built: str, weights: Mapping[str, Tensor]) -> tuple[nn.Modu
 
 
 def make_objective(
-    predictor: FittedPredictor, dataset: Dataset, atlas: Atlas
+    predictor: FittedPredictor,
+    dataset: Dataset,
+    atlas: Atlas,
+    group: Tensor | None = None,
+    field: str = "group_algebra",
 ) -> EquivarianceObjective:
     """Make the objective of a predictor's equivariance on a dataset's inputs.
 
@@ -798,6 +803,8 @@ def make_objective(
         predictor: The predictor.
         dataset: The inputs.
         atlas: The charts.
+        group: Basis ``[d, n, n]`` of the algebra to which the search is restricted; None for none.
+        field: The parameter that gave ``group``, for errors.
 
     Returns:
         The objective that solvers minimise.
@@ -813,4 +820,5 @@ def make_objective(
         lambda: predictor.freeze(dtype=torch.float64),
         difference_step=predictor.difference_step,
         resolution=predictor.resolution,
+        space=space_of(atlas, dataset, group, field),
     )

@@ -15,7 +15,13 @@ from torch import Tensor
 from atlas_worker.catalogue import current_kind
 from atlas_worker.errors import Cancelled, InvalidInput, NotReady
 from atlas_worker.gen.atlas.v1 import objects_pb2
-from atlas_worker.symmetry import Atlas, IcosahedralGrid, VectorSpace, action_on
+from atlas_worker.symmetry import (
+    Atlas,
+    IcosahedralGrid,
+    VectorSpace,
+    action_on,
+    ambient_of,
+)
 from atlas_worker.trainable import Trainable
 
 from . import snapshots
@@ -401,7 +407,7 @@ def _charts(atlas: Atlas) -> str:
     """Describe what two atlases must have in common for a predictor to work on both."""
     if isinstance(atlas, VectorSpace):
         moved = "vectors" if atlas.vector_output else "invariants"
-        return f"all of R^{atlas.n}, with {moved} for outputs"
+        return f"all of R^{atlas.ambient.n}, with {moved} for outputs"
     if isinstance(atlas, IcosahedralGrid):
         return f"a grid of resolution {atlas.resolution}"
     return f"{len(atlas)} charts of radius {atlas.r_in}"
@@ -435,9 +441,16 @@ def _samples(inputs: Tensor, start: int, count: int, field: str) -> slice:
 
 
 def _plain_facts(atlas: Atlas) -> dict[str, Any]:
-    """Return the numbers and flags of an atlas."""
+    """Return the numbers and flags of an atlas, and the groups that act."""
     fields = dataclasses.asdict(atlas)
-    return {name: value for name, value in fields.items() if isinstance(value, int | bool)}
+    facts: dict[str, Any] = {
+        name: value
+        for name, value in fields.items()
+        if isinstance(value, int | bool) and not name.endswith("features")
+    }
+    if not isinstance(atlas, IcosahedralGrid):
+        facts["groups"] = [dataclasses.asdict(f) for f in ambient_of(atlas).factors]
+    return facts
 
 
 def _info(entry: Entry) -> objects_pb2.ObjectInfo:

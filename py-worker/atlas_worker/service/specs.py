@@ -16,6 +16,7 @@ from atlas_worker import catalogue
 from atlas_worker.catalogue import Block, BlockType, fingerprint, recorded_params
 from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.gen.atlas.v1 import objects_pb2
+from atlas_worker.symmetry import Atlas, ambient_of
 
 from .sessions import Entry, Session
 from .snapshots import Origin
@@ -150,18 +151,29 @@ def _algebra(session: Session, codec: TensorCodec, spec: objects_pb2.AlgebraSpec
     context: dict[str, Any]
     if block.needs_predictor:
         predictor, dataset, atlas = uses = _inputs(session, spec, "algebra")
-        objective = make_objective(predictor.value, dataset.value, atlas.value)
-        if k > objective.n**2:
-            raise InvalidInput(
-                f"k is {k}", "algebra.k", f"at most n² = {objective.n**2} generators"
-            )
+        group = _group(codec, spec, "algebra", atlas.value)
+        objective = make_objective(
+            predictor.value, dataset.value, atlas.value, group, "algebra.group_algebra"
+        )
+        most = objective.space.dimension
+        if k > most:
+            name = "n²" if objective.space.is_whole else "the dimension of the group"
+            raise InvalidInput(f"k is {k}", "algebra.k", f"at most {name} = {most} generators")
         context = {"objective": objective}
     else:
+        group = None
         if spec.HasField("predictor"):
             raise InvalidInput(
                 f"the solver {block.kind} looks at the data alone",
                 "algebra.predictor",
                 "no predictor",
+                "leave it out",
+            )
+        if spec.HasField("group_algebra"):
+            raise InvalidInput(
+                f"the solver {block.kind} has a group of its own",
+                "algebra.group_algebra",
+                "no group",
                 "leave it out",
             )
         dataset, atlas = uses = _lattice(session, spec, "algebra")
@@ -170,7 +182,10 @@ def _algebra(session: Session, codec: TensorCodec, spec: objects_pb2.AlgebraSpec
     def make() -> Any:
         return block.make(params, **context, k=k, epochs=epochs, seed=seed)
 
-    return Plan("algebra", block, [fingerprint(block, params), k, epochs, seed], make, uses)
+    parts = [fingerprint(block, params), k, epochs, seed]
+    if group is not None:
+        parts.append(_hash(group))
+    return Plan("algebra", block, parts, make, uses)
 
 
 def _cosets(session: Session, codec: TensorCodec, spec: objects_pb2.CosetSpec) -> Plan:
@@ -179,7 +194,10 @@ def _cosets(session: Session, codec: TensorCodec, spec: objects_pb2.CosetSpec) -
     block, params = _block("coset_solver", spec.solver, "cosets.solver")
     predictor, dataset, atlas = _inputs(session, spec, "cosets")
     epochs, seed = _epochs(spec.epochs, 1, "cosets.epochs"), spec.seed
-    objective = make_objective(predictor.value, dataset.value, atlas.value)
+    group = _group(codec, spec, "cosets", atlas.value)
+    objective = make_objective(
+        predictor.value, dataset.value, atlas.value, group, "cosets.group_algebra"
+    )
     algebra = basis(codec, spec, "identity_algebra", objective.n, "cosets.")
     moved = algebra.float().to(session.device)
 
@@ -189,6 +207,8 @@ def _cosets(session: Session, codec: TensorCodec, spec: objects_pb2.CosetSpec) -
         )
 
     parts = [fingerprint(block, params), _hash(algebra), epochs, seed]
+    if group is not None:
+        parts.append(_hash(group))
     return Plan("cosets", block, parts, make, (predictor, dataset, atlas))
 
 
@@ -220,6 +240,13 @@ def basis(codec: TensorCodec, message: Any, name: str, n: int, prefix: str = "")
     if not message.HasField(name):
         return torch.zeros(0, n, n, dtype=torch.float64)
     return codec.decode_matrices(getattr(message, name), prefix + name, n)
+
+
+def _group(codec: TensorCodec, spec: Any, type: ObjectType, atlas: Atlas) -> Tensor | None:
+    """Read the algebra to which a search is restricted; None for no restriction."""
+    if not spec.HasField("group_algebra"):
+        return None
+    return basis(codec, spec, "group_algebra", ambient_of(atlas).n, f"{type}.")
 
 
 def check_whole(entry: Entry) -> None:

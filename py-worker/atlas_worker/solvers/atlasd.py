@@ -85,7 +85,8 @@ def regulariser(basis: Tensor, p: AtlasdParams) -> Tensor:
 class AtlasdSolver(AdamSolver):
     """Adam on ``E[L(f_c(gx), g f_c(x))] + regulariser`` over ``B [k, n, n]`` (METHOD 2.2).
 
-    An epoch is one pass over the data.
+    In a subspace of gl(n), the free parameters are coordinates ``[k, d]``. An epoch is one pass
+    over the data.
     """
 
     kind = "paper"
@@ -93,10 +94,10 @@ class AtlasdSolver(AdamSolver):
     def __init__(
         self, params: AtlasdParams, *, objective: Objective, k: int, epochs: int, seed: int
     ) -> None:
-        check_k(k, objective.n)
+        check_k(k, objective.space)
         self._p, self._objective, self._seed = params, objective, seed
         super().__init__(
-            0.02 * torch.randn(k, objective.n, objective.n, generator=random_stream(seed, 0)),
+            0.02 * objective.space.draw(random_stream(seed, 0), k),
             params.learning_rate,
             epochs,
         )
@@ -118,8 +119,9 @@ class AtlasdSolver(AdamSolver):
         for i, indices in enumerate(order.split(p.batch_size)):
             batch = objective.batch(indices)
             eta = draw_coefficients(batch, generator, len(self._free), 1.0)
-            loss = objective.loss(batch, lie.expm(lie.combine(self._free, eta))).mean()
-            self._step(loss + regulariser(self._free, p))
+            basis = objective.space.lift(self._free)
+            loss = objective.loss(batch, lie.expm(lie.combine(basis, eta))).mean()
+            self._step(loss + regulariser(objective.space.inward(basis), p))
             total += float(loss.detach()) * len(indices)
             on_step(i + 1, steps, {"loss": float(loss.detach())})
         check_finite(self._free.detach(), "the generators")
@@ -131,11 +133,12 @@ class AtlasdSolver(AdamSolver):
 
     def report(self) -> AlgebraReport:
         """Measure the generators, or a sparse basis of their span with ``standard_basis``."""
-        p, basis = self._p, self._free.detach().clone()
+        p, space = self._p, self._objective.space
+        basis = space.lift(self._free.detach().clone())
         if p.standard_basis:
             # The regulariser alone leaves some duplicates and overlaps. The sparse basis of the
             # same span has none.
-            basis = lie.sparse_basis(basis)
+            basis = space.outward(lie.sparse_basis(space.inward(basis)))
         return report_algebra(
             self._objective, basis, [], p.scale, p.threshold, p.evaluation, self._seed
         )

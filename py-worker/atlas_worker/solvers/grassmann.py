@@ -18,7 +18,7 @@ from ..checkpointing import check_finite, restore
 from ..errors import InvalidInput
 from ..interfaces import AlgebraReport, SpectrumEntry
 from ..rng import random_stream
-from ..symmetry import Batch, Objective, lie
+from ..symmetry import Batch, Objective, Space, lie
 from ..symmetry.measure import (
     ROUNDING,
     draw_batch,
@@ -27,6 +27,7 @@ from ..symmetry.measure import (
     measure,
     principal_frame,
     relative_errors,
+    typical_displacement,
 )
 from ..symmetry.spectral import Spectrum, count, linearised_spectrum
 from ..trainable import StepCallback
@@ -88,22 +89,25 @@ class GrassmannParams:
     )
 
 
-def check_k(k: int, n: int, least: int = 1) -> None:
+def check_k(k: int, space: Space | int, least: int = 1) -> None:
     """Check the number of generators.
 
     Args:
         k: The number of generators.
-        n: Size of the matrices.
+        space: Where they are sought; n stands for gl(n).
         least: Smallest accepted k: 1, or 0 if the solver may find k by itself.
 
     Raises:
-        InvalidInput: k is not from ``least`` to n².
+        InvalidInput: k is not from ``least`` to the dimension of the space.
     """
-    if not least <= k <= n * n:
+    most, name = (
+        (space**2, f"gl({space})") if isinstance(space, int) else (space.dimension, str(space))
+    )
+    if not least <= k <= most:
         raise InvalidInput(
             f"k is {k}",
             "algebra.k",
-            f"from 1 to {n * n}, the dimension of gl({n})",
+            f"from 1 to {most}, the dimension of {name}",
             "choose another k",
         )
 
@@ -151,21 +155,24 @@ def report_algebra(
         threshold: Largest relative error of a symmetry.
         samples: Samples in each batch.
         seed: Seed of the samples and transformations.
-        rest: Orthonormal basis ``[n² - k, n, n]`` of the complement of the span; None for any.
+        rest: Orthonormal basis ``[d - k, n, n]`` of the complement of the span; None for any.
         reason: Why there are k generators, if the solver found k itself.
 
     Returns:
         The report.
     """
+    space = objective.space
+    space.check(generators)
     batches = evaluation_batches(objective, samples, seed)
-    frame = lie.frame(generators)
-    everything = torch.cat([frame, lie.complement(frame) if rest is None else rest])
+    frame = space.frame(space.free(generators))
+    everything = torch.cat([frame, space.complement(frame) if rest is None else rest])
     spectrum = measure(objective, batches, everything, scale, seed)
-    unit = generators / generators.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None]
+    unit = generators / space.norms(generators).clamp(min=1e-30)[:, None, None]
     along = measure(objective, batches, unit, scale, seed)
-    typical, size = float(spectrum.displacement.mean()), mean_size(batches)
-    errors = relative_errors(along, typical, size)
-    spectrum_errors = relative_errors(spectrum, typical, size)
+    typical = typical_displacement(objective, batches, spectrum, scale, seed)
+    size = mean_size(batches)
+    errors = relative_errors(along, typical.at(unit), size)
+    spectrum_errors = relative_errors(spectrum, typical.at(everything), size)
     good = errors <= threshold
     order = torch.argsort(errors)
     generators, errors, losses = generators[order], errors[order], along.loss[order]
@@ -200,6 +207,8 @@ def report_algebra(
         ],
         start_losses=sorted(starts),
         explanation=explanation,
+        coordinates=space.coordinates,
+        factors=space.factors,
     )
 
 
@@ -215,10 +224,11 @@ def report_algebra(
 class GrassmannSolver(AdamSolver):
     """Minimises ``Σ_c log E[L(f_c(gx), g f_c(x))]`` over orthonormal frames (METHOD 2.3).
 
-    ``g = exp(Σ η_i B_i)`` for a frame ``B [k, n, n]``, the Gram-Schmidt of free matrices. So sizes
-    and angles need no regularisers. The logarithm gives the maximum-likelihood fit if charts differ
-    in how well they can be predicted: a chart that is not symmetric itself, e.g. near an obstacle,
-    does not dominate the others. With k = n² nothing is sought, only measured.
+    ``g = exp(Σ η_i B_i)`` for a frame ``B [k, n, n]``, the Gram-Schmidt of free elements of the
+    space in which the algebra is sought. So sizes and angles need no regularisers. The logarithm
+    gives the maximum-likelihood fit if charts differ in how well they can be predicted: a chart
+    that is not symmetric itself, e.g. near an obstacle, does not dominate the others. With k = d,
+    the dimension of the space (n² for gl(n)), nothing is sought, only measured.
     """
 
     kind = "grassmann"
@@ -226,8 +236,9 @@ class GrassmannSolver(AdamSolver):
     def __init__(
         self, params: GrassmannParams, *, objective: Objective, k: int, epochs: int, seed: int
     ) -> None:
-        check_k(k, objective.n, 0)
+        check_k(k, objective.space, 0)
         self._p, self._objective, self._asked, self._seed = params, objective, k, seed
+        self._space = objective.space
         self._spectrum: Spectrum | None = None
         self._reason = ""
         super().__init__(self._draws(k), params.learning_rate, epochs)
@@ -238,10 +249,17 @@ class GrassmannSolver(AdamSolver):
         return self._free.shape[1]
 
     def _draws(self, k: int) -> Tensor:
-        """Draw random frames to start from: ``[starts, k, n, n]``."""
-        n, seed = self._objective.n, random_stream(self._seed, 0)
-        starts = 1 if k == n * n else self._p.starts
-        return lie.frame(torch.randn(starts, k, n, n, generator=seed))
+        """Draw random frames to start from: free parameters ``[starts, k, *space.shape]``."""
+        starts = 1 if k == self._space.dimension else self._p.starts
+        drawn = self._space.draw(random_stream(self._seed, 0), starts, k)
+        return lie.frame(drawn) if self._space.is_whole else lie.orthonormal(drawn)
+
+    def _with_spectral(self, drawn: Tensor) -> Tensor:
+        """Put the directions of least linearised error in the place of the first random start."""
+        k = drawn.shape[1]
+        if self._space.is_whole or k == 0:  # results in gl(n) stay what they were
+            return drawn
+        return torch.cat([self._space.free(self._linearised().directions[None, :k]), drawn[1:]])
 
     def _linearised(self) -> Spectrum:
         """Spectrum of the predictor as it is; computed once, and again after a resume."""
@@ -255,7 +273,8 @@ class GrassmannSolver(AdamSolver):
         batches = evaluation_batches(self._objective, p.evaluation, self._seed)
         along = measure(self._objective, batches, spectrum.directions, p.scale, self._seed)
         size = mean_size(batches)
-        errors = relative_errors(along, float(along.displacement.mean()), size)
+        typical = typical_displacement(self._objective, batches, along, p.scale, self._seed)
+        errors = relative_errors(along, typical.at(spectrum.directions), size)
         moved = float(along.displacement.max()) > ROUNDING * size
         return count(spectrum, errors, p.threshold, p.gap, moved=moved)
 
@@ -265,9 +284,9 @@ class GrassmannSolver(AdamSolver):
         if k == 0:
             k, self._reason = self._count()
         if self._p.start == "spectral":
-            self._set(self._linearised().directions[None, :k])
+            self._set(self._space.free(self._linearised().directions[None, :k]))
         elif self._asked == 0:
-            self._set(self._draws(k))
+            self._set(self._with_spectral(self._draws(k)))
         self._scores = torch.full((len(self._free),), math.inf)
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
@@ -289,12 +308,12 @@ class GrassmannSolver(AdamSolver):
             on_step(1, 1, {})
             return {"generators": 0.0}
         generator = random_stream(self._seed, 1, self._epoch)
-        steps = p.steps if self._k < objective.n**2 else 0  # every frame spans all of gl(n)
+        steps = p.steps if self._k < self._space.dimension else 0  # every frame spans it all
         for i in range(steps):
             self._anneal(i / steps)
             batch = draw_batch(objective, generator, p.batch_size, p.charts)
             eta = draw_coefficients(batch, generator, self._k, p.scale)
-            per_chart = self._losses(batch, lie.frame(self._free), eta)
+            per_chart = self._losses(batch, self._space.frame(self._free), eta)
             self._step(per_chart.clamp(min=1e-12).log().mean(1))
             on_step(
                 i + 1,
@@ -321,7 +340,7 @@ class GrassmannSolver(AdamSolver):
                 self._objective, generator, self._p.evaluation, self._objective.charts
             )
             eta = draw_coefficients(batch, generator, self._k, self._p.scale)
-            for s, frame in enumerate(lie.frame(self._free)):
+            for s, frame in enumerate(self._space.frame(self._free)):
                 scores[s] += self._losses(batch, frame[None], eta)[0].clamp(min=1e-12).log().mean()
         check_finite(scores, "the equivariance loss")
         order = torch.argsort(scores)[: max(len(scores) // 2, min(2, len(scores)))]
@@ -339,16 +358,17 @@ class GrassmannSolver(AdamSolver):
 
     def report(self) -> AlgebraReport:
         """Measure the best frame in its principal directions, or in a sparse basis of its span."""
-        p, best = self._p, lie.frame(self._free.detach())[0]
+        p, space = self._p, self._space
+        best = space.frame(self._free.detach())[0]
         starts = [s for s in self._scores.tolist() if math.isfinite(s)]
         rest: Tensor | None = None
         if self._asked == 0 or p.start == "spectral":
-            rest = self._linearised().within(lie.complement(best))
+            rest = self._linearised().within(space.complement(best), space)
             if self._asked == 0 and not self._reason:
                 self._reason = self._count()[1]  # after a resume
         batches = evaluation_batches(self._objective, p.evaluation, self._seed)
         best = (
-            lie.sparse_basis(best)
+            space.outward(lie.sparse_basis(space.inward(best)))
             if p.standard_basis
             else principal_frame(self._objective, batches, best, p.scale, self._seed)
         )
@@ -372,12 +392,13 @@ class GrassmannSolver(AdamSolver):
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Restore what :meth:`state` returned. Raises ``InvalidInput`` if it does not fit."""
         # The number of starts falls from epoch to epoch, and the solver may have found k.
+        shape = self._space.shape
         starts, k = (
             tensors["free"].shape[:2]
-            if "free" in tensors and tensors["free"].dim() == 4
+            if "free" in tensors and tensors["free"].dim() == 2 + len(shape)
             else (0, 0)
         )
         k = k if self._asked == 0 else self._asked
         scores = restore(tensors, "scores", torch.zeros(starts))
-        self._load(tensors, metadata, torch.zeros(starts, k, self._objective.n, self._objective.n))
+        self._load(tensors, metadata, torch.zeros(starts, k, *shape))
         self._scores = scores

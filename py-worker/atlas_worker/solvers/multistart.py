@@ -13,22 +13,17 @@ from ..catalogue import param, register
 from ..checkpointing import check_finite, restore
 from ..errors import InvalidInput
 from ..interfaces import CosetCandidate, CosetReport, Outcome
-from ..optim import Adam
 from ..rng import random_stream
-from ..symmetry import Batch, Objective, lie
+from ..symmetry import Ambient, Batch, Objective, Space, lie
 from ..symmetry.components import same_component
 from ..symmetry.measure import draw_batch
+from ..symmetry.normaliser import project_to_normaliser, restricted_starts
 from ..symmetry.spectral import linearised_spectrum
 from ..trainable import StepCallback
 from .adam import AdamSolver
 
 EVALUATION_BATCHES = 4
 """Batches on which candidates are measured."""
-
-NORMALISER_STEPS = 300
-"""Steps of Adam towards the normaliser."""
-SMALL = 0.01
-"""Weight of a start's mean squared entry beside its defect."""
 
 CHANGE = 0.1
 """Change of the prediction (of probabilities, for a classifier) by a preconditioned step."""
@@ -68,60 +63,6 @@ class MultistartParams:
     evaluation: int = param(4, "Samples in each batch of the final evaluation", minimum=1)
 
 
-def normalised(matrices: Tensor) -> Tensor:
-    """Compute ``M / |det M|^(1/n)`` of matrices ``[..., n, n]``."""
-    det = torch.linalg.det(matrices).abs().clamp(min=1e-12)
-    roots: Tensor = det.pow(1 / matrices.shape[-1])
-    return matrices / roots[..., None, None]
-
-
-def project_to_normaliser(starts: Tensor, algebra: Tensor) -> Tensor:
-    """Move matrices to the normaliser of an algebra, each within its sign of the determinant.
-
-    The identity component of a Lie group is a normal subgroup, so every symmetry C has ``C B C⁻¹``
-    in the algebra for all B in the algebra. This condition on C needs no data. Without it the
-    search would have to find a set, which may be very thin, from the data.
-
-    Adam minimises ``Σ_i ‖C B_i C⁻¹ − projection‖² / ‖C B_i C⁻¹‖²``, with a slight preference for
-    matrices of small norm; otherwise starts would become needlessly large boosts.
-
-    Args:
-        starts: Matrices ``[m, n, n]``.
-        algebra: Generators ``[k, n, n]`` of the identity component.
-
-    Returns:
-        ``[m, n, n]``; ``starts`` if the condition says nothing (an empty algebra, or scalings).
-    """
-    basis = algebra.double().cpu()
-    if len(basis):
-        basis = lie.sparse_basis(basis)
-    frame = lie.frame(basis)
-
-    def defect(c: Tensor) -> Tensor:
-        moved = c[:, None] @ frame @ torch.linalg.inv_ex(c).inverse[:, None]
-        off = moved - lie.combine(frame, lie.project(frame, moved))
-        per: Tensor = off.square().sum((-2, -1)) / moved.square().sum((-2, -1)).clamp(min=1e-12)
-        return per.mean(1)
-
-    c = normalised(starts.double().cpu())
-    if not len(frame) or float(defect(c).max()) < 1e-9:
-        return starts
-    free = c.clone().requires_grad_(True)
-    adam = Adam([free], lr=0.1)
-    for i in range(NORMALISER_STEPS):
-        adam.param_groups[0]["lr"] = 0.1 * (0.01 + 0.99 * (1 - i / NORMALISER_STEPS))
-        g = normalised(free)
-        adam.zero_grad()
-        (defect(g) + SMALL * g.square().mean((-2, -1))).sum().backward()
-        adam.step()
-    projected = normalised(free.detach()).to(starts)
-    # A step may have jumped over det = 0. Such a start stays as it was.
-    fine = torch.isfinite(projected).flatten(1).all(1) & (
-        torch.linalg.det(projected).sign() == torch.linalg.det(starts).sign()
-    )
-    return torch.where(fine[:, None, None], projected, starts)
-
-
 def finite_min(losses: Tensor) -> Tensor:
     """Return the smallest of the values that are not NaN.
 
@@ -132,7 +73,7 @@ def finite_min(losses: Tensor) -> Tensor:
 
 
 def one_per_component(
-    algebra: Tensor, matrices: Tensor, ranked: list[int]
+    algebra: Tensor, matrices: Tensor, ranked: list[int], ambient: Ambient | None = None
 ) -> tuple[list[int], dict[int, int]]:
     """Choose the best matrix of each component.
 
@@ -140,6 +81,7 @@ def one_per_component(
         algebra: Generators ``[k, n, n]`` of the identity component.
         matrices: ``[m, n, n]``.
         ranked: Indices of the matrices to consider, the best first.
+        ambient: The whole group; None for GL(n).
 
     Returns:
         The index of the best matrix of each component, and the component of each considered index.
@@ -148,7 +90,7 @@ def one_per_component(
     component: dict[int, int] = {}
     left = list(ranked)
     while left:
-        same = same_component(algebra, matrices[left], matrices[left[0]])
+        same = same_component(algebra, matrices[left], matrices[left[0]], ambient)
         component |= {i: len(kept) for i, s in zip(left, same, strict=True) if s}
         kept.append(left[0])
         left = [i for i, s in zip(left[1:], same[1:], strict=True) if not s]
@@ -190,41 +132,58 @@ class MultistartSolver(AdamSolver):
                 "give the algebra of a task of the same dimension",
             )
         self._p, self._objective, self._seed = params, objective, seed
-        self._identity_algebra = identity_algebra
-        self._starts = self._draws()
+        self._space = space = objective.space
+        # Candidates and their components are looked at in the coordinates of the space.
+        self._identity_algebra = space.inward(identity_algebra)
+        self._ambient = space.ambient
         n = objective.n
-        self._steps = torch.zeros(n * n, n, n)
+        self._steps = torch.zeros(space.dimension, n, n)
+        if space.restricted:
+            self._steps = space.normaliser().float()
+        self._starts = self._draws()
+        self._by_steps = params.precondition or space.restricted
         super().__init__(
-            torch.zeros(params.candidates, n * n) if params.precondition else self._starts,
+            torch.zeros(params.candidates, len(self._steps)) if self._by_steps else self._starts,
             params.learning_rate,
             epochs,
         )
 
     def _matrices(self, free: Tensor) -> Tensor:
-        """Compute the candidates ``[m, n, n]`` from the free tensor.
+        """Compute the candidates ``[m, n, n]`` from the free tensor, in the space's coordinates.
 
-        With ``precondition`` they are ``exp(Σ_a w_a S_a) C₀``, with w free and S the steps.
+        With ``precondition``, and in a restricted space, they are ``exp(Σ_a w_a S_a) C₀``, with w
+        free and S the steps. The steps of a restricted space stay in its normaliser.
         """
-        if not self._p.precondition:
-            return normalised(free)
+        if not self._by_steps:
+            return self._ambient.normalise(free)
         moved: Tensor = lie.expm(lie.combine(self._steps, free)) @ self._starts
-        return normalised(moved)
+        return moved if self._space.restricted else self._ambient.normalise(moved)
 
     def _measure_steps(self) -> Tensor:
-        """Compute the preconditioned steps ``[n², n, n]``.
+        """Compute the preconditioned steps ``[d, n, n]``, with d = n² for all of GL(n).
 
         They are the principal directions of the linearised error, each of the length that changes
         the prediction by ``CHANGE``. Near a symmetry C the error of ``exp(tE) C`` grows with t as
         that of ``exp(tE)`` does, so the steps serve for all candidates.
         """
-        spectrum = linearised_spectrum(self._objective, SPECTRUM, self._seed, weighted=False)
+        space = self._space
+        if space.restricted:
+            if not len(self._steps):
+                return self._steps
+            normaliser = space.outward(space.normaliser())
+            space = Space(self._ambient, space.coordinates, normaliser)
+        spectrum = linearised_spectrum(
+            self._objective, SPECTRUM, self._seed, weighted=False, space=space
+        )
         lengths = (CHANGE / spectrum.errors.clamp(min=1e-12)).clamp(max=LONGEST)
         steps: Tensor = lengths[:, None, None].to(spectrum.directions) * spectrum.directions
-        return steps
+        return space.inward(steps)
 
     def _draws(self) -> Tensor:
         """Draw random matrices and project them to where symmetries can be."""
-        return project_to_normaliser(self._random(), self._identity_algebra)
+        if self._space.restricted:
+            return restricted_starts(self._space, self._random(), self._identity_algebra)
+        return project_to_normaliser(self._random(), self._identity_algebra, self._ambient)
 
     def _random(self) -> Tensor:
         n = self._objective.n
@@ -248,7 +207,8 @@ class MultistartSolver(AdamSolver):
         for i in range(p.steps):
             self._anneal(i / p.steps)
             batch = draw_batch(objective, generator, p.batch_size, p.charts)
-            g = self._matrices(self._free)[:, None, None].expand(-1, *batch.shape, -1, -1)
+            g = self._space.outward(self._matrices(self._free))
+            g = g[:, None, None].expand(-1, *batch.shape, -1, -1)
             loss = objective.loss(batch, g).flatten(1).mean(1)
             self._step(loss)
             recent = [*recent[-9:], loss.detach()]
@@ -269,20 +229,23 @@ class MultistartSolver(AdamSolver):
         """
         p, objective = self._p, self._objective
         objective.refresh()
-        g = self._matrices(self._free.detach())
+        inside_group = self._matrices(self._free.detach())
+        g = self._space.outward(inside_group)
         generator = random_stream(self._seed, 2)
         batches = [
             draw_batch(objective, generator, p.evaluation, objective.charts)
             for _ in range(EVALUATION_BATCHES)
         ]
         loss, distance, displacement, noise_floor = self._measure(batches, g)
-        typical = self._measure(batches, normalised(self._random()[:TYPICAL]))[2].median()
-        relative = distance / displacement.clamp(min=float(typical)).clamp(min=1e-30)
+        drawn = self._ambient.normalise(self._random()[:TYPICAL])
+        relative = distance / self._motion(batches, inside_group, displacement, drawn)
         order = [i for i in torch.argsort(loss).tolist() if loss[i].isfinite()]
         inside = torch.stack([objective.stays_in_support(b, g) for b in batches]).any(0)
         good = [i for i in order if float(relative[i]) <= p.threshold and bool(inside[i])]
         # Duplicates are dropped first: a component with many candidates must not crowd out another.
-        every, component = one_per_component(self._identity_algebra, g, good)
+        every, component = one_per_component(
+            self._identity_algebra, inside_group, good, self._ambient
+        )
         # Matrices with different signs of det lie in different components. Each sign gets half.
         sides = [[i for i in every if float(torch.linalg.det(g[i])) * sign > 0] for sign in (1, -1)]
         best = {i for side in sides for i in side[: math.ceil(p.max_components / 2)]}
@@ -304,6 +267,8 @@ class MultistartSolver(AdamSolver):
             losses=[float(loss[i]) for i in kept],
             noise_floor=float(noise_floor[kept].mean()) if kept else 0.0,
             candidates=candidates,
+            coordinates=self._space.coordinates,
+            factors=self._space.factors,
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -318,6 +283,32 @@ class MultistartSolver(AdamSolver):
         steps = restore(tensors, "steps", self._steps) if self._p.precondition else self._steps
         super().load_state(tensors, metadata)
         self._steps = steps
+
+    def _motion(
+        self, batches: list[Batch], candidates: Tensor, displacement: Tensor, drawn: Tensor
+    ) -> Tensor:
+        """Compute the displacements ``[m]`` with which the candidates' distances are compared.
+
+        In a product of groups the factor that moves the outputs least decides. Beside one that
+        moves them far, its errors would look small.
+
+        Args:
+            batches: The batches to measure on.
+            candidates: ``[m, n, n]``, in the space's coordinates.
+            displacement: Displacements of the candidates, ``[m]``.
+            drawn: Random matrices of the group, likewise.
+        """
+        outward = self._space.outward
+        if len(self._ambient.factors) == 1:
+            typical = float(self._measure(batches, outward(drawn))[2].median())
+            return displacement.clamp(min=typical).clamp(min=1e-30)
+        motions = []
+        for factor in self._ambient.factors:
+            alone = self._ambient.alone(torch.cat([candidates, drawn]), factor.name)
+            moved = self._measure(batches, outward(alone))[2]
+            typical = float(moved[len(candidates) :].median())
+            motions.append(moved[: len(candidates)].clamp(min=typical))
+        return torch.stack(motions).min(0).values.clamp(min=1e-30)
 
     def _measure(self, batches: list[Batch], matrices: Tensor) -> Tensor:
         """Mean loss, distance, displacement and noise floor of every matrix: ``[4, m]``."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ..rng import random_stream
 from . import lie
+from .ambient import Ambient
 
 SAME = 0.1
 """Mean squared entry of ``exp(Σ w_i B_i) − M`` below which M is in the identity component.
@@ -21,8 +22,10 @@ STEPS = 30
 """Largest number of Levenberg-Marquardt steps."""
 
 
-def residual(basis: Tensor, matrices: Tensor) -> Tensor:
+def residual(basis: Tensor, matrices: Tensor, ambient: Ambient | None = None) -> Tensor:
     """Compute ``min_w ‖exp(Σ w_i B_i) − M‖²_F / n²`` for each matrix M.
+
+    In a product of groups, the value is that of the factor in which it is largest.
 
     The minimum is found by the Levenberg-Marquardt method from several starts at once: zero, the
     projection of M's logarithm (exact if M is in the component and the principal logarithm lies in
@@ -32,6 +35,7 @@ def residual(basis: Tensor, matrices: Tensor) -> Tensor:
     Args:
         basis: Generators ``[k, n, n]``.
         matrices: ``[m, n, n]``.
+        ambient: The whole group; None for GL(n).
 
     Returns:
         ``[m]`` float64, on the CPU.
@@ -41,6 +45,7 @@ def residual(basis: Tensor, matrices: Tensor) -> Tensor:
     """
     b, m = basis.double().cpu(), matrices.double().cpu()
     n, k, count = m.shape[-1], b.shape[0], m.shape[0]
+    group = ambient or Ambient.linear(n)
     if b.shape[1:] != (n, n) and k > 0:
         raise InvalidInput(
             f"the basis {list(basis.shape)} and the matrices {list(matrices.shape)} differ in size",
@@ -50,14 +55,14 @@ def residual(basis: Tensor, matrices: Tensor) -> Tensor:
     if count == 0:
         return torch.zeros(0, dtype=torch.float64)
     if k == 0:
-        return (m - torch.eye(n, dtype=torch.float64)).square().mean((-2, -1))
+        return group.mean_square(m - torch.eye(n, dtype=torch.float64))
     # Work in an orthonormal frame of the span: it has the same exponentials and better steps.
     q, s, _ = torch.linalg.svd(b.flatten(1).mT, full_matrices=False)
     keep = s > 1e-9 * s[0].clamp(min=1e-300)
     frame = q[:, keep].mT.unflatten(-1, (n, n))
     k = frame.shape[0]
     if k == 0:
-        return residual(b[:0], m)
+        return residual(b[:0], m, ambient)
     starts = torch.randn(STARTS, k, generator=random_stream(0, 7), dtype=torch.float64)
     starts = (
         starts
@@ -98,10 +103,15 @@ def residual(basis: Tensor, matrices: Tensor) -> Tensor:
         damping = torch.where(better, damping * 0.3, damping * 5).clamp(1e-9, 1e9)
         if bool((cost.min(1).values < 1e-12).all()):
             break
-    return cost.min(1).values
+    if group.is_linear:
+        return cost.min(1).values
+    best = cost.argmin(1)
+    return group.mean_square(error[torch.arange(count), best])
 
 
-def same_component(basis: Tensor, matrices: Tensor, reference: Tensor) -> list[bool]:
+def same_component(
+    basis: Tensor, matrices: Tensor, reference: Tensor, ambient: Ambient | None = None
+) -> list[bool]:
     """Tell which matrices lie in the component of a reference matrix.
 
     Matrices whose determinants have opposite signs lie in different components whatever the
@@ -112,6 +122,7 @@ def same_component(basis: Tensor, matrices: Tensor, reference: Tensor) -> list[b
         basis: Generators ``[k, n, n]`` of the identity component.
         matrices: ``[m, n, n]``.
         reference: ``[n, n]``.
+        ambient: The whole group; None for GL(n). Then the determinants of all factors count.
 
     Returns:
         A bool for each matrix.
@@ -120,8 +131,12 @@ def same_component(basis: Tensor, matrices: Tensor, reference: Tensor) -> list[b
         InvalidInput: ``reference`` is singular.
     """
     m, r = matrices.double(), reference.double()
-    residuals = residual(basis, m @ _inverse(r))
-    signs = torch.linalg.slogdet(m).sign == torch.linalg.slogdet(r).sign
+    residuals = residual(basis, m @ _inverse(r), ambient)
+    group = ambient or Ambient.linear(m.shape[-1])
+    parts = [(group.linear_part(m, f.name), group.linear_part(r, f.name)) for f in group.factors]
+    signs = torch.stack(
+        [torch.linalg.slogdet(a).sign == torch.linalg.slogdet(b).sign for a, b in parts]
+    ).all(0)
     same: list[bool] = ((residuals < SAME) & signs).tolist()
     return same
 

@@ -52,32 +52,39 @@ def frame(basis: Tensor) -> Tensor:
     Returns:
         A frame ``[..., k, n, n]``, differentiable in ``basis``.
     """
-    k, n = basis.shape[-3], basis.shape[-1]
-    if k == 0:
-        return basis
-    q, r = torch.linalg.qr(basis.flatten(-2).mT)
+    n = basis.shape[-1]
+    framed: Tensor = orthonormal(basis.flatten(-2)).unflatten(-1, (n, n))
+    return framed
+
+
+def orthonormal(vectors: Tensor) -> Tensor:
+    """Orthonormalise the rows of ``vectors [..., k, m]`` by Gram-Schmidt; see :func:`frame`."""
+    if vectors.shape[-2] == 0:
+        return vectors
+    q, r = torch.linalg.qr(vectors.mT)
     signs = torch.sign(torch.diagonal(r, dim1=-2, dim2=-1).detach())
     signs = torch.where(signs == 0, torch.ones_like(signs), signs)
-    framed: Tensor = (q * signs[..., None, :]).mT.unflatten(-1, (n, n))
-    return framed
+    rows: Tensor = (q * signs[..., None, :]).mT
+    return rows
 
 
 def complement(orthonormal: Tensor) -> Tensor:
     """Return a frame ``[n² - k, n, n]`` of the orthogonal complement of a frame ``[k, n, n]``."""
-    k, n = orthonormal.shape[0], orthonormal.shape[-1]
-    if k == n * n:
-        return orthonormal[:0]
+    n = orthonormal.shape[-1]
+    others: Tensor = rest(orthonormal.flatten(1)).unflatten(-1, (n, n))
+    return others
+
+
+def rest(rows: Tensor) -> Tensor:
+    """Complete orthonormal rows ``[k, m]`` to a basis of R^m; the result is ``[m - k, m]``."""
+    k, m = rows.shape
+    if k == m:
+        return rows[:0]
     full, _ = torch.linalg.qr(
-        torch.cat(
-            [
-                orthonormal.flatten(1).mT,
-                torch.eye(n * n, dtype=orthonormal.dtype, device=orthonormal.device),
-            ],
-            1,
-        )
+        torch.cat([rows.mT, torch.eye(m, dtype=rows.dtype, device=rows.device)], 1)
     )
-    rest: Tensor = full[:, k : n * n].mT.unflatten(-1, (n, n))
-    return rest
+    others: Tensor = full[:, k:m].mT
+    return others
 
 
 def project(orthonormal: Tensor, a: Tensor) -> Tensor:

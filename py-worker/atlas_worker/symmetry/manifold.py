@@ -17,9 +17,18 @@ from ..fields.lattice import Lattice
 from ..fields.sphere import SphereAtlas
 from ..interfaces import Dataset
 from .action import Action, Inputs
-from .features import FeatureType, dimension
+from .ambient import Ambient, homogeneous
+from .features import (
+    FeatureType,
+    dimension,
+    dimensions,
+    parse_dimensions,
+    product,
+    write_dimensions,
+)
 from .icosahedron import IcosahedralGrid, IcosahedralInputs
 from .planar import FieldInputs, PlanarAction
+from .space import Space
 from .vectors import VectorAction, VectorInputs, VectorSpace
 
 Atlas = PlanarAtlas | SphereAtlas | VectorSpace | IcosahedralGrid
@@ -33,9 +42,40 @@ Atlas = PlanarAtlas | SphereAtlas | VectorSpace | IcosahedralGrid
     PlanarAtlas,
 )
 def make_planar(atlas: PlanarAtlas) -> PlanarAtlas:
-    """Check a planar atlas and return it."""
+    """Check a planar atlas, and find the dimensions of its groups."""
     check_radii(atlas)
+    types = _types(atlas, 2)
+    for type in types:
+        if type.affine:
+            raise InvalidInput(
+                f"channels of a field are no points, as type {type.text} says",
+                type.field,
+                "V for channels that turn with the map",
+            )
+    if any(type.groups - {""} for type in types) or atlas.dimensions:
+        atlas = replace(atlas, dimensions=write_dimensions(_dimensions(atlas, types, {"": 2})))
     return atlas
+
+
+def _types(atlas: PlanarAtlas | VectorSpace, n: int) -> list[FeatureType]:
+    """The types of inputs and outputs that are given."""
+    return [
+        FeatureType(text, n, f"atlas.action.params.{name}")
+        for name in ("inputs_as", "targets_as")
+        for text in [getattr(atlas, name)]
+        if text
+    ]
+
+
+def _dimensions(
+    atlas: PlanarAtlas | VectorSpace, types: list[FeatureType], known: dict[str, int]
+) -> dict[str, int]:
+    """Find the dimension of each group."""
+    field = "atlas.action.params.dimensions"
+    known = {**parse_dimensions(atlas.dimensions, field), **known}
+    sizes = {"inputs_as": atlas.features, "targets_as": atlas.target_features}
+    counted = [(type, sizes[type.field.rpartition(".")[2]]) for type in types]
+    return dimensions(counted, known, field)
 
 
 @register(
@@ -59,7 +99,18 @@ def make_sphere(atlas: SphereAtlas) -> SphereAtlas:
 def make_vectors(space: VectorSpace) -> VectorSpace:
     """Find the dimension of a vector space if it is not given, and check its types."""
     field = "atlas.action.params"
-    if space.n == 0:
+    types = _types(space, 1)
+    if any(type.groups - {""} for type in types) or space.dimensions:
+        if space.vector_output:
+            raise InvalidInput(
+                "the outputs are one set of vectors, but several groups move the inputs",
+                f"{field}.vector_output",
+                "targets_as",
+                "leave out vector_output",
+            )
+        found = _dimensions(space, types, {"": space.n} if space.n else {})
+        space = replace(space, n=found.get("", 0), dimensions=write_dimensions(found))
+    elif space.n == 0:
         if space.features == 0:
             raise InvalidInput("n is 0", f"{field}.n", "a number from 1 to 64, or features")
         n = dimension(FeatureType(space.inputs_as, 1, f"{field}.inputs_as"), space.features)
@@ -204,7 +255,7 @@ def action_on(atlas: Atlas, halo: int = 0) -> Action:
         InvalidInput: The atlas is an icosahedral grid, on which no matrix acts.
     """
     if isinstance(atlas, VectorSpace):
-        return VectorAction(atlas.n, atlas.vector_output, *feature_types(atlas))
+        return VectorAction(atlas.ambient.n, atlas.vector_output, *feature_types(atlas))
     if isinstance(atlas, IcosahedralGrid):
         raise InvalidInput(
             "no matrix acts on a whole icosahedral grid",
@@ -219,7 +270,56 @@ def action_on(atlas: Atlas, halo: int = 0) -> Action:
         interpolation_out=atlas.output_interpolation,
         rho_in=rho_in,
         rho_out=rho_out,
+        ambient=ambient_of(atlas),
     )
+
+
+def ambient_of(atlas: Atlas) -> Ambient:
+    """Return the product of all groups that move something on an atlas."""
+    if isinstance(atlas, VectorSpace):
+        return atlas.ambient
+    if not isinstance(atlas, PlanarAtlas):
+        return Ambient.linear(2)
+    known = parse_dimensions(atlas.dimensions, "atlas.action.params.dimensions")
+    return product(_types(atlas, 2), 2, known, plain=True)
+
+
+def coordinates_of(atlas: Atlas, dataset: Dataset) -> Tensor | None:
+    """Return coordinates in which the points of a dataset have mean 0 and spread 1.
+
+    Args:
+        atlas: The types.
+        dataset: The points: those of the inputs, or of the outputs for a group that translates
+            nothing else.
+
+    Returns:
+        D ``[n, n]`` float64 (see :func:`homogeneous`); None if no group translates.
+    """
+    points: dict[str, Tensor] = {}
+    if not isinstance(atlas, VectorSpace):
+        return None
+    for type, values in zip(feature_types(atlas), (dataset.inputs, dataset.targets), strict=True):
+        for name in frozenset() if type is None else type.affine - points.keys():
+            at = [part for kind, part in type.parts() if kind == f"X{name}"] if type else []
+            points[name] = torch.cat([values[..., part].flatten(0, -2) for part in at])
+    return homogeneous(atlas.ambient, points)
+
+
+def space_of(
+    atlas: Atlas, dataset: Dataset, group: Tensor | None = None, field: str = "group_algebra"
+) -> Space:
+    """Return the space in which a Lie algebra is sought.
+
+    Args:
+        atlas: How matrices act.
+        dataset: The data, whose points decide the units of translations.
+        group: Basis ``[d, n, n]`` of an algebra to which the search is restricted; None for none.
+        field: The parameter that gave ``group``, for errors.
+
+    Raises:
+        InvalidInput: ``group`` is empty, or not in the algebra of the whole group.
+    """
+    return Space(ambient_of(atlas), coordinates_of(atlas, dataset), group, field)
 
 
 def feature_types(atlas: Atlas) -> tuple[FeatureType | None, FeatureType | None]:
@@ -237,8 +337,9 @@ def feature_types(atlas: Atlas) -> tuple[FeatureType | None, FeatureType | None]
     """
     n = atlas.n if isinstance(atlas, VectorSpace) else 2
     usual = FeatureType("V" if isinstance(atlas, VectorSpace) else "S", n)
+    ambient = ambient_of(atlas)
     given = [
-        FeatureType(text, n, f"atlas.action.params.{name}") if text else None
+        FeatureType(text, n, f"atlas.action.params.{name}", ambient) if text else None
         for name in ("inputs_as", "targets_as")
         for text in [getattr(atlas, name, "")]
     ]

@@ -7,7 +7,8 @@ The *relative error* of a generator B with ‖B‖_F = 1 is ``ρ(B) = E d(g) / E
 - The displacement ``m(g) = ‖f(gx) − f(x)‖ + ‖g f(x) − f(x)‖`` is the largest possible distance.
 
 If the mean displacement over gl(n) is larger than that of B, it takes the place of ``E m(g)``: an
-invariant task moves nothing along its symmetries. ρ is 0 for an exact symmetry, and near 1 for a
+invariant task moves nothing along its symmetries. In a product of groups the mean is over the
+factors that B moves. ρ is 0 for an exact symmetry, and near 1 for a
 direction in which the predictor does not follow g at all.
 
 A single matrix g has no such mean to compare with: ``ρ(g) = E d(g) / E m(g)``.
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..rng import random_stream
-from . import Batch, Objective, lie
+from . import Batch, Objective, Space, lie
 from .objective import EquivarianceErrors
 
 MAX_BATCH = 512
@@ -203,12 +204,57 @@ def mean_size(batches: list[Batch]) -> float:
     return sum(sizes) / max(len(sizes), 1)
 
 
-def relative_errors(along: Directions, typical_displacement: float, size: float = 0.0) -> Tensor:
+@dataclass(frozen=True)
+class Typical:
+    """Mean displacement over all directions of each factor of the ambient group."""
+
+    space: Space
+    displacements: Tensor
+    """``[factors]``."""
+
+    def at(self, directions: Tensor) -> Tensor:
+        """Compute ``m̄`` of directions ``[D, n, n]``, weighted by their parts in the factors."""
+        return self.space.shares(directions) @ self.displacements
+
+
+def typical_displacement(
+    objective: Objective,
+    batches: list[Batch],
+    everything: Directions,
+    scale: float,
+    seed: int,
+) -> Typical:
+    """Compute the mean displacement of each factor of the ambient group.
+
+    One factor may move the outputs far more than another. Beside it the errors of the other would
+    look small.
+
+    Args:
+        objective: The objective.
+        batches: The batches to measure on.
+        everything: Means along an orthonormal basis of the objective's space.
+        scale: Standard deviation of ``η``.
+        seed: Seed of ``η``.
+    """
+    space = objective.space
+    if len(space.ambient.factors) == 1:
+        return Typical(space, everything.displacement.mean()[None])
+    basis = space.basis.float()
+    shares, along = space.shares(basis), measure(objective, batches, basis, scale, seed)
+    total = shares.sum(0)
+    mean = (along.displacement @ shares) / total.clamp(min=1e-30)
+    return Typical(space, torch.where(total > 0, mean, along.displacement.mean()))
+
+
+def relative_errors(
+    along: Directions, typical_displacement: float | Tensor, size: float = 0.0
+) -> Tensor:
     """Compute ρ of each direction (METHOD 2.6).
 
     Args:
         along: Means along the directions.
-        typical_displacement: Mean displacement over gl(n), ``m̄``.
+        typical_displacement: Mean displacement over gl(n), ``m̄``; or ``[D]``, see
+            :class:`Typical`.
         size: Mean size of the outputs.
 
     Returns:

@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from ..errors import InvalidInput
 from .action import Action, Inputs, LossKind, Predictor, max_batch
+from .ambient import Ambient
+from .space import Space
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Objective(Protocol):
     @property
     def n(self) -> int:
         """Size of the matrices: g is n by n."""
+        ...
+
+    @property
+    def space(self) -> Space:
+        """Where the Lie algebra is sought: gl(n), or a subspace of it."""
         ...
 
     @property
@@ -178,6 +185,7 @@ class EquivarianceObjective:
         difference_step: Step of differences in g, for a predictor without gradients; 0 for
             gradients.
         resolution: Smallest step of differences that the predictor's precision resolves; 0 for any.
+        space: Where the Lie algebra is sought. None: gl(n).
     """
 
     def __init__(
@@ -191,18 +199,25 @@ class EquivarianceObjective:
         *,
         difference_step: float = 0.0,
         resolution: float = 0.0,
+        space: Space | None = None,
     ) -> None:
         if loss not in get_args(LossKind):
             raise InvalidInput(f"unknown loss {loss!r}", "loss", ", ".join(get_args(LossKind)))
         self._inputs, self._action, self._freeze, self._kind = inputs, action, freeze, loss
         self._freeze_inner, self._freeze_double = freeze_inner, freeze_double
         self._difference_step, self._resolution = difference_step, resolution
+        self._space = space or Space(Ambient.linear(action.n))
         self.refresh()
 
     @property
     def n(self) -> int:
         """Size of the matrices: g is n by n."""
         return self._action.n
+
+    @property
+    def space(self) -> Space:
+        """Where the Lie algebra is sought: gl(n), or a subspace of it."""
+        return self._space
 
     @property
     def samples(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ..fields.atlas import FieldAtlas
 from ..fields.resample import Interpolation, crop, transform
+from .ambient import Ambient
 
 Representation = Callable[[Tensor], Tensor]
 """``rho(g [..., n, n]) -> [..., d, d]``: how g mixes the channels at one point."""
@@ -35,19 +36,23 @@ class PlanarAction:
     """How g mixes the input channels; None for scalars."""
     rho_out: Representation | None = None
     """How g mixes the output channels; None for scalars."""
+    ambient: Ambient = Ambient.linear(2)
+    """The product of all groups. The one without a letter moves the map."""
 
     @property
     def n(self) -> int:
-        """Size of the matrices: g is 2 by 2."""
-        return 2
+        """Size of the matrices: g is 2 by 2, if no further group mixes the channels."""
+        return self.ambient.n
 
     def act_in(self, g: Tensor, x: Tensor) -> Tensor:
         """Move inputs ``[B, C, ch, S, S]`` and crop them to radius ``r_field``."""
-        return _mix(self.rho_in, g, transform(x, g, self.r_field, self.interpolation))
+        u = self.ambient.linear_part(g, "")
+        return _mix(self.rho_in, g, transform(x, u, self.r_field, self.interpolation))
 
     def act_out(self, g: Tensor, y: Tensor) -> Tensor:
         """Move outputs and crop them to radius ``r_out``."""
-        return _mix(self.rho_out, g, transform(y, g, self.r_out, self.interpolation_out))
+        u = self.ambient.linear_part(g, "")
+        return _mix(self.rho_out, g, transform(y, u, self.r_out, self.interpolation_out))
 
     def crop_in(self, x: Tensor) -> Tensor:
         """Crop inputs to radius ``r_field``."""

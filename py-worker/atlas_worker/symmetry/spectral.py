@@ -1,9 +1,10 @@
 """The Lie algebra in closed form, from the linearised equivariance error (METHOD 2.7).
 
-For an orthonormal basis E of gl(n) let ``r_a = d/dt [f(exp(tE_a) x) − exp(tE_a) f(x)]`` at t = 0.
-Then ``M_ab = E[⟨r_a, r_b⟩ / s] · E[s]`` with ``s² = Σ_c ‖r_c‖²``. Each sample counts in proportion
-to how strongly the prediction reacts, and not to its square. Otherwise a function with heavy tails
-would have the symmetries of its largest values.
+For an orthonormal basis E of gl(n), or of a subspace in which the algebra is sought, let ``r_a =
+d/dt [f(exp(tE_a) x) − exp(tE_a) f(x)]`` at t = 0. Then ``M_ab = E[⟨r_a, r_b⟩ / s] · E[s]`` with
+``s² = Σ_c ‖r_c‖²``. Each sample counts in proportion to how strongly the prediction reacts, and not
+to its square. Otherwise a function with heavy tails would have the symmetries of its largest
+values.
 
 The null space of M is the Lie algebra of the symmetries. For invariant tasks this is LieGG
 (Moskalev et al. 2022), whose polarisation matrix is a factor of M. The *spectrum* consists of the
@@ -20,7 +21,7 @@ from torch import Tensor
 from ..checkpointing import check_finite
 from ..errors import Diverged
 from ..rng import random_stream
-from . import Objective
+from . import Objective, Space
 
 STEP = 1e-5
 """Half width of the central differences along unit generators, in float64."""
@@ -37,38 +38,47 @@ LOST = 0.1
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Directions of gl(n) with their linearised errors."""
+    """Directions of gl(n), or of a subspace of dimension d, with their linearised errors."""
 
     directions: Tensor
-    """``[n², n, n]``, orthonormal, ascending by error."""
+    """``[d, n, n]``, orthonormal, ascending by error; d = n² for gl(n)."""
     errors: Tensor
-    """``[n²]``, root mean square of the linearised error along each direction."""
+    """``[d]``, root mean square of the linearised error along each direction."""
 
     @property
     def typical(self) -> float:
         """Root mean square of the errors of all directions."""
         return float(self.errors.square().mean().sqrt())
 
-    def within(self, frame: Tensor) -> Tensor:
+    def within(self, frame: Tensor, space: Space | None = None) -> Tensor:
         """Return the principal directions ``[k, n, n]`` of the span of a frame.
 
         Args:
             frame: An orthonormal frame ``[k, n, n]``.
+            space: The space in which the frame is orthonormal; None for gl(n).
 
         Returns:
             An orthonormal frame of the same span, ascending by error.
         """
-        flat = self.directions.flatten(1).double()
+        directions, free = self.directions, frame
+        if space is not None:
+            directions, free = space.free(directions), space.free(frame)
+        flat = directions.flatten(1).double()
         form = flat.T @ torch.diag(self.errors.square()) @ flat
-        f = frame.flatten(1).double()
+        f = free.flatten(1).double()
         vectors = torch.linalg.eigh(f @ form @ f.T).eigenvectors
-        principal: Tensor = (vectors.T @ f).unflatten(1, frame.shape[1:])
-        return principal.to(frame)
+        principal = (vectors.T @ f).unflatten(1, free.shape[1:]).to(frame)
+        return principal if space is None else space.lift(principal)
 
 
 @torch.no_grad()
 def linearised_spectrum(
-    objective: Objective, samples: int, seed: int, *, weighted: bool = True
+    objective: Objective,
+    samples: int,
+    seed: int,
+    *,
+    weighted: bool = True,
+    space: Space | None = None,
 ) -> Spectrum:
     """Compute the spectrum of a predictor's linearised equivariance error.
 
@@ -77,6 +87,7 @@ def linearised_spectrum(
         samples: Number of samples, each on all charts.
         seed: Seed of the choice of samples.
         weighted: Weight samples by ``1/s``. False gives the plain ``M_ab = E⟨r_a, r_b⟩``.
+        space: Where to look; None for the objective's own space.
 
     Returns:
         The spectrum.
@@ -85,10 +96,10 @@ def linearised_spectrum(
         Diverged: The prediction is NaN or infinite for more than a tenth of the samples.
     """
     objective.refresh()
-    n = objective.n
-    basis = torch.eye(n * n, dtype=torch.float64).unflatten(1, (n, n))
+    space = space or objective.space
+    basis, d = space.basis, space.dimension
     order = torch.randperm(objective.samples, generator=random_stream(seed, 92))[:samples]
-    form, size, used = torch.zeros(n * n, n * n, dtype=torch.float64), 0.0, 0
+    form, size, used = torch.zeros(d, d, dtype=torch.float64), 0.0, 0
     lost = 0
     for indices in order.split(max(1, min(MAX_BATCH, objective.max_batch))):
         r = objective.response(indices, basis, STEP).cpu()
@@ -109,15 +120,16 @@ def linearised_spectrum(
     form *= size / max(used, 1) ** 2
     check_finite(form, "the linearised equivariance error")
     values, vectors = torch.linalg.eigh(form)
-    return Spectrum(vectors.T.unflatten(1, (n, n)).float(), values.clamp(min=0).sqrt())
+    directions = torch.einsum("ab,bij->aij", vectors.T, basis)
+    return Spectrum(directions.float(), values.clamp(min=0).sqrt())
 
 
 def gaps(spectrum: Spectrum) -> Tensor:
     """Compute the factors by which the error grows along the spectrum.
 
     Returns:
-        ``[n² + 1]``: entry k is the factor from the k-th direction to the next. The first entry (no
-        symmetry) and the last (gl(n)) are 1.
+        ``[d + 1]``: entry k is the factor from the k-th direction to the next. The first entry (no
+        symmetry) and the last (the whole space) are 1.
     """
     errors = spectrum.errors.clamp(min=max(spectrum.typical, 1e-300) * FLOOR)
     ratios = errors[1:] / errors[:-1]
@@ -133,11 +145,11 @@ def count(
     A number k is possible if the first k directions have relative errors of at most ``threshold``
     and the linearised error grows by a factor of at least ``gap`` after them. The k with the
     largest factor is chosen. If nothing moves the prediction, the answer is n². If it moves, but no
-    derivative shows it, there is no answer.
+    derivative shows it, there is no answer. (n² is d in a subspace of dimension d.)
 
     Args:
         spectrum: The spectrum.
-        relative: ``[n²]``, relative error of each direction at finite size (see ``measure``).
+        relative: ``[d]``, relative error of each direction at finite size (see ``measure``).
         threshold: Largest relative error of a symmetry.
         gap: Smallest factor.
         moved: Whether some direction moves the prediction at finite size; None: as the spectrum

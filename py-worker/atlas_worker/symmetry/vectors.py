@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..catalogue import param
 from ..errors import InvalidInput
-from .features import FeatureType
+from .ambient import Ambient
+from .features import FeatureType, parse_dimensions, product
 
 ONE_SIDE = 0.99
 """Fraction of the samples that have to be on one side of a hyperplane (METHOD 1.5)."""
@@ -36,13 +37,28 @@ class VectorSpace:
     features: int = param(
         0, "Number of features of each item, if n is 0", minimum=0, maximum=65_536, added=True
     )
+    dimensions: str = param(
+        "",
+        "Dimensions of several groups, such as a=2,b=3; empty: as the numbers of features say",
+        added=True,
+    )
+    target_features: int = param(
+        0, "Number of outputs, to find dimensions; 0: unknown", minimum=0, added=True
+    )
+
+    @property
+    def ambient(self) -> Ambient:
+        """The product of all groups that move something."""
+        types = [FeatureType(text, self.n) for text in (self.inputs_as, self.targets_as) if text]
+        known = parse_dimensions(self.dimensions, "atlas.action.params.dimensions")
+        return product(types, self.n, known, plain=False)
 
     def __len__(self) -> int:
         return 1
 
     def check(self, shape: torch.Size) -> None:
         """Raise ``InvalidInput`` unless ``shape`` is that of sets of items of the given type."""
-        size = FeatureType(self.inputs_as, self.n).size
+        size = FeatureType(self.inputs_as, self.n, ambient=self.ambient).size
         if len(shape) != 3 or shape[-1] != size:
             raise InvalidInput(
                 f"the dataset's inputs have shape {list(shape)}",
@@ -60,7 +76,7 @@ class VectorAction:
     """
 
     n: int
-    """Dimension of the vectors."""
+    """Size of the matrices: the dimension of the vectors, if one linear group moves them."""
     vector_output: bool = False
     """Whether the outputs are sets of vectors that move too."""
     rho_in: FeatureType | None = None
@@ -70,14 +86,17 @@ class VectorAction:
 
     def act_in(self, g: Tensor, x: Tensor) -> Tensor:
         """Move each item."""
-        return x @ self._in(g.to(x.dtype)).mT
+        return self._moved(g.to(x.dtype), x)
 
     def act_out(self, g: Tensor, y: Tensor) -> Tensor:
         """Move each output vector, or repeat invariant outputs for each matrix."""
         if self.vector_output:
             return y @ g.to(y.dtype).mT
         if self.rho_out is not None:
-            return (self.rho_out(g.to(y.dtype)) @ y[..., None])[..., 0]
+            g = g.to(y.dtype)
+            moved = (self.rho_out(g) @ y[..., None])[..., 0]
+            shift = self.rho_out.shift(g)
+            return moved if shift is None else moved + shift
         return y.expand(*g.shape[:-2], *y.shape[2:])
 
     def crop_in(self, x: Tensor) -> Tensor:
@@ -109,12 +128,18 @@ class VectorAction:
             return torch.ones(len(g), dtype=torch.bool, device=x.device)
         normal = torch.linalg.pinv(sums.mT @ sums / len(sums)) @ sums.mean(0)
         before = (sums @ normal > 0).double().mean()
-        after = (sums @ self._in(g.double()).mT @ normal > 0).double().mean(-1)
+        moved = self._moved(g.double(), sums, x.shape[-2])
+        after = (moved @ normal > 0).double().mean(-1)
         inside: Tensor = ~((before >= ONE_SIDE) & (after <= 1 - ONE_SIDE))
         return inside
 
-    def _in(self, g: Tensor) -> Tensor:
-        return g if self.rho_in is None else self.rho_in(g)
+    def _moved(self, g: Tensor, x: Tensor, summed: int = 1) -> Tensor:
+        """Move items ``x [..., m, features]``, or sums of so many items each."""
+        if self.rho_in is None:
+            return x @ g.mT
+        moved = x @ self.rho_in(g).mT
+        shift = self.rho_in.shift(g)
+        return moved if shift is None else moved + summed * shift[..., None, :]
 
     def finer_interpolation(self) -> VectorAction:
         """Return the action itself, which interpolates nothing."""

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from atlas_worker.errors import Diverged, InvalidInput
 from atlas_worker.interfaces import CosetReport
-from atlas_worker.solvers.multistart import MultistartParams, MultistartSolver, normalised
+from atlas_worker.solvers.multistart import MultistartParams, MultistartSolver
 from atlas_worker.symmetry import EquivarianceObjective
+from atlas_worker.symmetry.ambient import normalised
 from atlas_worker.symmetry.components import compare
 
 from .resume_check import check_resuming

@@ -10,14 +10,11 @@ from torch import Tensor
 
 from atlas_worker.errors import InvalidInput
 from atlas_worker.interfaces import CosetReport
-from atlas_worker.solvers.multistart import (
-    MultistartParams,
-    MultistartSolver,
-    normalised,
-    project_to_normaliser,
-)
+from atlas_worker.solvers.multistart import MultistartParams, MultistartSolver
 from atlas_worker.symmetry import EquivarianceObjective, lie
+from atlas_worker.symmetry.ambient import normalised
 from atlas_worker.symmetry.components import compare
+from atlas_worker.symmetry.normaliser import project_to_normaliser
 from atlas_worker.symmetry.vectors import VectorAction, VectorInputs
 
 from .resume_check import check_resuming

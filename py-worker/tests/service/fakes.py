@@ -15,6 +15,7 @@ from torch import Tensor
 from atlas_worker.catalogue import param, parse_params, register
 from atlas_worker.errors import Diverged, InvalidInput, NotReady
 from atlas_worker.interfaces import AlgebraReport, CosetCandidate, CosetReport, SpectrumEntry
+from atlas_worker.symmetry import Ambient, Space
 from atlas_worker.trainable import StepCallback
 
 GATE = threading.Event()
@@ -142,6 +143,9 @@ class CosetChain(Chain):
 class Objective:
     n = 2
 
+    def __init__(self, space: Space) -> None:
+        self.space = space
+
 
 CONTEXT: dict[str, Any] = {}
 """What the last object of each type was made with."""
@@ -187,8 +191,10 @@ def make_predictor(
     return made
 
 
-def make_objective(predictor: Any, dataset: Any, atlas: Any) -> Objective:
-    return Objective()
+def make_objective(
+    predictor: Any, dataset: Any, atlas: Any, group: Tensor | None = None, field: str = ""
+) -> Objective:
+    return Objective(Space(Ambient.linear(Objective.n), None, group, field))
 
 
 def compare(basis: Tensor, matrices: Tensor) -> tuple[list[int], Tensor]:

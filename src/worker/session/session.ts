@@ -96,7 +96,7 @@ export class Session {
 
   /** Create a solver for the Lie algebra. Solving is a job: {@link advance} it. */
   async createAlgebra(options: AlgebraOptions): Promise<RemoteObject> {
-    return this.create(algebraSpec(options));
+    return this.create(await algebraSpec(this.link, options));
   }
 
   /** Create a solver for the components. Solving is a job: {@link advance} it. */

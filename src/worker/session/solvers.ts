@@ -24,6 +24,8 @@ export interface AlgebraOptions extends SolverOptions {
   predictor?: RemoteObject;
   /** Number of generators; left out (or "auto", or 0), the solver decides. */
   k?: number | "auto";
+  /** Basis of the algebra to which the search is restricted, [d, n, n]. */
+  groupAlgebra?: Matrices;
 }
 
 /** A solver for the components, and what it works on. */
@@ -32,6 +34,8 @@ export interface CosetsOptions extends SolverOptions {
   predictor: RemoteObject;
   /** Basis of the identity component's Lie algebra, [k, n, n]; k may be 0. */
   identityAlgebra: Matrices;
+  /** Basis of an algebra, [d, n, n], in whose normaliser the components are sought. */
+  groupAlgebra?: Matrices;
 }
 
 /** Which matrices are in the same component of a group. */
@@ -43,25 +47,27 @@ export interface ComponentFindings {
 }
 
 /** Make the spec of a solver for the Lie algebra. */
-export function algebraSpec({
-  solver,
-  k,
-  ...options
-}: AlgebraOptions): CreateObjectRequest["spec"] {
+export async function algebraSpec(
+  link: Link,
+  { solver, k, groupAlgebra, ...options }: AlgebraOptions,
+): Promise<CreateObjectRequest["spec"]> {
   const type = options.predictor ? "algebra_solver" : "data_solver";
   const block = wireBlock(type, solver as Block<typeof type>);
   const wanted = k === "auto" || k === 0 ? undefined : k;
-  return { $case: "algebra", algebra: { solver: block, k: wanted, ...handles(options) } };
+  const group = groupAlgebra && (await link.send(Tensor.from(groupAlgebra)));
+  const algebra = { solver: block, k: wanted, groupAlgebra: group, ...handles(options) };
+  return { $case: "algebra", algebra };
 }
 
 /** Make the spec of a solver for the components. */
 export async function cosetsSpec(
   link: Link,
-  { solver, identityAlgebra, predictor, ...options }: CosetsOptions,
+  { solver, identityAlgebra, groupAlgebra, predictor, ...options }: CosetsOptions,
 ): Promise<CreateObjectRequest["spec"]> {
   const cosets = {
     solver: wireBlock("coset_solver", solver),
     identityAlgebra: await link.sendMatrices(identityAlgebra),
+    groupAlgebra: groupAlgebra && (await link.send(Tensor.from(groupAlgebra))),
     ...handles(options),
     predictor: predictor.handle,
   };
@@ -72,7 +78,7 @@ export async function cosetsSpec(
 export async function getAlgebra(link: Link, { handle }: RemoteObject): Promise<AlgebraMeasured> {
   const request = { sessionId: link.id, handle };
   const response = await link.call(ObjectServiceService.getAlgebra, request, LONG_READ);
-  return AlgebraMeasured.parse(await link.decode(response));
+  return AlgebraMeasured.parse(withoutEmpty(await link.decode(response)));
 }
 
 /** Get the findings of a solver for the components. */
@@ -83,7 +89,20 @@ export async function getCosets(link: Link, { handle }: RemoteObject): Promise<C
     ...candidate,
     outcome: CosetOutcome[candidate.outcome].replace("COSET_OUTCOME_", "").toLowerCase(),
   }));
-  return CosetsMeasured.parse(await link.decode({ ...response, candidates }));
+  return CosetsMeasured.parse(withoutEmpty(await link.decode({ ...response, candidates })));
+}
+
+/** Leave out `factors` and `coordinates` if the worker sent none. */
+function withoutEmpty(message: unknown): unknown {
+  const { factors, coordinates, ...rest } = message as {
+    factors: unknown[];
+    coordinates?: unknown;
+  };
+  return {
+    ...rest,
+    ...(factors.length > 0 && { factors }),
+    ...(coordinates !== undefined && { coordinates }),
+  };
 }
 
 /** Find which matrices are in the same component of a group. */

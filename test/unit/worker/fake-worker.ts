@@ -345,6 +345,8 @@ export class FakeWorker {
           spectrum: [{ direction: HALF.toWire(), loss: 1, relativeError: 2 }],
           startLosses: [1, 2],
           explanation: "one",
+          coordinates: undefined,
+          factors: [],
         }),
       compareComponents: ({ request: { basis, matrices } }, reply) =>
         reply(null, {
@@ -368,6 +370,8 @@ export class FakeWorker {
           matrices: Tensor.from([[[1, 0], [0, -1]]]).toWire(), // biome-ignore format: a matrix
           losses: [0.5],
           noiseFloor: 0.25,
+          coordinates: undefined,
+          factors: [],
           candidates: OUTCOMES.map((outcome, i) => ({
             matrix: Tensor.from([[i]]).toWire(),
             loss: i === 0 ? 0.5 : Number.POSITIVE_INFINITY,

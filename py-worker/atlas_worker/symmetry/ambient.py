@@ -1,0 +1,190 @@
+"""The whole group in which symmetries are sought: a product of linear and affine groups.
+
+Its matrices are block diagonal, with one block for each factor (METHOD 1.7).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Factor:
+    """GL(n), or with ``affine`` the affine maps of R^n, as one factor of a product.
+
+    An affine map ``x → A x + t`` is the matrix ``[[A, t], [0, 1]]`` (homogeneous coordinates).
+    """
+
+    name: str
+    """Letter of the factor in types such as ``Va``; empty for the plain group."""
+    n: int
+    """Dimension of the vectors on which it acts."""
+    affine: bool = False
+    """Whether it translates too."""
+    map: bool = False
+    """Whether it moves the map of a field."""
+
+    @property
+    def size(self) -> int:
+        """Size of its block."""
+        return self.n + self.affine
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of its algebra: n², or n² + n with translations."""
+        return self.n * self.size
+
+
+@dataclass(frozen=True)
+class Ambient:
+    """A product of factors.
+
+    >>> Ambient((Factor("", 2), Factor("b", 3))).dimension
+    13
+    >>> Ambient((Factor("", 2, affine=True),)).n
+    3
+    """
+
+    factors: tuple[Factor, ...]
+
+    @classmethod
+    def linear(cls, n: int) -> Ambient:
+        """Return GL(n)."""
+        return cls((Factor("", n),))
+
+    @property
+    def n(self) -> int:
+        """Size of the matrices."""
+        return sum(f.size for f in self.factors)
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the algebra."""
+        return sum(f.dimension for f in self.factors)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether this is one group GL(n)."""
+        return len(self.factors) == 1 and not self.factors[0].affine
+
+    def blocks(self) -> Iterator[tuple[Factor, slice]]:
+        """Iterate over the factors, each with the rows and columns of its block."""
+        at = 0
+        for factor in self.factors:
+            yield factor, slice(at, at + factor.size)
+            at += factor.size
+
+    def linear_part(self, g: Tensor, name: str) -> Tensor:
+        """Return a factor's linear parts ``[..., n, n]`` of matrices ``[..., N, N]``."""
+        factor, block = self._find(name)
+        at = slice(block.start, block.start + factor.n)
+        return g if self.is_linear else g[..., at, at]
+
+    def translation(self, g: Tensor, name: str) -> Tensor:
+        """Return an affine factor's translations ``[..., n]`` of matrices ``[..., N, N]``."""
+        factor, block = self._find(name)
+        return g[..., block.start : block.start + factor.n, block.stop - 1]
+
+    def _find(self, name: str) -> tuple[Factor, slice]:
+        return next((f, block) for f, block in self.blocks() if f.name == name)
+
+    def mask(self) -> Tensor:
+        """Return which entries of an element of the algebra are free: ``[N, N]`` bool."""
+        free = torch.zeros(self.n, self.n, dtype=torch.bool)
+        for factor, block in self.blocks():
+            free[block.start : block.start + factor.n, block] = True
+        return free
+
+    def algebra(self) -> Tensor:
+        """Return an orthonormal basis of the algebra: ``[dimension, N, N]`` float64."""
+        n = self.n
+        units = torch.eye(n * n, dtype=torch.float64).unflatten(1, (n, n))
+        basis: Tensor = units[self.mask().flatten()]
+        return basis
+
+    def normalise(self, free: Tensor) -> Tensor:
+        """Turn any matrices into elements of the group, with ``|det| = 1`` in each factor.
+
+        Args:
+            free: ``[..., N, N]``. Entries outside of the group's blocks do not count.
+
+        Returns:
+            ``[..., N, N]``, differentiable in ``free``. For GL(n): ``M / |det M|^(1/n)``.
+        """
+        if self.is_linear:
+            return normalised(free)
+        g = torch.zeros_like(free)
+        for factor, block in self.blocks():
+            at = slice(block.start, block.start + factor.n)
+            g[..., at, at] = normalised(free[..., at, at])
+            if factor.affine:
+                g[..., at, block.stop - 1] = free[..., at, block.stop - 1]
+                g[..., block.stop - 1, block.stop - 1] = 1.0
+        return g
+
+    def alone(self, g: Tensor, name: str) -> Tensor:
+        """Return matrices ``[..., N, N]`` that move one factor as g does, and no other."""
+        _, block = self._find(name)
+        alone = torch.eye(self.n, dtype=g.dtype, device=g.device).expand_as(g).clone()
+        alone[..., block, block] = g[..., block, block]
+        return alone
+
+    def signs(self, g: Tensor) -> Tensor:
+        """Return the signs of the determinants of all factors: ``[..., factors]``."""
+        parts = [torch.linalg.det(self.linear_part(g, f.name)).sign() for f in self.factors]
+        return torch.stack(parts, -1)
+
+    def mean_square(self, error: Tensor) -> Tensor:
+        """Return the mean squared entry of matrices ``[..., N, N]``, of the factor with the most.
+
+        Entries that no element of the algebra has do not count. So a small factor is not drowned by
+        a large one.
+        """
+        if self.is_linear:
+            return error.square().mean((-2, -1))
+        squares = error.square()
+        sums = [squares[..., b, b].sum((-2, -1)) / f.dimension for f, b in self.blocks()]
+        return torch.stack(sums, -1).max(-1).values
+
+    def __str__(self) -> str:
+        """Write the group's algebra: ``gl(2) ⊕ aff(3)``."""
+        return " ⊕ ".join(f"{'aff' if f.affine else 'gl'}({f.n})" for f in self.factors)
+
+
+def normalised(matrices: Tensor) -> Tensor:
+    """Compute ``M / |det M|^(1/n)`` of matrices ``[..., n, n]``."""
+    det = torch.linalg.det(matrices).abs().clamp(min=1e-12)
+    roots: Tensor = det.pow(1 / matrices.shape[-1])
+    return matrices / roots[..., None, None]
+
+
+def homogeneous(ambient: Ambient, points: dict[str, Tensor]) -> Tensor | None:
+    """Return coordinates in which points have mean 0 and spread 1.
+
+    Args:
+        ambient: The group.
+        points: Points ``[N, n]`` of each affine factor, by the factor's name.
+
+    Returns:
+        D ``[N, N]`` float64: the map to these coordinates, which leaves linear factors alone. None
+        if there is no affine factor.
+    """
+    if not points:
+        return None
+    d = torch.eye(ambient.n, dtype=torch.float64)
+    for factor, block in ambient.blocks():
+        if factor.name not in points:
+            continue
+        x = points[factor.name].double().cpu()
+        centre = x.mean(0)
+        spread = float((x - centre).square().sum() / max(x.numel(), 1))
+        scale = math.sqrt(spread) if spread > 0 else 1.0
+        at = slice(block.start, block.start + factor.n)
+        d[at, at] /= scale
+        d[at, block.stop - 1] = -centre / scale
+    return d
