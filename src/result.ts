@@ -20,6 +20,26 @@ const Square = z.array(z.array(z.number()));
 /** [k, n, n] */
 const Squares = z.array(Square);
 
+/** The groups whose product acts, and the coordinates D of comparisons (METHOD 1.7). */
+const FRAME = {
+  /** The groups, in the order of their blocks; left out for one GL(n). */
+  factors: z
+    .array(
+      z.object({
+        /** Its letter in types of features; empty for the group without a letter. */
+        name: z.string(),
+        n: z.int(),
+        /** Whether it translates too: its block then has n + 1 rows. */
+        affine: z.boolean(),
+        /** Whether it moves the map of a field. */
+        map: z.boolean(),
+      }),
+    )
+    .optional(),
+  /** D: matrices are compared as D M D⁻¹. Left out if they are compared as they are. */
+  coordinates: Square.optional(),
+};
+
 /** What an algebra solver measured, as the worker sends it (`GetAlgebraResponse`). */
 export const AlgebraMeasured = z.object({
   /** The generators as learnt, acting on points; never replaced by a known algebra. [k, n, n] */
@@ -40,6 +60,7 @@ export const AlgebraMeasured = z.object({
   startLosses: z.array(Measured).optional(),
   /** Why `symmetryCount` has its value, in words. */
   explanation: z.string(),
+  ...FRAME,
 });
 /** What an algebra solver measured. */
 export type AlgebraMeasured = z.infer<typeof AlgebraMeasured>;
@@ -63,6 +84,10 @@ export const AlgebraResult = AlgebraMeasured.extend({
     angleDegrees: z.number(),
     /** The nearest named algebra of the same dimension. */
     nearest: z.string().optional(),
+    /** In a product of groups: the algebras, and what each acts on. */
+    parts: z.array(z.object({ name: z.string(), on: z.string(), dimension: z.int() })).optional(),
+    /** The point that affine maps keep, for an algebra "about a point". */
+    about: z.array(z.number()).optional(),
   }),
   /** A basis of the same span with many zeros. [rank, n, n] */
   readableBasis: Squares,
@@ -138,6 +163,7 @@ export const CosetsMeasured = z.object({
   noiseFloor: z.number(),
   /** Every candidate, ascending by loss. */
   candidates: z.array(Candidate),
+  ...FRAME,
 });
 /** What a coset solver measured. */
 export type CosetsMeasured = z.infer<typeof CosetsMeasured>;

@@ -5,8 +5,9 @@
 import type { AlgebraMeasured, AlgebraResult, CosetResult, CosetsMeasured } from "../result.js";
 import { namedAlgebra } from "./catalogue.js";
 import { describeComponent } from "./components.js";
-import { identify } from "./identify.js";
-import type { SquareMatrix } from "./linalg.js";
+import { type Frame, inward, outward } from "./factors.js";
+import { identityMatrix, type SquareMatrix } from "./linalg.js";
+import { identifyIn } from "./products.js";
 import { closure, invariantMetric, killingSignature, metricCosine, readableBasis } from "./span.js";
 
 /**
@@ -15,9 +16,11 @@ import { closure, invariantMetric, killingSignature, metricCosine, readableBasis
  */
 export function analyseAlgebra(measured: AlgebraMeasured): AlgebraResult {
   const symmetryCount = Math.min(measured.symmetryCount, measured.generators.length);
-  const symmetries = measured.generators.slice(0, symmetryCount);
+  const { coordinates } = measured;
+  const symmetries = inward(measured.generators.slice(0, symmetryCount), coordinates);
   const metric = invariantMetric(symmetries);
-  const identified = identify(symmetries, metric);
+  const found = identifyIn(symmetries, metric, measured);
+  const identified = found.about ? { ...found, about: pointAt(found.about, coordinates) } : found;
   const known = metric && namedAlgebra(identified.name, metric.matrix.length);
   const exact = known && invariantMetric(known);
   return {
@@ -26,12 +29,23 @@ export function analyseAlgebra(measured: AlgebraMeasured): AlgebraResult {
     closure: closure(symmetries),
     killingSignature: killingSignature(symmetries),
     identified,
-    readableBasis: readableBasis(symmetries),
+    readableBasis: readableBasis(symmetries, coordinates),
     invariantMetric: metric && {
       ...metric,
       cosine: exact && metricCosine(metric.matrix, exact.matrix),
     },
   };
+}
+
+/** Move a point from the coordinates D to those of the data. */
+function pointAt(point: readonly number[], coordinates: SquareMatrix | undefined): number[] {
+  const n = point.length;
+  const shift = identityMatrix(n + 1).map((row, i) =>
+    i < n ? [...row.slice(0, n), point[i]!] : row,
+  );
+  return outward([shift], coordinates)[0]!
+    .slice(0, n)
+    .map((row) => row[n]!);
 }
 
 /**
@@ -40,12 +54,12 @@ export function analyseAlgebra(measured: AlgebraMeasured): AlgebraResult {
  * @param identity basis of the identity component's Lie algebra, [k, n, n]; k may be 0
  */
 export function analyseCosets(
-  { matrices, losses }: Pick<CosetsMeasured, "matrices" | "losses">,
+  { matrices, losses, ...frame }: Pick<CosetsMeasured, "matrices" | "losses"> & Frame,
   identity: readonly SquareMatrix[],
 ): CosetResult[] {
   return matrices.map((matrix, i) => ({
     matrix,
     loss: losses[i]!,
-    ...describeComponent(matrix, identity),
+    ...describeComponent(matrix, identity, frame),
   }));
 }

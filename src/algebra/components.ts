@@ -4,6 +4,17 @@
  */
 import { determinant } from "ml-matrix";
 import {
+  type Block,
+  blocksOf,
+  type Factor,
+  type Frame,
+  hasPositiveBlocks,
+  inward,
+  labelOf,
+  linearPart,
+  meanSquare,
+} from "./factors.js";
+import {
   combine,
   diagonalMatrix,
   expm,
@@ -44,18 +55,22 @@ const HIGHEST_ORDER = 12;
  *
  * @param matrix M, [n, n]
  * @param basis [k, n, n]; k may be 0
+ * @param factors of a product; the distance is then that of the factor in which it is largest
  */
 export function distanceToIdentityComponent(
   matrix: SquareMatrix,
   basis: readonly SquareMatrix[],
+  factors?: readonly Factor[],
 ): number {
   const n = matrix.length;
-  const apart = (g: SquareMatrix) => norm(subtract(g, matrix)) ** 2 / n ** 2;
+  const blocks = blocksOf(factors, n);
+  const apart = (g: SquareMatrix) =>
+    factors ? meanSquare(subtract(g, matrix), blocks) : norm(subtract(g, matrix)) ** 2 / n ** 2;
   let least = apart(identityMatrix(n));
   const span = frame(basis);
   if (span.length === 0 || least < 1e-12) return least;
   // Exponentials have positive determinants
-  if (!(determinant(matrix) > 0)) return Math.max(least, SAME_COMPONENT);
+  if (!hasPositiveBlocks(matrix, blocks)) return Math.max(least, SAME_COMPONENT);
   const random = lcg(1);
   for (let start = 0; start < 16 && least > 1e-4; start++) {
     const weights = span.map(() =>
@@ -115,11 +130,107 @@ export interface GroupComponent {
 export function describeComponent(
   matrix: SquareMatrix,
   basis: readonly SquareMatrix[],
+  { factors, coordinates }: Frame = {},
 ): GroupComponent {
+  if (factors !== undefined) {
+    const [inside] = inward([matrix], coordinates);
+    return describeIn(inside!, inward(basis, coordinates), factors);
+  }
   const n = matrix.length;
   const det = determinant(matrix);
   const unit = combine([Math.abs(det) > 0 ? Math.abs(det) ** (-1 / n) : 1], [matrix], n);
   const metric = invariantMetric(basis);
+  return {
+    determinant: det,
+    ...ordersOf(unit, basis),
+    preservesMetric: metric ? keeps(unit, metric) : null,
+    name:
+      nameByMember(unit, basis, metric) ??
+      nameByShape(unit) ??
+      `component with det ${det.toFixed(2)}`,
+  };
+}
+
+/** Describe a component of a product of groups, in the coordinates D. */
+function describeIn(
+  matrix: SquareMatrix,
+  basis: readonly SquareMatrix[],
+  factors: readonly Factor[],
+): GroupComponent {
+  const metrics = blocksOf(factors, matrix.length).map((block) => {
+    const parts = frame(basis.map((b) => linearPart(b, block)));
+    return { block, parts, metric: invariantMetric(parts) };
+  });
+  const kept = metrics.flatMap(({ block, metric }) =>
+    metric === undefined ? [] : [keeps(linearPart(matrix, block), metric)],
+  );
+  return {
+    determinant: determinant(matrix),
+    ...ordersOf(matrix, basis, factors),
+    preservesMetric: kept.length === 0 ? null : kept.every(Boolean),
+    name: nameInProduct(matrix, basis, factors, metrics),
+  };
+}
+
+/** Name a component by the simplest known elements of the factors, or else factor by factor. */
+function nameInProduct(
+  matrix: SquareMatrix,
+  basis: readonly SquareMatrix[],
+  factors: readonly Factor[],
+  parts: readonly {
+    block: Block;
+    parts: readonly SquareMatrix[];
+    metric: InvariantMetric | undefined;
+  }[],
+): string {
+  const n = matrix.length;
+  const written = (names: readonly string[]) => {
+    const told = names.flatMap((name, i) =>
+      name === "identity" ? [] : [parts.length === 1 ? name : `${name} on ${labelOf(factors[i]!)}`],
+    );
+    return told.length === 0 ? "identity" : told.join(", ");
+  };
+  const products = parts.reduce<{ names: string[]; matrix: SquareMatrix }[]>(
+    (all, { block, metric }) =>
+      all.flatMap(({ names, matrix: before }) =>
+        elements(block.n, metric).map(({ name, matrix: element }) => ({
+          names: [...names, name],
+          matrix: before.map((row, i) =>
+            row.map((x, j) => element[i - block.start]?.[j - block.start] ?? x),
+          ),
+        })),
+      ),
+    [{ names: [], matrix: identityMatrix(n) }],
+  );
+  const near = products
+    .map(({ names, matrix: element }) => ({
+      names,
+      distance: distanceToIdentityComponent(multiply(matrix, invert(element)), basis, factors),
+    }))
+    .filter(({ distance }) => distance < SAME_COMPONENT);
+  const least = Math.min(...near.map(({ distance }) => distance));
+  const member = near.find(({ distance }) => distance <= least + 0.02);
+  if (member) return written(member.names);
+  return written(
+    parts.map(({ block, parts: algebra, metric }) => {
+      const part = linearPart(matrix, block);
+      const det = determinant(part);
+      return (
+        nameByMember(part, algebra, metric) ??
+        nameByShape(part) ??
+        `component with det ${det.toFixed(2)}`
+      );
+    }),
+  );
+}
+
+/** Find the order of a matrix, and its order up to the identity component. */
+function ordersOf(
+  unit: SquareMatrix,
+  basis: readonly SquareMatrix[],
+  factors?: readonly Factor[],
+): Pick<GroupComponent, "order" | "orderModuloIdentity"> {
+  const n = unit.length;
   const powers = Array.from({ length: HIGHEST_ORDER }).reduce<SquareMatrix[]>(
     (all) => [...all, multiply(all.at(-1) ?? identityMatrix(n), unit)],
     [],
@@ -131,19 +242,9 @@ export function describeComponent(
   const order = orderWhere(
     (m, i) => norm(subtract(m, identityMatrix(n))) / n < SAME_POWER / (i + 1),
   );
-  return {
-    determinant: det,
-    order,
-    orderModuloIdentity:
-      basis.length === 0
-        ? order
-        : orderWhere((m) => distanceToIdentityComponent(m, basis) < SAME_COMPONENT),
-    preservesMetric: metric ? keeps(unit, metric) : null,
-    name:
-      nameByMember(unit, basis, metric) ??
-      nameByShape(unit) ??
-      `component with det ${det.toFixed(2)}`,
-  };
+  const isInside = (m: SquareMatrix) =>
+    distanceToIdentityComponent(m, basis, factors) < SAME_COMPONENT;
+  return { order, orderModuloIdentity: basis.length === 0 ? order : orderWhere(isInside) };
 }
 
 /** Whether `CᵀJC = J`, relative to the size of C, because a large boost magnifies every error. */

@@ -1,13 +1,7 @@
 /** Find the named algebra that a learnt span is, if any (METHOD 4.2). */
 import { catalogue } from "./catalogue.js";
 import { invert, multiply, type SquareMatrix } from "./linalg.js";
-import {
-  frame,
-  grassmannDistance,
-  type InvariantMetric,
-  metricFrame,
-  principalAngles,
-} from "./span.js";
+import { frame, type InvariantMetric, metricFrame, principalAngles } from "./span.js";
 
 /** The name of a span, and how well it fits. */
 export interface Identification {
@@ -24,6 +18,16 @@ export interface Identification {
   angleDegrees: number;
   /** The nearest named algebra of the same dimension, near or not. */
   nearest?: string;
+  /** The algebras of a product of groups, and what each acts on. */
+  parts?: { name: string; on: string; dimension: number }[];
+  /** The point that affine maps keep, if there is one: an algebra "about a point". */
+  about?: number[];
+}
+
+/** An identification, with the algebra that it means. */
+export interface Match extends Identification {
+  /** A basis of the named algebra, in the coordinates of the span; none if it is unidentified. */
+  exact?: SquareMatrix[];
 }
 
 /**
@@ -58,17 +62,23 @@ export function identify(
   generators: readonly SquareMatrix[],
   metric?: InvariantMetric,
 ): Identification {
-  const basis = frame(generators);
+  const { exact: _, ...found } = matchLinear(frame(generators), metric);
+  return found;
+}
+
+/** Name a span of linear maps with an orthonormal basis, as {@link identify} does. */
+export function matchLinear(basis: readonly SquareMatrix[], metric?: InvariantMetric): Match {
   const n = basis[0]?.length;
-  if (n === undefined) return { name: "none", cosine: 1, grassmannDistance: 0, angleDegrees: 0 };
+  if (n === undefined)
+    return { name: "none", cosine: 1, grassmannDistance: 0, angleDegrees: 0, exact: [] };
   const nearest = compare(basis, n)[0];
-  const apart = {
+  const strange = {
     name: "unidentified",
     cosine: 0,
     grassmannDistance: (Math.PI / 2) * Math.sqrt(basis.length),
     angleDegrees: 90,
   };
-  if (nearest === undefined) return conjugate(basis, n, undefined, metric) ?? apart;
+  if (nearest === undefined) return conjugate(basis, n, undefined, metric) ?? strange;
   const moved = conjugate(basis, n, nearest.name, metric);
   const named = isNear(nearest, basis.length, n)
     ? { ...nearest, nearest: nearest.name }
@@ -80,24 +90,31 @@ export function identify(
       ? moved
       : named;
   }
-  return named ?? moved ?? { ...nearest, name: "unidentified", nearest: nearest.name };
+  return (
+    named ?? moved ?? { ...nearest, name: "unidentified", nearest: nearest.name, exact: undefined }
+  );
 }
 
 /** Measure the distance to every named algebra of the same dimension, nearest first. */
-function compare(basis: readonly SquareMatrix[], n: number): Identification[] {
+function compare(basis: readonly SquareMatrix[], n: number): Match[] {
   return catalogue(n)
     .filter((known) => known.basis.length === basis.length)
-    .map(({ name, basis: known }) => {
-      const largest = principalAngles(basis, known).at(-1)!;
-      const angleDegrees = (largest * 180) / Math.PI;
-      return {
-        name,
-        cosine: Math.cos(largest),
-        grassmannDistance: grassmannDistance(basis, known),
-        angleDegrees,
-      };
-    })
+    .map(({ name, basis: known }) => ({ name, ...apart(basis, known), exact: known }))
     .sort((a, b) => a.angleDegrees - b.angleDegrees);
+}
+
+/** Measure the angles between two spans; those of different dimensions are 90° apart. */
+export function apart(
+  basis: readonly SquareMatrix[],
+  known: readonly SquareMatrix[],
+): Pick<Identification, "cosine" | "grassmannDistance" | "angleDegrees"> {
+  const angles = principalAngles(basis, known);
+  const largest = basis.length === known.length ? (angles.at(-1) ?? 0) : Math.PI / 2;
+  return {
+    cosine: Math.cos(largest),
+    grassmannDistance: Math.hypot(...angles),
+    angleDegrees: (largest * 180) / Math.PI,
+  };
 }
 
 /**
@@ -127,7 +144,7 @@ function conjugate(
   n: number,
   nearest: string | undefined,
   metric: InvariantMetric | undefined,
-): Identification | undefined {
+): Match | undefined {
   if (metric === undefined) return undefined;
   const s = metricFrame(metric.matrix);
   const inverse = invert(s);
@@ -140,5 +157,6 @@ function conjugate(
     (known) => known.name === group || known.name === `${group}⊕R`,
   );
   if (match === undefined || match.angleDegrees > FURTHEST_CONJUGATE) return undefined;
-  return { ...match, name: `${match.name} up to a change of basis`, nearest };
+  const exact = match.exact?.map((b) => multiply(s, b, inverse));
+  return { ...match, name: `${match.name} up to a change of basis`, nearest, exact };
 }

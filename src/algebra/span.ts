@@ -2,6 +2,8 @@
  * Properties of a span of matrices as a Lie algebra: frame, closure, Killing form, angles to
  * another span, invariant metric.
  */
+
+import { outward } from "./factors.js";
 import {
   combine,
   diagonalMatrix,
@@ -267,10 +269,15 @@ export function metricCosine(a: SquareMatrix, b: SquareMatrix): number {
  * of about this size the earliest is the pivot. Nothing is rounded: the span is the learnt one.
  *
  * @param generators [k, n, n]
+ * @param coordinates D: the generators are given as D B D⁻¹, and the basis is of the B (METHOD 1.7)
  * @returns [rank, n, n], ordered by pivot; rotations turn from the first axis towards the second
  */
-export function readableBasis(generators: readonly SquareMatrix[]): SquareMatrix[] {
-  const rows = frame(generators).map((b) => b.flat());
+export function readableBasis(
+  generators: readonly SquareMatrix[],
+  coordinates?: SquareMatrix,
+): SquareMatrix[] {
+  const orthonormal = frame(generators);
+  const rows = orthonormal.map((b) => b.flat());
   const n = generators[0]?.length ?? 0;
   const pivots: number[] = [];
   for (let done = 0; done < rows.length; done++) {
@@ -283,6 +290,10 @@ export function readableBasis(generators: readonly SquareMatrix[]): SquareMatrix
     pivots.push(pivot);
     reduce(rows, done, pivot);
   }
+  if (coordinates !== undefined)
+    // The pivots that suit the coordinates D are those of the basis in the data's coordinates too.
+    for (const [i, b] of outward(orthonormal, coordinates).entries()) rows[i] = b.flat();
+  if (coordinates !== undefined) for (const [i, pivot] of pivots.entries()) reduce(rows, i, pivot);
   return rows
     .map((row, i) => ({ row, pivot: pivots[i]! }))
     .sort((a, b) => a.pivot - b.pivot)
