@@ -7,6 +7,7 @@ export {
   type GroupComponent,
 } from "./components.js";
 export { describeResult, formatMatrix } from "./describe.js";
+export type { Factor, Frame } from "./factors.js";
 export { type Identification, identify } from "./identify.js";
 export { expm, logm, type SquareMatrix } from "./linalg.js";
 export { axisSpread, type Turn, turnOf } from "./rotations.js";
