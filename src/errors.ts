@@ -35,6 +35,7 @@ export interface ErrorDetails extends ErrorOptions {
 /** A setting of the user that an error can be about. */
 export type SettingName =
   | "worker"
+  | "pool"
   | "localWorker"
   | "backgroundWorker"
   | "ca"

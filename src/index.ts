@@ -68,12 +68,29 @@ export {
   type GoOnOptions,
   type Outcome,
   type RunOptions,
+  type RunSlot,
   resumeExperiment,
   runExperiment,
   type WorkerChoice,
 } from "./experiment/runner.js";
 export type * from "./gen/blocks.js";
 export * from "./method/index.js";
+export {
+  type Figure,
+  type Pool,
+  type RunSweepOptions,
+  type SeedRow,
+  type SeedSummary,
+  type Slot,
+  type SweepCell,
+  SweepDisplay,
+  type SweepOptions,
+  type SweepOutcome,
+  type SweepRun,
+  type SweepRunStatus,
+  type SweepSummary,
+  sweep,
+} from "./pool/index.js";
 export {
   type Charts,
   type Classes,

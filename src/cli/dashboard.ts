@@ -51,7 +51,7 @@ Examples:
  */
 export async function withDashboard<T>(
   { dashboard: wanted, runs }: Pick<CommonOptions, "dashboard" | "runs">,
-  progress: Progress,
+  progress: Pick<Progress, "info" | "warn">,
   work: () => Promise<T>,
 ): Promise<T> {
   if (!wanted) return work();

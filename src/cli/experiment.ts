@@ -87,6 +87,20 @@ export function buildExperimentCommand(
       if (command.args[i] !== undefined) given[flag.field] = flag.parse(command.args[i]);
     if (!former) given.task = task.name;
     const preset: unknown = command.getOptionValue("preset");
+    if (options.repeat !== undefined) {
+      const { repeatedRun, startSweep } = await import("./sweep.js");
+      const settings = { preset: typeof preset === "string" ? preset : undefined, file };
+      return startSweep(experiment, repeatedRun(given, options), options, settings).catch(
+        (error: unknown) => {
+          throw nameField(error, task);
+        },
+      );
+    }
+    if (options.pool !== undefined)
+      throw new UsageError(
+        "--pool has no effect on a single run",
+        "leave it out, or repeat the run with --repeat N",
+      );
     checkDetach(options.detach_on_interrupt, options.worker);
     const interrupt = onInterrupt(progress, { detach: options.detach_on_interrupt });
     try {

@@ -29,7 +29,7 @@ export interface InterruptOptions {
 
 /** Listen for Ctrl-C (SIGINT) and SIGTERM. */
 export function onInterrupt(
-  progress: Progress,
+  progress: Pick<Progress, "info" | "warn" | "erase">,
   {
     message = "stopping after the current step; the last checkpoint is kept (Ctrl-C again to " +
       "stop at once)",

@@ -31,10 +31,15 @@ export const COMMANDS: Readonly<Record<string, Subcommand>> = {
     load: () => import("./data.js"),
   },
   runs: { group: "Runs", summary: "List the runs", load: () => import("./runs.js") },
-  show: { group: "Runs", summary: "Show one run", load: () => import("./show.js") },
+  sweep: {
+    group: "Runs",
+    summary: "Run an experiment for all combinations of values",
+    load: () => import("./sweep.js"),
+  },
+  show: { group: "Runs", summary: "Show one run or one sweep", load: () => import("./show.js") },
   resume: {
     group: "Runs",
-    summary: "Finish a run that was interrupted, killed, or failed",
+    summary: "Finish a run or a sweep that was interrupted, killed, or failed",
     load: () => import("./resume.js"),
   },
   dashboard: {
@@ -144,6 +149,7 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
     program.commandsGroup(`${group}:`);
     for (const [subcommand, { summary, load, ...c }] of Object.entries(COMMANDS)) {
       if (c.group !== group) continue;
+      if (subcommand === "sweep" && wanted === "sweep" && (await addSweep(program, args))) continue;
       if (subcommand === wanted)
         (await load()).register(
           program,
@@ -192,6 +198,25 @@ async function addExperiment(
   if (args === undefined) return;
   const { buildExperimentCommand } = await import("./experiment.js");
   buildExperimentCommand(command, await loadExperiment(path), args);
+}
+
+/** Add the command of a sweep of an experiment. @returns whether the command line names one */
+async function addSweep(program: Command, args: readonly string[]): Promise<boolean> {
+  const name = args[args.indexOf("sweep") + 1];
+  if (name === undefined || name.startsWith("-")) return false;
+  const builtin = builtinExperiments().find((experiment) => experiment.name === name);
+  if (!builtin && !/\.[cm]?[jt]sx?$/.test(name)) {
+    const names = builtinExperiments().map((experiment) => experiment.name);
+    throw new UsageError(
+      `there is no experiment ${JSON.stringify(name)}${suggestion(name, names)}`,
+      `choose one of ${names.join(", ")}, or give an experiment's file`,
+    );
+  }
+  if (args.includes("--help")) return false;
+  const { buildSweepCommand } = await import("./sweep.js");
+  const experiment = await loadExperiment(builtin?.path ?? name);
+  buildSweepCommand(program.command("sweep"), experiment, args, builtin ? undefined : name);
+  return true;
 }
 
 /** Add the command of an experiment's file. Its path may have spaces, which `command` splits at. */

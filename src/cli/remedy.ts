@@ -105,6 +105,7 @@ const OTHERS: Readonly<Record<string, string>> = {
 /** The flags of settings that errors are about. */
 const FLAGS: Readonly<Record<SettingName, string>> = {
   worker: "--worker",
+  pool: "--pool",
   localWorker: "--worker local",
   backgroundWorker: "--worker ADDRESS, atlas worker stop",
   ca: "--ca",

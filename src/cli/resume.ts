@@ -10,27 +10,31 @@ import {
   checkTrust,
   type Outcome,
   resumeExperiment,
+  type WorkerChoice,
 } from "../experiment/runner.js";
+import { findRunOrSweep, Sweep, SweepDisplay } from "../pool/index.js";
 import { Result } from "../result.js";
-import { findRun, type Run } from "../run/folder.js";
+import { findRun, type RunConfig } from "../run/folder.js";
 import { withDashboard } from "./dashboard.js";
 import { printOutcome } from "./experiment.js";
 import { checkDetach, onInterrupt } from "./interrupt.js";
 import {
   addCommonOptions,
   type CommonOption,
+  type CommonOptions,
   commonOptions,
   LOG_OPTIONS,
   WORKER_OPTIONS,
   workerChoice,
 } from "./options.js";
 import { namingFlag } from "./remedy.js";
+import { finishSweep } from "./sweep.js";
 
 /** Add the command to `program`. */
 export function register(program: Command): void {
   const command = program
     .command("resume")
-    .description("Finish a run from its last checkpoints")
+    .description("Finish a run from its last checkpoints, or the open runs of a sweep")
     .addHelpText(
       "after",
       `
@@ -38,7 +42,7 @@ Examples:
   atlas resume latest
   atlas resume 20260101-120000-pde-1a2b --json`,
     );
-  continueRun(command, WORKER_OPTIONS, resumeExperiment);
+  continueRun(command, WORKER_OPTIONS, resumeExperiment, { sweeps: true });
 }
 
 /**
@@ -46,15 +50,23 @@ Examples:
  *
  * @param workerOptions the options that choose the worker or its credentials
  * @param mode continues the run
+ * @param sweeps whether the command continues sweeps too
  */
 export function continueRun(
   command: Command,
   workerOptions: readonly CommonOption[],
   mode: (experiment: Experiment, path: string, options: ContinueOptions) => Promise<Outcome>,
+  { sweeps = false }: { sweeps?: boolean } = {},
 ): void {
-  command.argument("[run]", "id of a run or the beginning of one, its folder, or latest", "latest");
+  const what = sweeps ? "a run or a sweep" : "a run";
+  command.argument(
+    "[run]",
+    `id of ${what} or the beginning of one, its folder, or latest`,
+    "latest",
+  );
   addCommonOptions(command, [
     ...workerOptions,
+    ...(sweeps ? (["pool"] as const) : []),
     "trust_code",
     "detach_on_interrupt",
     "runs",
@@ -63,14 +75,23 @@ export function continueRun(
     ...LOG_OPTIONS,
   ]);
   for (const option of command.options)
-    if (["--worker", "--device", "--threads"].includes(option.long ?? ""))
+    if (["--worker", "--device", "--threads", "--pool"].includes(option.long ?? ""))
       option.description = option.description.replace(
         /( \(default: .*\))?$/,
         " (default: as before)",
       );
   command.action(async (name: string) => {
     const options = commonOptions(command);
-    const run = await namingFlag("--runs DIR", () => findRun(options.runs, name));
+    const run = sweeps
+      ? await namingFlag("--runs DIR", () => findRunOrSweep(options.runs, name))
+      : await namingFlag("--runs DIR", () => findRun(options.runs, name));
+    const given = (option: "worker" | "device") =>
+      command.getOptionValue(option) === undefined ? undefined : options[option];
+    const worker = { ...workerChoice(options), address: given("worker"), device: given("device") };
+    const { pool } = options;
+    if (run instanceof Sweep) return resumeSweep(run, options, { worker, pool });
+    if (pool !== undefined)
+      throw new UsageError(`--pool is for sweeps, and ${run.id} is a run`, "leave it out");
     const progress = new Progress(options);
     const finished = await run.result();
     if (finished !== undefined) {
@@ -78,9 +99,6 @@ export function continueRun(
       printOutcome({ id: run.id, path: run.path, result: Result.parse(finished) }, options.json);
       return;
     }
-    const given = (option: "worker" | "device") =>
-      command.getOptionValue(option) === undefined ? undefined : options[option];
-    const worker = { ...workerChoice(options), address: given("worker"), device: given("device") };
     if (workerOptions.includes("worker"))
       checkDetach(options.detach_on_interrupt, worker.address ?? run.config.worker.address);
     const { trust_code: trustCode } = options;
@@ -101,11 +119,38 @@ export function continueRun(
   });
 }
 
-function fileOf({ id, config }: Run): string {
+/** Run what is not done of a sweep. */
+async function resumeSweep(
+  sweep: Sweep,
+  options: CommonOptions,
+  { worker, pool }: { worker: WorkerChoice; pool?: string },
+): Promise<void> {
+  const { trust_code: trustCode } = options;
+  const { file } = sweep;
+  if (file.file !== undefined && !trustCode)
+    throw new UsageError(
+      `continuing sweep ${sweep.id} would execute code: ${file.file}`,
+      "if you trust the author of the sweep and of this file, give --trust-code",
+    );
+  sweep.checkVersion();
+  const experiment = await loadExperiment(
+    fileOf({ id: sweep.id, config: { file: file.file, experiment: file.experiment } }),
+  );
+  const display = new SweepDisplay(options);
+  await finishSweep(experiment, sweep, { worker, pool, trustCode, display }, options);
+}
+
+function fileOf({
+  id,
+  config,
+}: {
+  id: string;
+  config: Pick<RunConfig, "file" | "experiment">;
+}): string {
   const path = config.file ?? builtinExperiments().find((e) => e.name === config.experiment)?.path;
   if (path !== undefined) return path;
   throw new UsageError(
-    `run ${id} is of the experiment ${config.experiment}, which this version does not have`,
+    `${id} is of the experiment ${config.experiment}, which this version does not have`,
     "resume it with the version of Atlas that started it",
   );
 }

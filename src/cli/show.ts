@@ -4,8 +4,15 @@ import type { Command } from "commander";
 import { describeResult } from "../algebra/index.js";
 import { UsageError } from "../errors.js";
 import { formatSeconds } from "../format.js";
+import {
+  findRunOrSweep,
+  Sweep,
+  seedLines,
+  summariseSweep,
+  sweepCsv,
+  sweepTable,
+} from "../pool/index.js";
 import { Result } from "../result.js";
-import { findRun } from "../run/folder.js";
 import { addCommonOptions, commonOptions } from "./options.js";
 import { namingFlag } from "./remedy.js";
 
@@ -13,13 +20,21 @@ import { namingFlag } from "./remedy.js";
 export function register(program: Command): void {
   const command = program
     .command("show")
-    .description("Show a run: its settings, its state, and what it found")
-    .argument("[run]", "id of a run or the beginning of one, its folder, or latest", "latest");
+    .description("Show a run or a sweep: its settings, its state, and what it found")
+    .argument(
+      "[run]",
+      "id of a run or a sweep, or the beginning of one, its folder, or latest",
+      "latest",
+    )
+    .option("--csv", "Print a sweep as CSV, with a line for each cell");
   addCommonOptions(command, ["runs", "json", "debug"])
     .addHelpText("after", "\nExamples:\n  atlas show latest\n  atlas show 20260101-12 --json")
     .action(async (name: string) => {
       const options = commonOptions(command);
-      const run = await namingFlag("--runs DIR", () => findRun(options.runs, name));
+      const run = await namingFlag("--runs DIR", () => findRunOrSweep(options.runs, name));
+      const csv = command.getOptionValue("csv") === true;
+      if (run instanceof Sweep) return showSweep(run, options.json, csv);
+      if (csv) throw new UsageError(`--csv is for sweeps, and ${run.id} is a run`, "leave it out");
       const document = await run.result();
       if (options.json) {
         if (document === undefined)
@@ -48,13 +63,48 @@ export function register(program: Command): void {
         );
         lines.push(`time        ${times.join(", ")}`, "", ...describeResult(result));
       } else if (status !== "running") lines.push("", `finish it with: atlas resume ${id}`);
-      const report = await access(run.reportPath).then(
-        () => true,
-        () => false,
-      );
-      if (report) lines.push(`report  ${run.reportPath}`);
+      if (await exists(run.reportPath)) lines.push(`report  ${run.reportPath}`);
       process.stdout.write(`${lines.join("\n")}\n`);
     });
+}
+
+/** Print a sweep as it is now: a line for each cell. */
+async function showSweep(sweep: Sweep, json: boolean, csv: boolean): Promise<void> {
+  const summary = await summariseSweep(sweep);
+  if (json) return void process.stdout.write(`${JSON.stringify(summary, null, 2)}\n`);
+  if (csv) return void process.stdout.write(`${sweepCsv(summary)}\n`);
+  const { file, id, path } = sweep;
+  const count = (status: string) => summary.runs.filter((run) => run.status === status).length;
+  const states = ["finished", "running", "interrupted", "failed", "pending"]
+    .filter((status) => count(status) > 0)
+    .map((status) => `${count(status)} ${status}`);
+  const grid = Object.entries(file.grid).map(([field, values]) => `${field}=${values.join(",")}`);
+  const lines = [
+    `sweep       ${id}`,
+    `folder      ${path}`,
+    `experiment  ${file.experiment}`,
+    `created     ${file.created}`,
+    `pool        ${file.pool ?? file.worker.address}`,
+    `grid        ${grid.join(" ")}`,
+    `runs        ${states.join(", ")}${summary.running ? " (a process works in it)" : ""}`,
+    "",
+    ...sweepTable(summary),
+    "",
+    ...seedLines(summary),
+  ];
+  for (const { id: run, error } of summary.runs)
+    if (error !== undefined) lines.push(`failed  ${run}: ${error}`);
+  if (summary.runs.some(({ status }) => status !== "finished") && !summary.running)
+    lines.push(`finish it with: atlas resume ${id}`);
+  if (await exists(sweep.reportPath)) lines.push(`report  ${sweep.reportPath}`);
+  process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 function settings(config: Record<string, unknown>): string {

@@ -9,6 +9,11 @@ export const Common = z.object({
     .max(2 ** 32 - 1)
     .optional()
     .describe("Seed of all randomness (default: random, and recorded)"),
+  repeat: z
+    .int()
+    .positive()
+    .optional()
+    .describe("Run N seeds, from S to S+N-1 (--seed gives S), as a small sweep"),
   fixed_seed: z.boolean().default(false).describe("Use seed 0, unless --seed is given"),
   worker: z
     .string()
@@ -17,6 +22,10 @@ export const Common = z.object({
       description: "Worker: local, docker, docker:IMAGE, grpc://HOST:PORT or grpcs://HOST:PORT",
       placeholder: "where",
     }),
+  pool: z.string().optional().meta({
+    description: "Where several runs compute, for example local:2 (default: one worker)",
+    placeholder: "pool",
+  }),
   ca: z.string().optional().meta({
     description: "Authority of the worker's certificate (default: ATLAS_CA, else the system's)",
     placeholder: "file",

@@ -53,6 +53,8 @@ export interface Flag {
   option: Option;
   /** What the flag accepts, in words: "a whole number of at least 1". */
   expected: string;
+  /** What the flag takes. Only texts may hold commas of their own. */
+  takes: "whole" | "number" | "choice" | "text" | "nothing";
   /** Whether the value is given without a name: `atlas probe d4`. */
   positional: boolean;
   /** Conditions for an effect, one of which must hold; empty if it always has one. */
@@ -252,7 +254,14 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
       "see --help",
     );
   };
-  return { field, name, option, expected, positional, only, hidden: false, parse };
+  const takes = takenBy(accepts);
+  return { field, name, option, expected, takes, positional, only, hidden: false, parse };
+}
+
+function takenBy({ text, number, integer, choices }: Accepts): Flag["takes"] {
+  if (text) return "text";
+  if (number) return integer ? "whole" : "number";
+  return choices.length > 0 ? "choice" : "nothing";
 }
 
 /** Convert a text to the value that it stands for. Other text is left for the schema to refuse. */

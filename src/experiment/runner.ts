@@ -67,12 +67,29 @@ export interface RunOptions {
   trustCode?: boolean;
   /** Path of the experiment's file, if it is not part of this package. */
   file?: string;
+  /** The place in a pool where the run computes (default: a worker as `worker` says). */
+  slot?: RunSlot;
 }
+
+/** A place in a pool: a worker that serves many runs, one after the other. */
+export interface RunSlot {
+  /** The pool, as the user named it: "local:2". */
+  readonly pool: string;
+  /** Name of the slot in its pool. */
+  readonly name: string;
+  /** Device of the slot's runs (default: as the run says). */
+  readonly device?: string;
+  /** Connect to the slot's worker. Closing the connection leaves the worker running. */
+  connect(options: { signal?: AbortSignal }): Promise<Worker>;
+}
+
+/** Everything that decides the result of a run: config.json without its id and its time. */
+export type RunPlan = Omit<RunConfig, "schema" | "id" | "created">;
 
 /** Options for continuing a run. Code that the run names is executed only with `trustCode`. */
 export type ContinueOptions = Pick<
   RunOptions,
-  "worker" | "progress" | "signal" | "onAttachable" | "trustCode"
+  "worker" | "progress" | "signal" | "onAttachable" | "trustCode" | "slot"
 >;
 /** @deprecated The former name of {@link ContinueOptions}. */
 export type GoOnOptions = ContinueOptions;
@@ -99,6 +116,20 @@ export async function runExperiment<T extends Tasks>(
   given: GivenOf<T>,
   options: RunOptions = {},
 ): Promise<Outcome> {
+  return startPlanned(experiment, await planRun(experiment, given, options), options);
+}
+
+/**
+ * Plan a run: complete and check its config, and replace references (the newest run, an algebra's
+ * name) by what they refer to now. Nothing is written.
+ *
+ * @throws UsageError, FileError
+ */
+export async function planRun<T extends Tasks>(
+  experiment: Experiment<T>,
+  given: GivenOf<T>,
+  options: RunOptions = {},
+): Promise<RunPlan> {
   const runsDir = options.runs ?? DEFAULT_RUNS;
   const place = placeOf(options.worker?.address ?? "local");
   const { task, config: complete, preset, notes } = completeConfig(experiment, given, options);
@@ -118,8 +149,8 @@ export async function runExperiment<T extends Tasks>(
   const config = (await task.prepare?.(complete, { lookup, given, info, warn })) ?? complete;
   const recorded = experiment.former ? config : { task: task.name, ...config };
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
-  const { address = "local", device = "auto", threads, ...credentials } = options.worker ?? {};
-  const run = await RunFolder.create(runsDir, {
+  const { address = "local", device = "auto", threads } = options.worker ?? {};
+  return {
     experiment: experiment.name,
     file: options.file && resolve(options.file), // the run may be resumed from another folder
     preset,
@@ -130,8 +161,24 @@ export async function runExperiment<T extends Tasks>(
     config: RunConfig.shape.config.parse(JSON.parse(JSON.stringify(recorded))),
     worker: { address, device, threads },
     versions: { atlas: VERSION, node: process.version },
-  });
-  return execute(experiment, run, { address, device, threads, ...credentials }, options, "started");
+  };
+}
+
+/**
+ * Start a planned run.
+ *
+ * @param id of the run, if a sweep has planned it. Its folder then stays, whatever happens
+ * @throws as {@link runExperiment}
+ */
+export async function startPlanned(
+  experiment: Experiment,
+  plan: RunPlan,
+  options: RunOptions,
+  id?: string,
+): Promise<Outcome> {
+  const run = await RunFolder.create(options.runs ?? DEFAULT_RUNS, plan, id);
+  const worker = { ...options.worker, ...plan.worker };
+  return execute(experiment, run, worker, options, id === undefined ? "started" : "planned");
 }
 
 /**
@@ -274,32 +321,35 @@ async function execute(
     signal = new AbortController().signal,
     onAttachable,
     trustCode,
+    slot,
   }: RunOptions,
-  mode: "started" | "resumed" | "attached",
+  mode: "started" | "planned" | "resumed" | "attached",
 ): Promise<Outcome> {
   let worker: Worker | undefined;
   let leave = false;
   try {
     const { task, config } = completeConfig(experiment, run.config.config, { recorded: true });
     const { address = "local", ...chosen } = choice;
-    worker = await connectWorker({
-      ...chosen,
-      worker: address,
-      files: filesOf(task, config, experiment.former),
-      trustCode: trustCode === true && task.code?.(config) !== undefined, // for this run only
-      onLog: (line) => progress.debug(line),
-      onSetup: (line) => progress.info(line),
-      signal,
-    });
+    worker = slot
+      ? await slot.connect({ signal })
+      : await connectWorker({
+          ...chosen,
+          worker: address,
+          files: filesOf(task, config, experiment.former),
+          trustCode: trustCode === true && task.code?.(config) !== undefined, // for this run only
+          onLog: (line) => progress.debug(line),
+          onSetup: (line) => progress.info(line),
+          signal,
+        });
     const last = await lastSession(run);
     const session =
       mode === "attached" && last
         ? await attachTo(worker, last.session)
-        : await worker.openSession({ label: run.id, device: choice.device ?? "auto" });
+        : await worker.openSession({ label: run.id, device: slot?.device ?? choice.device });
     progress.info(`run       ${run.path}`);
     if (mode !== "attached") {
       if (last?.worker.address === worker.address) await end(worker, last.session);
-      await checkSameWorker(run, worker, session, progress);
+      await checkSameWorker(run, worker, session, progress, slot);
     }
     if (worker.isPersistent)
       onAttachable?.({ address: worker.address, attach: `atlas attach ${nameFor(run)}` });
@@ -397,12 +447,14 @@ async function checkSameWorker(
   worker: Worker,
   session: Session,
   progress: Progress,
+  slot: RunSlot | undefined,
 ): Promise<void> {
   const { threads, workerVersion: version } = worker.info;
   const now = { device: session.device, threads, version };
   const before = (await run.events()).find((e) => e.type === "worker");
   const lasting = worker.isPersistent ? { session: session.id } : {};
-  await run.append({ type: "worker", address: worker.address, ...now, ...lasting });
+  const placed = slot && { pool: slot.pool, slot: slot.name };
+  await run.append({ type: "worker", address: worker.address, ...now, ...lasting, ...placed });
   if (
     before &&
     (before.device !== now.device ||

@@ -233,6 +233,48 @@ export function curvePlot(points: readonly { epoch: number; value: number }[], n
   ]);
 }
 
+/** A group of dots of {@link dotPlot}: the runs of one cell. */
+export interface DotGroup {
+  label: string;
+  dots: readonly { value: number; title: string }[];
+}
+
+/** Draw a figure of all runs: one column of dots for each group, with a line at its median. */
+export function dotPlot(groups: readonly DotGroup[], name: string): Html {
+  const [width, height, left, bottom, top] = [880, 230, 58, 40, 14];
+  const scale = makeScale(
+    groups.flatMap(({ dots }) => dots.map(({ value }) => value)),
+    height - bottom,
+    top,
+    false,
+  );
+  const slot = (width - left - 8) / Math.max(1, groups.length);
+  const half = Math.min(slot * 0.35, 60);
+  return svg(width, height, name, [
+    ...gridLines(scale, left, width - 8),
+    ...groups.map(({ label, dots }, i) => {
+      const middle = left + (i + 0.5) * slot;
+      const sorted = dots.map(({ value }) => value).sort((a, b) => a - b);
+      const median = (sorted[(sorted.length - 1) >> 1]! + sorted[sorted.length >> 1]!) / 2;
+      const across = (j: number) =>
+        middle + (dots.length < 2 ? 0 : (j / (dots.length - 1) - 0.5) * 1.6 * half);
+      return html`${dots.map(
+        ({ value, title }, j) =>
+          html`<circle cx="${across(j)}" cy="${scale.at(value)}" r="4" class="dot"><title>${title}: ${short(value)}</title></circle>`,
+      )}${
+        dots.length > 0
+          ? html`<line x1="${middle - half}" y1="${scale.at(median)}" x2="${middle + half}" y2="${scale.at(median)}" class="floor"/>`
+          : undefined
+      }${
+        slot > 30
+          ? html`<text x="${middle}" y="${height - 22}" class="tick middle">${label.slice(0, Math.floor(slot / 6))}</text>`
+          : undefined
+      }`;
+    }),
+    html`<text x="${(left + width) / 2}" y="${height - 5}" class="tick middle">${name}${scale.logarithmic ? " (log scale)" : ""}; a dot is a run, the dashed line the median</text>`,
+  ]);
+}
+
 interface Scale {
   logarithmic: boolean;
   ticks: number[];

@@ -20,6 +20,9 @@ const Event = z.discriminatedUnion("type", [
     threads: z.int(),
     version: z.string(),
     session: z.string().optional(),
+    /** The pool that placed the run, and the slot in it. */
+    pool: z.string().optional(),
+    slot: z.string().optional(),
   }),
   /** A stage was restored from its checkpoint after this epoch. */
   z.object({

@@ -207,6 +207,17 @@ export class Run {
   }
 }
 
+/** Make an id of a run or a sweep: the time, the experiment, and four random digits. */
+export function newId(experiment: string, created: Date): string {
+  const stamp = created
+    .toISOString()
+    .replace(/\.\d+Z$/, "")
+    .replaceAll(/[-:]/g, "")
+    .replace("T", "-");
+  const slug = experiment.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
+  return `${stamp}-${slug}-${randomBytes(2).toString("hex")}`;
+}
+
 /**
  * Make the folder of a new run.
  *
@@ -241,26 +252,28 @@ export class RunFolder extends Run {
   /**
    * Make a new run folder in `runsDir`.
    *
+   * @param planned the id of a run of a sweep (default: a new one)
    * @throws FileError if the folder cannot be written to
+   * @throws UsageError if the planned run exists
    */
   static async create(
     runsDir: string,
     config: Omit<RunConfig, "schema" | "id" | "created">,
+    planned?: string,
   ): Promise<RunFolder> {
     const created = new Date();
-    const stamp = created
-      .toISOString()
-      .replace(/\.\d+Z$/, "")
-      .replaceAll(/[-:]/g, "")
-      .replace("T", "-");
-    const slug = config.experiment.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
     const folder = resolve(runsDir);
     let id: string;
     let path: string;
-    do {
-      id = `${stamp}-${slug}-${randomBytes(2).toString("hex")}`;
+    for (;;) {
+      id = planned ?? newId(config.experiment, created);
       path = join(folder, id);
-    } while (!(await makeRunFolder(folder, path)));
+      if (await makeRunFolder(folder, path)) break;
+      if (planned === undefined) continue;
+      if (await exists(join(path, "config.json")))
+        throw new UsageError(`run ${id} exists already`, "resume it");
+      await rm(path, { recursive: true, force: true }); // its process died as it made the folder
+    }
     const full: RunConfig = {
       schema: CONFIG_SCHEMA,
       id,

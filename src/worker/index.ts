@@ -2,7 +2,7 @@
 import { UsageError } from "../errors.js";
 import { isLoopback } from "../rpc/index.js";
 import { parseContainer, startContainerWorker } from "./container.js";
-import { startLocalWorker } from "./local.js";
+import { type LocalProcess, startLocalWorker } from "./local.js";
 import type { LogLevel } from "./process.js";
 import { type Credentials, parseAddress, readAccess } from "./remote.js";
 import { Worker } from "./worker.js";
@@ -126,21 +126,31 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
     };
     return Worker.connect(await startContainerWorker(started), { signal });
   }
+  return Worker.connect(
+    await startLocal({ device, threads, trustCode, logLevel, onLog, onSetup, signal }),
+    { signal },
+  );
+}
+
+/**
+ * Start a local worker for many runs. {@link connectLocal} connects to it. It ends with this
+ * process.
+ *
+ * @throws SetupError, WorkerUnavailable
+ */
+export async function startLocal(
+  options: Omit<ConnectOptions, "worker" | "files" | keyof Credentials>,
+): Promise<LocalProcess> {
+  const { onSetup, ...rest } = options;
   const { ensureVenv } = await import("../setup/venv.js");
   const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
-  return Worker.connect(
-    await startLocalWorker({
-      python,
-      workerDir,
-      device,
-      threads,
-      trustCode,
-      logLevel,
-      onLog,
-      signal,
-    }),
-    {
-      signal,
-    },
-  );
+  return startLocalWorker({ python, workerDir, ...rest });
+}
+
+/** Connect to a worker of {@link startLocal}. Closing the connection leaves it running. */
+export function connectLocal(
+  started: LocalProcess,
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<Worker> {
+  return Worker.connect({ ...started, shared: true }, { signal });
 }

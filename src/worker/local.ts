@@ -87,6 +87,8 @@ export interface LocalProcess {
   readonly pid: number;
   /** The token that every call must have, because other users of the machine may reach the port. */
   readonly token: string;
+  /** Whether other runs use it too. Closing a connection then closes its sessions only. */
+  readonly shared?: boolean;
   /** Aborted with a {@link WorkerDied} if the process ends unasked. */
   readonly gone: AbortSignal;
   /** Find the cause of a lost connection; waits a moment to see whether the process has ended. */

@@ -96,7 +96,7 @@ export class Worker {
       return new Worker(rpc, info, plane, feed, process, signal);
     } catch (error) {
       rpc.close();
-      await process?.close();
+      if (!process?.shared) await process?.close();
       throw error;
     }
   }
@@ -163,13 +163,14 @@ export class Worker {
     leave?: boolean;
   } = {}): Promise<void> {
     const sessions = [...this.sessions];
+    const { shared = false } = this.process ?? {};
     // A local worker's sessions end with it.
-    if (leave || !this.isPersistent) for (const session of sessions) session.leave();
+    if (leave || (this.process && !shared)) for (const session of sessions) session.leave();
     else await Promise.all(sessions.map((s) => s.close().catch(() => undefined)));
     this.plane.close();
     this.feed.close();
     this.rpc.close();
-    await this.process?.close();
+    if (!shared) await this.process?.close();
   }
 
   private session(

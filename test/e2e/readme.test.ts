@@ -46,6 +46,7 @@ const DOCUMENTS = [
   "src/worker/README.md",
   "src/method/README.md",
   "src/dashboard/README.md",
+  "src/pool/README.md",
   "proto/README.md",
   "test/bench/README.md",
   "py-worker/atlas_worker/METHOD.md",
