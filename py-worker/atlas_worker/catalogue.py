@@ -234,13 +234,20 @@ def _parse(cls: type[P], given: Mapping[str, Any], path: str) -> P:
     return cls(**values)
 
 
-def resolve_files(params: P, root: Path, field: str) -> P:
+def resolve_files(
+    params: P,
+    root: Path,
+    field: str,
+    uploaded: Callable[[str, str], Path | None] = lambda *_: None,
+) -> P:
     """Resolve every parameter that is a file path against the data root.
 
     Args:
         params: A block's parameters.
         root: The worker's data root. Relative paths start here.
         field: Dotted path of the block in the request.
+        uploaded: Finds a file that the client sent, by the text of the parameter and its field;
+            None if the text is a path.
 
     Returns:
         A copy of ``params`` with absolute paths.
@@ -252,6 +259,10 @@ def resolve_files(params: P, root: Path, field: str) -> P:
     for f in dataclasses.fields(cast(Any, params)):
         given = getattr(params, f.name)
         if not f.metadata["file"] or not given:
+            continue
+        sent = uploaded(given, f"{field}.params.{f.name}")
+        if sent is not None:
+            changed[f.name] = str(sent)
             continue
         if "\0" in given:
             raise InvalidInput(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..catalogue import param, register
 from ..errors import InvalidInput
+from .axes import translate_axes
 from .base import GivenDataset
 from .checks import check_labels, describe_classes, describe_inputs, find_constant, parts_of
 
@@ -162,7 +163,7 @@ def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
     >>> axes_of([9, 64, 64, 3], "n,y,x,c")
     ('n', 'y', 'x', 'c')
     """
-    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    names = tuple(translate_axes(text, _FIELD).split(",")) if text else ()
     if names:
         whole = [all_ for all_ in (_FIELDS, _SETS) if set(names) <= set(all_)]
         needed = {"n", "y", "x"} if whole == [_FIELDS] else {"n", "features"}

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,19 +164,30 @@ class Cache:
         """Map an open file into memory, on the CPU.
 
         The system reads pages when they are used, and drops them when memory is short. What is
-        written into the tensors stays in this process.
+        written into the tensors stays in this process. Under a limit on memory they cannot be
+        written to.
         """
         if sys.platform == "linux":
             # Without NORESERVE a file larger than the memory is refused. Python has no name for it
             # before 3.13.
             flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)
-            mapped = mmap.mmap(file.fileno(), self.size, flags)
+            try:
+                mapped = mmap.mmap(file.fileno(), self.size, flags)
+            except OSError:  # a limit on memory counts pages that may be written to
+                return self._views(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ))
         else:
             mapped = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_COPY)
-        return tuple(
-            torch.frombuffer(mapped, dtype=dtype, count=math.prod(shape), offset=start).view(shape)
-            for (shape, dtype), start in zip(self.arrays, self._starts, strict=True)
-        )
+        return self._views(mapped)
+
+    def _views(self, mapped: mmap.mmap) -> tuple[Tensor, ...]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about memory that cannot be written to
+            return tuple(
+                torch.frombuffer(mapped, dtype=dtype, count=math.prod(shape), offset=start).view(
+                    shape
+                )
+                for (shape, dtype), start in zip(self.arrays, self._starts, strict=True)
+            )
 
     @cached_property
     def _key(self) -> str:
@@ -207,14 +219,18 @@ class Writer:
 
     def put(self, index: int, parts: Sequence[Tensor]) -> None:
         """Write entry ``index`` of every array."""
-        for part, (shape, dtype), start in zip(
+        self.put_all(index, [part[None] for part in parts])
+
+    def put_all(self, start: int, parts: Sequence[Tensor]) -> None:
+        """Write entries of every array, from ``start`` on."""
+        for part, (shape, dtype), begin in zip(
             parts, self._cache.arrays, self._cache._starts, strict=True
         ):
-            if part.shape != shape[1:] or part.dtype != dtype:
+            if part.shape[1:] != shape[1:] or part.dtype != dtype:
                 raise ValueError(f"{part.shape} {part.dtype} given, {shape[1:]} {dtype} expected")
             # A mapping would not do: on a full disk the process would be killed.
             with _refusing(self._cache.folder):
-                self._file.seek(start + index * part.numel() * dtype.itemsize)
+                self._file.seek(begin + start * math.prod(shape[1:]) * dtype.itemsize)
                 left = part.contiguous().numpy().reshape(-1).data.cast("B")
                 while left:
                     left = left[self._file.write(left) :]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -81,6 +81,8 @@ class Variable:
     """Those of ``ATTRIBUTES`` that it has: text, or arrays with one dimension."""
     _dims: Callable[[], tuple[str | None, ...]] = field(repr=False)
     _load: Callable[[Numbers | None], Numbers] = field(repr=False)
+    default_fills: bool = True
+    """Whether the numbers with which NetCDF fills gaps are missing values."""
 
     @cached_property
     def dims(self) -> tuple[str | None, ...]:
@@ -180,6 +182,36 @@ class Variable:
             self._refuse("not finite", ~np.isfinite(values), values, place)
         return values
 
+    def masked(self, stored: Numbers) -> Numbers:
+        """Turn stored numbers into those that they stand for, with NaN where they are missing.
+
+        Args:
+            stored: Numbers as they are stored, of any shape.
+
+        Returns:
+            Numbers of the same shape: ``stored`` if nothing is packed or missing.
+
+        Raises:
+            InvalidInput: The variable does not hold numbers, or an attribute makes no sense.
+        """
+        self.require_numbers()
+        if not stored.size:
+            return stored
+        plain = self._by_sign(stored)
+        values = self._unpacked(stored) if self.packed else plain
+        gaps = np.zeros(stored.shape, np.bool_)
+        for _, bad in self._missing(plain, values, (plain.min(), plain.max())):
+            gaps |= bad
+        if not gaps.any():
+            return values
+        kept = values.astype(np.result_type(values.dtype, np.float32))
+        kept[gaps] = np.nan
+        return kept
+
+    def plain(self) -> Variable:
+        """Return the variable without NetCDF's default fill values, as one of another format."""
+        return replace(self, default_fills=False)
+
     def _refuse(
         self, what: str, bad: NDArray[np.bool_], values: Numbers, place: Callable[[Any], Any]
     ) -> None:
@@ -202,7 +234,7 @@ class Variable:
         fills = [("its " + name, name) for name in ("_FillValue", "missing_value")]
         known = [(what, v) for what, name in fills for v in self._stored(name, stored.dtype)]
         default = DEFAULT_FILLS.get(self.dtype.str[1:])
-        if default is not None and "_FillValue" not in self.attributes:
+        if self.default_fills and default is not None and "_FillValue" not in self.attributes:
             known.append(("what NetCDF fills gaps with", self.dtype.type(default)))
         for what, value in known:
             if np.isnan(value):
@@ -674,13 +706,8 @@ def _attribute_names(dataset: h5py.Dataset) -> list[str]:
 def _classic(path: Path, version: bytes) -> NetCDF:
     from scipy.io import netcdf_file
 
-    if version == b"\x05":
-        raise InvalidInput(
-            f"{path} is NetCDF-3 with 64-bit data (CDF-5), which is not read here",
-            FIELD,
-            "NetCDF-4, or NetCDF-3 classic or with 64-bit offsets",
-            "convert it: nccopy -k nc4 OLD NEW",
-        )
+    refuse_cdf5(path, version)
+
     try:
         with netcdf_file(path, "r", mmap=False, maskandscale=False) as file:
             found = dict(file.variables)
@@ -693,13 +720,35 @@ def _classic(path: Path, version: bytes) -> NetCDF:
         ) from None
 
     def get(name: str) -> Variable:
-        v = found[name]
-        attributes = _attributes(v._attributes)
-        shape, dtype = tuple(v.shape), np.dtype(v.data.dtype)
-        dims = tuple(v.dimensions)
-        return Variable(path, name, shape, dtype, attributes, lambda: dims, lambda _: v.data)
+        return classic_variable(path, name, found[name])
 
     return NetCDF(path, "NetCDF-3", list(found), get)
+
+
+def refuse_cdf5(path: Path, version: bytes) -> None:
+    """Refuse a NetCDF-3 file that SciPy does not read.
+
+    Args:
+        path: The file.
+        version: Its fourth byte.
+
+    Raises:
+        InvalidInput: The file is CDF-5.
+    """
+    if version == b"\x05":
+        raise InvalidInput(
+            f"{path} is NetCDF-3 with 64-bit data (CDF-5), which is not read here",
+            FIELD,
+            "NetCDF-4, or NetCDF-3 classic or with 64-bit offsets",
+            "convert it: nccopy -k nc4 OLD NEW",
+        )
+
+
+def classic_variable(path: Path, name: str, v: Any) -> Variable:
+    """Make a variable of one that SciPy has read from a NetCDF-3 file."""
+    shape, dtype, dims = tuple(v.shape), np.dtype(v.data.dtype), tuple(v.dimensions)
+    attributes = _attributes(v._attributes)
+    return Variable(path, name, shape, dtype, attributes, lambda: dims, lambda _: v.data)
 
 
 def _attributes(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ see:
 
 ======== ===================================================================
 PUT      ``[request_id (8 bytes), b"PUT", ticket, TensorHeader, raw buffer …]``;
-         a large tensor may come in several such messages, whose headers say so
+         a large tensor may come in several such messages, whose headers say so;
+         so does a file, whose header has its name
 GET      ``[request_id, b"GET", ticket, b""]``
 answers  ``[request_id, b"OK"]``, ``[request_id, b"OK", TensorHeader, raw buffer …]``,
          ``[request_id, b"ERR", google.rpc.Status]``
@@ -133,6 +134,7 @@ class DataPlane:
             curve=self._curve,
             max_frame_bytes=self._max_frame,
             accepts_parts=True,
+            accepts_files=True,
         )
 
     def _encrypt(self) -> worker_pb2.CurveKeys:
@@ -249,6 +251,12 @@ class DataPlane:
             raise InvalidInput(
                 "the header is no TensorHeader", "header", "a serialized TensorHeader"
             ) from None
+        if message.file_name:
+            size = message.byte_length
+            self._tickets.upload_file(
+                ticket, message.file_name, size, message.offset, body, message.more
+            )
+            return
         layout = tensor_codec.layout(message.dtype, message.shape, self._limits, "header")
         tensor_codec.check_length(layout, message.byte_length, "header.byte_length")
         if message.offset or message.more:

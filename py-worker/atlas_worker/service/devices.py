@@ -14,6 +14,7 @@ import torch
 
 from atlas_worker.errors import InvalidInput
 from atlas_worker.gen.atlas.v1 import worker_pb2
+from atlas_worker.memory import free_memory
 
 
 def available_cores() -> int:
@@ -177,13 +178,7 @@ def memory(device: torch.device) -> tuple[int, int]:
         free, total = torch.cuda.mem_get_info(device)
         return free, total
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1]), total
-    except OSError:  # not Linux
-        pass
-    return total, total
+    return min(total, free_memory()), total
 
 
 def check_memory(device: torch.device, asked: int, field: str, remedy: str) -> None:

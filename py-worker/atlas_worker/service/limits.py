@@ -22,6 +22,8 @@ class Limits:
     """Open sessions."""
     max_session_ticket_bytes: int = 8 * GIB
     """Buffers of one session on the tensor plane."""
+    max_session_upload_bytes: int = 512 * GIB
+    """Files that a session's client sent, on the disk."""
     max_session_objects: int = 256
     """Objects of one session."""
     max_session_jobs: int = 256

@@ -157,6 +157,7 @@ class Worker:
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(grace)
         self._sessions.close_all()
+        self._sessions.tickets.uploads.stop()
         stopped.wait()
         self._compute.close()
         self.dataplane.stop()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from atlas_worker.symmetry import Atlas, ambient_of
 from .sessions import Entry, Session
 from .snapshots import Origin
 from .tensor_codec import TensorCodec, plain, raw_bytes
+from .uploads import PREFIX
 
 ObjectType = Literal["dataset", "atlas", "predictor", "algebra", "cosets"]
 """Type of an object in the contract."""
@@ -73,7 +75,9 @@ def plan(session: Session, codec: TensorCodec, request: objects_pb2.CreateObject
 
 def _dataset(session: Session, codec: TensorCodec, spec: objects_pb2.DatasetSpec) -> Plan:
     block, params = _block("dataset", spec.source, "dataset.source")
-    params = catalogue.resolve_files(params, codec.limits.data_root, "dataset.source")
+    params = catalogue.resolve_files(
+        params, codec.limits.data_root, "dataset.source", partial(uploaded_path, session)
+    )
     tensors = _tensors(codec, spec, "dataset")
     seed, device = spec.seed, session.device
 
@@ -81,7 +85,10 @@ def _dataset(session: Session, codec: TensorCodec, spec: objects_pb2.DatasetSpec
         moved = {name: t.to(device) for name, t in tensors.items()}
         return block.make(params, seed=seed, device=device, tensors=moved)
 
-    return Plan("dataset", block, [fingerprint(block, params), seed, _hashes(tensors)], make)
+    # Files are identified by what is in them, wherever they are.
+    identify = getattr(block.make, "identity", None)
+    identity = identify(params) if identify else fingerprint(block, params)
+    return Plan("dataset", block, [identity, seed, _hashes(tensors)], make)
 
 
 def _atlas(session: Session, codec: TensorCodec, spec: objects_pb2.AtlasSpec) -> Plan:
@@ -219,6 +226,25 @@ _PLANNERS: Mapping[str, Callable[[Session, TensorCodec, Any], Plan]] = {
     "algebra": _algebra,
     "cosets": _cosets,
 }
+
+
+def uploaded_path(session: Session, given: str, field: str) -> Path | None:
+    """Find a file that the session's client sent.
+
+    Args:
+        session: The session.
+        given: A path, or ``upload:`` and a ticket.
+        field: Dotted path of it in the request, for the error.
+
+    Returns:
+        The file on this machine; None if ``given`` is a path.
+
+    Raises:
+        NotFound: The session has no such file.
+    """
+    if not given.startswith(PREFIX):
+        return None
+    return session.tickets.uploads.path(session.id, given.removeprefix(PREFIX), field)
 
 
 def basis(codec: TensorCodec, message: Any, name: str, n: int, prefix: str = "") -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from atlas_worker.errors import InvalidInput, LimitExceeded, NotFound
 
 from .limits import Limits
+from .uploads import Uploads
 
 _TICKET = re.compile(r"([0-9a-f]{32})\.[0-9a-f]{32}")
 
@@ -43,6 +44,8 @@ class Tickets:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.uploads = Uploads(limits)
+        """Files of the sessions, which are on the disk."""
         self._lock = threading.Lock()
         self._sessions: dict[str, dict[str, Buffer]] = {}
         self._partial: dict[str, tuple[Buffer, int]] = {}
@@ -50,11 +53,13 @@ class Tickets:
 
     def open(self, session: str) -> None:
         """Allow tickets of a session."""
+        self.uploads.open(session)
         with self._lock:
             self._sessions[session] = {}
 
     def close(self, session: str) -> None:
         """Free all buffers of a session. Later uploads to it are refused."""
+        self.uploads.close(session)
         with self._lock:
             self._sessions.pop(session, None)
             for ticket in [t for t in self._partial if t.partition(".")[0] == session]:
@@ -126,6 +131,23 @@ class Tickets:
                 self._partial[ticket] = buffer, end
             else:
                 self._add(session, ticket, buffer)
+
+    def upload_file(
+        self,
+        ticket: str,
+        name: str,
+        size: int,
+        offset: int,
+        body: Sequence[memoryview],
+        more: bool,
+    ) -> None:
+        """Write a part of a file that a client sends; see :meth:`.uploads.Uploads.put`.
+
+        Raises:
+            InvalidInput: The ticket is malformed, or as ``put`` says.
+        """
+        _session_of(ticket)
+        self.uploads.put(ticket, name, size, offset, body, more=more)
 
     def issue(self, session: str, buffer: Buffer) -> str:
         """Store a buffer for a client to fetch.
