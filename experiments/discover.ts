@@ -1,5 +1,4 @@
 /** Symmetries of your own data, or of a predictor of your own: a program, or a PyTorch module. */
-import { resolve } from "node:path";
 import {
   algebraFields,
   areSets,
@@ -12,9 +11,11 @@ import {
   foreignFields,
   foreignPath,
   foreignPredictor,
+  givenField,
   makePredictor,
-  openArray,
   ownAtlas,
+  ownDataset,
+  ownFiles,
   ownFit,
   ownFitFields,
   type Preparation,
@@ -30,8 +31,9 @@ import {
 } from "../src/index.js";
 
 const config = {
-  inputs: fileField("A .npy file: fields [N, channels, height, width], or sets [N, m, n]"),
-  targets: fileField("A .npy file to predict from the inputs, if you have no predictor"),
+  inputs: fileField("FILE or FILE:ARRAY: fields [N, channels, height, width], or sets [N, m, n]"),
+  targets: fileField("FILE or FILE:ARRAY to predict from the inputs, if you have no predictor"),
+  ...givenField(),
   ...foreignFields(),
   ...typeFields(),
   ...chartFields(),
@@ -39,6 +41,7 @@ const config = {
   ...algebraFields({ manifold: "planar", most: 16, k: "auto", epochs: 3, trained: false }),
 };
 type Config = ConfigOf<typeof config>;
+const FOR_FIELDS = [...Object.keys(chartFields()), "halo"];
 const cosets = cosetFields({ manifold: "planar", epochs: 1 });
 
 export default defineExperiment({
@@ -80,36 +83,27 @@ async function prepare<C extends Config>(c: C, preparation: Preparation): Promis
   if (inputs === undefined || (targets === undefined) === (predictor === undefined))
     throw new UsageError(
       "discover needs samples, and either targets or a predictor",
-      "give --inputs FILE.npy, and --targets FILE.npy or --predictor FILE",
+      "give --inputs FILE, and --targets FILE or --predictor FILE",
     );
-  const { given } = preparation;
+  const { given, lookup } = preparation;
   if (targets === undefined) refuseGiven(given, Object.keys(ownFitFields()), "with --predictor");
   else refuseGiven(given, Object.keys(foreignFields()), "with --targets");
-  if (targets !== undefined) await openArray(targets);
-  const sets = areSets((await openArray(inputs)).shape, c.axes);
-  if (sets) refuseGiven(given, [...Object.keys(chartFields()), "halo"], "on sets of vectors");
+  const { files, shape } = await ownFiles({ inputs, targets }, lookup.worker);
+  if (shape && areSets(shape, c.axes)) refuseGiven(given, FOR_FIELDS, "on sets of vectors");
   parseCentres(c.charts);
   const found = predictor === undefined ? undefined : foreignPath(predictor, preparation);
-  // On fields the solver does not find the number of generators reliably (METHOD 2.7).
-  const k = given.k === undefined && targets !== undefined && !sets ? 1 : c.k;
-  const files = { inputs: resolve(inputs), targets: targets && resolve(targets) };
-  return { ...c, ...files, predictor: found, k };
+  const given_fields = [...FOR_FIELDS, "k"].filter((field) => given[field] !== undefined);
+  return { ...c, ...files, predictor: found, given_fields };
 }
 
 async function discover(ctx: Context, c: Config, name: string) {
-  const open = (file: string) => openArray(file, { warn: (line) => ctx.warn(line) });
-  const classes = c.targets_as === "class";
-  const inputs = await open(c.inputs!);
-  const targets = c.targets === undefined ? inputs : await open(c.targets);
-  const dataset = await ctx.dataset(
-    c.targets === undefined
-      ? { kind: "arrays", params: { outputs: c.outputs, axes: c.axes }, tensors: { inputs } }
-      : { kind: "arrays", params: { axes: c.axes, classes }, tensors: { inputs, targets } },
-  );
+  const dataset = await ownDataset(ctx, c);
   const charts = ownAtlas(dataset.shapes!.inputs, c);
+  const given = Object.fromEntries(c.given_fields.map((field) => [field, true]));
+  if (charts.kind === "vectors") refuseGiven(given, FOR_FIELDS, "on sets of vectors");
   const atlas = await ctx.atlas(charts);
   if (charts.kind === "planar") ctx.illustrate({ dataset, atlas: charts });
-  const loss = c.classifier || classes ? "cross_entropy" : "l1";
+  const loss = c.classifier || c.targets_as === "class" ? "cross_entropy" : "l1";
   const setting = { dataset, atlas };
   const fit =
     c.targets === undefined
@@ -121,7 +115,9 @@ async function discover(ctx: Context, c: Config, name: string) {
       : ownFit(c, charts.kind, loss);
   const { predictor, about } = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
   const solved = { predictor, ...setting };
-  const algebra = await solveAlgebra(ctx, { ...c, epochs: 0 }, solved);
+  // On fields the solver does not find the number of generators reliably (METHOD 2.7).
+  const one = charts.kind === "planar" && c.targets !== undefined && !given.k;
+  const algebra = await solveAlgebra(ctx, { ...c, k: one ? 1 : c.k, epochs: 0 }, solved);
   const { called } = predictor.facts;
   const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
   const source = c.predictor ?? about.source;

@@ -12,11 +12,13 @@
  */
 import { createHash } from "node:crypto";
 import { AtlasError, FileError, RpcError } from "../errors.js";
+import { formatSeconds } from "../format.js";
 import type { OwnTensors } from "../interop/index.js";
 import type { Illustration } from "../report/illustration.js";
 import type { EpochRecord, RunEvent, StageRecord } from "../run/events.js";
 import { type Checkpoint, computingTime, type RunFolder } from "../run/folder.js";
 import { readSafetensors } from "../tensor/index.js";
+import type { Place } from "../worker/index.js";
 import type {
   AlgebraOptions,
   AtlasOptions,
@@ -48,6 +50,7 @@ type Seeded<T> = T extends unknown ? Omit<T, "seed"> & { seed?: number } : never
 export type StageSession = Pick<
   Session,
   | "createDataset"
+  | "upload"
   | "createAtlas"
   | "createPredictor"
   | "createAlgebra"
@@ -78,6 +81,8 @@ export interface ContextOptions {
   signal: AbortSignal;
   /** Events of the attached session that the run's log has already. */
   before?: readonly RunEvent[];
+  /** Where the worker is (default: "spawned", on the files of this machine). */
+  place?: Place;
 }
 
 /** The state of a stage in this run. */
@@ -97,6 +102,8 @@ export class Context {
   /** What the user should know, for the result. */
   readonly notes: string[] = [];
   readonly signal: AbortSignal;
+  /** Where the worker is. */
+  readonly place: Place;
   private readonly run: RunFolder;
   private readonly progress: Progress;
   private readonly stages = new Map<string, Stage>();
@@ -111,6 +118,7 @@ export class Context {
     this.seed = options.seed;
     this.progress = options.progress;
     this.signal = options.signal;
+    this.place = options.place ?? "spawned";
     this.before = options.before ?? [];
     const jobs = this.before.flatMap((e) => (e.type === "epoch" && e.job ? [e.job] : []));
     this.known = new Map(jobs.map(({ id, sequence }) => [id, sequence]));
@@ -128,6 +136,28 @@ export class Context {
       const { warnings = [] } = made.facts as { warnings?: readonly string[] };
       for (const warning of warnings) this.note(warning);
       return made;
+    });
+  }
+
+  /**
+   * Send a file, or a folder with its files, to a worker that does not see it.
+   *
+   * @returns what the dataset `files` takes for the path of the file
+   */
+  async upload(path: string): Promise<string> {
+    const mega = (bytes: number) => Math.ceil(bytes / 1e6);
+    const from = performance.now();
+    return this.timed("upload", async () => {
+      let size = 0;
+      const onProgress = (done: number, total: number) => {
+        size = total;
+        const position = { stage: "upload", epoch: 0, totalEpochs: 1, metrics: {} };
+        this.progress.step({ ...position, step: mega(done), stepsInEpoch: mega(total) });
+      };
+      const ticket = await this.session.upload(path, { onProgress, signal: this.signal });
+      const seconds = (performance.now() - from) / 1000;
+      this.info(`upload     ${path}  ${mega(size)} MB  ${formatSeconds(seconds)}`);
+      return ticket;
     });
   }
 

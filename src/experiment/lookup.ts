@@ -76,7 +76,7 @@ export class RunLookup {
      */
     private readonly configOf: (run: Run) => RecordedConfig | undefined,
     /** Where the worker is. A spawned worker sees the files of this machine. */
-    private readonly worker: Place = "spawned",
+    readonly worker: Place = "spawned",
     private readonly options: { progress?: Progress; signal?: AbortSignal } = {},
   ) {}
 

@@ -27,6 +27,7 @@ import { completeConfig, configReader } from "./config.js";
 import { Context } from "./context.js";
 import type { Experiment, GivenOf, Task, Tasks } from "./define.js";
 import { RunLookup } from "./lookup.js";
+import { splitMembers } from "./members.js";
 import { metaOf } from "./names.js";
 import { Progress } from "./progress.js";
 import { writeReport } from "./report.js";
@@ -354,7 +355,9 @@ async function execute(
     if (worker.isPersistent)
       onAttachable?.({ address: worker.address, attach: `atlas attach ${nameFor(run)}` });
     const before = mode === "attached" ? last?.events : undefined;
-    const context = new Context({ session, run, seed: run.config.seed, progress, signal, before });
+    const place = placeOf(address);
+    const seen = { session, run, seed: run.config.seed, progress, signal };
+    const context = new Context({ ...seen, before, place });
     const findings = await task.run(context, config);
     const result = checked({
       schema: RESULT_SCHEMA,
@@ -388,9 +391,8 @@ async function execute(
 function filesOf(task: Task, config: Readonly<Record<string, unknown>>, former: boolean): string[] {
   return Object.entries(config).flatMap(([field, value]) => {
     const named = former || metaOf(task.config[field]).file;
-    // "path.py:factory" also names a file.
-    const path =
-      typeof value === "string" ? (existsSync(value) ? value : value.replace(/:\w+$/, "")) : "";
+    // "path.py:factory" and "storms.nc:T,U" also name a file.
+    const path = typeof value === "string" ? splitMembers(value).file : "";
     return named && isAbsolute(path) && existsSync(path) ? [path] : [];
   });
 }

@@ -5,6 +5,7 @@ export * from "./data.js";
 export * from "./discovery.js";
 export * from "./downstream.js";
 export * from "./evidence.js";
+export * from "./files.js";
 export * from "./own.js";
 export * from "./predictor.js";
 export * from "./rotations.js";

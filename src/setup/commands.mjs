@@ -123,7 +123,7 @@ const mocha = (args) => foreground(process.execPath, [program("mocha"), ...args]
  * @param {readonly string[]} args for mocha
  */
 async function test(args) {
-  const python = await setUp({ dev: true, extras: ["jets"] }); // or the tests would install them
+  const python = await setUp({ dev: true, extras: ["jets", "files"] }); // or the tests would install them
   await ensureCompiled(onProgress);
   if (args.some(isTest)) return mocha(args);
   const folder = await mkdtemp(join(tmpdir(), "atlas-test-"));

@@ -49,6 +49,11 @@ const EXTRAS = {
       "and the rest of Atlas does not use them",
     modules: ["pythia8mc", "fastjet", "awkward", "pandas", "tables"],
   },
+  files: {
+    what: "pyarrow and zarr",
+    notice: "Parquet and Zarr files are read with pyarrow and zarr, which are optional",
+    modules: ["pyarrow", "zarr"],
+  },
 };
 
 /**

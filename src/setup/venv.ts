@@ -4,8 +4,11 @@ import { SetupError } from "../errors.js";
 import { SetupFailure, WORKER } from "./common.mjs";
 import { ensurePython } from "./python.mjs";
 
-/** Packages that are installed when they are first used. jets: PYTHIA 8 and FastJet (GPL). */
-export type Extra = "jets";
+/**
+ * Packages that are installed when they are first used. jets: PYTHIA 8 and FastJet (GPL). files:
+ * pyarrow and zarr.
+ */
+export type Extra = "jets" | "files";
 
 /** The worker's Python environment. */
 export interface Venv {

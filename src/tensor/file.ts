@@ -2,6 +2,7 @@
 import { constants } from "node:buffer";
 import { type FileHandle, open } from "node:fs/promises";
 import { FileError } from "../errors.js";
+import type { TensorSource } from "./tensor.js";
 
 /** Bytes that are read at a time. */
 const PART = 64 * 2 ** 20;
@@ -40,6 +41,28 @@ export async function readInto(
         "write or download the file again",
       );
     at += bytesRead;
+  }
+}
+
+/** The bytes of a file, which are read when they are sent. */
+export class FileBytes implements TensorSource {
+  readonly dtype = "uint8";
+  readonly shape: readonly number[];
+
+  constructor(
+    private readonly path: string,
+    readonly byteLength: number,
+  ) {
+    this.shape = [byteLength];
+  }
+
+  async *parts(most: number): AsyncIterable<Uint8Array> {
+    const { path, byteLength } = this;
+    for (let at = 0; at < byteLength; at += most) {
+      const bytes = Buffer.allocUnsafeSlow(Math.min(most, byteLength - at));
+      await withFile(path, (file) => readInto(file, bytes, at, path));
+      yield bytes;
+    }
   }
 }
 

@@ -27,6 +27,14 @@ export interface TransferOptions {
   timeoutMs?: number;
 }
 
+/** Options of {@link TensorPlane.put}. */
+export interface PutOptions extends TransferOptions {
+  /** Send the elements as a file of this name, which the worker keeps on its disk. */
+  fileName?: string;
+  /** Called with the number of bytes that have been sent. */
+  onProgress?: (done: number) => void;
+}
+
 interface Pending {
   resolve(frames: Buffer[]): void;
   reject(error: unknown): void;
@@ -79,6 +87,8 @@ export class TensorPlane {
       maxFrameBytes?: number;
       /** Whether the plane takes a tensor in several messages, from Describe. */
       acceptsParts?: boolean;
+      /** Whether the plane takes files, from Describe. */
+      acceptsFiles?: boolean;
     } = {},
   ) {
     const { curve } = options;
@@ -95,10 +105,12 @@ export class TensorPlane {
    * @throws RpcError if the worker refuses the tensor
    * @throws WorkerUnavailable if the worker does not answer
    */
-  async put(ticket: string, tensor: TensorSource, options?: TransferOptions): Promise<void> {
+  async put(ticket: string, tensor: TensorSource, options: PutOptions = {}): Promise<void> {
     const { dtype, byteLength } = tensor;
+    const { fileName = "", onProgress } = options;
     const { acceptsParts = false, maxFrameBytes = 0 } = this.options;
-    const whole = { dtype: wireType(dtype), shape: [...tensor.shape], byteLength };
+    const shape = [...tensor.shape];
+    const whole = { dtype: wireType(dtype), shape, byteLength, fileName };
     const send = (header: TensorHeader, bytes: Uint8Array[]) => {
       const frames = (bytes.length > 0 ? bytes : [new Uint8Array()]).flatMap((part) =>
         pieces(part, maxFrameBytes),
@@ -116,6 +128,7 @@ export class TensorPlane {
       const from = offset;
       offset += part.byteLength;
       await send({ ...whole, offset: from, more: offset < byteLength }, waiting);
+      onProgress?.(offset);
       waiting = [];
     }
     if (offset === 0) await send({ ...whole, offset, more: false }, waiting);
@@ -134,6 +147,11 @@ export class TensorPlane {
     const { dtype, shape } = TensorHeader.decode(header);
     const elements = others.length === 0 ? first : Buffer.concat([first, ...others]);
     return Tensor.fromBytes(typeFromWire(dtype), shape, elements);
+  }
+
+  /** Whether files can be put on the plane. */
+  get acceptsFiles(): boolean {
+    return this.options.acceptsFiles ?? false;
   }
 
   /** Close the connection. Running transfers are rejected. */

@@ -4,6 +4,7 @@ import { isLoopback } from "../rpc/index.js";
 import { parseContainer, startContainerWorker } from "./container.js";
 import { type LocalProcess, startLocalWorker } from "./local.js";
 import type { LogLevel } from "./process.js";
+import { needsReaders } from "./readers.js";
 import { type Credentials, parseAddress, readAccess } from "./remote.js";
 import { Worker } from "./worker.js";
 
@@ -22,7 +23,10 @@ export interface ConnectOptions extends Credentials {
    * - "grpc://host:port", or with TLS "grpcs://host:port": a worker that is already running.
    */
   worker?: string;
-  /** Absolute paths that a worker in a container may read (default: none). */
+  /**
+   * Absolute paths that a worker in a container may read (default: none). A local worker gets the
+   * packages that read them.
+   */
   files?: readonly string[];
   /** Default device of a started worker: "auto" (default), "cpu", "cuda", "cuda:1". */
   device?: string;
@@ -92,6 +96,7 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
     worker = "local",
     device = "auto",
     threads,
+    files,
     trustCode,
     logLevel,
     onLog,
@@ -112,7 +117,6 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
       );
   const container = parseContainer(worker);
   if (container) {
-    const { files } = options;
     const started = {
       ...container,
       files,
@@ -127,7 +131,7 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
     return Worker.connect(await startContainerWorker(started), { signal });
   }
   return Worker.connect(
-    await startLocal({ device, threads, trustCode, logLevel, onLog, onSetup, signal }),
+    await startLocal({ files, device, threads, trustCode, logLevel, onLog, onSetup, signal }),
     { signal },
   );
 }
@@ -139,11 +143,12 @@ export async function connectWorker(options: ConnectOptions = {}): Promise<Worke
  * @throws SetupError, WorkerUnavailable
  */
 export async function startLocal(
-  options: Omit<ConnectOptions, "worker" | "files" | keyof Credentials>,
+  options: Omit<ConnectOptions, "worker" | keyof Credentials>,
 ): Promise<LocalProcess> {
-  const { onSetup, ...rest } = options;
+  const { onSetup, files = [], ...rest } = options;
   const { ensureVenv } = await import("../setup/venv.js");
-  const { python, workerDir } = await ensureVenv({ onProgress: onSetup });
+  const extras = needsReaders(files) ? (["files"] as const) : [];
+  const { python, workerDir } = await ensureVenv({ onProgress: onSetup, extras });
   return startLocalWorker({ python, workerDir, ...rest });
 }
 

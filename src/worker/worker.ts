@@ -65,6 +65,7 @@ export class Worker {
         curve,
         maxFrameBytes = 0,
         acceptsParts = false,
+        acceptsFiles = false,
       } = dataPlane ?? {};
       if (tensors === "" || metrics === "")
         throw new WorkerUnavailable(
@@ -85,12 +86,14 @@ export class Worker {
           curve: undefined,
           maxFrameBytes,
           acceptsParts,
+          acceptsFiles,
         },
       };
       const plane = new TensorPlane(reachableEndpoint(tensors, address), process?.gone, {
         curve,
         maxFrameBytes,
         acceptsParts,
+        acceptsFiles,
       });
       const feed = new MetricsFeed(reachableEndpoint(metrics, address), curve);
       return new Worker(rpc, info, plane, feed, process, signal);

@@ -125,7 +125,8 @@ describe("a worker on the network", function () {
       where,
     );
     expect(info.address).to.equal(`grpcs://localhost:${port}`);
-    expect(info.dataPlane).to.have.keys("tensors", "metrics", "maxFrameBytes", "acceptsParts");
+    const open = ["tensors", "metrics", "maxFrameBytes", "acceptsParts", "acceptsFiles"];
+    expect(info.dataPlane).to.have.keys(...open);
     const { tensors, metrics } = info.dataPlane;
     const here = (endpoint: string) => endpoint.replace("0.0.0.0", "127.0.0.1");
     const address = { address: `127.0.0.1:${port}`, secure: true };

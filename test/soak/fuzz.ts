@@ -340,11 +340,16 @@ async function fuzzFrames(
   try {
     dealer.connect(plane.endpoint);
     const ticket = newTicket(sessionId);
-    const header = { dtype: DataType.DATA_TYPE_FLOAT32, shape: [2, 2], byteLength: 16 };
+    const header = {
+      dtype: DataType.DATA_TYPE_FLOAT32,
+      shape: [2, 2],
+      byteLength: 16,
+      fileName: "",
+    };
     const put = (offset: number, more: boolean, bytes: number) => [
       "PUT",
       ticket,
-      TensorHeader.encode({ ...header, offset, more }).finish(),
+      TensorHeader.encode({ ...header, offset, fileName: "", more }).finish(),
       Buffer.alloc(bytes),
     ];
     const proper = [put(0, false, 16), put(0, true, 8), put(8, false, 8), ["GET", ticket, ""]].map(

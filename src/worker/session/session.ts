@@ -11,6 +11,7 @@ import {
   type FormerAtlasOptions,
   readSamples,
 } from "./datasets.js";
+import { type UploadOptions, uploadFile } from "./files.js";
 import { type AdvanceOptions, advance } from "./jobs.js";
 import { Link, type Matrices, type SessionParts } from "./link.js";
 import {
@@ -102,6 +103,16 @@ export class Session {
   /** Create a solver for the components. Solving is a job: {@link advance} it. */
   async createCosets(options: CosetsOptions): Promise<RemoteObject> {
     return this.create(await cosetsSpec(this.link, options));
+  }
+
+  /**
+   * Send a file, or a folder with its files, to a worker on another machine. The worker keeps it
+   * until the session is closed.
+   *
+   * @returns what the dataset `files` takes for the path of the file
+   */
+  upload(path: string, options: UploadOptions = {}): Promise<string> {
+    return uploadFile(this.link, path, options);
   }
 
   /** Free an object before its session is closed. */

@@ -132,7 +132,8 @@ export class FakeWorker {
   private ticketFor(tensor: Tensor) {
     const ticket = `session-1.${this.tickets++}`;
     const { dtype, shape } = tensor.toWire();
-    const whole = { byteLength: tensor.bytes.length, offset: 0, more: false };
+    const size = tensor.bytes.length;
+    const whole = { byteLength: size, offset: 0, more: false, fileName: "" };
     const header = TensorHeader.encode({ dtype, shape, ...whole }).finish();
     this.buffers.set(ticket, { header: Buffer.from(header), body: tensor.bytes });
     return tensor.toTicket(ticket);
@@ -175,6 +176,7 @@ export class FakeWorker {
             curve: undefined,
             maxFrameBytes: 0,
             acceptsParts: false,
+            acceptsFiles: false,
           },
           limits: {
             maxInlineBytes: 64,

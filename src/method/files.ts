@@ -1,0 +1,123 @@
+/** The user's own arrays: in .npy files, which are sent, or in any files, which the worker reads. */
+import { existsSync } from "node:fs";
+import { stat } from "node:fs/promises";
+import { z } from "zod";
+import { RpcError } from "../errors.js";
+import type { Context } from "../experiment/context.js";
+import { openArray } from "../experiment/lookup.js";
+import { resolveMembers, splitMembers } from "../experiment/members.js";
+import type { TensorSource } from "../tensor/index.js";
+import type { Place, RemoteObject } from "../worker/index.js";
+
+/** Bytes from which on a .npy file is left to the worker, which does not hold it whole. */
+const LARGE = 2 ** 30;
+
+/** Config of the user's arrays. */
+export interface OwnArraysConfig {
+  inputs?: string;
+  targets?: string;
+  outputs: number;
+  axes?: string;
+  targets_as?: string;
+}
+
+/**
+ * Make the config field for the flags that the user gave. Some have an effect on one layout only,
+ * and the layout of a file is known when the worker has opened it.
+ */
+export const givenField = () => ({
+  given_fields: z
+    .array(z.string())
+    .default([])
+    .meta({ before: ["k"] }),
+});
+
+/**
+ * Check the files of a config, as far as that can be done without a worker.
+ *
+ * @returns absolute paths, and the shape of the inputs if it is known
+ */
+export async function ownFiles(
+  { inputs, targets }: { inputs: string; targets?: string },
+  place: Place,
+) {
+  const shapes: (readonly number[] | undefined)[] = [];
+  for (const text of [inputs, targets ?? []].flat()) {
+    const { file } = splitMembers(text);
+    shapes.push((await isSent(text, place)) ? (await openArray(file)).shape : undefined);
+  }
+  const files = { inputs: resolveMembers(inputs), targets: targets && resolveMembers(targets) };
+  return { files, shape: shapes[0] };
+}
+
+/**
+ * Create the dataset of the user's arrays. Small .npy files are sent. The worker reads other files
+ * itself; a file that is here and not on its machine is sent first.
+ *
+ * @throws UsageError, FileError, RpcError if a file is missing, damaged or does not fit
+ */
+export async function ownDataset(ctx: Context, c: OwnArraysConfig): Promise<RemoteObject> {
+  const { outputs, axes } = c;
+  const given = { inputs: c.inputs!, ...(c.targets === undefined ? {} : { targets: c.targets }) };
+  const params =
+    c.targets === undefined ? { outputs, axes } : { axes, classes: c.targets_as === "class" };
+  const sent = await Promise.all(Object.values(given).map((text) => isSent(text, ctx.place)));
+  if (sent.every(Boolean)) {
+    const tensors: Record<string, TensorSource> = {};
+    for (const [role, file] of Object.entries(given))
+      tensors[role] = await openArray(file, { warn: (line) => ctx.warn(line) });
+    return ctx.dataset({ kind: "arrays", params, tensors });
+  }
+  return readOwn(ctx, params, given);
+}
+
+async function readOwn(
+  ctx: Context,
+  params: object,
+  given: Readonly<Record<string, string>>,
+): Promise<RemoteObject> {
+  const files = Object.entries(given).map(([role, text]) => ({ role, ...splitMembers(text) }));
+  const uploads = new Map<string, Promise<string>>();
+  const send = (file: string) => {
+    if (!uploads.has(file)) uploads.set(file, ctx.upload(file));
+  };
+  for (const { file } of files) if (ctx.place === "remote" && existsSync(file)) send(file);
+  for (;;) {
+    const places: Record<string, string | string[]> = {};
+    for (const { role, file, members } of files) {
+      places[role] = (await uploads.get(file)) ?? file;
+      places[`${role}_members`] = members;
+    }
+    try {
+      return await ctx.dataset({ kind: "files", params: { ...params, ...places } });
+    } catch (error) {
+      // A worker at an address of this machine may be behind a tunnel, or see only some folders.
+      const unseen = files.find(
+        ({ role, file }) =>
+          ctx.place === "loopback" &&
+          isUnseen(error, role) &&
+          existsSync(file) &&
+          !uploads.has(file),
+      );
+      if (unseen === undefined) throw error;
+      send(unseen.file);
+    }
+  }
+}
+
+/** Whether a worker does not have a file, or may not read it. */
+function isUnseen(error: unknown, role: string): boolean {
+  return (
+    error instanceof RpcError &&
+    error.field === `dataset.source.params.${role}` &&
+    (error.reason === "FILE_MISSING" || error.message.includes("outside the worker's data root"))
+  );
+}
+
+/** Whether a file is a .npy file that is sent as an array. */
+async function isSent(text: string, place: Place): Promise<boolean> {
+  const { file, members } = splitMembers(text);
+  if (members.length > 0 || !file.toLowerCase().endsWith(".npy")) return false;
+  const found = await stat(file).catch(() => undefined);
+  return found === undefined ? place !== "remote" : found.size <= LARGE;
+}
