@@ -31,8 +31,8 @@ import {
 } from "../src/index.js";
 
 const config = {
-  inputs: fileField("FILE or FILE:ARRAY: fields [N, channels, height, width], or sets [N, m, n]"),
-  targets: fileField("FILE or FILE:ARRAY to predict from the inputs, if you have no predictor"),
+  inputs: fileField("FILE[:ARRAY]: fields [N, channels, height, width], or sets [N, m, n]"),
+  targets: fileField("FILE[:ARRAY] to predict from the inputs, if you have no predictor"),
   ...givenField(),
   ...foreignFields(),
   ...typeFields(),
