@@ -57,7 +57,7 @@ def test_axes_of_length_1_may_be_left_out() -> None:
         ((5, 64, 64), "n,y,y"),
         ((5, 64, 64), "n,y,features"),
         ((5, 64, 64), "y,x,c"),
-        ((5, 64, 64), "samples,y,x"),
+        ((5, 64, 64), "spam,y,x"),
         ((5,), ""),
         ((5, 2, 3, 4, 5), ""),
     ],

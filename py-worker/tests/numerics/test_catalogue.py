@@ -170,7 +170,8 @@ def test_defaults_are_valid_and_are_what_is_described(block: Block) -> None:
     least = parse_params(block.params, example(entry), "x")
     whole = parse_params(block.params, {**defaults, **example(entry)}, "x")
     assert least == whole
-    assert {k: v for k, v in dataclasses.asdict(whole).items() if k in defaults} == defaults
+    values = json.loads(json.dumps(dataclasses.asdict(whole)))  # lists in place of tuples
+    assert {k: v for k, v in values.items() if k in defaults} == defaults
     for name in required:
         given = {k: v for k, v in example(entry).items() if k != name}
         refused(block, given, name)

@@ -6,7 +6,7 @@ import { FileBytes } from "../../tensor/file.js";
 import { newTicket } from "../../tensor/plane.js";
 import type { Link } from "./link.js";
 
-/** Options of {@link uploadFile}. */
+/** Options of `Session.upload`. */
 export interface UploadOptions {
   /** Called with the numbers of bytes that have been sent, and of all bytes. */
   onProgress?: (done: number, total: number) => void;
