@@ -97,6 +97,7 @@ export {
   type Illustration,
   type PlanarCharts,
   type ReportParts,
+  renderFragment,
   renderReport,
   type SphereCharts,
 } from "./report/index.js";

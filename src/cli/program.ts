@@ -42,6 +42,11 @@ export const COMMANDS: Readonly<Record<string, Subcommand>> = {
     summary: "Finish a run or a sweep that was interrupted, killed, or failed",
     load: () => import("./resume.js"),
   },
+  report: {
+    group: "Runs",
+    summary: "Write the report of a run again, or compare runs",
+    load: () => import("./report.js"),
+  },
   dashboard: {
     group: "Runs",
     summary: "Show all runs on a live page",

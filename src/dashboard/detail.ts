@@ -2,6 +2,7 @@
 import { join, relative } from "node:path";
 import { codeOf } from "../experiment/trust.js";
 import { resultSections } from "../report/render.js";
+import { thin } from "../report/thin.js";
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
 import { cut, stampOf } from "./files.js";
@@ -14,7 +15,6 @@ import {
   type Summary,
   summarise,
 } from "./summary.js";
-import { thin } from "./thin.js";
 
 /** A stage of a run, after its newest epoch. */
 export interface StageState {

@@ -1,10 +1,13 @@
 /** Compare runs: what differs in their settings, their algebras, their evidence, their metrics. */
 import { principalAngles, type SquareMatrix } from "../algebra/index.js";
 import type { Result } from "../result.js";
+import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
-import { type Html, html } from "./html.js";
-import { flowsPlot, matrixPlot, short } from "./plots.js";
+import { chiefCurves } from "./curves.js";
+import { Html, html } from "./html.js";
+import { curvesPlot, flowsPlot, matrixPlot, short } from "./plots.js";
 import type { Section } from "./render.js";
+import { STYLE } from "./style.js";
 
 /** A run to compare. */
 export interface Compared {
@@ -12,6 +15,42 @@ export interface Compared {
   status: string;
   config: RunConfig;
   result?: Result;
+  /** The run's log, for curves. */
+  events?: readonly RunEvent[];
+}
+
+/** Render a comparison of runs as an HTML page, which needs no scripts. */
+export function renderComparison(runs: readonly Compared[]): string {
+  const title = `Comparison of ${runs.length} runs`;
+  const names = shortNames(runs.map((run) => run.id));
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>${title}</title><style>${new Html(STYLE)} main { max-width: 1300px; }</style>
+</head>
+<body><main>
+<header><h1>${title}</h1><ul class="legend">${runs.map(({ status }, i) => html`<li>${chip(i, names[i]!)} ${status === "finished" ? undefined : status}</li>`)}</ul></header>
+${compareSections(runs).map((section) => section.html)}
+${curvesSection(runs)}
+</main></body></html>
+`.text;
+}
+
+function curvesSection(runs: readonly Compared[]): Html | undefined {
+  const curves = runs.map(({ events = [] }) => chiefCurves(events));
+  const keys = [...new Set(curves.flat().map(({ stage, name }) => `${stage}: ${name}`))];
+  if (keys.length === 0) return undefined;
+  const plots = keys.map((key) => {
+    const lines = curves.flatMap((own, run) =>
+      own
+        .filter(({ stage, name }) => `${stage}: ${name}` === key)
+        .map(({ points }) => ({ points, kind: kindOf(run) })),
+    );
+    return html`<figure>${curvesPlot(lines, key)}<figcaption>${key}</figcaption></figure>`;
+  });
+  return html`<section><h2>Training</h2><div class="row">${plots}</div></section>`;
 }
 
 /** Number of runs with a colour of their own; further runs repeat them. */

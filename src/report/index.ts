@@ -1,4 +1,7 @@
 /** The HTML report of a run. */
+
+export { type Compared, renderComparison } from "./compare.js";
+export { renderFragment } from "./fragment.js";
 export {
   type Charts,
   drawPictures,
@@ -8,4 +11,4 @@ export {
   type SphereCharts,
 } from "./illustration.js";
 export type { Classes } from "./raster.js";
-export { type ReportParts, renderReport } from "./render.js";
+export { picturesOf, type ReportParts, renderReport } from "./render.js";

@@ -205,29 +205,52 @@ export function barPlot(
   ]);
 }
 
+/** A value after an epoch. */
+export interface CurvePoint {
+  epoch: number;
+  value: number;
+}
+
 /** Draw one metric over the epochs of a stage. */
-export function curvePlot(points: readonly { epoch: number; value: number }[], name: string): Html {
+export function curvePlot(points: readonly CurvePoint[], name: string): Html {
+  return curvesPlot([{ points, kind: "" }], name);
+}
+
+/** Draw a metric of several runs; `kind` is the CSS class for the colour of a line. */
+export function curvesPlot(
+  lines: readonly { points: readonly CurvePoint[]; kind: string }[],
+  name: string,
+): Html {
   const [width, height, left, bottom, top] = [330, 190, 58, 30, 14];
+  const all = lines.flatMap(({ points }) => points);
   const scale = makeScale(
-    points.map((p) => p.value),
+    all.map((p) => p.value),
     height - bottom,
     top,
     false,
   );
-  const [first, last] = [points[0]!.epoch, points.at(-1)!.epoch];
+  const [first, last] = [
+    all.reduce((least, p) => Math.min(least, p.epoch), Number.POSITIVE_INFINITY),
+    all.reduce((most, p) => Math.max(most, p.epoch), Number.NEGATIVE_INFINITY),
+  ];
   const x = (epoch: number) =>
     left + ((epoch - first) / Math.max(1, last - first)) * (width - left - 14);
-  const path = points
-    .map((p) => `${x(p.epoch).toFixed(1)},${scale.at(p.value).toFixed(1)}`)
-    .join(" ");
-  const marks = points.length <= 40 ? points : [points.at(-1)!];
+  const drawn = lines.flatMap(({ points, kind }) => {
+    const path = points
+      .map((p) => `${x(p.epoch).toFixed(1)},${scale.at(p.value).toFixed(1)}`)
+      .join(" ");
+    const marks = points.length <= 40 ? points : points.slice(-1);
+    return [
+      html`<polyline points="${path}" class="${kind === "" ? "curve" : `curve ${kind}`}"/>`,
+      ...marks.map(
+        (p) =>
+          html`<circle cx="${x(p.epoch)}" cy="${scale.at(p.value)}" r="3" class="${kind === "" ? "dot" : kind}"><title>epoch ${p.epoch}: ${short(p.value)}</title></circle>`,
+      ),
+    ];
+  });
   return svg(width, height, name, [
     ...gridLines(scale, left, width - 8),
-    html`<polyline points="${path}" class="curve"/>`,
-    ...marks.map(
-      (p) =>
-        html`<circle cx="${x(p.epoch)}" cy="${scale.at(p.value)}" r="3" class="dot"><title>epoch ${p.epoch}: ${short(p.value)}</title></circle>`,
-    ),
+    ...drawn,
     html`<text x="${left}" y="${height - 9}" class="tick middle">${first}</text><text x="${x(last)}" y="${height - 9}" class="tick middle">${last}</text>
 <text x="${(left + width) / 2}" y="${height - 9}" class="tick middle">epoch${scale.logarithmic ? ", log scale" : ""}</text>`,
   ]);

@@ -14,8 +14,11 @@ import type {
 } from "../result.js";
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
+import { chiefCurves, stagesOf } from "./curves.js";
 import { Html, html } from "./html.js";
 import type { Picture } from "./illustration.js";
+import { interactiveParts } from "./interactive.js";
+import { matricesSection } from "./matrices.js";
 import { pictureSections } from "./pictures.js";
 import { type Bar, barPlot, curvePlot, flowPlot, imagePlot, matrixPlot, short } from "./plots.js";
 import { rotationsSection } from "./rotations.js";
@@ -29,27 +32,47 @@ export interface ReportParts {
   events?: readonly RunEvent[];
   /** Drawings of the data. */
   pictures?: readonly Picture[];
+  /** Drawings of the data as markup, from an earlier report of the run. */
+  formerPictures?: string;
 }
 
 /** Render the report as an HTML page. */
-export function renderReport({ result, config, events = [], pictures = [] }: ReportParts): string {
+export function renderReport({
+  result,
+  config,
+  events = [],
+  pictures = [],
+  formerPictures,
+}: ReportParts): string {
+  const former = formerPictures === undefined ? undefined : new Html(formerPictures);
   const [title, lead] = headline(result);
+  const interactive = interactiveParts();
   return html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${title} · ${config.id}</title><style>${new Html(STYLE)}</style>
+<title>${title} · ${config.id}</title>${interactive.head}<style>${new Html(STYLE)}</style>
 </head>
 <body><main>
 <header><p class="run">${config.experiment} · ${result.task} · seed ${result.seed} · ${config.created.slice(0, 16).replace("T", " ")} UTC</p><h1>${title}</h1><p class="lead">${lead}</p></header>
 ${resultSections(result).map((section) => section.html)}
-${pictureSections(pictures)}
+${PICTURES[0]}${former ?? pictureSections(pictures)}${PICTURES[1]}
 ${trainingSection(result, events)}
+${matricesSection(result)}
 ${settingsSection(result, config)}
 <footer>Run ${config.id}. All numbers are in result.json beside this page. config.json has the
 settings for running it again.</footer>
-</main></body></html>
+</main>${interactive.scripts}</body></html>
 `.text;
+}
+
+/** What stands before and after the drawings of the data. */
+const PICTURES = [new Html("<!--pictures-->"), new Html("<!--/pictures-->")] as const;
+
+/** Take the drawings of the data from a report, which only a worker could make again. */
+export function picturesOf(report: string): string | undefined {
+  const [from, to] = [report.indexOf(PICTURES[0].text), report.lastIndexOf(PICTURES[1].text)];
+  return from < 0 || to < from ? undefined : report.slice(from + PICTURES[0].text.length, to);
 }
 
 /** A section of a page. */
@@ -290,22 +313,8 @@ part of the error that interpolation may cause.</p>
 }
 
 function trainingSection(result: Result, events: readonly RunEvent[]): Html {
-  const stages = new Map<string, Map<number, Record<string, number>>>();
-  for (const event of events) {
-    if (event.type !== "epoch") continue;
-    const epochs = stages.get(event.stage) ?? new Map<number, Record<string, number>>();
-    // The last try of an epoch counts
-    stages.set(event.stage, epochs.set(event.epoch, event.metrics));
-  }
-  const curves = [...stages].flatMap(([stage, epochs]) => {
-    const names = new Set([...epochs.values()].flatMap((m) => Object.keys(m)));
-    const name = names.has("loss") ? "loss" : [...names][0];
-    const points = [...epochs]
-      .map(([epoch, metrics]) => ({ epoch, value: metrics[name ?? ""] ?? Number.NaN }))
-      .filter((p) => Number.isFinite(p.value))
-      .sort((a, b) => a.epoch - b.epoch);
-    return name !== undefined && points.length > 1 ? [{ stage, name, points }] : [];
-  });
+  const stages = stagesOf(events);
+  const curves = chiefCurves(events);
   const last = [...stages].map(([stage, epochs]): [string, string] => {
     const epoch = Math.max(...epochs.keys());
     const metrics = Object.entries(epochs.get(epoch)!).map(([name, x]) => `${name} ${short(x)}`);
@@ -318,8 +327,16 @@ function trainingSection(result: Result, events: readonly RunEvent[]): Html {
     loss === null ? "" : `loss ${short(loss)}`,
   ];
   return html`<section><h2>Training</h2>
-<div class="row">${curves.map(({ stage, name, points }) => html`<figure>${curvePlot(points, `${stage}: ${name}`)}<figcaption><b>${capital(stage)}</b>, ${name}</figcaption></figure>`)}</div>
+<div class="row">${curves.map(({ stage, name, points }) => html`<figure data-curve="${curveData(points, name)}">${curvePlot(points, `${stage}: ${name}`)}<figcaption><b>${capital(stage)}</b>, ${name}</figcaption></figure>`)}</div>
 <h3>Last epochs</h3>${table([["predictor", predictor.filter(Boolean).join(", ")], ...last])}</section>`;
+}
+
+/** Write a curve for the script of the page. */
+function curveData(points: readonly { epoch: number; value: number }[], name: string): string {
+  const values = points.map((p) => p.value);
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const logarithmic = least > 0 && most / least > 8; // as in the drawing
+  return JSON.stringify({ x: points.map((p) => p.epoch), y: values, name, logarithmic });
 }
 
 function settingsSection(result: Result, config: RunConfig): Html {

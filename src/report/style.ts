@@ -1,17 +1,19 @@
-/** The style sheet of the page, light or dark as the reader's system. */
-export const STYLE = `
-:root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --ink: #1d2128; --soft: #656d78; --line: #e3e5e8; --panel: #f4f5f7;
+/** The style of the page, light or dark as the reader's system. */
+
+/** Colours of the light page. */
+export const LIGHT = `color-scheme: light dark; --page: #fbfbfa; --card: #fff; --ink: #1d2128; --soft: #656d78; --line: #e3e5e8; --panel: #f4f5f7;
   --accent: #2a6fb5; --plus: #d9603b; --minus: #3575c1; --good: #2e8b6d; --bad: #b8bcc4; --warn: #c98a1b; --dup: #86b7d6;
-  --good-ink: #1f6f55; --plus-ink: #b0421d; --run0: #0072b2; --run1: #d55e00; --run2: #009e73; --run3: #b8559a; --run4: #c48a00; --run5: #3aa0dd; --run6: #7a5fd0; --run7: #6b7280; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171c; --card: #1b1f26; --ink: #e7e9ed; --soft: #9aa3af; --line: #2d333d; --panel: #222832;
+  --good-ink: #1f6f55; --plus-ink: #b0421d; --run0: #0072b2; --run1: #d55e00; --run2: #009e73; --run3: #b8559a; --run4: #c48a00; --run5: #3aa0dd; --run6: #7a5fd0; --run7: #6b7280;`;
+
+/** Colours of the dark page. */
+export const DARK = `--page: #14171c; --card: #1b1f26; --ink: #e7e9ed; --soft: #9aa3af; --line: #2d333d; --panel: #222832;
   --accent: #6fb1ee; --plus: #e8754f; --minus: #4f93e0; --good: #4fbf98; --bad: #4d5562; --warn: #e0a840; --dup: #3f6f91;
-  --good-ink: #6fd0ae; --plus-ink: #f0926f; --run0: #4aa8e0; --run1: #f08a4b; --run2: #3fc79c; --run3: #dd8cc4; --run4: #e6b84a; --run5: #8acbf2; --run6: #a994ef; --run7: #a3abb8; } }
+  --good-ink: #6fd0ae; --plus-ink: #f0926f; --run0: #4aa8e0; --run1: #f08a4b; --run2: #3fc79c; --run3: #dd8cc4; --run4: #e6b84a; --run5: #8acbf2; --run6: #a994ef; --run7: #a3abb8;`;
+
+/** The style of what is in a page's sections. */
+export const PARTS = `
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
-main { max-width: 1000px; margin: 0 auto; padding: 40px 24px 64px; }
-header p.run { margin: 0; color: var(--soft); font-size: 14px; }
 h1 { font-size: 30px; line-height: 1.25; margin: 6px 0 10px; letter-spacing: -.01em; }
-header p.lead { margin: 0; font-size: 18px; color: var(--soft); max-width: 46em; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 22px 26px 24px; margin-top: 22px; break-inside: avoid; }
 h2 { font-size: 19px; margin: 0 0 4px; }
 h3 { font-size: 15px; margin: 22px 0 8px; }
@@ -27,9 +29,10 @@ svg text.tick { fill: var(--soft); font-size: 11.5px; } .middle { text-anchor: m
 .cell, .panel { fill: var(--panel); } .plus { fill: var(--plus); } .minus { fill: var(--minus); }
 .axis { stroke: var(--line); } .axis.strong { stroke: var(--soft); } .grid { stroke: var(--line); }
 .orbit { fill: none; stroke: var(--accent); stroke-opacity: .35; stroke-width: 1.2; }
-:is(.run0, .run1, .run2, .run3, .run4, .run5, .run6, .run7) { fill: var(--run); stroke: none; } .orbit:is(.run0, .run1, .run2, .run3, .run4, .run5, .run6, .run7) { fill: none; stroke: var(--run); stroke-opacity: .8; }
+:is(.run0, .run1, .run2, .run3, .run4, .run5, .run6, .run7) { fill: var(--run); stroke: none; } :is(.orbit, .curve):is(.run0, .run1, .run2, .run3, .run4, .run5, .run6, .run7) { fill: none; stroke: var(--run); stroke-opacity: .8; }
 .run0 { --run: var(--run0); } .run1 { --run: var(--run1); } .run2 { --run: var(--run2); } .run3 { --run: var(--run3); } .run4 { --run: var(--run4); } .run5 { --run: var(--run5); } .run6 { --run: var(--run6); } .run7 { --run: var(--run7); }
-.chip { white-space: nowrap; } .chip svg { display: inline-block; margin-right: 6px; vertical-align: -1px; } .comparison { display: flex; flex-wrap: wrap; gap: 18px 36px; } details { margin-top: 12px; color: var(--soft); }
+.chip { white-space: nowrap; } .chip svg { display: inline-block; margin-right: 6px; vertical-align: -1px; } .comparison { display: flex; flex-wrap: wrap; gap: 18px 36px; } details { margin-top: 12px; color: var(--soft); } .matrices details { margin: 0; color: inherit; } summary { cursor: pointer; } summary h2 { display: inline; }
+.matrix caption { padding-bottom: 4px; color: var(--soft); font-size: 13px; text-align: left; } .matrix td { padding: 3px 10px; border: 1px solid var(--line); text-align: right; font: 13px ui-monospace, "DejaVu Sans Mono", monospace; }
 .shaft { stroke: var(--ink); stroke-width: 1.3; } .head { fill: var(--ink); }
 .before { fill: none; stroke: var(--soft); stroke-opacity: .7; stroke-dasharray: 3 3; }
 .after { fill: none; stroke: var(--accent); stroke-width: 1.8; stroke-linejoin: round; } .after.filled { fill: var(--accent); fill-opacity: .3; }
@@ -48,6 +51,18 @@ th { text-align: left; font-weight: 500; color: var(--soft); padding: 4px 22px 4
 td { padding: 4px 22px 4px 0; vertical-align: top; overflow-wrap: anywhere; }
 thead th { border-bottom: 1px solid var(--line); } table.full { width: 100%; }
 .scroll { overflow-x: auto; }
+`;
+
+/** The style sheet of the page. */
+export const STYLE = `
+:root { ${LIGHT} }
+@media (prefers-color-scheme: dark) { :root { ${DARK} } }
+${PARTS}
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 1000px; margin: 0 auto; padding: 40px 24px 64px; }
+header p.run { margin: 0; color: var(--soft); font-size: 14px; }
+header p.lead { margin: 0; font-size: 18px; color: var(--soft); max-width: 46em; }
+.still { display: none; } button.copy { border: 1px solid var(--line); border-radius: 6px; background: var(--card); color: var(--soft); font: 12px system-ui, sans-serif; cursor: pointer; } .u-legend { color: var(--soft); font-size: 12px; text-align: left; }
 footer { color: var(--soft); font-size: 13px; margin-top: 22px; }
-@media print { body { background: #fff; } main { padding: 0; max-width: none; } section { border-color: #ccc; } }
+@media print { body { background: #fff; } main { padding: 0; max-width: none; } section { border-color: #ccc; } .plot, button.copy { display: none; } .still { display: block; } details:not([open])::details-content { content-visibility: visible; block-size: auto; } }
 `;

@@ -30,7 +30,7 @@ describe("help", function () {
 
   it("is there at every level, on stdout", async () => {
     const commands = [
-      ..."run demo data runs sweep show resume dashboard tensorboard attach doctor clean blocks completion".split(
+      ..."run demo data runs sweep show resume report dashboard tensorboard attach doctor clean blocks completion".split(
         " ",
       ),
       ...Object.keys(TASKS),

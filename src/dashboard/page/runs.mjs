@@ -355,7 +355,11 @@ export class RunsView {
     const chosen = this.app.chosen.has(id);
     return h(
       "tr",
-      { "data-id": id, "aria-rowindex": index + 2, class: this.focused === index ? "focused" : "" },
+      {
+        "data-id": id,
+        "aria-rowindex": index + 2,
+        class: `${status}${this.focused === index ? " focused" : ""}`,
+      },
       h(
         "td",
         { class: "c-choose" },

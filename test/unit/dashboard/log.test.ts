@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect } from "chai";
 import fc from "fast-check";
 import { readLog, readTail } from "../../../src/dashboard/log.js";
-import { thin } from "../../../src/dashboard/thin.js";
+import { thin } from "../../../src/report/thin.js";
 import { epochLine } from "./folders.js";
 
 describe("a log that is read in parts", () => {

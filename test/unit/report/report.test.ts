@@ -1,14 +1,22 @@
+import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import fc from "fast-check";
+import { principalAngles } from "../../../src/algebra/span.js";
 import { Context, type StageSession } from "../../../src/experiment/context.js";
 import { illustrate } from "../../../src/experiment/illustrate.js";
 import { Progress } from "../../../src/experiment/progress.js";
 import { writeReport } from "../../../src/experiment/report.js";
 import { html } from "../../../src/report/html.js";
-import { type ReportParts, renderReport } from "../../../src/report/index.js";
+import {
+  picturesOf,
+  type ReportParts,
+  renderComparison,
+  renderFragment,
+  renderReport,
+} from "../../../src/report/index.js";
 import { barPlot, curvePlot, flowPlot, imagePlot, matrixPlot } from "../../../src/report/plots.js";
 import type { RunEvent } from "../../../src/run/events.js";
 import { RunFolder } from "../../../src/run/folder.js";
@@ -33,7 +41,7 @@ const VOID = new Set(["meta", "link", "br", "img", "hr"]);
 
 /** Fails when tags are not nested and closed, a bare < or & is in the text, or a number is none. */
 function expectWellFormed(page: string): void {
-  const body = page.replace(/^<!doctype html>/, "").replace(/<style>.*?<\/style>/s, "");
+  const body = page.replace(/^<!doctype html>/, "").replaceAll(/<style>.*?<\/style>/gs, "");
   const open: string[] = [];
   let rest = body;
   for (const [tag, close, name, attributes, self] of body.matchAll(
@@ -50,13 +58,108 @@ function expectWellFormed(page: string): void {
   expect(rest).to.not.match(/\bNaN\b|\bundefined\b|\bInfinity\b|\[object/);
 }
 
+const DOCUMENTS = () => [planar(), lorentz(), nothing(), rotations(), equivariant(), result()];
+
+/** Take out the page's own scripts and policy; what its policy does not name stays. */
+function withoutScripts(page: string): string {
+  const [, policy = ""] = /http-equiv="Content-Security-Policy" content="([^"]*)"/.exec(page)!;
+  expect(policy)
+    .to.match(/^default-src 'none';/)
+    .and.not.contain("script-src 'unsafe");
+  return page
+    .replaceAll(/<script>(.*?)<\/script>/gs, (whole, text: string) =>
+      policy.includes(createHash("sha256").update(text).digest("base64")) ? "" : whole,
+    )
+    .replace(/<meta http-equiv[^>]*>/, "")
+    .replaceAll(/<!--\/?pictures-->/g, "")
+    .replaceAll(/<style>.*?<\/style>/gs, "");
+}
+
 describe("report", () => {
-  it("is one well-formed page without scripts or anything from elsewhere", () => {
-    for (const document of [planar(), lorentz(), nothing(), rotations(), equivariant(), result()]) {
-      const page = render({ result: document }).replaceAll("undefined_here", "");
+  it("is one well-formed page with its own scripts only, and nothing from elsewhere", () => {
+    for (const document of DOCUMENTS()) {
+      const page = withoutScripts(render({ result: document })).replaceAll("undefined_here", "");
       expectWellFormed(page);
       expect(page).to.not.match(/<script|<link|@import|url\(|https?:\/\/(?!www\.w3\.org)/i);
     }
+  });
+
+  it("has the matrices as tables, with all digits to copy", () => {
+    const page = render({ result: lorentz() });
+    const copies = [...page.matchAll(/data-matrix="([^"]*)"/g)].map(([, text]) =>
+      JSON.parse(text!),
+    );
+    const { algebra, cosets } = lorentz();
+    expect(copies.slice(0, 7)).to.deep.equal(algebra!.generators);
+    expect(copies.slice(-2)).to.deep.equal(cosets!.map((c) => c.matrix));
+  });
+
+  it("keeps the drawings of a former report, which need a worker", () => {
+    const pictures = "<section><h2>Data</h2></section>";
+    const page = render({ result: planar(), formerPictures: pictures });
+    expect(picturesOf(page)).to.equal(pictures);
+    expect(render({ result: planar(), formerPictures: picturesOf(page) })).to.equal(page);
+    expect(picturesOf("<html>of an older version</html>")).to.equal(undefined);
+  });
+
+  it("stays under 2 MB with the longest of logs", () => {
+    const events = Array.from({ length: 50_000 }, (_, i) => ({
+      ...(EVENTS[0] as Extract<RunEvent, { type: "epoch" }>),
+      epoch: i + 1,
+    }));
+    expect(render({ result: lorentz(), events }).length).to.be.below(500_000);
+  });
+
+  it("can be a fragment of any page, whose style applies to it alone", () => {
+    for (const document of DOCUMENTS()) {
+      const fragment = renderFragment(document);
+      const [style = ""] = /<style>.*?<\/style>/s.exec(fragment)!;
+      expect(style)
+        .to.match(/^<style>\.atlas-result \{/)
+        .and.not.match(/^(body|main|:root)/m);
+      expectWellFormed(fragment.replaceAll("undefined_here", ""));
+      expect(fragment)
+        .to.match(/^<div class="atlas-result">/)
+        .and.not.contain("<script");
+    }
+  });
+
+  it("escapes every text of a result", () => {
+    const document = planar();
+    const text = `<script>alert("1")</script>&`;
+    document.notes = [text];
+    document.algebra!.explanation = text;
+    document.cosets![1]!.name = text;
+    const page = withoutScripts(
+      render({ result: document, config: { ...CONFIG, config: { [text]: text } } }),
+    );
+    expectWellFormed(page);
+    expectWellFormed(renderFragment(document));
+    const run = { id: "a", status: "finished", config: CONFIG, result: document, events: EVENTS };
+    expectWellFormed(withoutScripts(renderComparison([run, { ...run, id: text }])));
+  });
+
+  it("compares runs: what differs in the settings first, then the algebras' angles", () => {
+    const turned = planar();
+    const angle = 0.1;
+    turned.algebra!.generators = [[[Math.sin(angle), -Math.cos(angle)], [Math.cos(angle), Math.sin(angle)]]]; // biome-ignore format: a matrix
+    const runs = [planar(), turned, lorentz()].map((document, i) => ({
+      id: `20260101-${i}`,
+      status: "finished",
+      config: { ...CONFIG, seed: i, config: { ...CONFIG.config, lr: 0.1 * i } },
+      result: document,
+      events: EVENTS,
+    }));
+    const page = renderComparison(runs);
+    expectWellFormed(withoutScripts(page).replaceAll("undefined_here", ""));
+    expect(page.match(/<h2>/g)!.length).to.be.at.least(5);
+    expect(page.indexOf("Differences of the settings")).to.be.below(page.indexOf("Algebras"));
+    expect(page).to.match(/<th scope="row">lr<\/th><td>0<\/td><td>0.1<\/td><td>0.2<\/td>/);
+    const degrees = (angles: number[]) => `${((180 / Math.PI) * Math.max(...angles)).toFixed(2)}°`;
+    const between = principalAngles(planar().algebra!.generators, turned.algebra!.generators);
+    expect(page)
+      .to.contain(`>${degrees(between)}<`)
+      .and.contain("other space");
   });
 
   it("says what was found in its title, and shows every part", () => {
@@ -149,7 +252,7 @@ describe("report", () => {
       preset: evil,
       config: { [evil]: evil, nested: { [evil]: [evil] } },
     };
-    const page = render({ result: document, config });
+    const page = withoutScripts(render({ result: document, config }));
     expect(page).to.not.contain("<script").and.not.contain("<i>");
     expectWellFormed(page);
     expectWellFormed(html`<p title="${evil}">${evil} ${[evil, evil]} ${undefined}</p>`.text);
@@ -246,7 +349,7 @@ describe("writing the report", () => {
       const page = readFileSync(run.reportPath, "utf8");
       expect(page.match(/data:image\/png;base64,/g)).to.have.length(2);
       expect(page).to.contain('<rect x="1" y="0" width="5" height="5" class="chart"/>');
-      expectWellFormed(page);
+      expectWellFormed(withoutScripts(page));
       expect(warnings).to.deep.equal([]);
     }
   });
@@ -285,7 +388,7 @@ describe("writing the report", () => {
     await writeReport(run, planar(), context, progress);
     expect(warnings).to.deep.equal([]);
     const page = readFileSync(run.reportPath, "utf8");
-    expectWellFormed(page);
+    expectWellFormed(withoutScripts(page));
     expect(asked).to.deep.equal([
       { start: 1, count: 1 },
       ...[1, 2].flatMap((start) => [
@@ -316,7 +419,7 @@ describe("writing the report", () => {
     });
     await writeReport(run, planar(), context, progress);
     const page = readFileSync(run.reportPath, "utf8");
-    expectWellFormed(page);
+    expectWellFormed(withoutScripts(page));
     expect(page.match(/<figcaption>Right: 100\.0 % of 24 pixels</g)).to.have.length(2);
     expect(page).to.contain("Sample 0, input, channel 0").and.contain("Sample 0, label");
   });
@@ -353,7 +456,7 @@ describe("writing the report", () => {
     });
     await writeReport(run, planar(), context, progress);
     const page = readFileSync(run.reportPath, "utf8");
-    expectWellFormed(page);
+    expectWellFormed(withoutScripts(page));
     const images = page.match(/data:image\/png;base64,/g)!.length;
     expect(page.length, "a bit for each pixel").to.be.below((images * height * width) / 8);
     expect(page).to.contain("Sample 0, input, TMQ").and.not.contain("channel 0");
