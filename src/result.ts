@@ -168,6 +168,53 @@ export const CosetsMeasured = z.object({
 /** What a coset solver measured. */
 export type CosetsMeasured = z.infer<typeof CosetsMeasured>;
 
+/** What a closure measured, as the worker sends it (`GetCosetsResponse` with a closure). */
+export const GroupMeasured = z.object({
+  /** The matrices, the identity first, [m, n, n]. */
+  matrices: Squares,
+  losses: z.array(z.number()),
+  /** Number of the product of two matrices, [m, m]. */
+  table: z.array(z.array(z.int())),
+  /** The groups whose product acts; left out for one GL(n). */
+  factors: FRAME.factors,
+  /** Error of a matrix in the Frobenius norm; 0 if the group has generators. */
+  spread: z.number(),
+  /** Smallest distance between two matrices; 0 for one matrix. */
+  smallestDistance: z.number(),
+  /** Candidates left out because a product with them is no symmetry. */
+  rejected: z.int(),
+  /** Whether the matrices are a group and can be told apart. */
+  resolved: z.boolean(),
+  explanation: z.string(),
+});
+/** What a closure measured. */
+export type GroupMeasured = z.infer<typeof GroupMeasured>;
+
+/** The group that the components make: all products of the matrices found (METHOD 2.9). */
+export const GroupResult = GroupMeasured.omit({
+  matrices: true,
+  table: true,
+  factors: true,
+}).extend({
+  /** Whether the group has no generator. If it has, its components make the group named here. */
+  finite: z.boolean(),
+  /**
+   * In the plane and in space the name of a point group, up to a change of coordinates: C_7, D_4,
+   * T, O_h. For components, and in other dimensions, the abstract name.
+   */
+  name: z.string(),
+  /** The name of the multiplication table alone, such as "C_2 × C_2"; left out if unknown. */
+  abstractName: z.string().optional(),
+  /** Number of elements, or of components. */
+  order: z.int(),
+  /** The order of each element; empty if the closure is not resolved. [order] */
+  elementOrders: z.array(z.int()),
+  /** All elements, or one matrix for each component; the identity first. [order, n, n] */
+  elements: Squares,
+});
+/** The group that the components make. */
+export type GroupResult = z.infer<typeof GroupResult>;
+
 /** Every candidate of the coset search, ascending by loss. */
 export const CosetSearch = CosetsMeasured.pick({ noiseFloor: true, candidates: true });
 /** Every candidate of the coset search, ascending by loss. */
@@ -242,6 +289,7 @@ const Document = z.object({
   algebra: AlgebraResult.optional(),
   cosets: z.array(CosetResult).optional(),
   cosetSearch: CosetSearch.optional(),
+  group: GroupResult.optional(),
   globalRotations: GlobalRotations.optional(),
   downstream: z
     .object({

@@ -25,7 +25,14 @@ from typing import Any, Literal, TypeVar, cast
 from .errors import InvalidInput
 
 BlockType = Literal[
-    "action", "algebra_solver", "architecture", "coset_solver", "data_solver", "dataset", "training"
+    "action",
+    "algebra_solver",
+    "architecture",
+    "closure_solver",
+    "coset_solver",
+    "data_solver",
+    "dataset",
+    "training",
 ]
 BLOCK_TYPES: tuple[BlockType, ...] = typing.get_args(BlockType)
 """All block types, in alphabetical order."""

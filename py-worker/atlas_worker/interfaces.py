@@ -281,6 +281,23 @@ class CosetCandidate:
 
 
 @dataclass(frozen=True)
+class ClosureReport:
+    """What a closure found beside its matrices; the fields of ``GroupClosure``."""
+
+    table: Tensor
+    """``[m, m]`` int64: number of the product of two matrices."""
+    spread: float
+    """Error of a matrix, in the Frobenius norm; 0 if the group has generators."""
+    smallest_distance: float
+    """Smallest distance between two matrices; 0 for one matrix."""
+    rejected: int
+    """Candidates left out because a product with them is no symmetry."""
+    resolved: bool
+    """Whether the matrices are a group, and can be told apart."""
+    explanation: str
+
+
+@dataclass(frozen=True)
 class CosetReport:
     """Result of a coset solver; the fields of ``GetCosetsResponse``."""
 
@@ -292,6 +309,8 @@ class CosetReport:
     """D ``[n, n]``, in which components are compared (METHOD 1.7); None for the given ones."""
     factors: list[Factor] = field(default_factory=list)
     """The groups whose product acts; none for one GL(n)."""
+    closure: ClosureReport | None = None
+    """Of a closure solver."""
 
 
 @runtime_checkable
@@ -313,7 +332,8 @@ class CosetSolver(Trainable, Protocol):
     """A solver that looks for one matrix in each component of a symmetry group.
 
     Made by ``make(params, *, objective, identity_algebra, epochs, seed)``, with
-    ``identity_algebra [k, n, n]``.
+    ``identity_algebra [k, n, n]``. A ``closure_solver`` also gets ``matrices [m, n, n]`` to start
+    from.
     """
 
     def report(self) -> CosetReport:

@@ -2,10 +2,18 @@
  * What discovered matrices mean: the name, structure and metric of an algebra, and the names of
  * components.
  */
-import type { AlgebraMeasured, AlgebraResult, CosetResult, CosetsMeasured } from "../result.js";
+import type {
+  AlgebraMeasured,
+  AlgebraResult,
+  CosetResult,
+  CosetsMeasured,
+  GroupMeasured,
+  GroupResult,
+} from "../result.js";
 import { namedAlgebra } from "./catalogue.js";
 import { describeComponent } from "./components.js";
-import { type Frame, inward, outward } from "./factors.js";
+import { blocksOf, type Frame, inward, linearPart, outward } from "./factors.js";
+import { nameComponentGroup, nameFiniteGroup } from "./finite.js";
 import { identityMatrix, type SquareMatrix } from "./linalg.js";
 import { identifyIn } from "./products.js";
 import { closure, invariantMetric, killingSignature, metricCosine, readableBasis } from "./span.js";
@@ -62,4 +70,37 @@ export function analyseCosets(
     loss: losses[i]!,
     ...describeComponent(matrix, identity, frame),
   }));
+}
+
+/**
+ * Make the `group` part of a result: the matrices that a closure found, with the group's name.
+ *
+ * A finite group of affine maps has a fixed point, so its linear parts have the same name.
+ *
+ * @param finite whether the group has no generator, so that the matrices are all its elements
+ */
+export function analyseGroup(
+  { matrices, losses, table, factors, ...measured }: GroupMeasured,
+  finite: boolean,
+): GroupResult {
+  const blocks = blocksOf(factors, matrices[0]!.length);
+  const { name, abstractName, elementOrders } = !measured.resolved
+    ? { name: "not resolved", abstractName: undefined, elementOrders: [] }
+    : finite && blocks.length === 1
+      ? nameFiniteGroup(
+          matrices.map((m) => linearPart(m, blocks[0]!)),
+          table,
+        )
+      : nameComponentGroup(table);
+  const order = matrices.length;
+  return {
+    finite,
+    name,
+    abstractName,
+    order,
+    elementOrders,
+    elements: matrices,
+    losses,
+    ...measured,
+  };
 }

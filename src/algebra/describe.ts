@@ -1,5 +1,5 @@
 /** Describe a result in words and numbers, for a terminal. */
-import type { AlgebraResult, Result } from "../result.js";
+import type { AlgebraResult, GroupResult, Result } from "../result.js";
 import type { SquareMatrix } from "./linalg.js";
 
 /**
@@ -8,9 +8,9 @@ import type { SquareMatrix } from "./linalg.js";
  * @returns lines without colours; each begins with a label or continues the one before
  */
 export function describeResult(result: Result): string[] {
-  const { algebra, cosets, globalRotations, downstream, equivariance, notes } = result;
+  const { algebra, cosets, group, globalRotations, downstream, equivariance, notes } = result;
   const lines: string[] = [];
-  if (algebra) lines.push(...describeAlgebra(algebra, cosets?.length ?? 0));
+  if (algebra) lines.push(...describeAlgebra(algebra, componentsOf(result)));
   if (cosets) {
     lines.push(
       label("cosets", cosets.length === 0 ? "none found" : cosets.map((c) => c.name).join(", ")),
@@ -21,6 +21,8 @@ export function describeResult(result: Result): string[] {
       ),
     );
   }
+  if (group && (group.order > 1 || !group.resolved))
+    lines.push(label("group", describeGroup(group)));
   for (const search of globalRotations?.searches ?? []) {
     const axes =
       search.axisSpread === null
@@ -107,6 +109,24 @@ function describeAlgebra(algebra: AlgebraResult, components: number): string[] {
     lines.push(label("metric", parts.join(", ")));
   }
   return lines;
+}
+
+/** Count the components of a result, or the elements of its finite group. */
+export function componentsOf({ cosets = [], group }: Pick<Result, "cosets" | "group">): number {
+  return Math.max(cosets.length, group?.order ?? 0);
+}
+
+/** Describe a group: "C_7, 7 elements (6 of order 7)". */
+export function describeGroup(group: GroupResult): string {
+  const { finite, name, abstractName, order, elementOrders, resolved, explanation } = group;
+  if (!resolved) return explanation;
+  if (!finite) return `the ${order} components make the group ${name}`;
+  const counts = new Map<number, number>();
+  for (const m of elementOrders) counts.set(m, (counts.get(m) ?? 0) + 1);
+  const orders = [...counts].filter(([m]) => m > 1).sort(([a], [b]) => a - b);
+  const words = orders.map(([m, many]) => `${many} of order ${m}`).join(", ");
+  const abstract = [undefined, name].includes(abstractName) ? "" : ` (abstractly ${abstractName})`;
+  return `${name}${abstract}, ${order} elements: the identity, ${words}`;
 }
 
 /** Say that no generator was found. There may still be discrete symmetries. */

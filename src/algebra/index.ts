@@ -1,5 +1,5 @@
 /** Analysis of discovered symmetries: names (METHOD 4.2), structure (4.3) and components (4.4). */
-export { analyseAlgebra, analyseCosets } from "./analyse.js";
+export { analyseAlgebra, analyseCosets, analyseGroup } from "./analyse.js";
 export { catalogue, type NamedAlgebra, namedAlgebra, namedAlgebras } from "./catalogue.js";
 export {
   describeComponent,
@@ -8,6 +8,14 @@ export {
 } from "./components.js";
 export { describeResult, formatMatrix } from "./describe.js";
 export type { Factor, Frame } from "./factors.js";
+export {
+  abstractName,
+  type GroupName,
+  type MultiplicationTable,
+  multiplicationTable,
+  nameComponentGroup,
+  nameFiniteGroup,
+} from "./finite.js";
 export { type Identification, identify } from "./identify.js";
 export { expm, logm, type SquareMatrix } from "./linalg.js";
 export { axisSpread, type Turn, turnOf } from "./rotations.js";

@@ -62,6 +62,7 @@ export type StageSession = Pick<
   | "list"
   | "getAlgebra"
   | "getCosets"
+  | "getClosure"
   | "compareComponents"
   | "readDataset"
   | "predict"

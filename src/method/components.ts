@@ -1,13 +1,13 @@
 /** Find the components of a group, one matrix for each (METHOD 2.4 and METHOD 2.5). */
 import { z } from "zod";
-import { analyseCosets, namedAlgebra, namedAlgebras } from "../algebra/index.js";
+import { analyseCosets, analyseGroup, namedAlgebra, namedAlgebras } from "../algebra/index.js";
 import type { Block, BlockParams, Manifold } from "../blocks.js";
 import { UsageError } from "../errors.js";
 import { type ChoiceOptions, choose, chosen } from "../experiment/choice.js";
 import type { Context } from "../experiment/context.js";
 import { type Preparation, whole } from "../experiment/define.js";
 import { Identity, type RecordedConfig, type RunLookup } from "../experiment/lookup.js";
-import type { Findings } from "../result.js";
+import type { CosetsMeasured, Findings, GroupResult } from "../result.js";
 import { choices } from "../suggest.js";
 import { Tensor } from "../tensor/index.js";
 import type { SolverInputs } from "./data.js";
@@ -142,7 +142,7 @@ export function solveCosets(
   config: CosetConfig,
   inputs: SolverInputs,
   identityAlgebra: readonly number[][][],
-): Promise<Required<Pick<Findings, "cosets" | "cosetSearch">>> {
+): Promise<ComponentFindings> {
   const solver = chosen(config, "coset_solver", "coset_solver");
   return discoverCosets(ctx, inputs, {
     solver,
@@ -151,7 +151,10 @@ export function solveCosets(
   });
 }
 
-/** Find one matrix for each component. */
+/** The components, how they were found, and the group that they make. */
+type ComponentFindings = Required<Pick<Findings, "cosets" | "cosetSearch" | "group">>;
+
+/** Find one matrix for each component, and the group that they make. */
 export async function discoverCosets(
   ctx: Context,
   inputs: SolverInputs,
@@ -168,10 +171,50 @@ export async function discoverCosets(
     identity: readonly number[][][];
     epochs: number;
   },
-): Promise<Required<Pick<Findings, "cosets" | "cosetSearch">>> {
+): Promise<ComponentFindings> {
   const cosets = await ctx.cosets({ ...inputs, solver, identityAlgebra: identity, epochs });
   await ctx.advance("cosets", cosets);
   const found = await ctx.timed("cosets", () => ctx.session.getCosets(cosets));
   const { noiseFloor, candidates } = found;
-  return { cosets: analyseCosets(found, identity), cosetSearch: { noiseFloor, candidates } };
+  return {
+    cosets: analyseCosets(found, identity),
+    cosetSearch: { noiseFloor, candidates },
+    group: await closeGroup(ctx, inputs, { found, identity, solver }),
+  };
+}
+
+/** Most matrices of a search that a closure starts from. */
+const MOST_STARTS = 256;
+
+/** Close the matrices that a search found to a group (METHOD 2.9). */
+async function closeGroup(
+  ctx: Context,
+  inputs: SolverInputs,
+  {
+    found,
+    identity,
+    solver,
+  }: {
+    found: CosetsMeasured;
+    identity: readonly number[][][];
+    /** The search, whose threshold counts. */
+    solver: Block<"coset_solver">;
+  },
+): Promise<GroupResult> {
+  const finite = identity.length === 0;
+  // Candidates that the search merged may be different elements of a large finite group.
+  const merged = found.candidates.filter((c) => finite && c.outcome === "duplicate");
+  const matrices = [...found.matrices, ...merged.map((c) => c.matrix as number[][])];
+  const { threshold } = (solver.params ?? {}) as { threshold?: number };
+  const size = inputs.atlas.kind === "vectors" ? { views: 512, evaluation: 512 } : {};
+  const params = { threshold, ...size };
+  const closure = await ctx.cosets({
+    ...inputs,
+    solver: { kind: "products", params },
+    identityAlgebra: identity,
+    matrices: matrices.slice(0, MOST_STARTS),
+    epochs: 1,
+  });
+  await ctx.advance("closure", closure);
+  return analyseGroup(await ctx.timed("closure", () => ctx.session.getClosure(closure)), finite);
 }

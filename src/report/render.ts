@@ -1,5 +1,11 @@
 /** Render the report of a run: one self-contained HTML page. */
-import { formatCosine, formatSignature, nothingFound } from "../algebra/describe.js";
+import {
+  componentsOf,
+  describeGroup,
+  formatCosine,
+  formatSignature,
+  nothingFound,
+} from "../algebra/describe.js";
 import { namedAlgebra, type SquareMatrix } from "../algebra/index.js";
 import { inner } from "../algebra/linalg.js";
 import { frame, project } from "../algebra/span.js";
@@ -10,6 +16,7 @@ import type {
   CosetResult,
   CosetSearch,
   Equivariance,
+  GroupResult,
   Result,
 } from "../result.js";
 import type { RunEvent } from "../run/events.js";
@@ -85,12 +92,13 @@ export interface Section {
 
 /** Make the sections about a result. */
 export function resultSections(result: Result): Section[] {
-  const { algebra, cosets, cosetSearch, globalRotations, downstream, equivariance } = result;
+  const { algebra, cosets, cosetSearch, group, globalRotations, downstream, equivariance } = result;
   const { notes = [] } = result;
   const sections: [id: string, title: string, html: Html | undefined | false][] = [
     ["notes", "Notes", notes.length > 0 && notesSection(notes)],
     ["algebra", "Lie algebra", algebra && algebraSection(algebra)],
     ["components", "Components", cosets && cosetSection(cosets, cosetSearch)],
+    ["group", "Group", group && groupSection(group)],
     ["rotations", "Rotations", globalRotations && rotationsSection(globalRotations)],
     ["downstream", "Downstream", downstream && downstreamSection(downstream)],
     ["equivariance", "Equivariance", equivariance && equivarianceSection(equivariance)],
@@ -106,6 +114,7 @@ function notesSection(notes: readonly string[]): Html {
 export function headline({
   algebra,
   cosets,
+  group,
   globalRotations,
   downstream,
   task,
@@ -134,7 +143,10 @@ export function headline({
   }
   const { name, angleDegrees, nearest, cosine } = algebra.identified;
   if (algebra.symmetryCount === 0)
-    return [capital(nothingFound(cosets?.length ?? 0)), `${capital(algebra.explanation)}. ${tail}`];
+    return [
+      capital(nothingFound(componentsOf({ cosets, group }))),
+      `${capital(algebra.explanation)}. ${tail}`,
+    ];
   const count = `${algebra.symmetryCount} generator${algebra.symmetryCount === 1 ? "" : "s"}`;
   if (name === "unidentified") {
     const named =
@@ -252,6 +264,22 @@ name of its component.</p>
     ) => html`<figure>${c.matrix.length === 2 ? imagePlot(c.matrix, `what component ${i + 1} does`) : undefined}${matrixPlot(c.matrix, `component ${i + 1}`)}
 <figcaption><b>${capital(c.name)}</b><br>det ${short(c.determinant)}, loss ${short(c.loss)}<br>${order(c)}${c.preservesMetric === null ? "" : html`<br>${c.preservesMetric ? "keeps" : "does not keep"} the metric`}</figcaption></figure>`,
   )}</div>${search && searchPlot(search, cosets)}</section>`;
+}
+
+function groupSection(group: GroupResult): Html {
+  const { finite, order: size, losses, spread, smallestDistance, explanation } = group;
+  const facts: [string, string][] = [
+    [finite ? "Group" : "Group of the components", describeGroup(group)],
+    ["Products", explanation],
+  ];
+  if (finite && size > 1)
+    facts.push(
+      ["Error of an element (Frobenius)", short(spread)],
+      ["Smallest distance of two elements", short(smallestDistance)],
+      ["Largest loss of an element", short(Math.max(...losses))],
+    );
+  return html`<section><h2>Group</h2>
+<p>All products of the matrices found, each refined and tested like these.</p>${table(facts)}</section>`;
 }
 
 function order({ order: own, orderModuloIdentity: modulo }: CosetResult): string {

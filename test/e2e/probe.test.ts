@@ -56,6 +56,7 @@ describe("atlas probe", function () {
         "1 0 0 1",
       ].sort(),
     );
+    expect(result.group).to.include({ name: "D_4", order: 8, resolved: true, finite: true });
     for (const { matrix } of result.cosets!)
       for (const x of matrix.flat()) expect(x).to.be.closeTo(Math.round(x), 0.05);
     expect(names(result)).to.deep.equal(

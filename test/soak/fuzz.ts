@@ -180,7 +180,12 @@ async function prepare(caller: Caller, address: string): Promise<Target> {
     { $case: "algebra" as const, algebra: { ...inputs, solver: grassmann, k: 1 } },
     {
       $case: "cosets" as const,
-      cosets: { ...inputs, solver: multistart, identityAlgebra: tensor([1, 2, 2]) },
+      cosets: {
+        ...inputs,
+        solver: multistart,
+        identityAlgebra: tensor([1, 2, 2]),
+        matrices: undefined,
+      },
     },
     {
       $case: "dataset" as const,

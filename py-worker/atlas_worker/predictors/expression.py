@@ -23,6 +23,7 @@ FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
     "cos": torch.cos,
     "cosh": torch.cosh,
     "exp": torch.exp,
+    "floor": torch.floor,
     "log": torch.log,
     "max": torch.maximum,
     "min": torch.minimum,
@@ -39,6 +40,7 @@ _BINARY: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.Mod: torch.remainder,
     ast.Pow: torch.pow,
 }
 _FIELD = "predictor.architecture.params.expression"
@@ -119,7 +121,7 @@ class Expression:
         raise InvalidInput(
             f"{_shown(node)} is not known",
             _FIELD,
-            f"numbers, {', '.join(self._coordinates)}, + - * / **, and {', '.join(FUNCTIONS)}",
+            f"numbers, {', '.join(self._coordinates)}, + - * / % **, and {', '.join(FUNCTIONS)}",
         )
 
 

@@ -198,7 +198,7 @@ def _algebra(session: Session, codec: TensorCodec, spec: objects_pb2.AlgebraSpec
 def _cosets(session: Session, codec: TensorCodec, spec: objects_pb2.CosetSpec) -> Plan:
     from atlas_worker.predictors import make_objective
 
-    block, params = _block("coset_solver", spec.solver, "cosets.solver")
+    block, params = _block("coset_solver", spec.solver, "cosets.solver", "closure_solver")
     predictor, dataset, atlas = _inputs(session, spec, "cosets")
     epochs, seed = _epochs(spec.epochs, 1, "cosets.epochs"), spec.seed
     group = _group(codec, spec, "cosets", atlas.value)
@@ -207,15 +207,26 @@ def _cosets(session: Session, codec: TensorCodec, spec: objects_pb2.CosetSpec) -
     )
     algebra = basis(codec, spec, "identity_algebra", objective.n, "cosets.")
     moved = algebra.float().to(session.device)
-
-    def make() -> Any:
-        return block.make(
-            params, objective=objective, identity_algebra=moved, epochs=epochs, seed=seed
-        )
-
     parts = [fingerprint(block, params), _hash(algebra), epochs, seed]
     if group is not None:
         parts.append(_hash(group))
+    start: dict[str, Tensor] = {}
+    if block.type == "closure_solver":
+        start = {"matrices": basis(codec, spec, "matrices", objective.n, "cosets.")}
+        parts.append(_hash(start["matrices"]))
+    elif spec.HasField("matrices"):
+        raise InvalidInput(
+            f"the solver {block.kind} starts from no matrices",
+            "cosets.matrices",
+            "no matrices",
+            "leave them out",
+        )
+
+    def make() -> Any:
+        return block.make(
+            params, objective=objective, identity_algebra=moved, epochs=epochs, seed=seed, **start
+        )
+
     return Plan("cosets", block, parts, make, (predictor, dataset, atlas))
 
 

@@ -14,8 +14,9 @@ from ..checkpointing import check_finite, restore
 from ..errors import InvalidInput
 from ..interfaces import CosetCandidate, CosetReport, Outcome
 from ..rng import random_stream
-from ..symmetry import Ambient, Batch, Objective, Space, lie
+from ..symmetry import Ambient, Objective, Space, lie
 from ..symmetry.components import same_component
+from ..symmetry.judge import are_symmetries, measure_matrices, motions
 from ..symmetry.measure import draw_batch
 from ..symmetry.normaliser import project_to_normaliser, restricted_starts
 from ..symmetry.spectral import linearised_spectrum
@@ -236,12 +237,12 @@ class MultistartSolver(AdamSolver):
             draw_batch(objective, generator, p.evaluation, objective.charts)
             for _ in range(EVALUATION_BATCHES)
         ]
-        loss, distance, displacement, noise_floor = self._measure(batches, g)
+        loss, distance, displacement, noise_floor = measure_matrices(objective, batches, g)
         drawn = self._ambient.normalise(self._random()[:TYPICAL])
-        relative = distance / self._motion(batches, inside_group, displacement, drawn)
+        relative = distance / motions(objective, batches, inside_group, displacement, drawn)
         order = [i for i in torch.argsort(loss).tolist() if loss[i].isfinite()]
-        inside = torch.stack([objective.stays_in_support(b, g) for b in batches]).any(0)
-        good = [i for i in order if float(relative[i]) <= p.threshold and bool(inside[i])]
+        passed, inside = are_symmetries(objective, batches, g, relative, p.threshold)
+        good = [i for i in order if passed[i]]
         # Duplicates are dropped first: a component with many candidates must not crowd out another.
         every, component = one_per_component(
             self._identity_algebra, inside_group, good, self._ambient
@@ -252,7 +253,7 @@ class MultistartSolver(AdamSolver):
         kept = [i for i in every if i in best][: p.max_components]
         place = {every.index(i): new for new, i in enumerate(kept)}
         outcomes: dict[int, Outcome] = {
-            i: "not_a_symmetry" if bool(inside[i]) else "outside_support" for i in order
+            i: "not_a_symmetry" if inside[i] else "outside_support" for i in order
         }
         outcomes |= {i: "duplicate" if c in place else "beyond_limit" for i, c in component.items()}
         outcomes |= dict.fromkeys(kept, "kept")
@@ -283,41 +284,3 @@ class MultistartSolver(AdamSolver):
         steps = restore(tensors, "steps", self._steps) if self._p.precondition else self._steps
         super().load_state(tensors, metadata)
         self._steps = steps
-
-    def _motion(
-        self, batches: list[Batch], candidates: Tensor, displacement: Tensor, drawn: Tensor
-    ) -> Tensor:
-        """Compute the displacements ``[m]`` with which the candidates' distances are compared.
-
-        In a product of groups the factor that moves the outputs least decides. Beside one that
-        moves them far, its errors would look small.
-
-        Args:
-            batches: The batches to measure on.
-            candidates: ``[m, n, n]``, in the space's coordinates.
-            displacement: Displacements of the candidates, ``[m]``.
-            drawn: Random matrices of the group, likewise.
-        """
-        outward = self._space.outward
-        if len(self._ambient.factors) == 1:
-            typical = float(self._measure(batches, outward(drawn))[2].median())
-            return displacement.clamp(min=typical).clamp(min=1e-30)
-        motions = []
-        for factor in self._ambient.factors:
-            alone = self._ambient.alone(torch.cat([candidates, drawn]), factor.name)
-            moved = self._measure(batches, outward(alone))[2]
-            typical = float(moved[len(candidates) :].median())
-            motions.append(moved[: len(candidates)].clamp(min=typical))
-        return torch.stack(motions).min(0).values.clamp(min=1e-30)
-
-    def _measure(self, batches: list[Batch], matrices: Tensor) -> Tensor:
-        """Mean loss, distance, displacement and noise floor of every matrix: ``[4, m]``."""
-        rows = []
-        for m in matrices:
-            errors = [self._objective.errors(b, m.expand(*b.shape, -1, -1)) for b in batches]
-            means = [
-                [t.mean() for t in (e.loss, e.distance, e.displacement, e.noise_floor)]
-                for e in errors
-            ]
-            rows.append(torch.stack([torch.stack(m) for m in means]).mean(0))
-        return torch.stack(rows, 1)

@@ -311,7 +311,7 @@ def test_the_traits_of_blocks() -> None:
         assert all(getattr(b, trait) == schema(b).get(trait, False) for b in BLOCKS)
         return {b.kind for b in BLOCKS if getattr(b, trait)}
 
-    assert having("needs_predictor") == {"atlasd", "grassmann", "multistart"}
+    assert having("needs_predictor") == {"atlasd", "grassmann", "multistart", "products"}
     assert having("finds_k") == {"grassmann"}
     assert having("alternates") == {"atlasd"}
     assert having("executes_code") == {"module", "program"}

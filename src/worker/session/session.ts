@@ -1,6 +1,6 @@
 /** A session: objects on a worker. Closing the session frees all of them. */
 import { WorkerServiceService } from "../../gen/atlas/v1/worker.js";
-import type { AlgebraMeasured, CosetsMeasured } from "../../result.js";
+import type { AlgebraMeasured, CosetsMeasured, GroupMeasured } from "../../result.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import {
   type AtlasOptions,
@@ -41,6 +41,7 @@ import {
   compareComponents,
   cosetsSpec,
   getAlgebra,
+  getClosure,
   getCosets,
 } from "./solvers.js";
 
@@ -180,6 +181,15 @@ export class Session {
    */
   getCosets(object: RemoteObject): Promise<CosetsMeasured> {
     return getCosets(this.link, object);
+  }
+
+  /**
+   * Get the group that a closure of matrices found.
+   *
+   * @throws RpcError (NOT_READY) before its first epoch
+   */
+  getClosure(object: RemoteObject): Promise<GroupMeasured> {
+    return getClosure(this.link, object);
   }
 
   /**

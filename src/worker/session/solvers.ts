@@ -5,7 +5,7 @@ import {
   type CreateObjectRequest,
   ObjectServiceService,
 } from "../../gen/atlas/v1/objects.js";
-import { AlgebraMeasured, CosetsMeasured } from "../../result.js";
+import { AlgebraMeasured, CosetsMeasured, GroupMeasured } from "../../result.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { type Link, LONG_READ, type Matrices } from "./link.js";
 import { type RemoteObject, wireBlock } from "./objects.js";
@@ -30,12 +30,15 @@ export interface AlgebraOptions extends SolverOptions {
 
 /** A solver for the components, and what it works on. */
 export interface CosetsOptions extends SolverOptions {
-  solver: Block<"coset_solver">;
+  /** A search, or a closure of `matrices`. */
+  solver: Block<"coset_solver"> | Block<"closure_solver">;
   predictor: RemoteObject;
   /** Basis of the identity component's Lie algebra, [k, n, n]; k may be 0. */
   identityAlgebra: Matrices;
   /** Basis of an algebra, [d, n, n], in whose normaliser the components are sought. */
   groupAlgebra?: Matrices;
+  /** The matrices that a closure starts from, [m, n, n]; left out for a search. */
+  matrices?: Matrices;
 }
 
 /** Which matrices are in the same component of a group. */
@@ -62,12 +65,14 @@ export async function algebraSpec(
 /** Make the spec of a solver for the components. */
 export async function cosetsSpec(
   link: Link,
-  { solver, identityAlgebra, groupAlgebra, predictor, ...options }: CosetsOptions,
+  { solver, identityAlgebra, groupAlgebra, matrices, predictor, ...options }: CosetsOptions,
 ): Promise<CreateObjectRequest["spec"]> {
+  const type = matrices ? "closure_solver" : "coset_solver";
   const cosets = {
-    solver: wireBlock("coset_solver", solver),
+    solver: wireBlock(type, solver as Block<typeof type>),
     identityAlgebra: await link.sendMatrices(identityAlgebra),
     groupAlgebra: groupAlgebra && (await link.send(Tensor.from(groupAlgebra))),
+    matrices: matrices && (await link.sendMatrices(matrices)),
     ...handles(options),
     predictor: predictor.handle,
   };
@@ -103,6 +108,14 @@ function withoutEmpty(message: unknown): unknown {
     ...(factors.length > 0 && { factors }),
     ...(coordinates !== undefined && { coordinates }),
   };
+}
+
+/** Get the findings of a closure. */
+export async function getClosure(link: Link, { handle }: RemoteObject): Promise<GroupMeasured> {
+  const request = { sessionId: link.id, handle };
+  const response = await link.call(ObjectServiceService.getCosets, request, LONG_READ);
+  const { closure, ...found } = (await link.decode(response)) as { closure?: object };
+  return GroupMeasured.parse({ ...(withoutEmpty(found) as object), ...closure });
 }
 
 /** Find which matrices are in the same component of a group. */

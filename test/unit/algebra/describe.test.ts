@@ -1,5 +1,11 @@
 import { expect } from "chai";
-import { analyseAlgebra, analyseCosets, describeResult } from "../../../src/algebra/index.js";
+import {
+  analyseAlgebra,
+  analyseCosets,
+  analyseGroup,
+  describeResult,
+  multiplicationTable,
+} from "../../../src/algebra/index.js";
 import { Result } from "../../../src/result.js";
 import { equivariant, lorentz, nothing, planar, result, rotations } from "../report/results.js";
 import { diagonal, measured } from "./helpers.js";
@@ -41,6 +47,33 @@ describe("a result in words", () => {
       "algebra no continuous symmetry found: no direction is near the noise floor",
       "cosets  identity, −I",
     ]);
+  });
+
+  it("names the group that the components make, or says why there is none", () => {
+    const square = [0, 1, 2, 3].map((i) => diagonal((-1) ** i, i < 2 ? 1 : -1));
+    const measured = {
+      matrices: square,
+      losses: [0, 0, 0, 0],
+      table: multiplicationTable(square),
+      spread: 0.01,
+      smallestDistance: 2,
+      rejected: 0,
+      resolved: true,
+      explanation: "4 elements",
+    };
+    const line = (resolved: boolean, finite: boolean) =>
+      describeResult(
+        result({
+          group: analyseGroup({ ...measured, resolved, explanation: "too near" }, finite),
+        }),
+      );
+    expect(line(true, true)).to.deep.equal([
+      "group   D_2 (abstractly C_2 × C_2), 4 elements: the identity, 3 of order 2",
+    ]);
+    expect(line(true, false)).to.deep.equal(["group   the 4 components make the group C_2 × C_2"]);
+    const open = analyseGroup({ ...measured, table: [[-1]], resolved: false }, false);
+    expect(open).to.include({ name: "not resolved" }).and.deep.include({ elementOrders: [] });
+    expect(line(false, true)).to.deep.equal(["group   too near"]);
   });
 
   it("says where each search of a whole sphere ended, and how far apart", () => {

@@ -18,7 +18,7 @@ import {
   sameBasis,
 } from "../../../src/method/index.js";
 import { rejection } from "../worker/rejection.js";
-import { fakeTask, QUARTER } from "./fake-task.js";
+import { fakeTask, QUARTER, UNIT } from "./fake-task.js";
 
 const experiment = defineExperiment({
   name: "x",
@@ -38,12 +38,14 @@ describe("the components", () => {
       const { ctx, fake, run, inputs } = await fakeTask(dir);
       const found = await discoverCosets(ctx, inputs, { ...named, identity: [QUARTER], epochs: 1 });
       await run.close();
-      expect(fake.log.slice(1)).to.deep.equal(["cosets 1"]);
-      expect(fake.made.at(-1)!.options).to.deep.include({ identityAlgebra: [QUARTER] });
-      expect((fake.made.at(-1)!.options as { solver: object }).solver).to.include({
+      expect(fake.log.slice(1)).to.deep.equal(["cosets 1", "cosets 1"]);
+      expect(fake.made.at(-2)!.options).to.deep.include({ identityAlgebra: [QUARTER] });
+      expect((fake.made.at(-2)!.options as { solver: object }).solver).to.include({
         kind: "multistart",
       });
       expect(found.cosets.map(({ name, loss }) => [name, loss])).to.deep.equal([["identity", 0.5]]);
+      expect(fake.made.at(-1)!.options).to.deep.include({ matrices: [UNIT] });
+      expect(found.group).to.deep.include({ finite: false, name: "C_1", order: 1 });
       expect(found.cosetSearch).to.deep.equal({ noiseFloor: 0, candidates: [] });
     }
   });

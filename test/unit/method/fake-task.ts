@@ -25,6 +25,16 @@ export async function fakeTask(dir: string): Promise<FakeTask> {
   Object.assign(fake, {
     getAlgebra: async () => measured([QUARTER, UNIT], { symmetryCount: 1 }),
     getCosets: async () => ({ matrices: [UNIT], losses: [0.5], noiseFloor: 0, candidates: [] }),
+    getClosure: async () => ({
+      matrices: [UNIT],
+      losses: [0.5],
+      table: [[0]],
+      spread: 0,
+      smallestDistance: 0,
+      rejected: 0,
+      resolved: true,
+      explanation: "1 component",
+    }),
   });
   const { ctx, run } = await fakeContext(dir, fake);
   const dataset = await ctx.dataset({ kind: "gaussian_points" });

@@ -380,6 +380,7 @@ export class FakeWorker {
             outcome,
             duplicateOf: outcome === CosetOutcome.COSET_OUTCOME_DUPLICATE ? 0 : undefined,
           })),
+          closure: undefined,
         }),
     };
   }

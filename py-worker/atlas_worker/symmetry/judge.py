@@ -1,0 +1,91 @@
+"""Is a matrix a symmetry? The one test that searches and closures of components share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import Batch, Objective
+
+
+def measure_matrices(objective: Objective, batches: list[Batch], matrices: Tensor) -> Tensor:
+    """Measure every matrix on the same batches.
+
+    Args:
+        objective: The objective.
+        batches: The batches.
+        matrices: ``[m, n, n]``.
+
+    Returns:
+        ``[4, m]``: mean loss, distance, displacement and noise floor.
+    """
+    rows = []
+    for m in matrices:
+        errors = [objective.errors(b, m.expand(*b.shape, -1, -1)) for b in batches]
+        means = [
+            [t.mean() for t in (e.loss, e.distance, e.displacement, e.noise_floor)] for e in errors
+        ]
+        rows.append(torch.stack([torch.stack(m) for m in means]).mean(0))
+    return torch.stack(rows, 1)
+
+
+def motions(
+    objective: Objective,
+    batches: list[Batch],
+    candidates: Tensor,
+    displacement: Tensor,
+    drawn: Tensor,
+) -> Tensor:
+    """Compute the displacements with which distances are compared (METHOD 2.6).
+
+    They are those of the candidates, or the median of random matrices' if that is larger. In a
+    product of groups the factor that moves the outputs least decides. Beside one that moves them
+    far, its errors would look small.
+
+    Args:
+        objective: The objective.
+        batches: The batches to measure on.
+        candidates: ``[m, n, n]``, in the space's coordinates.
+        displacement: Displacements of the candidates, ``[m]``.
+        drawn: Random matrices of the group, likewise.
+
+    Returns:
+        ``[m]``.
+    """
+    space = objective.space
+    ambient = space.ambient
+    if len(ambient.factors) == 1:
+        typical = float(measure_matrices(objective, batches, space.outward(drawn))[2].median())
+        return displacement.clamp(min=typical).clamp(min=1e-30)
+    found = []
+    for factor in ambient.factors:
+        alone = ambient.alone(torch.cat([candidates, drawn]), factor.name)
+        moved = measure_matrices(objective, batches, space.outward(alone))[2]
+        typical = float(moved[len(candidates) :].median())
+        found.append(moved[: len(candidates)].clamp(min=typical))
+    return torch.stack(found).min(0).values.clamp(min=1e-30)
+
+
+def are_symmetries(
+    objective: Objective,
+    batches: list[Batch],
+    matrices: Tensor,
+    errors: Tensor,
+    threshold: float,
+) -> tuple[list[bool], list[bool]]:
+    """Tell which matrices are symmetries.
+
+    Args:
+        objective: The objective.
+        batches: The batches on which the errors were measured.
+        matrices: ``[m, n, n]``.
+        errors: Their relative errors ``[m]``.
+        threshold: Largest relative error of a symmetry.
+
+    Returns:
+        Whether each matrix is a symmetry, and whether it keeps the data inside their support.
+    """
+    stays = torch.stack([objective.stays_in_support(b, matrices) for b in batches])
+    inside: list[bool] = stays.any(0).tolist()
+    good = [float(e) <= threshold and s for e, s in zip(errors, inside, strict=True)]
+    return good, inside
