@@ -318,6 +318,14 @@ const Document = z.object({
   environment: z.object({
     device: z.string(),
     threads: z.int(),
+    /** Processor, with the instructions that PyTorch uses of it. */
+    processor: z.string().optional(),
+    /** Cores that the worker may use. */
+    cores: z.int().optional(),
+    /** Libraries of linear algebra, with versions. */
+    blas: z.string().optional(),
+    /** All devices of the worker, with what they are. */
+    devices: z.array(z.object({ name: z.string(), description: z.string() })).optional(),
     versions: z.record(z.string(), z.string()),
   }),
 });

@@ -4,15 +4,10 @@ import type { Command } from "commander";
 import { describeResult } from "../algebra/index.js";
 import { UsageError } from "../errors.js";
 import { formatSeconds } from "../format.js";
-import {
-  findRunOrSweep,
-  Sweep,
-  seedLines,
-  summariseSweep,
-  sweepCsv,
-  sweepTable,
-} from "../pool/index.js";
+import { findRunOrSweep, Sweep } from "../pool/folder.js";
+import { seedLines, summariseSweep, sweepCsv, sweepTable } from "../pool/summary.js";
 import { Result } from "../result.js";
+import type { Run } from "../run/folder.js";
 import { addCommonOptions, commonOptions } from "./options.js";
 import { namingFlag } from "./remedy.js";
 
@@ -61,11 +56,23 @@ export function register(program: Command): void {
         const times = Object.entries(result.timings).map(
           ([stage, s]) => `${stage} ${formatSeconds(s)}`,
         );
-        lines.push(`time        ${times.join(", ")}`, "", ...describeResult(result));
+        lines.push(`time        ${times.join(", ")}`);
+        lines.push(`computed    ${await placeInWords(run, result)}`, "", ...describeResult(result));
       } else if (status !== "running") lines.push("", `finish it with: atlas resume ${id}`);
       if (await exists(run.reportPath)) lines.push(`report  ${run.reportPath}`);
       process.stdout.write(`${lines.join("\n")}\n`);
     });
+}
+
+/** Say where a run computed: device, threads, processor, libraries, pool and slot. */
+async function placeInWords(
+  run: Run,
+  { environment: { device, threads, processor, blas } }: Result,
+): Promise<string> {
+  const worker = (await run.events()).findLast((event) => event.type === "worker");
+  const where = worker?.pool === undefined ? [] : [`slot ${worker.slot} of ${worker.pool}`];
+  const told = [device, `${threads} thread${threads === 1 ? "" : "s"}`, processor, blas, ...where];
+  return told.filter((part) => part !== undefined && part !== "").join(", ");
 }
 
 /** Print a sweep as it is now: a line for each cell. */

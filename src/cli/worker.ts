@@ -182,6 +182,12 @@ function describe(address: string, info: WorkerInfo): string[] {
     `versions   ${Object.entries(info.versions)
       .map(([name, version]) => `${name} ${version}`)
       .join(", ")}`,
+    ...(info.machine
+      ? [
+          `machine    ${info.machine.processor}, ${info.machine.cores} cores`,
+          `blas       ${info.machine.blas}`,
+        ]
+      : []),
     ...info.devices.map((d) => {
       const memory =
         d.memoryTotalBytes > 0

@@ -369,6 +369,7 @@ async function execute(
       environment: {
         device: session.device,
         threads: worker.info.threads,
+        ...machineOf(worker),
         versions: { atlas: VERSION, node: process.version, ...sorted(worker.info.versions) },
       },
     });
@@ -433,6 +434,15 @@ function checked(result: object): Result {
 /** Join the notes of the findings and those about the data; undefined if there are none. */
 function notesOf({ notes }: Findings, context: Context): string[] | undefined {
   return context.notes.length === 0 ? notes : [...(notes ?? []), ...context.notes];
+}
+
+/** Tell what the last digits depend on beside device, threads and versions. */
+function machineOf({ info }: Worker) {
+  const { machine, devices } = info;
+  return {
+    ...(machine && { processor: machine.processor, cores: machine.cores, blas: machine.blas }),
+    devices: devices.map(({ name, description }) => ({ name, description })),
+  };
 }
 
 /** Sort by name. Protobuf sends a map in any order, but results of one seed must not differ. */

@@ -12,6 +12,7 @@ export {
 export { MOST_RUNS, type SampleOptions } from "./grid.js";
 export { type Request, repeatedSeeds } from "./plan.js";
 export { openPool, POOLS, type Pool, type PoolOptions, type Slot } from "./pool.js";
+export { type Removal, removable, removeRun, removeSweep } from "./remove.js";
 export {
   type Figure,
   rowOf,

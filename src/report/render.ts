@@ -368,7 +368,10 @@ function curveData(points: readonly { epoch: number; value: number }[], name: st
 }
 
 function settingsSection(result: Result, config: RunConfig): Html {
-  const { device, threads, versions } = result.environment;
+  const { device, threads, processor, blas, versions } = result.environment;
+  const machine = Object.entries({ processor, blas }).filter(
+    (entry): entry is [string, string] => entry[1] !== undefined,
+  );
   const settings = Object.entries(config.config).map(([name, value]): [string, string] => [
     name,
     abbreviated(typeof value === "string" ? value : JSON.stringify(value)),
@@ -379,7 +382,7 @@ function settingsSection(result: Result, config: RunConfig): Html {
   ]);
   return html`<section><h2>Settings</h2><div class="row">
 <div><h3>Parameters${config.preset === undefined ? "" : ` (preset ${config.preset})`}</h3>${table(settings)}</div>
-<div><h3>Time</h3>${table(times)}<h3>Environment</h3>${table([["device", device], ["threads", String(threads)], ...Object.entries(versions)])}</div>
+<div><h3>Time</h3>${table(times)}<h3>Environment</h3>${table([["device", device], ["threads", String(threads)], ...machine, ...Object.entries(versions)])}</div>
 </div></section>`;
 }
 

@@ -36,6 +36,7 @@ describe("help", function () {
       ...Object.keys(TASKS),
     ].map((name) => [name]);
     const subcommands = ["start", "info", "stop", "keygen"].map((name) => ["worker", name]);
+    subcommands.push(["runs", "remove"]);
     const files = ["inspect", "convert", "export"].map((name) => ["checkpoint", name]);
     const groups = [[], ["worker"], ["checkpoint"]];
     for (const command of [...groups, ...commands, ...subcommands, ...files]) {

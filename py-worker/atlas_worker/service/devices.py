@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -211,6 +212,32 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+@cache
+def machine() -> worker_pb2.Machine:
+    """Describe the processor and the libraries that the last digits of results depend on."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return worker_pb2.Machine(
+        processor=f"{_cpu_name()} ({capability})",
+        cores=available_cores(),
+        blas=", ".join(_linear_algebra(torch.__config__.show())),
+    )
+
+
+def _linear_algebra(configuration: str) -> list[str]:
+    """Find the libraries of linear algebra in the lines of ``torch.__config__.show()``."""
+    wanted = {
+        "MKL": r"Math Kernel Library Version ([\d.]+)",
+        "oneDNN": r"MKL-DNN v([\d.]+)",
+        "OpenBLAS": r"OpenBLAS ([\d.]+)",
+        "cuBLAS": r"CUDA Runtime ([\d.]+)",
+    }
+    found = {name: re.search(pattern, configuration) for name, pattern in wanted.items()}
+    named = [f"{name} {match[1]}" for name, match in found.items() if match]
+    if found["MKL"] or found["OpenBLAS"]:
+        return named
+    return [*re.findall(r"BLAS_INFO=(\w+)", configuration), *named]
 
 
 @cache

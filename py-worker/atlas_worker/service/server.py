@@ -20,7 +20,7 @@ from atlas_worker.service.dataplane import DataPlane
 from . import healthport, logs
 from .auth import Access, TokenRequired
 from .compute import Compute
-from .devices import Devices, versions
+from .devices import Devices, machine, versions
 from .jobs import JobService
 from .limits import Limits
 from .objects import ObjectService
@@ -200,6 +200,7 @@ class WorkerService:
             blocks=[_spec(block) for block in catalogue.blocks()],
             threads=self._threads,
             pid=os.getpid(),
+            machine=machine(),
         )
 
     def OpenSession(

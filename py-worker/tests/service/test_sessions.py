@@ -32,6 +32,9 @@ def test_describe(client: Client) -> None:
     assert about.limits.max_inline_bytes == 65536
     assert about.threads == 1
     assert about.pid > 0
+    assert about.machine.cores >= 1
+    assert about.machine.processor
+    assert about.machine.blas
     told = {(block.type, block.kind): MessageToDict(block.schema) for block in about.blocks}
     chain = told["dataset", "test_chain"]
     assert chain["summary"] == "a hash chain"

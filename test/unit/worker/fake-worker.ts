@@ -187,6 +187,7 @@ export class FakeWorker {
           },
           blocks: [],
           threads: 2,
+          machine: { processor: "a processor (AVX2)", cores: 2, blas: "MKL 2024.2" },
           pid: process.pid,
         }),
       openSession: (_, reply) =>
