@@ -2,6 +2,7 @@
 import {
   algebraFields,
   areSets,
+  autoFit,
   type ConfigOf,
   type Context,
   chartFields,
@@ -10,19 +11,17 @@ import {
   fileField,
   foreignFields,
   foreignPath,
-  foreignPredictor,
   givenField,
+  givenFit,
   makePredictor,
-  ownAtlas,
   ownDataset,
   ownFiles,
-  ownFit,
   ownFitFields,
   type Preparation,
-  parseCentres,
+  readCharts,
   refuseGiven,
-  solveAlgebra,
   solveCosets,
+  solveOnCharts,
   symmetries,
   task,
   trainedPredictor,
@@ -90,37 +89,37 @@ async function prepare<C extends Config>(c: C, preparation: Preparation): Promis
   else refuseGiven(given, Object.keys(foreignFields()), "with --targets");
   const { files, shape } = await ownFiles({ inputs, targets }, lookup.worker);
   if (shape && areSets(shape, c.axes)) refuseGiven(given, FOR_FIELDS, "on sets of vectors");
-  parseCentres(c.charts);
+  const charts = await readCharts(c.charts);
+  if (charts === "auto" && targets !== undefined)
+    refuseGiven(given, ["r_in", "r_out", "margin"], "with --charts auto");
   const found = predictor === undefined ? undefined : foreignPath(predictor, preparation);
   const given_fields = [...FOR_FIELDS, "k"].filter((field) => given[field] !== undefined);
-  return { ...c, ...files, predictor: found, given_fields };
+  return { ...c, ...files, predictor: found, charts, given_fields };
 }
 
 async function discover(ctx: Context, c: Config, name: string) {
   const dataset = await ownDataset(ctx, c);
-  const charts = ownAtlas(dataset.shapes!.inputs, c);
+  const loss = c.classifier || c.targets_as === "class" ? "cross_entropy" : "l1";
+  const choose = c.charts === "auto" && c.targets !== undefined;
+  const placed = await (choose ? autoFit(ctx, c, dataset, loss) : givenFit(c, dataset, loss));
+  const { charts, reach, ...fit } = placed;
   const given = Object.fromEntries(c.given_fields.map((field) => [field, true]));
   if (charts.kind === "vectors") refuseGiven(given, FOR_FIELDS, "on sets of vectors");
   const atlas = await ctx.atlas(charts);
-  if (charts.kind === "planar") ctx.illustrate({ dataset, atlas: charts });
-  const loss = c.classifier || c.targets_as === "class" ? "cross_entropy" : "l1";
   const setting = { dataset, atlas };
-  const fit =
-    c.targets === undefined
-      ? {
-          ...(await foreignPredictor(c)),
-          training: { kind: "supervised", params: { loss } } as const,
-          epochs: 0,
-        }
-      : ownFit(c, charts.kind, loss);
   const { predictor, about } = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
-  const solved = { predictor, ...setting };
   // On fields the solver does not find the number of generators reliably (METHOD 2.7).
   const one = charts.kind === "planar" && c.targets !== undefined && !given.k;
-  const algebra = await solveAlgebra(ctx, { ...c, k: one ? 1 : c.k, epochs: 0 }, solved);
+  const search = { ...c, k: one ? 1 : c.k, epochs: 0 };
+  const found = await solveOnCharts(ctx, search, { predictor, ...setting }, charts, {
+    choose,
+    reach,
+  });
+  if (charts.kind === "planar") ctx.illustrate({ dataset, atlas: charts, map: found.chartMap });
   const { called } = predictor.facts;
   const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
   const source = c.predictor ?? about.source;
   const trained = trainedPredictor(ctx, { ...about, source });
-  return { inputs: solved, findings: { task: name, predictor: trained, algebra, notes } };
+  const { inputs: solved, ...findings } = found;
+  return { inputs: solved, findings: { task: name, predictor: trained, ...findings, notes } };
 }

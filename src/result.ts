@@ -281,12 +281,50 @@ export const Equivariance = z.array(
 /** How far a model is from being equivariant to given matrices. */
 export type Equivariance = z.infer<typeof Equivariance>;
 
+/** One chart of a map, with its relative equivariance error under the discovered algebra. */
+export const MappedChart = z.object({
+  /** The chart's centre in pixels. */
+  row: z.number(),
+  col: z.number(),
+  error: z.number(),
+  /** 95 % interval of the error, a bootstrap over samples. */
+  low: z.number(),
+  high: z.number(),
+  /** The part of the error that interpolation may cause. */
+  interpolation: z.number(),
+  /** Share of the window's pixels whose input is the same in all samples. */
+  constant: z.number(),
+  /**
+   * "broken": the error is above the threshold, or stands apart from those of the other charts.
+   * "constant": the window has pixels that never vary, so the data cannot show a symmetry there.
+   */
+  state: z.enum(["holds", "broken", "constant"]),
+});
+/** One chart of a map. */
+export type MappedChart = z.infer<typeof MappedChart>;
+
+/** Where on a field the symmetry holds. Radii are in pixels. */
+export const ChartMap = z.object({
+  rIn: z.int(),
+  /** Radius of the part of a chart that is compared. */
+  rOut: z.int(),
+  /** How far the output feels the input. */
+  reach: z.int(),
+  /** Radius of the input on which the compared part depends: `rOut + reach`. */
+  window: z.int(),
+  charts: z.array(MappedChart),
+});
+/** Where on a field the symmetry holds. */
+export type ChartMap = z.infer<typeof ChartMap>;
+
 const Document = z.object({
   schema: z.literal(RESULT_SCHEMA),
   experiment: z.string(),
   task: z.string(),
   seed: z.int(),
   algebra: AlgebraResult.optional(),
+  /** The charts on which the algebra was measured, each by itself. */
+  chartMap: ChartMap.optional(),
   cosets: z.array(CosetResult).optional(),
   cosetSearch: CosetSearch.optional(),
   group: GroupResult.optional(),

@@ -1,5 +1,6 @@
 /** Describe a result in words and numbers, for a terminal. */
 import type { AlgebraResult, GroupResult, Result } from "../result.js";
+import { describeChartMap } from "./describe-charts.js";
 import type { SquareMatrix } from "./linalg.js";
 
 /**
@@ -8,9 +9,14 @@ import type { SquareMatrix } from "./linalg.js";
  * @returns lines without colours; each begins with a label or continues the one before
  */
 export function describeResult(result: Result): string[] {
-  const { algebra, cosets, group, globalRotations, downstream, equivariance, notes } = result;
+  const { algebra, chartMap, cosets, group, globalRotations, downstream, equivariance, notes } =
+    result;
   const lines: string[] = [];
   if (algebra) lines.push(...describeAlgebra(algebra, componentsOf(result)));
+  if (chartMap)
+    lines.push(
+      ...describeChartMap(chartMap).map((line, i) => label(i === 0 ? "charts" : "", line)),
+    );
   if (cosets) {
     lines.push(
       label("cosets", cosets.length === 0 ? "none found" : cosets.map((c) => c.name).join(", ")),

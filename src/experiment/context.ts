@@ -68,6 +68,8 @@ export type StageSession = Pick<
   | "predict"
   | "scorePredictor"
   | "measureEquivariance"
+  | "measureCharts"
+  | "measureReach"
   | "countShared"
   | "delete"
 >;

@@ -120,11 +120,12 @@ export function checkAlgebra(
     );
 }
 
-/** Find the Lie algebra as a config says, and analyse it. */
+/** Find the Lie algebra as a config says, and analyse it. @param stage its name in the run */
 export function solveAlgebra(
   ctx: Context,
   config: AlgebraConfig,
   inputs: SolverInputs,
+  stage = "algebra",
 ): Promise<AlgebraResult> {
   const turns = alternates(config);
   return discoverAlgebra(ctx, inputs, {
@@ -132,6 +133,7 @@ export function solveAlgebra(
     k: config.k,
     epochs: turns ? config.epochs : config.algebra_epochs,
     train: turns && typeof config.reuse_predictor !== "string",
+    stage,
   });
 }
 
@@ -144,6 +146,7 @@ export async function discoverAlgebra(
     k,
     epochs,
     train = false,
+    stage = "algebra",
   }: {
     solver: Block<"algebra_solver">;
     /** Number of generators; "auto" (or 0): the solver decides. */
@@ -151,13 +154,15 @@ export async function discoverAlgebra(
     epochs: number;
     /** Whether to train the predictor by turns with the search; if not, it is used as it is. */
     train?: boolean;
+    /** Name of the stage, one for each search of a run (default "algebra"). */
+    stage?: string;
   },
 ): Promise<AlgebraResult> {
   const algebra = await ctx.algebra({ ...inputs, solver, k, epochs });
-  const second = { stage: "algebra", object: algebra };
+  const second = { stage, object: algebra };
   if (train) await ctx.alternate({ stage: "predictor", object: inputs.predictor }, second, epochs);
-  else await ctx.advance("algebra", algebra);
-  return analyseAlgebra(await ctx.timed("algebra", () => ctx.session.getAlgebra(algebra)));
+  else await ctx.advance(stage, algebra);
+  return analyseAlgebra(await ctx.timed(stage, () => ctx.session.getAlgebra(algebra)));
 }
 
 /** Select the generators that are symmetries. */

@@ -1,15 +1,17 @@
 /** The user's own data and predictors: config fields, charts, and the blocks that are made of them. */
 import { resolve } from "node:path";
 import { z } from "zod";
+import type { Block } from "../blocks.js";
 import { UsageError } from "../errors.js";
+import type { Context } from "../experiment/context.js";
 import { type ConfigOf, count, type Preparation, whole } from "../experiment/define.js";
 import { readBytes } from "../experiment/lookup.js";
 import { Tensor } from "../tensor/index.js";
-import type { AtlasOptions } from "../worker/index.js";
+import type { AtlasOptions, PredictorOptions, RemoteObject } from "../worker/index.js";
+import { autoCharts, centresOf, OWN } from "./charts.js";
 import { fileField } from "./data.js";
 
 const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/; // path.py:factory
-const CENTRE = /^(\d+),(\d+)$/;
 const TAKES = "The predictor takes [batch, …], or all charts: [batch, charts, …]";
 
 /** Make the config fields of a predictor that was trained elsewhere. */
@@ -53,33 +55,6 @@ export async function foreignPredictor({ predictor = "", takes, halo, output_key
   const bytes = await readBytes(predictor);
   const program = new Tensor("uint8", [bytes.length], new Uint8Array(bytes));
   return { architecture: { kind: "program", params: how } as const, tensors: { program } };
-}
-
-/** Make the config fields of charts on planar fields. */
-export const chartFields = () => ({
-  charts: z.string().optional().meta({
-    description: "Centres of the charts in pixels (default: the middle of the field)",
-    placeholder: '"row,col …"',
-  }),
-  r_in: whole(14, "Radius of a chart in pixels, beside its centre"),
-  r_out: whole(10, "Inner radius in pixels, where moved fields are compared"),
-  margin: count(0, "Pixels beyond the chart that moved fields may use"),
-});
-
-/** Parse the centres of charts. @throws UsageError */
-export function parseCentres(text: string | undefined): { row: number; col: number }[] | undefined {
-  return text
-    ?.trim()
-    .split(/\s+/)
-    .map((centre) => {
-      const [, row, col] = CENTRE.exec(centre) ?? [];
-      if (row === undefined)
-        throw new UsageError(
-          `--charts ${centre}: expected row,col in pixels`,
-          'give for example --charts "32,32 64,40"',
-        );
-      return { row: Number(row), col: Number(col) };
-    });
 }
 
 /**
@@ -134,9 +109,8 @@ export function ownAtlas(
       kind: "vectors",
       params: { n: 0, features: third, inputs_as: c.inputs_as, targets_as },
     };
-  const middle = [{ row: Math.floor(third / 2), col: Math.floor(fourth / 2) }];
   const { r_in, r_out, margin, inputs_as } = c;
-  const charts = parseCentres(c.charts) ?? middle;
+  const charts = centresOf(c.charts, third, fourth, r_in, r_out);
   return { kind: "planar", params: { charts, r_in, r_out, margin, inputs_as, targets_as } };
 }
 
@@ -168,14 +142,60 @@ export const ownFitFields = () => ({
 /** Make the blocks and the epochs of a network that is trained on the user's arrays. */
 export function ownFit(
   c: ConfigOf<ReturnType<typeof ownFitFields>>,
-  on: keyof typeof FITS,
-  loss: "l1" | "cross_entropy",
+  { kind, params }: Pick<ReturnType<typeof ownAtlas>, "kind" | "params">,
+  loss: OwnLoss,
 ) {
-  const { architecture, epochs, ...rates } = FITS[on];
-  const params = { loss, schedule: "cosine", ...rates } as const;
+  const { architecture, epochs, ...rates } = FITS[kind];
+  const several = params !== undefined && "charts" in params && params.charts.length > 1;
+  const own: Block<"architecture"> =
+    several && c.architecture === undefined
+      ? { kind: "strided_cnn", params: { own: OWN } }
+      : { kind: c.architecture ?? architecture };
+  const training: Block<"training"> = {
+    kind: "supervised",
+    params: { loss, schedule: "cosine", ...rates },
+  };
+  return { architecture: own, training, epochs: c.epochs ?? epochs };
+}
+
+type OwnLoss = "l1" | "cross_entropy";
+type Fit = Pick<PredictorOptions, "architecture" | "training" | "epochs" | "tensors">;
+type OwnConfig = OwnAtlasConfig & ForeignConfig & ConfigOf<ReturnType<typeof ownFitFields>>;
+
+/** Charts, and the predictor that is fitted or taken on them. */
+export type OwnSetting = Fit & { charts: ReturnType<typeof ownAtlas>; reach?: number };
+
+/** Make the charts that the user gives, and the predictor: fitted to targets, or given too. */
+export async function givenFit(
+  c: OwnConfig & { targets?: string },
+  { shapes }: RemoteObject,
+  loss: OwnLoss,
+): Promise<OwnSetting> {
+  const charts = ownAtlas(shapes!.inputs, c);
+  if (c.targets !== undefined) return { charts, ...ownFit(c, charts, loss) };
+  const training: Block<"training"> = { kind: "supervised", params: { loss } };
+  return { charts, ...(await foreignPredictor(c)), training, epochs: 0 };
+}
+
+/** Place charts by the reach of the dependence, and make the network that is fitted on them. */
+export async function autoFit(
+  ctx: Context,
+  c: OwnConfig,
+  dataset: RemoteObject,
+  loss: OwnLoss,
+): Promise<OwnSetting> {
+  const [, , , width] = dataset.shapes!.inputs;
+  if (width === undefined)
+    throw new UsageError("--charts auto: sets of vectors have no charts", "leave it out");
+  const { params: { inputs_as, targets_as } = {} } = ownAtlas(dataset.shapes!.inputs, c);
+  const types = { inputs_as, targets_as };
+  const { architecture, training, epochs } = ownFit(c, { kind: "planar" }, loss);
+  const auto = await autoCharts(ctx, { dataset, training, types });
   return {
-    architecture: { kind: c.architecture ?? architecture },
-    training: { kind: "supervised", params } as const,
-    epochs: c.epochs ?? epochs,
+    charts: { kind: "planar", params: auto.charts },
+    reach: auto.reach,
+    architecture: c.architecture === undefined ? auto.architecture : architecture,
+    training,
+    epochs,
   };
 }

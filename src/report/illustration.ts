@@ -1,4 +1,5 @@
 /** What the report shows of an experiment's data: fields, the charts on them, and predictions. */
+import type { ChartMap } from "../result.js";
 import type { Tensor } from "../tensor/index.js";
 import type {
   ChartsOptions,
@@ -45,6 +46,8 @@ export type Illustration = {
   dataset: RemoteObject;
   /** Charts to draw. With charts on a sphere, a sample is drawn as a map and as globes. */
   atlas?: ChartsOptions | Charts;
+  /** Where on the charts the symmetry holds. */
+  map?: ChartMap;
   /** Index of the sample (default 0). */
   sample?: number;
   /** Index of the channel (default 0). */
@@ -72,6 +75,7 @@ export interface SamplePicture {
   kind: "sample";
   fields: { caption: string; raster: Raster; classes?: Classes }[];
   charts?: Charts;
+  map?: ChartMap;
 }
 
 /** A sample, its label, its prediction, and where the prediction is right. */
@@ -139,7 +143,7 @@ async function drawSample(session: Session, illustration: Illustration): Promise
         raster: fieldRaster(field),
       });
   }
-  return { kind: "sample", fields, charts: placed(atlas) };
+  return { kind: "sample", fields, charts: placed(atlas), map: illustration.map };
 }
 
 async function drawPredictions(

@@ -1,6 +1,7 @@
 /**
  * The report's sections about the data: fields with their charts, and predictions beside labels.
  */
+import { chartMapFigures } from "./chart-map.js";
 import { type Html, html } from "./html.js";
 import {
   type Charts,
@@ -81,7 +82,8 @@ function dataSection(samples: readonly SamplePicture[]): Html {
   return html`<section><h2>Data</h2>${paragraph(words)}${samples.map((s) => sampleFigures(s))}</section>`;
 }
 
-function sampleFigures({ fields, charts }: SamplePicture): Html {
+function sampleFigures(sample: SamplePicture): Html {
+  const { fields, charts } = sample;
   const sphere = sphereOf(charts);
   const classes = fields.find((f) => f.classes)?.classes;
   const figures = fields.map(({ caption, raster, classes: own }) => {
@@ -107,7 +109,7 @@ function sampleFigures({ fields, charts }: SamplePicture): Html {
     });
     return html`<div class="row sphere">${figure(map, caption)}${globes}</div>`;
   });
-  return html`<div class="sample">${sphere ? figures : html`<div class="row">${figures}</div>`}${classes && legend(classLegend(classes))}</div>`;
+  return html`<div class="sample">${sphere ? figures : html`<div class="row">${figures}</div>`}${classes && legend(classLegend(classes))}${chartMapFigures(sample)}</div>`;
 }
 
 function predictionSection(predictions: readonly PredictionPicture[]): Html {

@@ -42,6 +42,7 @@ svg text.tick { fill: var(--soft); font-size: 11.5px; } .middle { text-anchor: m
 .field { border-radius: 6px; image-rendering: pixelated; } .field.fine { image-rendering: auto; } .field :is(path, rect) { vector-effect: non-scaling-stroke; }
 .chart { fill: none; stroke: #fff; stroke-width: 1.6; stroke-linejoin: round; } .inner { fill: none; stroke: #fff; stroke-opacity: .55; stroke-dasharray: 3 3; } .centre { fill: #fff; }
 :is(.field, .globe) :is(.chart, .inner) { filter: drop-shadow(0 0 .4px #000); } .labels :is(.chart, .inner) { filter: none; stroke: var(--ink); stroke-opacity: .6; } .labels .chart { stroke-width: 1.2; } .labels .centre { fill: none; }
+.mapped { fill-opacity: .5; stroke: #fff; stroke-opacity: .8; } .map text { text-anchor: middle; dominant-baseline: central; fill: #fff; paint-order: stroke; stroke: #000; stroke-opacity: .5; stroke-width: .6px; }
 .limb { fill: none; stroke: var(--soft); stroke-width: 1.2; } .graticule { fill: none; stroke: #fff; stroke-opacity: .2; stroke-width: .6; } .labels .graticule { stroke: var(--soft); stroke-opacity: .35; }
 .sample + .sample { margin-top: 28px; } .none { fill: var(--panel); stroke: var(--soft); stroke-opacity: .6; } .row.sphere { margin-top: 16px; gap: 18px; } .row.predictions { margin-top: 18px; gap: 22px; } .predictions figcaption { max-width: 206px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13px; color: var(--soft); margin: 8px 0 0; padding: 0; list-style: none; }

@@ -86,6 +86,17 @@ def check_radii(atlas: FieldAtlas) -> None:
         )
 
 
+def check_chosen(atlas: PlanarAtlas) -> None:
+    """Raise ``InvalidInput`` unless the chosen charts are different charts of the atlas."""
+    wrong = [c for c in atlas.chosen if not 0 <= c < len(atlas)]
+    if wrong or len(set(atlas.chosen)) < len(atlas.chosen):
+        raise InvalidInput(
+            f"chart {wrong[0]} is chosen" if wrong else "a chart is chosen twice",
+            "atlas.action.params.chosen",
+            f"different numbers from 0 to {len(atlas) - 1}",
+        )
+
+
 def check_fields(shape: tuple[int, ...]) -> None:
     """Raise ``InvalidInput`` unless ``shape`` is that of a dataset of fields."""
     if len(shape) != 4:
@@ -146,6 +157,9 @@ class PlanarAtlas:
     )
     target_features: int = param(
         0, "Number of output channels, to find dimensions; 0: unknown", minimum=0, added=True
+    )
+    chosen: tuple[int, ...] = param(
+        (), "Numbers of the charts on which symmetries are sought, from 0; none: all", added=True
     )
 
     def __len__(self) -> int:

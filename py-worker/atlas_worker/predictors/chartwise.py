@@ -39,6 +39,8 @@ class ChartConv(nn.Module):
         biased: Whether there is a bias.
         delta: Start with a random orthogonal map of channels at the kernel's centre and zero
             elsewhere (delta-orthogonal, Xiao et al. 2018). For one group only.
+        own: With a number above 0 the charts share weights ``common [1, …]``, to which each adds
+            ``own`` times its own ``weight``; likewise for the bias. The latter start at zero.
     """
 
     def __init__(
@@ -55,10 +57,11 @@ class ChartConv(nn.Module):
         groups: int = 1,
         biased: bool = True,
         delta: bool = False,
+        own: float = 0.0,
     ) -> None:
         super().__init__()
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.circular = False
+        self.circular, self.own = False, own
         fan = width_in // groups
         shape = (charts, width_out, fan, kernel, kernel)
         if delta:
@@ -74,7 +77,18 @@ class ChartConv(nn.Module):
             bias = torch.zeros(charts, width_out)
             if biased:
                 bias = (2 * torch.rand(charts, width_out, generator=generator) - 1) * bound
+        if own:
+            self.common, self.common_bias = nn.Parameter(weight[:1]), nn.Parameter(bias[:1])
+            weight, bias = torch.zeros_like(weight), torch.zeros_like(bias)
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias) if biased else None
+
+    def _weights(self, charts: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Weights and bias of the chosen charts."""
+        weight = pick(self.weight, charts)
+        bias = None if self.bias is None else pick(self.bias, charts)
+        if self.own and bias is not None:
+            return self.common + self.own * weight, self.common_bias + self.own * bias
+        return weight, bias
 
     def forward(
         self,
@@ -95,8 +109,7 @@ class ChartConv(nn.Module):
         Returns:
             ``[B, C·out, s', s']``.
         """
-        weight = pick(self.weight, charts)
-        bias = None if self.bias is None else pick(self.bias, charts)
+        weight, bias = self._weights(charts)
         if after is not None:
             scale, shift = after
             added = torch.einsum("coikl,ci->co", weight, shift)
@@ -360,13 +373,14 @@ class StridedCnn(nn.Module):
             stride + (stride + 1) % 2,
             params.negative_slope,
         )
+        own = params.own
         self.first = ChartConv(
-            charts, width_in, width, seed, kernel=self.kernel, stride=stride, delta=True
+            charts, width_in, width, seed, kernel=self.kernel, stride=stride, delta=True, own=own
         )
         self.convs = nn.ModuleList(
-            ChartConv(charts, width, width, seed, delta=True) for _ in range(params.layers)
+            ChartConv(charts, width, width, seed, delta=True, own=own) for _ in range(params.layers)
         )
-        self.last = ChartConv(charts, width, width_out, seed, kernel=1, delta=True)
+        self.last = ChartConv(charts, width, width_out, seed, kernel=1, delta=True, own=own)
         coarse, self.halo = self._lattice(radius)
         self.refine: Tensor
         self.register_buffer(
@@ -448,6 +462,13 @@ class StridedCnnParams:
         "Slope of LeakyReLU for negative values; near 1 the network extrapolates well",
         minimum=0,
         maximum=1,
+    )
+    own: float = param(
+        0.0,
+        "Above 0 all charts share weights, and each adds this much of its own; 0 shares nothing",
+        minimum=0,
+        maximum=1,
+        added=True,
     )
 
 

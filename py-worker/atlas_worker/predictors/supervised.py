@@ -35,6 +35,7 @@ from ..symmetry import (
     VectorSpace,
     action_on,
     check_features,
+    chosen_charts,
     compared_radius,
     inputs_on,
     lattice_of,
@@ -43,6 +44,7 @@ from ..symmetry import (
     space_of,
     targets_on,
 )
+from ..symmetry.charts import ChosenCharts
 from ..trainable import StepCallback
 from .foreign import Foreign
 from .held_out import EarlyStopping, Skill, measure_skill
@@ -811,13 +813,20 @@ def make_objective(
     """
     check_features(atlas, dataset, labels=predictor.loss != "l1")
     action = action_on(atlas, predictor.halo)
+    inputs = inputs_on(atlas, dataset, predictor.halo, device=predictor.device)
+    chosen = chosen_charts(atlas)
+    some = None if chosen is None else ChosenCharts(inputs, chosen)
+
+    def on(f: Predictor) -> Predictor:
+        return f if some is None else some.predictor(f)
+
     return EquivarianceObjective(
-        inputs_on(atlas, dataset, predictor.halo, device=predictor.device),
+        inputs if some is None else some,
         action,
-        predictor.freeze,
+        lambda: on(predictor.freeze()),
         predictor.loss,
-        lambda: predictor.freeze(compared_radius(atlas)),
-        lambda: predictor.freeze(dtype=torch.float64),
+        lambda: on(predictor.freeze(compared_radius(atlas))),
+        lambda: on(predictor.freeze(dtype=torch.float64)),
         difference_step=predictor.difference_step,
         resolution=predictor.resolution,
         space=space_of(atlas, dataset, group, field),

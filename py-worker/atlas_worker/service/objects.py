@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from torch import Tensor
 
 from atlas_worker.catalogue import current_kind
-from atlas_worker.errors import Cancelled, InvalidInput, NotReady
+from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.gen.atlas.v1 import objects_pb2
 from atlas_worker.symmetry import (
     Atlas,
@@ -25,10 +25,9 @@ from atlas_worker.symmetry import (
 from atlas_worker.trainable import Trainable
 
 from . import snapshots
-from .compute import Compute
+from .charts import ChartQueries, check_invertible, check_wanted
 from .devices import check_memory
-from .limits import Limits
-from .sessions import Entry, Session, Sessions
+from .sessions import Entry, Session
 from .specs import basis, check_whole, plan
 from .status import LESS_MEMORY
 from .tensor_codec import TensorCodec
@@ -40,21 +39,11 @@ _MEASURED_BYTES = 38
 """Bytes of a ``MatrixEquivariance`` in its message."""
 
 
-class ObjectService:
+class ObjectService(ChartQueries):
     """Implements ``atlas.v1.ObjectService``; ``objects.proto`` documents the methods.
 
     Work on tensors is done on the compute thread, between the epochs of running jobs.
     """
-
-    def __init__(self, sessions: Sessions, compute: Compute, limits: Limits) -> None:
-        self._sessions, self._compute, self._limits = sessions, compute, limits
-
-    def _codec(self, session: Session) -> TensorCodec:
-        return TensorCodec(self._limits, session.tickets, session.id)
-
-    def _work(self, context: grpc.ServicerContext, session: Session, work: Callable[[], T]) -> T:
-        with session.held():
-            return self._compute.call(context, session.id, work)
 
     def CreateObject(
         self, request: objects_pb2.CreateObjectRequest, context: grpc.ServicerContext
@@ -247,7 +236,7 @@ class ObjectService:
 
         def score() -> objects_pb2.ScorePredictorResponse:
             check_whole(entry)
-            scores = entry.value.scores(dataset.value, lambda: _check_wanted(context))
+            scores = entry.value.scores(dataset.value, lambda: check_wanted(context))
             return objects_pb2.ScorePredictorResponse(scores=scores)
 
         return self._work(context, session, score)
@@ -277,11 +266,11 @@ class ObjectService:
 
         def measure() -> objects_pb2.MeasureEquivarianceResponse:
             check_whole(entry)
-            _check_invertible(matrices)
+            check_invertible(matrices)
             _check_fit(entry, dataset, atlas)
             objective = make_objective(entry.value, dataset.value, atlas.value)
             at = measure_at(
-                objective, matrices, request.samples, request.seed, lambda: _check_wanted(context)
+                objective, matrices, request.samples, request.seed, lambda: check_wanted(context)
             )
             rows = torch.stack(
                 [at.loss, at.distance, at.relative_error, at.interpolation_error], 1
@@ -357,25 +346,6 @@ def _named(session: Session, message: Any, type: str, prefix: str, own: Entry) -
     if not message.HasField(type):
         return own
     return session.find(getattr(message, type), f"{prefix}{type}", type)
-
-
-def _check_wanted(context: grpc.ServicerContext) -> None:
-    if not context.is_active():
-        raise Cancelled("the client is gone")
-
-
-def _check_invertible(matrices: Tensor) -> None:
-    """Raise ``InvalidInput`` for a matrix that is singular in float32, the predictors' type."""
-    single = matrices.float()
-    finite = torch.isfinite(single).flatten(1).all(1)
-    rank = torch.linalg.matrix_rank(single.nan_to_num(0.0, 0.0, 0.0))
-    bad = (~finite | (rank < matrices.shape[-1])).nonzero()
-    if len(bad):
-        raise InvalidInput(
-            f"matrix {int(bad[0])} is singular or too large",
-            "matrices",
-            "matrices that are invertible in float32",
-        )
 
 
 def _check_fit(predictor: Entry, dataset: Entry, atlas: Entry) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..catalogue import Manifold, register
 from ..errors import InvalidInput
-from ..fields.atlas import PlanarAtlas, check_radii
+from ..fields.atlas import PlanarAtlas, check_chosen, check_radii
 from ..fields.lattice import Lattice
 from ..fields.sphere import SphereAtlas
 from ..interfaces import Dataset
@@ -44,6 +44,7 @@ Atlas = PlanarAtlas | SphereAtlas | VectorSpace | IcosahedralGrid
 def make_planar(atlas: PlanarAtlas) -> PlanarAtlas:
     """Check a planar atlas, and find the dimensions of its groups."""
     check_radii(atlas)
+    check_chosen(atlas)
     types = _types(atlas, 2)
     for type in types:
         if type.affine:
@@ -376,6 +377,12 @@ def check_features(atlas: Atlas, dataset: Dataset, *, labels: bool) -> None:
                 "no type",
             )
         outputs.check(dataset.outputs)
+
+
+def chosen_charts(atlas: Atlas) -> Tensor | None:
+    """Return the numbers ``[C']`` of the charts on which symmetries are sought; None for all."""
+    chosen = getattr(atlas, "chosen", ())
+    return torch.tensor(chosen) if chosen else None
 
 
 def compared_radius(atlas: Atlas) -> int | None:

@@ -298,6 +298,24 @@ class EquivarianceObjective:
         return self._action.stays_in_support(matrices.to(batch.x), batch.x).cpu()
 
     @torch.no_grad()
+    def maps(self, batch: Batch, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Measure distance and displacement at each pixel; see ``EquivarianceErrors``.
+
+        Args:
+            batch: The batch.
+            g: ``[B, C, n, n]``, on any device.
+
+        Returns:
+            Two tensors ``[B, C, s, s]``, means over channels, on the device of g.
+        """
+        home, g = g.device, g.to(batch.x.device)
+        predicted = self._comparable(self._predict(batch, g, self._action), 2)
+        target = self._action.act_out(g, batch.reference)
+        unmoved = self._action.crop_out(batch.reference)
+        displacement = (predicted - unmoved).abs() + (target - unmoved).abs()
+        return (predicted - target).abs().mean(2).to(home), displacement.mean(2).to(home)
+
+    @torch.no_grad()
     def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
         """Measure the loss and what it is compared with; see ``Objective``."""
         home, g = g.device, g.to(batch.x.device)

@@ -10,6 +10,8 @@ export type { AdvanceOptions, Epoch, Step } from "./jobs.js";
 export type { Matrices, SessionParts } from "./link.js";
 export type { ObjectType, RemoteObject } from "./objects.js";
 export type {
+  ChartFindings,
+  ChartOptions,
   EquivarianceFindings,
   EquivarianceOptions,
   PredictorInput,

@@ -47,6 +47,30 @@ export interface EquivarianceFindings {
   interpolationError: number;
 }
 
+/** Options of `Session.measureCharts` and `Session.measureReach`. */
+export interface ChartOptions {
+  /** Number of random samples (default 128, or all if there are fewer). */
+  samples?: number;
+  /** Seed of the choice of samples (default 0). */
+  seed?: number;
+}
+
+/** How far a predictor is from equivariance on one chart. Errors are relative to the motion. */
+export interface ChartFindings {
+  error: number;
+  /** Lower end of the error's 95 % interval, a bootstrap over samples. */
+  low: number;
+  high: number;
+  /** The part of the error that interpolation may cause. */
+  interpolation: number;
+  /** Errors of equal parts of the chart, by rows: three along each axis. */
+  parts: number[];
+  /** Standard errors of the logarithms of `parts`. */
+  spread: number[];
+  /** Share of the window's pixels whose input has the same value in all samples. */
+  constant: number;
+}
+
 /**
  * Input of a predictor: crops of the shape of its input, or samples of a dataset (default: its
  * own).
@@ -129,4 +153,26 @@ export async function measureEquivariance(
     seed,
   };
   return (await link.call(ObjectServiceService.measureEquivariance, request, LONG)).measured;
+}
+
+/** Measure how far each chart by itself is from equivariance under matrices. */
+export async function measureCharts(
+  link: Link,
+  { handle }: RemoteObject,
+  matrices: Matrices,
+  { window, samples = 128, seed = 0 }: ChartOptions & { window: number },
+): Promise<ChartFindings[]> {
+  const sent = await link.send(Tensor.from(matrices));
+  const request = { sessionId: link.id, handle, matrices: sent, samples, seed, window };
+  return (await link.call(ObjectServiceService.measureCharts, request, LONG)).charts;
+}
+
+/** Measure how far the output at a chart's centre feels the input. */
+export async function measureReach(
+  link: Link,
+  { handle }: RemoteObject,
+  { samples = 64, seed = 0 }: ChartOptions,
+): Promise<number[]> {
+  const request = { sessionId: link.id, handle, samples, seed };
+  return (await link.call(ObjectServiceService.measureReach, request, LONG)).felt;
 }

@@ -23,10 +23,14 @@ import {
   snapshotObject,
 } from "./objects.js";
 import {
+  type ChartFindings,
+  type ChartOptions,
   type EquivarianceFindings,
   type EquivarianceOptions,
   loadWeights,
+  measureCharts,
   measureEquivariance,
+  measureReach,
   type PredictorInput,
   type PredictorOptions,
   predict,
@@ -231,6 +235,32 @@ export class Session {
     options: EquivarianceOptions = {},
   ): Promise<EquivarianceFindings[]> {
     return measureEquivariance(this.link, predictor, matrices, options);
+  }
+
+  /**
+   * Measure how far each chart by itself is from equivariance under matrices, which are applied one
+   * by one.
+   *
+   * @param matrices [m, n, n], invertible; m is at least 1
+   * @param options window: radius in pixels around a chart's centre where constant pixels count
+   * @returns the findings for each chart of the predictor's atlas, in order
+   */
+  measureCharts(
+    predictor: RemoteObject,
+    matrices: Matrices,
+    options: ChartOptions & { window: number },
+  ): Promise<ChartFindings[]> {
+    return measureCharts(this.link, predictor, matrices, options);
+  }
+
+  /**
+   * Measure how far the output at a chart's centre feels the input.
+   *
+   * @returns for each r from 0: the mean square change of the output if the input beyond r pixels
+   *   is that of another sample, divided by the change for a wholly different sample
+   */
+  measureReach(predictor: RemoteObject, options: ChartOptions = {}): Promise<number[]> {
+    return measureReach(this.link, predictor, options);
   }
 
   /** Count the samples of `test` whose inputs are also inputs in `train`. */

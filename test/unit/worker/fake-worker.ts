@@ -356,6 +356,8 @@ export class FakeWorker {
           component: [...(basis?.shape ?? []), ...(matrices?.shape ?? [])],
           residuals: Tensor.from([[0]]).toWire(),
         }),
+      measureCharts: (_, reply) => reply(null, { charts: [] }),
+      measureReach: (_, reply) => reply(null, { felt: [1, 0] }),
       measureEquivariance: ({ request: { atlas, dataset, matrices, samples, seed } }, reply) => {
         this.measured.push({ atlas, dataset, samples, seed });
         const one = { loss: 1, distance: 2, relativeError: 3, interpolationError: 4 };
