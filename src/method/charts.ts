@@ -1,4 +1,4 @@
-/** Where the charts are, and on which of them the symmetry holds (METHOD 2.9). */
+/** Where the charts are, and on which of them the symmetry holds (METHOD 2.10). */
 import { readFile, stat } from "node:fs/promises";
 import { z } from "zod";
 import { expm } from "../algebra/index.js";
@@ -6,6 +6,7 @@ import type { Block } from "../blocks.js";
 import { UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
 import { count, whole } from "../experiment/define.js";
+import type { PlanarParams } from "../gen/blocks.js";
 import type { AlgebraResult, ChartMap, MappedChart } from "../result.js";
 import type { AtlasOptions, ChartFindings, RemoteObject } from "../worker/index.js";
 import { type AlgebraConfig, solveAlgebra } from "./algebra.js";
@@ -16,9 +17,6 @@ export interface Centre {
   row: number;
   col: number;
 }
-
-/** Parameters of a planar atlas. */
-export type PlanarCharts = NonNullable<Extract<AtlasOptions, { kind: "planar" }>["params"]>;
 
 /** Make the config fields of charts on planar fields. */
 export const chartFields = () => ({
@@ -141,7 +139,6 @@ function networkFor(r_in: number, halo: number): Block<"architecture"> {
  * Place charts by `--charts auto`: their windows are as wide as the dependence reaches, and the
  * parts that are compared tile the field.
  *
- * @param half the largest radius of a window on the field
  * @param view how far a network must see to predict well, in pixels. Compared parts stay as far
  *   from the edges of the field.
  */
@@ -149,7 +146,7 @@ export function tile(
   height: number,
   width: number,
   view: number,
-): Pick<PlanarCharts, "charts" | "r_in" | "r_out"> {
+): Pick<PlanarParams, "charts" | "r_in" | "r_out"> {
   const side = Math.min(height, width);
   const free = side - 2 * view; // of the centres' places and one compared part
   const r_out = Math.max(
@@ -177,7 +174,7 @@ export interface AutoOptions {
   dataset: RemoteObject;
   training: Block<"training">;
   /** Types of the features, and what else the atlas says beside the charts. */
-  types: Pick<PlanarCharts, "inputs_as" | "targets_as">;
+  types: Pick<PlanarParams, "inputs_as" | "targets_as">;
 }
 
 /** Networks of growing view that are tried, by the stride and the layers of `strided_cnn`. */
@@ -205,7 +202,7 @@ const FITTED = 1600;
 export async function autoCharts(
   ctx: Context,
   { dataset, training, types }: AutoOptions,
-): Promise<{ charts: PlanarCharts; architecture: Block<"architecture">; reach: number }> {
+): Promise<{ charts: PlanarParams; architecture: Block<"architecture">; reach: number }> {
   const [samples = 1, , height = 0, width = 0] = dataset.shapes!.inputs;
   const half = Math.floor((Math.min(height, width) - 1) / 2);
   const fitting = VIEWS.map((view) => ({
@@ -316,7 +313,7 @@ export async function mapCharts(
   ctx: Context,
   c: object,
   { predictor }: SolverInputs,
-  charts: PlanarCharts,
+  charts: PlanarParams,
   { generators, symmetryCount }: AlgebraResult,
   known?: number,
 ): Promise<ChartMap | undefined> {

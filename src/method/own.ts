@@ -158,12 +158,15 @@ export function ownFit(
   return { architecture: own, training, epochs: c.epochs ?? epochs };
 }
 
-type OwnLoss = "l1" | "cross_entropy";
-type Fit = Pick<PredictorOptions, "architecture" | "training" | "epochs" | "tensors">;
-type OwnConfig = OwnAtlasConfig & ForeignConfig & ConfigOf<ReturnType<typeof ownFitFields>>;
+/** The loss of a predictor of the user's data. */
+export type OwnLoss = "l1" | "cross_entropy";
+/** What a predictor is made of, beside its data and charts. */
+export type OwnFit = Pick<PredictorOptions, "architecture" | "training" | "epochs" | "tensors">;
+/** Config of a predictor of the user's data. */
+export type OwnConfig = OwnAtlasConfig & ForeignConfig & ConfigOf<ReturnType<typeof ownFitFields>>;
 
 /** Charts, and the predictor that is fitted or taken on them. */
-export type OwnSetting = Fit & { charts: ReturnType<typeof ownAtlas>; reach?: number };
+export type OwnSetting = OwnFit & { charts: ReturnType<typeof ownAtlas>; reach?: number };
 
 /** Make the charts that the user gives, and the predictor: fitted to targets, or given too. */
 export async function givenFit(

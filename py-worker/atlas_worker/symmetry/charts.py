@@ -1,6 +1,6 @@
 """Where a symmetry holds: the errors of each chart, and how far the output feels the input.
 
-A map of charts (METHOD 2.9) needs three measurements. All are small tables, from which the client
+A map of charts (METHOD 2.10) needs three measurements. All are small tables, from which the client
 decides which charts have the symmetry.
 """
 
