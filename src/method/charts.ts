@@ -21,8 +21,8 @@ export interface Centre {
 /** Make the config fields of charts on planar fields. */
 export const chartFields = () => ({
   charts: z.string().optional().meta({
-    description: 'Charts: "row,col …" in pixels, grid:4x4, a FILE, or auto (default: the middle)',
-    placeholder: "where",
+    description: 'Where: "row,col …", grid:4x4, a FILE, or auto (default: the middle)',
+    placeholder: "charts",
   }),
   r_in: whole(14, "Radius of a chart in pixels, beside its centre"),
   r_out: whole(10, "Inner radius in pixels, where moved fields are compared"),
