@@ -110,6 +110,7 @@ export function buildExperimentCommand(
           seed: seed ?? (fixed_seed ? 0 : undefined),
           preset: typeof preset === "string" ? preset : undefined,
           tags: tagsOf(options),
+          mlflow: options.mlflow,
           worker: workerChoice(options),
           progress,
           signal: interrupt.signal,

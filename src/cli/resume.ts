@@ -71,6 +71,7 @@ export function continueRun(
     "detach_on_interrupt",
     "runs",
     "dashboard",
+    "mlflow",
     "json",
     ...LOG_OPTIONS,
   ]);
@@ -109,7 +110,10 @@ export function continueRun(
       const { signal, onAttachable } = interrupt;
       const outcome = await namingFlag("--runs DIR", () =>
         withDashboard({ ...options, runs: dirname(run.path) }, progress, () =>
-          mode(experiment, run.path, { worker, progress, signal, onAttachable, trustCode }),
+          mode(experiment, run.path, {
+            ...{ worker, progress, signal, onAttachable, trustCode },
+            mlflow: options.mlflow,
+          }),
         ),
       );
       printOutcome(outcome, options.json);
@@ -137,7 +141,12 @@ async function resumeSweep(
     fileOf({ id: sweep.id, config: { file: file.file, experiment: file.experiment } }),
   );
   const display = new SweepDisplay(options);
-  await finishSweep(experiment, sweep, { worker, pool, trustCode, display }, options);
+  await finishSweep(
+    experiment,
+    sweep,
+    { worker, pool, trustCode, display, mlflow: options.mlflow },
+    options,
+  );
 }
 
 function fileOf({

@@ -27,6 +27,7 @@ import {
   seedLines,
   sweepTable,
 } from "../pool/index.js";
+import { checkTracker } from "../track/mlflow.js";
 import { withDashboard } from "./dashboard.js";
 import { onInterrupt } from "./interrupt.js";
 import {
@@ -248,10 +249,12 @@ export async function startSweep(
   { dryRun, detach, ...settings }: SweepSettings = {},
 ): Promise<void> {
   const display = new SweepDisplay(options);
-  const { runs, trust_code: trustCode, json, pool } = options;
+  const { runs, trust_code: trustCode, json, pool, mlflow } = options;
   const worker = workerChoice(options);
   const tags = tagsOf(options);
-  const given: SweepOptions = { ...settings, pool, worker, runs, tags, trustCode, display };
+  if (mlflow !== undefined) checkTracker(mlflow);
+  const where = { pool, worker, runs, trustCode, mlflow };
+  const given: SweepOptions = { ...settings, ...where, tags, display };
   if (dryRun) return printPlan(experiment, request, given, json);
   const sweep = await namingFlag("--runs DIR", () => createSweep(experiment, request, given));
   if (detach) return leave(sweep, options);

@@ -1,12 +1,12 @@
 /** What the page shows of one run. */
 import { join, relative } from "node:path";
-import { codeOf } from "../experiment/trust.js";
 import { resultSections } from "../report/render.js";
 import { thin } from "../report/thin.js";
+import { codeOf } from "../run/code.js";
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
-import { cut, stampOf } from "./files.js";
-import { readLog } from "./log.js";
+import { readLog } from "../run/log.js";
+import { cut, stampOf } from "../run/plain.js";
 import {
   isWorkedOn,
   readResult,

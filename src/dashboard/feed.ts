@@ -7,7 +7,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { explainFileSystem } from "../run/atomic.js";
-import { isFolder, isPlainName, stampOf } from "./files.js";
+import { isFolder, isPlainName, stampOf } from "../run/plain.js";
 import { isWorkedOn, type Summary, summarise } from "./summary.js";
 
 /** Milliseconds between two looks. */

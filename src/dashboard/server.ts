@@ -7,12 +7,12 @@ import { join, resolve } from "node:path";
 import { UsageError } from "../errors.js";
 import { STYLE } from "../report/style.js";
 import { errorCode } from "../run/atomic.js";
+import { isPlainName, MOST_REPORT, readPlain } from "../run/plain.js";
 import { ROOT } from "../setup/common.mjs";
 import { HEADERS, hasToken, newToken, REPORT_POLICY, refusal, tokenFor } from "./access.js";
 import { compareRuns, MOST_COMPARED } from "./compare.js";
 import { readDetail } from "./detail.js";
 import { Feed } from "./feed.js";
-import { isPlainName, MOST_REPORT, readPlain } from "./files.js";
 import { parseCursor, Stream } from "./stream.js";
 import { readSweep, readSweeps } from "./sweeps.js";
 

@@ -6,9 +6,9 @@
  * after it, each once, whatever became of the server in the meantime: it keeps no state.
  */
 import type { ServerResponse } from "node:http";
+import { readLog } from "../run/log.js";
 import { shortened } from "./detail.js";
 import type { Feed } from "./feed.js";
-import { readLog } from "./log.js";
 
 /** A position in the log of each run. */
 export type Cursor = Record<string, number>;

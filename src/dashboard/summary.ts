@@ -1,12 +1,14 @@
 /** What the list of runs shows of a run folder, read without trust in it. */
 import { lstat } from "node:fs/promises";
 import { join } from "node:path";
+import { rowOf } from "../pool/seeds.js";
+import { inShort } from "../pool/summary.js";
 import { Result } from "../result.js";
 import type { EpochRecord, RunEvent } from "../run/events.js";
 import { RunConfig, type RunStatus } from "../run/folder.js";
 import { lockHolder } from "../run/lock.js";
-import { cut, MOST_CONFIG, MOST_RESULT, readJson, stampOf } from "./files.js";
-import { readTail } from "./log.js";
+import { readTail } from "../run/log.js";
+import { cut, MOST_CONFIG, MOST_RESULT, readJson, stampOf } from "../run/plain.js";
 
 /** A run in the list. Texts are shortened. */
 export interface Summary {
@@ -24,7 +26,7 @@ export interface Summary {
   progress?: { stage: string; epoch: number; totalEpochs: number };
   /** Metrics of the newest epoch, and scores of the result. */
   metrics: Record<string, number>;
-  /** What was found: "so(2), identity and reflection". */
+  /** What was found: "so(2); identity, reflection". */
   finding: string;
   /** Why the run failed, or what is damaged. */
   message: string;
@@ -142,32 +144,13 @@ async function addResult(summary: Summary, folder: string): Promise<void> {
   try {
     const result = await readResult(folder);
     if (result === undefined) return;
-    summary.finding = cut(findingOf(result), MESSAGE);
-    summary.metrics = scoresOf(result);
+    const { answer = "", figures } = rowOf(result);
+    summary.finding = cut(inShort(answer), MESSAGE);
+    summary.metrics = {};
+    addMetrics(summary.metrics, figures);
   } catch (error) {
     summary.message = `result.json: ${reasonOf(error)}`;
   }
-}
-
-/** Say what a run found, in a few words. */
-export function findingOf({ algebra, cosets }: Result): string {
-  const words: string[] = [];
-  if (algebra) words.push(algebra.symmetryCount === 0 ? "no algebra" : algebra.identified.name);
-  if (cosets) words.push(...cosets.map((c) => c.name).filter((name) => name !== "identity"));
-  return words.join(", ");
-}
-
-/** Get the numbers by which runs are compared. */
-export function scoresOf(result: Result): Record<string, number> {
-  const scores: Record<string, number> = {};
-  const { algebra, predictor, downstream } = result;
-  if (algebra && algebra.symmetryCount > 0)
-    addMetrics(scores, { "angle, °": algebra.identified.angleDegrees });
-  if (algebra) addMetrics(scores, { "relative error": Math.max(...algebra.relativeErrors) });
-  if (predictor.loss !== null) addMetrics(scores, { "predictor loss": predictor.loss });
-  addMetrics(scores, predictor.scores ?? {});
-  addMetrics(scores, downstream?.metrics ?? {});
-  return scores;
 }
 
 function addMetrics(to: Record<string, number>, from: Readonly<Record<string, number | null>>) {

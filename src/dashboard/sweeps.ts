@@ -2,7 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { cut, isFolder, isPlainName, readJson } from "./files.js";
+import { cut, isFolder, isPlainName, readJson } from "../run/plain.js";
 import { reasonOf, type Summary } from "./summary.js";
 
 /** Bytes of a sweep.json at most. */

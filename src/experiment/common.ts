@@ -64,6 +64,10 @@ export const Common = z.object({
     .boolean()
     .default(false)
     .describe("Show the run on a live page (as atlas dashboard)"),
+  mlflow: z.string().optional().meta({
+    description: "MLflow server that is told of the run, such as http://127.0.0.1:5000",
+    placeholder: "address",
+  }),
   json: z.boolean().default(false).describe("Print only the result, as JSON, on stdout"),
   log_level: z
     .enum(["debug", "info", "warning"])

@@ -11,8 +11,10 @@ import {
   WorkerUnavailable,
 } from "../errors.js";
 import { type Findings, RESULT_SCHEMA, Result, withFormerNames } from "../result.js";
+import { codeOf } from "../run/code.js";
 import type { RunEvent, WorkerRecord } from "../run/events.js";
 import { Run, RunConfig, RunFolder } from "../run/folder.js";
+import { checkTracker, MlflowTracker } from "../track/mlflow.js";
 import { VERSION } from "../version.js";
 import { parseContainer } from "../worker/container.js";
 import {
@@ -31,7 +33,6 @@ import { splitMembers } from "./members.js";
 import { metaOf } from "./names.js";
 import { Progress } from "./progress.js";
 import { writeReport } from "./report.js";
-import { codeOf } from "./trust.js";
 
 /** The default folder of runs. */
 export const DEFAULT_RUNS = "runs";
@@ -66,6 +67,8 @@ export interface RunOptions {
   onAttachable?: (where: { address: string; attach: string }) => void;
   /** Whether to execute code that the config names, such as a predictor's program (default: no). */
   trustCode?: boolean;
+  /** Address of an MLflow server that is told of the run. A server that fails stops no run. */
+  mlflow?: string;
   /** Path of the experiment's file, if it is not part of this package. */
   file?: string;
   /** The place in a pool where the run computes (default: a worker as `worker` says). */
@@ -90,7 +93,7 @@ export type RunPlan = Omit<RunConfig, "schema" | "id" | "created">;
 /** Options for continuing a run. Code that the run names is executed only with `trustCode`. */
 export type ContinueOptions = Pick<
   RunOptions,
-  "worker" | "progress" | "signal" | "onAttachable" | "trustCode" | "slot"
+  "worker" | "progress" | "signal" | "onAttachable" | "trustCode" | "slot" | "mlflow"
 >;
 /** @deprecated The former name of {@link ContinueOptions}. */
 export type GoOnOptions = ContinueOptions;
@@ -133,6 +136,7 @@ export async function planRun<T extends Tasks>(
 ): Promise<RunPlan> {
   const runsDir = options.runs ?? DEFAULT_RUNS;
   const place = placeOf(options.worker?.address ?? "local");
+  if (options.mlflow !== undefined) checkTracker(options.mlflow);
   const { task, config: complete, preset, notes } = completeConfig(experiment, given, options);
   const info = (line: string) => options.progress?.info(line);
   const warn = (line: string) => options.progress?.warn(line);
@@ -323,11 +327,13 @@ async function execute(
     onAttachable,
     trustCode,
     slot,
+    mlflow,
   }: RunOptions,
   mode: "started" | "planned" | "resumed" | "attached",
 ): Promise<Outcome> {
   let worker: Worker | undefined;
   let leave = false;
+  let tracker: MlflowTracker | undefined;
   try {
     const { task, config } = completeConfig(experiment, run.config.config, { recorded: true });
     const { address = "local", ...chosen } = choice;
@@ -348,6 +354,8 @@ async function execute(
         ? await attachTo(worker, last.session)
         : await worker.openSession({ label: run.id, device: slot?.device ?? choice.device });
     progress.info(`run       ${run.path}`);
+    if (mlflow !== undefined)
+      tracker = new MlflowTracker(mlflow, run, (line) => progress.warn(line));
     if (mode !== "attached") {
       if (last?.worker.address === worker.address) await end(worker, last.session);
       await checkSameWorker(run, worker, session, progress, slot);
@@ -382,6 +390,7 @@ async function execute(
   } finally {
     await worker?.close({ leave }).catch(() => undefined);
     await run.close().catch(() => undefined);
+    await tracker?.end();
     progress.erase();
   }
 }

@@ -38,6 +38,8 @@ export interface RunSweepOptions {
   maxParallel?: number;
   /** Whether to execute code that the configs name (default: no). */
   trustCode?: boolean;
+  /** Address of an MLflow server that is told of the runs. */
+  mlflow?: string;
   display?: SweepDisplay;
   /** Abort it to stop the sweep. Finished work is saved. */
   signal?: AbortSignal;
@@ -190,7 +192,7 @@ async function runAll(
   options: RunSweepOptions & { display: SweepDisplay },
 ): Promise<void> {
   const { file, id } = planned;
-  const { display, trustCode, signal = new AbortController().signal } = options;
+  const { display, trustCode, mlflow, signal = new AbortController().signal } = options;
   const {
     retries = file.options.retries,
     failFast = file.options.failFast,
@@ -223,7 +225,7 @@ async function runAll(
         const started = performance.now();
         const progress = display.start(slot.name, labelOf(run));
         const outcome = await doRun(experiment, planned, run, {
-          ...{ slot: slot.run, worker, trustCode, progress, signal: stop },
+          ...{ slot: slot.run, worker, trustCode, progress, signal: stop, mlflow },
         });
         const { answer, figures } = rowOf(outcome.result);
         const found = answer === undefined ? figuresInWords(figures) : inShort(answer);

@@ -101,7 +101,7 @@ describe("the dashboard in Chromium", function () {
       );
     expect(Object.fromEntries(numbers)).to.deep.include({
       "predictor loss": String(result.predictor.loss),
-      "angle, °": String(result.algebra.identified.angleDegrees),
+      angle: String(result.algebra.identified.angleDegrees),
     });
     for (const done of ["6/6", "4/4"]) await page.getByText(`${done} · `).first().waitFor();
     const log = await page.locator(".log li.epoch").allTextContents();
@@ -272,7 +272,7 @@ describe("the dashboard in Chromium", function () {
     await page.keyboard.press("Escape");
     await page.keyboard.press("j");
     await page.keyboard.press("Enter");
-    await page.getByText("so(1,3)⊕R, parity").waitFor();
+    await page.getByText("so(1,3)⊕R; identity, parity").waitFor();
     await page.keyboard.press("?");
     await page.getByRole("dialog").waitFor();
     kill("SIGINT");

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import fc from "fast-check";
-import { readLog, readTail } from "../../../src/dashboard/log.js";
 import { thin } from "../../../src/report/thin.js";
+import { readLog, readTail } from "../../../src/run/log.js";
 import { epochLine } from "./folders.js";
 
 describe("a log that is read in parts", () => {

@@ -131,9 +131,9 @@ describe("the dashboard", () => {
         ["20260101-a", "finished"],
       ]);
       expect(list[0]!.finding).to.contain("so(1,3)⊕R");
-      expect(list[2]).to.deep.include({ finding: "so(2), reflection", tags: ["paper"] });
+      expect(list[2]).to.deep.include({ finding: "so(2); identity, reflection", tags: ["paper"] });
       expect(list[1]!.progress).to.deep.equal({ stage: "predictor", epoch: 3, totalEpochs: 10 });
-      expect(list[2]!.metrics["angle, °"]).to.equal(planar().algebra!.identified.angleDegrees);
+      expect(list[2]!.metrics.angle).to.equal(planar().algebra!.identified.angleDegrees);
     });
 
     it("has a page for each run, with the file's numbers", async () => {

@@ -1,5 +1,5 @@
 /** Which code a run executes. */
-import type { RunConfig } from "../run/folder.js";
+import type { RunConfig } from "./folder.js";
 
 /** Name the code that a run executes: an experiment's file, or code that its config names. */
 export function codeOf({

@@ -1,7 +1,7 @@
 /** Reading events.jsonl in parts, by position, so that a log of any size costs little memory. */
 import type { FileHandle } from "node:fs/promises";
-import { parseEvent, type RunEvent } from "../run/events.js";
-import { openPlain } from "./files.js";
+import { parseEvent, type RunEvent } from "./events.js";
+import { openPlain } from "./plain.js";
 
 /** Bytes that are read at a time. */
 const CHUNK = 1 << 18;

@@ -6,7 +6,7 @@ import { constants } from "node:fs";
 import { type FileHandle, lstat, open } from "node:fs/promises";
 import { join } from "node:path";
 import { FileError } from "../errors.js";
-import { errorCode } from "../run/atomic.js";
+import { errorCode } from "./atomic.js";
 
 /** Bytes of a config.json or sweep.json at most. */
 export const MOST_CONFIG = 1 << 20;
