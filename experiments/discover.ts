@@ -6,6 +6,7 @@ import {
   type ConfigOf,
   type Context,
   chartFields,
+  checkTrajectories,
   cosetFields,
   defineExperiment,
   fileField,
@@ -14,6 +15,8 @@ import {
   givenField,
   givenFit,
   makePredictor,
+  ON_SETS,
+  onSets,
   ownDataset,
   ownFiles,
   ownFitFields,
@@ -23,8 +26,10 @@ import {
   solveCosets,
   solveOnCharts,
   symmetries,
+  targetsType,
   task,
   trainedPredictor,
+  trajectoryFields,
   typeFields,
   UsageError,
 } from "../src/index.js";
@@ -35,6 +40,7 @@ const config = {
   ...givenField(),
   ...foreignFields(),
   ...typeFields(),
+  ...trajectoryFields(),
   ...chartFields(),
   ...ownFitFields(),
   ...algebraFields({ manifold: "planar", most: 16, k: "auto", epochs: 3, trained: false }),
@@ -49,6 +55,7 @@ export default defineExperiment({
   examples: [
     "atlas discover --inputs inputs.npy --targets targets.npy",
     "atlas discover --inputs wind.npy --inputs-as V --targets flow.npy --targets-as V",
+    "atlas discover --inputs orbits.npy --axes n,t,features --predict next --inputs-as 4V",
     "atlas discover --predictor net.py:load --trust-code --inputs jets.npy --classifier",
   ],
   tasks: {
@@ -58,9 +65,9 @@ export default defineExperiment({
       prepare,
       code,
       async run(ctx, c) {
-        const { inputs, findings } = await discover(ctx, c, "discover");
+        const { inputs, findings, settled } = await discover(ctx, c, "discover");
         const basis = symmetries(findings.algebra);
-        return { ...findings, ...(await solveCosets(ctx, c, inputs, basis)) };
+        return { ...findings, ...(await solveCosets(ctx, settled, inputs, basis)) };
       },
     }),
     discover_algebra: task({
@@ -78,39 +85,44 @@ function code({ predictor }: Config): string | undefined {
 }
 
 async function prepare<C extends Config>(c: C, preparation: Preparation): Promise<C> {
-  const { inputs, targets, predictor } = c;
-  if (inputs === undefined || (targets === undefined) === (predictor === undefined))
+  const { inputs, targets, predictor, predict } = c;
+  const ways = [targets, predictor, predict].filter((way) => way !== undefined);
+  if (inputs === undefined || ways.length !== 1)
     throw new UsageError(
       "discover needs samples, and either targets or a predictor",
-      "give --inputs FILE, and --targets FILE or --predictor FILE",
+      "give --inputs FILE, and --targets FILE, --predict next or --predictor FILE",
     );
+  checkTrajectories(c);
   const { given, lookup } = preparation;
-  if (targets === undefined) refuseGiven(given, Object.keys(ownFitFields()), "with --predictor");
+  if (predictor !== undefined) refuseGiven(given, Object.keys(ownFitFields()), "with --predictor");
   else refuseGiven(given, Object.keys(foreignFields()), "with --targets");
   const { files, shape } = await ownFiles({ inputs, targets }, lookup.worker);
   if (shape && areSets(shape, c.axes)) refuseGiven(given, FOR_FIELDS, "on sets of vectors");
   const charts = await readCharts(c.charts);
-  if (charts === "auto" && targets !== undefined)
+  if (charts === "auto" && predictor === undefined)
     refuseGiven(given, ["r_in", "r_out", "margin"], "with --charts auto");
   const found = predictor === undefined ? undefined : foreignPath(predictor, preparation);
-  const given_fields = [...FOR_FIELDS, "k"].filter((field) => given[field] !== undefined);
+  const layout = [...FOR_FIELDS, "k", ...Object.keys(ON_SETS)];
+  const given_fields = layout.filter((field) => given[field] !== undefined);
   return { ...c, ...files, predictor: found, charts, given_fields };
 }
 
-async function discover(ctx: Context, c: Config, name: string) {
+async function discover<C extends Config>(ctx: Context, c: C, name: string) {
   const dataset = await ownDataset(ctx, c);
   const loss = c.classifier || c.targets_as === "class" ? "cross_entropy" : "l1";
-  const choose = c.charts === "auto" && c.targets !== undefined;
-  const placed = await (choose ? autoFit(ctx, c, dataset, loss) : givenFit(c, dataset, loss));
+  const fitted = c.predictor === undefined;
+  const choose = c.charts === "auto" && fitted;
+  const placed = await (choose ? autoFit : givenFit)(ctx, c, dataset, loss);
   const { charts, reach, ...fit } = placed;
   const given = Object.fromEntries(c.given_fields.map((field) => [field, true]));
   if (charts.kind === "vectors") refuseGiven(given, FOR_FIELDS, "on sets of vectors");
+  const settled = charts.kind === "vectors" ? onSets(c, given) : c;
   const atlas = await ctx.atlas(charts);
   const setting = { dataset, atlas };
   const { predictor, about } = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
   // On fields the solver does not find the number of generators reliably (METHOD 2.7).
-  const one = charts.kind === "planar" && c.targets !== undefined && !given.k;
-  const search = { ...c, k: one ? 1 : c.k, epochs: 0 };
+  const one = charts.kind === "planar" && fitted && !given.k;
+  const search = { ...settled, k: one ? 1 : c.k, epochs: 0 };
   const found = await solveOnCharts(ctx, search, { predictor, ...setting }, charts, {
     choose,
     reach,
@@ -120,6 +132,7 @@ async function discover(ctx: Context, c: Config, name: string) {
   const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
   const source = c.predictor ?? about.source;
   const trained = trainedPredictor(ctx, { ...about, source });
-  const { inputs: solved, ...findings } = found;
-  return { inputs: solved, findings: { task: name, predictor: trained, ...findings, notes } };
+  const { inputs, ...measured } = found;
+  const findings = { task: name, predictor: trained, ...measured, notes };
+  return { inputs, findings, settled };
 }

@@ -25,7 +25,10 @@ export {
   type ChoiceShape,
   type ChoiceValues,
   choose,
+  chooseLater,
   chosen,
+  type LaterShape,
+  settle,
 } from "./experiment/choice.js";
 export { onlyFor } from "./experiment/conditional-flags.js";
 export { type Complete, completeConfig, configReader } from "./experiment/config.js";

@@ -317,6 +317,20 @@ export const ChartMap = z.object({
 /** Where on a field the symmetry holds. */
 export type ChartMap = z.infer<typeof ChartMap>;
 
+/** How well a predictor does on samples that were held out from its training (METHOD 2.1). */
+export const HeldOut = z.object({
+  /** 1 minus its squared error over that of the best constant; classes: of their probabilities. */
+  skill: Measured,
+  /** Standard error of the skill. */
+  skillError: Measured,
+  /** The least loss on the validation samples. */
+  validationLoss: Measured,
+  /** The epoch with this loss, whose weights are used. */
+  bestEpoch: z.int(),
+});
+/** How well a predictor does on samples that were held out from its training. */
+export type HeldOut = z.infer<typeof HeldOut>;
+
 const Document = z.object({
   schema: z.literal(RESULT_SCHEMA),
   experiment: z.string(),
@@ -346,6 +360,8 @@ const Document = z.object({
     source: z.string(),
     /** Scores on data that it was not trained with; "<name>_error" is a standard uncertainty. */
     scores: z.record(z.string(), Measured).optional(),
+    /** How well it predicts samples that were held out from its training. */
+    heldOut: HeldOut.optional(),
   }),
   /** What a reader should know, for example what limits the result, in sentences. */
   notes: z.array(z.string()).optional(),

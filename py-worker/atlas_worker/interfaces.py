@@ -42,6 +42,9 @@ class Signature:
     """Root mean square of the inputs' entries (vectors)."""
     sample: Tensor | None = None
     """Some inputs ``[some, *inputs]``, for architectures that adapt to them (vectors)."""
+    examples: tuple[Tensor, Tensor | None] | None = None
+    """Inputs ``[some, *inputs]`` and targets ``[some, outputs]`` of samples from the whole dataset,
+    for architectures that work in standard units (vectors). Class labels are left out."""
 
     def check_manifold(self, block: Block) -> None:
         """Raise ``InvalidInput`` if the architecture ``block`` does not work on this manifold."""
@@ -146,7 +149,8 @@ class Dataset(Trainable, Protocol):
     def scenes(self) -> Tensor | None:
         """Scene of each sample, ``[N]`` int64, or None if each sample is its own scene.
 
-        Samples of one scene have the same inputs and the labels of different experts.
+        Samples of one scene belong together: they have the same inputs and the labels of different
+        experts, or are frames of one trajectory. They stand in one part of a split.
         """
         ...
 

@@ -12,6 +12,15 @@ export function describeResult(result: Result): string[] {
   const { algebra, chartMap, cosets, group, globalRotations, downstream, equivariance, notes } =
     result;
   const lines: string[] = [];
+  const { heldOut } = result.predictor;
+  if (heldOut?.skill !== undefined && heldOut.skill !== null)
+    lines.push(
+      label(
+        "skill",
+        `${heldOut.skill.toFixed(3)} ± ${(heldOut.skillError ?? 0).toFixed(3)} on held-out ` +
+          "samples (1 is perfect, 0 is a constant)",
+      ),
+    );
   if (algebra) lines.push(...describeAlgebra(algebra, componentsOf(result)));
   if (chartMap)
     lines.push(

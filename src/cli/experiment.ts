@@ -174,6 +174,7 @@ function appendix(
   const lines: string[] = [];
   for (const choice of task.choices) {
     const kind = kindFor(choice, args);
+    if (kind === undefined) continue; // it depends on the data
     if (givenTo(args, flagName(choice.name)) === undefined) {
       const rest = describeParams(choice, kind, { short: true });
       if (rest !== "")
@@ -193,12 +194,16 @@ function appendix(
 /** Whether help leaves out a flag: it is hidden, or the chosen kind of block does not have it. */
 function isHidden({ hidden, onlyFor }: Flag, args: readonly string[]): boolean {
   return (
-    hidden || (onlyFor !== undefined && !onlyFor.kinds.includes(kindFor(onlyFor.choice, args)))
+    hidden ||
+    (onlyFor !== undefined && !onlyFor.kinds.includes(kindFor(onlyFor.choice, args) ?? ""))
   );
 }
 
-/** Find the kind of block that a command line chooses. */
-function kindFor({ name, type, kinds, fallback }: Choice, args: readonly string[]): string {
+/** Find the kind of block that a command line chooses; undefined if that depends on the data. */
+function kindFor(
+  { name, type, kinds, fallback }: Choice,
+  args: readonly string[],
+): string | undefined {
   const asked = givenTo(args, flagName(name));
   if (asked === undefined) return fallback;
   return (

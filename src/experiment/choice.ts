@@ -69,6 +69,11 @@ export interface ChoiceOptions<T extends BlockType> {
   formerKinds?: Readonly<Record<string, Block<T>>>;
 }
 
+/** The fields of a choice that the user need not make. */
+export type LaterShape<N extends string, T extends BlockType> = {
+  [K in N]: z.ZodOptional<z.ZodType<BlockKind<T>>>;
+} & Omit<ChoiceShape<N, T>, N>;
+
 /** A choice, as the runner uses it. */
 export interface Choice {
   name: string;
@@ -76,7 +81,8 @@ export interface Choice {
   kinds: readonly string[];
   /** Parameters of these kinds that are fields of the config. */
   params: ReadonlySet<string>;
-  fallback: string;
+  /** The default kind; undefined if {@link settle} chooses it. */
+  fallback?: string;
   description: string;
   /** Flags, by parameter. */
   flags: ReadonlyMap<string, FlagNames>;
@@ -98,6 +104,56 @@ export function choose<N extends string, T extends BlockType>(
   type: T,
   options: ChoiceOptions<T>,
 ): ChoiceShape<N, T> {
+  return makeFields(name, type, options) as ChoiceShape<N, T>;
+}
+
+/**
+ * Make the fields of a choice that depends on the data, unless the user makes it: the same as those
+ * of {@link choose}, without defaults. {@link settle} makes the choice.
+ */
+export function chooseLater<N extends string, T extends BlockType>(
+  name: N,
+  type: T,
+  options: Omit<ChoiceOptions<T>, "default" | "values">,
+): LaterShape<N, T> {
+  return makeFields(name, type, options) as LaterShape<N, T>;
+}
+
+/**
+ * Make a choice of {@link chooseLater}: the given parameters, over `values`, over the defaults.
+ *
+ * @param config of the task
+ * @param fields of {@link chooseLater}
+ * @param kind to take if the user chose none
+ * @param values the caller's own defaults of the parameters, by kind
+ * @throws UsageError for a parameter that the kind does not have
+ */
+export function settle<T extends BlockType>(
+  config: object,
+  fields: Readonly<Record<string, z.ZodType>>,
+  type: T,
+  kind: BlockKind<T>,
+  values: ChoiceValues<T> = {},
+): Block<T> {
+  const choice = choicesOf(fields).find((one) => one.type === type)!;
+  const { name } = choice;
+  const given = Object.entries(config).filter(
+    ([field, value]) => value !== undefined && (field === name || field.startsWith(`${name}.`)),
+  );
+  const settled: Record<string, unknown> = { [name]: kind, ...Object.fromEntries(given) };
+  completeChoice(
+    settled,
+    { ...choice, values: () => values as Record<string, Record<string, unknown>> },
+    false,
+  );
+  return chosen(settled, name, type);
+}
+
+function makeFields<T extends BlockType>(
+  name: string,
+  type: T,
+  options: Omit<ChoiceOptions<T>, "default"> & { default?: BlockKind<T> },
+): Record<string, z.ZodType> {
   const {
     kinds = kindsFor(type, options.manifold),
     description,
@@ -109,9 +165,9 @@ export function choose<N extends string, T extends BlockType>(
   const names = Object.entries(flags as Record<string, string | readonly string[] | FlagNames>).map(
     ([param, flag]) => [param, isNames(flag) ? flag : { names: [flag].flat() }] as const,
   );
-  const field = z
-    .enum(kinds as readonly string[] as [string, ...string[]])
-    .default(options.default);
+  const enumeration = z.enum(kinds as readonly string[] as [string, ...string[]]);
+  const field =
+    options.default === undefined ? enumeration.optional() : enumeration.default(options.default);
   const all = kinds.flatMap((kind) => Object.keys(paramsOf(findBlock(type, kind).entry)));
   const params = new Set(all.filter((param) => !omit.includes(param)));
   CHOICES.set(field, {
@@ -128,7 +184,7 @@ export function choose<N extends string, T extends BlockType>(
   });
   const shape: Record<string, z.ZodType> = { [name]: field };
   for (const param of params) shape[`${name}.${param}`] = z.unknown().optional();
-  return shape as ChoiceShape<N, T>;
+  return shape;
 }
 
 function isNames(flag: string | readonly string[] | FlagNames): flag is FlagNames {
@@ -168,6 +224,7 @@ export function completeChoice(
   tolerant: boolean,
 ): void {
   const { name, type } = choice;
+  if (config[name] === undefined) return; // it is settled later
   const kind = String(config[name]);
   const { entry } = findBlock(type, kind);
   const schemas = paramsOf(entry);
@@ -215,7 +272,7 @@ export function paramFlag({ name, flags }: Choice, param: string): string {
 /** Get the schema of a parameter, for the default kind or the first kind that has it. */
 export function schemaOf(choice: Choice, param: string): ParamSchema {
   const kinds = kindsWith(choice, param);
-  const kind = kinds.includes(choice.fallback) ? choice.fallback : kinds[0];
+  const kind = kinds.find((one) => one === choice.fallback) ?? kinds[0];
   return paramsOf(findBlock(choice.type, kind!).entry)[param]!;
 }
 

@@ -103,6 +103,7 @@ function checkFlags(
   config: Record<string, unknown>,
   recorded: boolean,
 ): void {
+  if (config[name] === undefined) return; // it is settled later
   const kind = String(config[name]);
   for (const [param, { names, kinds = [kind] }] of flags) {
     const flag = names.find((one) => given[one] !== undefined);

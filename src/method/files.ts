@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { z } from "zod";
-import { RpcError } from "../errors.js";
+import { RpcError, UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
 import { openArray } from "../experiment/lookup.js";
 import { resolveMembers, splitMembers } from "../experiment/members.js";
@@ -19,6 +19,10 @@ export interface OwnArraysConfig {
   outputs: number;
   axes?: string;
   targets_as?: string;
+  /** Frames of trajectories to predict, in place of targets. */
+  predict?: string;
+  /** The frames of trajectories that there are. */
+  mask?: string;
 }
 
 /**
@@ -57,10 +61,16 @@ export async function ownFiles(
  * @throws UsageError, FileError, RpcError if a file is missing, damaged or does not fit
  */
 export async function ownDataset(ctx: Context, c: OwnArraysConfig): Promise<RemoteObject> {
-  const { outputs, axes } = c;
-  const given = { inputs: c.inputs!, ...(c.targets === undefined ? {} : { targets: c.targets }) };
+  const { outputs, axes, targets, predict, mask } = c;
+  const given = {
+    inputs: c.inputs!,
+    ...(targets !== undefined && { targets }),
+    ...(mask !== undefined && { mask }),
+  };
   const params =
-    c.targets === undefined ? { outputs, axes } : { axes, classes: c.targets_as === "class" };
+    targets === undefined && predict === undefined
+      ? { outputs, axes }
+      : { axes, classes: c.targets_as === "class", predict };
   const sent = await Promise.all(Object.values(given).map((text) => isSent(text, ctx.place)));
   if (sent.every(Boolean)) {
     const tensors: Record<string, TensorSource> = {};
@@ -68,6 +78,11 @@ export async function ownDataset(ctx: Context, c: OwnArraysConfig): Promise<Remo
       tensors[role] = await openArray(file, { warn: (line) => ctx.warn(line) });
     return ctx.dataset({ kind: "arrays", params, tensors });
   }
+  if (mask !== undefined)
+    throw new UsageError(
+      "--mask goes with inputs in a .npy file of this machine",
+      "mark frames that are not there by NaN in the inputs",
+    );
   return readOwn(ctx, params, given);
 }
 

@@ -10,3 +10,4 @@ export * from "./files.js";
 export * from "./own.js";
 export * from "./predictor.js";
 export * from "./rotations.js";
+export * from "./trajectories.js";

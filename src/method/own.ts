@@ -3,13 +3,15 @@ import { resolve } from "node:path";
 import { z } from "zod";
 import type { Block } from "../blocks.js";
 import { UsageError } from "../errors.js";
+import { chooseLater, settle } from "../experiment/choice.js";
 import type { Context } from "../experiment/context.js";
-import { type ConfigOf, count, type Preparation, whole } from "../experiment/define.js";
+import { count, type Preparation, whole } from "../experiment/define.js";
 import { readBytes } from "../experiment/lookup.js";
 import { Tensor } from "../tensor/index.js";
 import type { AtlasOptions, PredictorOptions, RemoteObject } from "../worker/index.js";
 import { autoCharts, centresOf, OWN } from "./charts.js";
 import { fileField } from "./data.js";
+import { type TrajectoryConfig, targetsType } from "./trajectories.js";
 
 const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/; // path.py:factory
 const TAKES = "The predictor takes [batch, …], or all charts: [batch, charts, …]";
@@ -114,48 +116,101 @@ export function ownAtlas(
   return { kind: "planar", params: { charts, r_in, r_out, margin, inputs_as, targets_as } };
 }
 
-/** What is trained on fields, and on sets. */
-const FITS = {
-  planar: { architecture: "strided_cnn", epochs: 5, learning_rate: 0.01 },
-  vectors: { architecture: "mlp", epochs: 30, learning_rate: 3e-3, batch_size: 64 },
+/**
+ * The solvers' parameters on sets of vectors. The spectral start is exact to the predictor's error
+ * there; a search from random frames ends in local minima.
+ */
+export const ON_SETS = {
+  algebra_epochs: 1,
+  "solver.start": "spectral",
+  "solver.steps": 0,
+  "solver.batch_size": 128,
+  "solver.charts": 1,
+  "solver.evaluation": 256,
+  "coset_solver.candidates": 32,
+  "coset_solver.batch_size": 16,
+  "coset_solver.charts": 1,
+  "coset_solver.evaluation": 128,
 } as const;
+
+/**
+ * Give the solvers' parameters the values for sets of vectors, unless the user gave others.
+ *
+ * @param c a config with the default solvers' parameters
+ */
+export function onSets<C extends object>(c: C, given: Readonly<Record<string, unknown>>): C {
+  const own = given["solver.start"] === "random" ? ["algebra_epochs", "solver.steps"] : [];
+  const fitting = Object.entries(ON_SETS).filter(
+    ([name]) => name in c && given[name] === undefined && !own.includes(name),
+  );
+  return { ...c, ...Object.fromEntries(fitting) };
+}
+
+/** Samples whose validation and test parts the default recipe holds out (METHOD 2.1). */
+const HELD_OUT = { validation: 0.15, test: 0.15 } as const;
+/** Numbers in a sample up to which a network takes all their products. */
+const FEW_NUMBERS = 40;
+/** Steps of a training on sets, if the user sets no epochs. */
+const STEPS = 6500;
 
 /** Make the config fields of a network that is trained on the user's arrays. */
 export const ownFitFields = () => ({
-  architecture: z
-    .enum(["strided_cnn", "encoder_decoder", "cgnet", "mlp", "quadratic"])
-    .optional()
-    .meta({
-      description: `Network to train (default: ${FITS.planar.architecture}; sets: ${FITS.vectors.architecture})`,
-      placeholder: "kind",
-    }),
-  epochs: z
-    .int()
-    .positive()
-    .optional()
-    .meta({
-      description: `Passes over the data (default: ${FITS.planar.epochs}; sets: ${FITS.vectors.epochs})`,
-      placeholder: "number",
-    }),
+  ...chooseLater("architecture", "architecture", {
+    description: "Network to train (default: by the kind and size of the samples)",
+    kinds: ["strided_cnn", "encoder_decoder", "cgnet", "mlp", "polynomial", "quadratic"],
+  }),
+  epochs: z.int().positive().optional().meta({
+    description: "Passes over the data (default: by the number of samples)",
+    placeholder: "number",
+  }),
+  ...chooseLater("training", "training", { description: "Training recipe" }),
 });
 
-/** Make the blocks and the epochs of a network that is trained on the user's arrays. */
+/** Config of {@link ownFitFields}, and what the fit depends on. */
+export interface OwnFitConfig {
+  architecture?: string;
+  epochs?: number;
+}
+
+/**
+ * Make the blocks and the epochs of a network that is trained on the user's arrays.
+ *
+ * @param shape of the dataset's inputs
+ * @param seed of the choice of held-out samples
+ */
 export function ownFit(
-  c: ConfigOf<ReturnType<typeof ownFitFields>>,
-  { kind, params }: Pick<ReturnType<typeof ownAtlas>, "kind" | "params">,
+  c: OwnFitConfig,
+  shape: readonly number[],
+  { params }: Pick<ReturnType<typeof ownAtlas>, "params">,
   loss: OwnLoss,
+  seed: number,
 ) {
-  const { architecture, epochs, ...rates } = FITS[kind];
+  const [samples = 0, ...sample] = shape;
+  const sets = shape.length < 4;
+  const numbers = sample.reduce((a, b) => a * b, 1);
+  const small = numbers <= FEW_NUMBERS || sample[0] === 1;
+  const network = !sets ? "strided_cnn" : small ? "polynomial" : "quadratic";
   const several = params !== undefined && "charts" in params && params.charts.length > 1;
-  const own: Block<"architecture"> =
-    several && c.architecture === undefined
-      ? { kind: "strided_cnn", params: { own: OWN } }
-      : { kind: c.architecture ?? architecture };
-  const training: Block<"training"> = {
-    kind: "supervised",
-    params: { loss, schedule: "cosine", ...rates },
+  const batch_size = !sets ? 16 : samples >= 10_000 ? 128 : samples >= 4000 ? 64 : 32;
+  const fields = ownFitFields();
+  const training = settle(c, fields, "training", "supervised", {
+    supervised: {
+      loss: sets && loss === "l1" ? "l2" : loss,
+      schedule: "cosine",
+      learning_rate: 0.01,
+      batch_size,
+      split_seed: seed % 2 ** 31,
+      ...HELD_OUT,
+    },
+  });
+  const passes = sets ? Math.round((STEPS * batch_size) / (0.7 * Math.max(samples, 1))) : 5;
+  return {
+    architecture: settle(c, fields, "architecture", network, {
+      strided_cnn: several && c.architecture === undefined ? { own: OWN } : {},
+    }),
+    training,
+    epochs: c.epochs ?? Math.min(Math.max(passes, 4), 150),
   };
-  return { architecture: own, training, epochs: c.epochs ?? epochs };
 }
 
 /** The loss of a predictor of the user's data. */
@@ -163,19 +218,22 @@ export type OwnLoss = "l1" | "cross_entropy";
 /** What a predictor is made of, beside its data and charts. */
 export type OwnFit = Pick<PredictorOptions, "architecture" | "training" | "epochs" | "tensors">;
 /** Config of a predictor of the user's data. */
-export type OwnConfig = OwnAtlasConfig & ForeignConfig & ConfigOf<ReturnType<typeof ownFitFields>>;
+export type OwnConfig = OwnAtlasConfig & ForeignConfig & OwnFitConfig & TrajectoryConfig;
 
 /** Charts, and the predictor that is fitted or taken on them. */
 export type OwnSetting = OwnFit & { charts: ReturnType<typeof ownAtlas>; reach?: number };
 
 /** Make the charts that the user gives, and the predictor: fitted to targets, or given too. */
 export async function givenFit(
-  c: OwnConfig & { targets?: string },
+  ctx: Context,
+  c: OwnConfig,
   { shapes }: RemoteObject,
   loss: OwnLoss,
 ): Promise<OwnSetting> {
-  const charts = ownAtlas(shapes!.inputs, c);
-  if (c.targets !== undefined) return { charts, ...ownFit(c, charts, loss) };
+  const { inputs, targets } = shapes!;
+  const charts = ownAtlas(inputs, { ...c, targets_as: targetsType(c, inputs, targets) });
+  if (c.predictor === undefined)
+    return { charts, ...ownFit(c, inputs, charts, loss, ctx.seedFor("split")) };
   const training: Block<"training"> = { kind: "supervised", params: { loss } };
   return { charts, ...(await foreignPredictor(c)), training, epochs: 0 };
 }
@@ -187,12 +245,13 @@ export async function autoFit(
   dataset: RemoteObject,
   loss: OwnLoss,
 ): Promise<OwnSetting> {
-  const [, , , width] = dataset.shapes!.inputs;
-  if (width === undefined)
+  const { inputs } = dataset.shapes!;
+  if (inputs[3] === undefined)
     throw new UsageError("--charts auto: sets of vectors have no charts", "leave it out");
-  const { params: { inputs_as, targets_as } = {} } = ownAtlas(dataset.shapes!.inputs, c);
+  const { params: { inputs_as, targets_as } = {} } = ownAtlas(inputs, c);
   const types = { inputs_as, targets_as };
-  const { architecture, training, epochs } = ownFit(c, { kind: "planar" }, loss);
+  const seed = ctx.seedFor("split");
+  const { architecture, training, epochs } = ownFit(c, inputs, {}, loss, seed);
   const auto = await autoCharts(ctx, { dataset, training, types });
   return {
     charts: { kind: "planar", params: auto.charts },

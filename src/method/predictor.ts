@@ -245,11 +245,24 @@ export async function makePredictor(
   return { predictor, about: { loss: null, epochs: options.epochs, source: reused ?? "trained" } };
 }
 
-/** Complete the description of a predictor at the end of a run with its last training loss. */
+/**
+ * Complete the description of a predictor at the end of a run: with its last training loss, and
+ * with its skill on held-out samples. Without skill, a note warns the user.
+ */
 export function trainedPredictor(
   ctx: Context,
   about: Findings["predictor"],
   stage = "predictor",
 ): Findings["predictor"] {
-  return { ...about, loss: ctx.metrics(stage).loss ?? null };
+  const { loss = null, skill, skill_error = 0, ...metrics } = ctx.metrics(stage);
+  if (skill === undefined) return { ...about, loss };
+  if (skill <= 2 * skill_error)
+    ctx.note(
+      `the predictor is no better than a constant (skill ${skill.toFixed(3)} ± ` +
+        `${skill_error.toFixed(3)} on held-out samples): its symmetries say nothing about the ` +
+        "data; give more samples, more epochs or another architecture",
+    );
+  const { validation_loss = null, best_epoch = about.epochs } = metrics;
+  const heldOut = { skill, skillError: skill_error, validationLoss: validation_loss };
+  return { ...about, loss, heldOut: { ...heldOut, bestEpoch: best_epoch } };
 }

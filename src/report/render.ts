@@ -348,11 +348,15 @@ function trainingSection(result: Result, events: readonly RunEvent[]): Html {
     const metrics = Object.entries(epochs.get(epoch)!).map(([name, x]) => `${name} ${short(x)}`);
     return [`${stage}, epoch ${epoch}`, metrics.join(", ") || "–"];
   });
-  const { loss, epochs, source } = result.predictor;
+  const { loss, epochs, source, heldOut } = result.predictor;
   const predictor = [
     source,
     `${epochs} epoch${epochs === 1 ? "" : "s"}`,
     loss === null ? "" : `loss ${short(loss)}`,
+    heldOut?.skill == null
+      ? ""
+      : `skill ${heldOut.skill.toFixed(3)} ± ${(heldOut.skillError ?? 0).toFixed(3)} on held-out ` +
+        "samples (1 is perfect, 0 is a constant)",
   ];
   return html`<section><h2>Training</h2>
 <div class="row">${curves.map(({ stage, name, points }) => html`<figure data-curve="${curveData(points, name)}">${curvePlot(points, `${stage}: ${name}`)}<figcaption><b>${capital(stage)}</b>, ${name}</figcaption></figure>`)}</div>

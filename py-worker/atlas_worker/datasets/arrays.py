@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..catalogue import param, register
 from ..errors import InvalidInput
+from . import trajectories
 from .axes import translate_axes
 from .base import GivenDataset
 from .checks import check_labels, describe_classes, describe_inputs, find_constant, parts_of
@@ -31,10 +32,17 @@ class ArraysParams:
     axes: str = param(
         "",
         "Names of the axes of the inputs in their order: n,c,y,x or n,y,x for fields, "
-        "n,items,features or n,features for sets of vectors; empty: by their number",
+        "n,items,features or n,features for sets of vectors, with t for trajectories; empty: by "
+        "their number",
         added=True,
     )
     classes: bool = param(False, "The targets are class labels: 0, 1, 2 …", added=True)
+    predict: str = param(
+        "",
+        "Frames of trajectories to predict, in place of `targets`: next, next:K for the next K, or "
+        "rest",
+        added=True,
+    )
 
 
 @register(
@@ -52,6 +60,9 @@ class ArraysDataset(GivenDataset):
     the parameter ``outputs``, targets are zeros: this is for a predictor that was trained
     elsewhere.
 
+    Trajectories have an axis ``t``. Their samples are frames. A tensor ``mask [n, t]`` may say
+    which frames there are; otherwise frames of NaN are none. With ``predict``, no targets are sent.
+
     Raises:
         InvalidInput: A tensor is missing, has another shape, or has entries that are not finite.
     """
@@ -66,30 +77,42 @@ class ArraysDataset(GivenDataset):
         device: torch.device,
         tensors: Mapping[str, Tensor],
     ) -> None:
-        names = ("inputs",) if params.outputs else ("inputs", "targets")
+        names = ("inputs",) if params.outputs or params.predict else ("inputs", "targets")
         for name in names:
             if name not in tensors:
                 raise InvalidInput(
                     f"the tensor {name} is missing", "dataset.tensors", " and ".join(names)
                 )
         for name in tensors:
-            if name not in names:
+            if name not in names and name != "mask":
                 raise InvalidInput(
                     f"unknown tensor {name!r}",
                     f"dataset.tensors.{name}",
                     " and ".join(names),
                     "leave it out",
                 )
-        axes = axes_of(tensors["inputs"].shape, params.axes)
-        vectors = "features" in axes
-        arranged = {"inputs": _arrange(tensors["inputs"], axes)}
-        if "targets" in names:
-            arranged["targets"] = _arrange_targets(tensors["targets"], axes)
         for name in names:
             if not tensors[name].numel():
                 raise InvalidInput(
                     f"{name} are empty", f"dataset.tensors.{name}", "at least one sample"
                 )
+        axes = axes_of(tensors["inputs"].shape, params.axes)
+        said: tuple[str, ...] = ()
+        if "t" in axes:
+            cut = self._cut(tensors, axes, params)
+            self.scenes, said, axes = cut.scenes, cut.warnings, _SETS
+            tensors = {"inputs": cut.inputs, "targets": cut.targets}
+            names = ("inputs",) if params.outputs else ("inputs", "targets")
+        elif params.predict or "mask" in tensors:
+            raise InvalidInput(
+                f"inputs of axes {','.join(axes)} are no trajectories",
+                _FIELD,
+                "axes with t: n,t,features or n,t,items,features",
+            )
+        vectors = "features" in axes
+        arranged = {"inputs": _arrange(tensors["inputs"], axes)}
+        if "targets" in names:
+            arranged["targets"] = _arrange_targets(tensors["targets"], axes)
         # A copy would take a large array's memory twice. The tensors are this dataset's own.
         moved = {name: t.to(device, torch.float32).contiguous() for name, t in arranged.items()}
         self.inputs = moved["inputs"]
@@ -118,7 +141,20 @@ class ArraysDataset(GivenDataset):
             check_labels(self.targets, _MOST_CLASSES, "dataset.tensors.targets")
             self.targets = self.targets.long()
             self._outputs = int(self.targets.max()) + 1
-        self.warnings = tuple(self._warnings(moved))
+        self.warnings = (*said, *self._warnings(moved))
+
+    @staticmethod
+    def _cut(
+        tensors: Mapping[str, Tensor], axes: Sequence[str], params: ArraysParams
+    ) -> trajectories.Samples:
+        x, mask = _arrange(tensors["inputs"], axes).float(), tensors.get("mask")
+        if params.predict:
+            return trajectories.cut(x, params.predict, mask)
+        if params.outputs:
+            targets = x.new_zeros(()).expand(*x.shape[:2], params.outputs)
+        else:
+            targets = tensors["targets"]
+        return trajectories.single_frames(x, targets, mask)
 
     def _warnings(self, tensors: Mapping[str, Tensor]) -> list[str]:
         said = describe_inputs(self.inputs, "inputs", "dataset.tensors.inputs")
@@ -140,6 +176,7 @@ class ArraysDataset(GivenDataset):
 
 
 _FIELDS, _SETS = ("n", "c", "y", "x"), ("n", "items", "features")
+_TRAJECTORIES = ("n", "t", "items", "features")
 _FIELD = "dataset.source.params.axes"
 _FEWEST = 16
 """Two axes as long as this are more likely pixels than items and features."""
@@ -153,7 +190,7 @@ def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
         text: The names as the user gave them, with commas; empty if not given.
 
     Returns:
-        A permutation of some of ``n, c, y, x``, or of ``n, items, features``.
+        A permutation of some of ``n, c, y, x``, or of ``n, t, items, features``.
 
     Raises:
         InvalidInput: The names do not fit, or are not given where two layouts are possible.
@@ -165,13 +202,14 @@ def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
     """
     names = tuple(translate_axes(text, _FIELD).split(",")) if text else ()
     if names:
-        whole = [all_ for all_ in (_FIELDS, _SETS) if set(names) <= set(all_)]
-        needed = {"n", "y", "x"} if whole == [_FIELDS] else {"n", "features"}
+        whole = [all_ for all_ in (_FIELDS, _SETS, _TRAJECTORIES) if set(names) <= set(all_)]
+        needed = {"n", "y", "x"} if whole[:1] == [_FIELDS] else {"n", "features"}
         if not whole or len(set(names)) < len(names) or not needed <= set(names):
             raise InvalidInput(
                 f"{text!r} are no axes of inputs",
                 _FIELD,
-                "n, y, x and perhaps c for fields, or n, features and perhaps items for sets",
+                "n, y, x and perhaps c for fields, or n, features and perhaps items for sets, and "
+                "t for trajectories",
             )
         if len(names) != len(shape):
             raise InvalidInput(
@@ -204,7 +242,7 @@ def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
 
 def _arrange(t: Tensor, axes: Sequence[str]) -> Tensor:
     """Put the axes in the usual order, with axes of length 1 for those that are missing."""
-    order = _SETS if "features" in axes else _FIELDS
+    order = _FIELDS if "features" not in axes else _TRAJECTORIES if "t" in axes else _SETS
     t = t.permute([axes.index(name) for name in order if name in axes])
     for at, name in enumerate(order):
         if name not in axes:

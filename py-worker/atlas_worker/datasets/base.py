@@ -25,7 +25,8 @@ class Described:
     scenes: Tensor | None = None
     """Scene of each sample, ``[N]`` int64 on the CPU, numbered from 0 by first appearance.
 
-    Samples of one scene have the same inputs and the labels of different experts.
+    Samples of one scene belong together: they have the same inputs and the labels of different
+    experts, or are frames of one trajectory. They stand in one part of a split.
     """
     coordinates: tuple[Tensor, Tensor] | None = None
     """Latitudes ``[H]`` of the rows and longitudes ``[W]`` of the columns.

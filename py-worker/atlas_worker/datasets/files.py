@@ -88,7 +88,8 @@ class FilesDataset(MadeDataset):
         no_tensors(self.kind, tensors)
         super().__init__()
         self._p, self._seed, self._device = params, seed, device
-        roles: tuple[_Role, ...] = ("inputs",) if params.outputs else ("inputs", "targets")
+        alone = params.outputs or params.predict
+        roles: tuple[_Role, ...] = ("inputs",) if alone else ("inputs", "targets")
         for role in roles:
             if not getattr(params, role):
                 raise InvalidInput(f"no file with {role} is given", f"{FIELD}.{role}", "a file")
@@ -197,6 +198,7 @@ class FilesDataset(MadeDataset):
             tensors={role: held[role] for role in roles},
         )
         self.warnings = (*dict.fromkeys(warnings), *self._made.warnings)
+        self.scenes = self._made.scenes
         return self._made.inputs, self._made.targets
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -110,8 +110,8 @@ class SupervisedParams:
     )
     loss: Literal["l1", "l2", "cross_entropy", "jaccard"] = param(
         "l1",
-        "Mean absolute or squared difference; or, for classes, cross-entropy or the soft Jaccard "
-        "index",
+        "Mean absolute difference, or mean squared one in units of each output's variance; or, for "
+        "classes, cross-entropy or the soft Jaccard index",
     )
     background_weight: float = param(
         1.0, "Weight of background pixels in the cross-entropy", minimum=0
@@ -201,6 +201,11 @@ class FittedPredictor:
         self._outputs = dataset.outputs
         self._epoch = 0
         self._unchecked: Dataset | None = dataset  # until the first epoch
+        self._unit: Tensor | None = None
+        if params.loss == "l2" and epochs > 0:
+            y = dataset.targets
+            variance = y.double().var([d for d in range(y.dim()) if d != 1], correction=0)
+            self._unit = torch.where(variance > 0, variance, 1.0).float().to(device)
         self._class_weights: Tensor | None = None
         if dataset.background is not None and params.background_weight != 1:
             self._class_weights = torch.ones(dataset.outputs, device=device)
@@ -376,7 +381,9 @@ class FittedPredictor:
         if self._p.loss == "l1":
             return functional.l1_loss(predicted, target)
         if self._p.loss == "l2":
-            return functional.mse_loss(predicted, target)
+            squares = (predicted - target).square()
+            unit = cast(Tensor, self._unit).view(-1, *[1] * (squares.dim() - 3))
+            return cast(Tensor, (squares / unit).mean())
         labels = target[:, :, 0].long()
         if self._p.loss == "jaccard":
             return jaccard_loss(predicted, labels)
@@ -676,9 +683,11 @@ def make_predictor(
     """
     block = find("architecture", architecture[0], "predictor.architecture")
     params: Any = parse_params(block.params, architecture[1], "predictor.architecture")
-    manifold, sample = manifold_of(atlas), None
+    recipe = find("training", training[0], "predictor.training")
+    how: Any = parse_params(recipe.params, training[1], "predictor.training")
+    manifold, sample, examples = manifold_of(atlas), None, None
     if manifold == "vectors":
-        sample = dataset.inputs[:SAMPLE]
+        sample, examples = dataset.inputs[:SAMPLE], _examples(dataset, how.loss)
     given = dict(tensors or {})
     signature = Signature(
         manifold,
@@ -689,6 +698,7 @@ def make_predictor(
         resolution=getattr(atlas, "resolution", 0),
         scale=1.0 if sample is None else float(sample.double().square().mean().sqrt()) or 1.0,
         sample=sample,
+        examples=examples,
     )
     signature.check_manifold(block)
     module = block.make(params, signature=signature, tensors=given, seed=random_stream(seed, 0))
@@ -701,8 +711,6 @@ def make_predictor(
         )
     if isinstance(module, Foreign):
         _try_out(module, dataset, atlas, epochs, device)
-    recipe = find("training", training[0], "predictor.training")
-    how: Any = parse_params(recipe.params, training[1], "predictor.training")
     return cast(
         FittedPredictor,
         recipe.make(
@@ -717,6 +725,14 @@ def make_predictor(
             device=device,
         ),
     )
+
+
+def _examples(dataset: Dataset, loss: str) -> tuple[Tensor, Tensor | None]:
+    """Inputs and targets of samples at equal distances, since neighbours may be alike."""
+    x, y = dataset.inputs, dataset.targets
+    chosen = torch.linspace(0, len(x) - 1, min(len(x), SAMPLE)).round().long().to(x.device)
+    values = loss in ("l1", "l2") and y.dim() == 2  # neither classes nor sets of vectors
+    return x[chosen], y[chosen.to(y.device)] if values else None
 
 
 def _try_out(
@@ -739,12 +755,14 @@ def _try_out(
 def _written(params: Any, signature: Signature, tensors: Mapping[str, Tensor]) -> str:
     """What an architecture was built from, as JSON.
 
-    The ``sample`` is left out: the weights hold what it determines.
+    The samples are left out: the weights hold what they determine.
     """
+    shapes = dataclasses.asdict(dataclasses.replace(signature, sample=None, examples=None))
+    del shapes["examples"]  # snapshots of earlier versions do not have it
     return json.dumps(
         {
             "params": recorded_params(params),
-            "signature": dataclasses.asdict(dataclasses.replace(signature, sample=None)),
+            "signature": shapes,
             "tensors": {name: t.tolist() for name, t in tensors.items()},
         },
         sort_keys=True,
