@@ -167,7 +167,9 @@ function makeFields<T extends BlockType>(
   );
   const enumeration = z.enum(kinds as readonly string[] as [string, ...string[]]);
   const field =
-    options.default === undefined ? enumeration.optional() : enumeration.default(options.default);
+    options.default === undefined
+      ? enumeration.optional().meta({ placeholder: "kind" })
+      : enumeration.default(options.default);
   const all = kinds.flatMap((kind) => Object.keys(paramsOf(findBlock(type, kind).entry)));
   const params = new Set(all.filter((param) => !omit.includes(param)));
   CHOICES.set(field, {

@@ -14,7 +14,7 @@ import { fileField } from "./data.js";
 import { type TrajectoryConfig, targetsType } from "./trajectories.js";
 
 const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/; // path.py:factory
-const TAKES = "The predictor takes [batch, …], or all charts: [batch, charts, …]";
+const TAKES = "It takes [batch, …], or all charts: [batch, charts, …]";
 
 /** Make the config fields of a predictor that was trained elsewhere. */
 export const foreignFields = () => ({
@@ -74,7 +74,7 @@ export const typeFields = () => ({
     placeholder: "names",
   }),
   inputs_as: z.string().optional().meta({
-    description: "Types of the inputs' features, such as S+V: a scalar and a vector (METHOD 1.6)",
+    description: "Types of the inputs' features, such as S+V: a scalar and a vector",
     placeholder: "type",
   }),
   targets_as: z.string().optional().meta({
@@ -156,7 +156,7 @@ const STEPS = 6500;
 /** Make the config fields of a network that is trained on the user's arrays. */
 export const ownFitFields = () => ({
   ...chooseLater("architecture", "architecture", {
-    description: "Network to train (default: by the kind and size of the samples)",
+    description: "Network to train (default: by the size of samples)",
     kinds: ["strided_cnn", "encoder_decoder", "cgnet", "mlp", "polynomial", "quadratic"],
   }),
   epochs: z.int().positive().optional().meta({

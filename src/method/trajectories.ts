@@ -6,10 +6,10 @@ import { fileField } from "./data.js";
 /** Make the config fields of trajectories. */
 export const trajectoryFields = () => ({
   predict: z.string().optional().meta({
-    description: "Frames of trajectories to predict, instead of targets",
-    placeholder: "next|next:K|rest",
+    description: "Frames of trajectories to predict: next, next:5, or rest",
+    placeholder: "frames",
   }),
-  mask: fileField("A .npy file [n, t] of the frames that there are (default: those not NaN)"),
+  mask: fileField("A .npy file [n, t]: which frames there are (default: those not NaN)"),
 });
 
 /** Config of {@link trajectoryFields}, and what they depend on. */
