@@ -7,7 +7,7 @@ import { join, resolve } from "node:path";
 import { UsageError } from "../errors.js";
 import { STYLE } from "../report/style.js";
 import { errorCode } from "../run/atomic.js";
-import { isPlainName, MOST_REPORT, readPlain } from "../run/plain.js";
+import { isFolder, isPlainName, MOST_REPORT, readPlain } from "../run/plain.js";
 import { ROOT } from "../setup/common.mjs";
 import { HEADERS, hasToken, newToken, REPORT_POLICY, refusal, tokenFor } from "./access.js";
 import { compareRuns, MOST_COMPARED } from "./compare.js";
@@ -100,7 +100,7 @@ export async function serveDashboard({ runs, port }: DashboardOptions): Promise<
   const token = await tokenFor(folder);
   const feed = new Feed(folder);
   const streams = new Set<Stream>();
-  const tickets = new Map<string, { id: string; until: number }>();
+  const tickets = new Map<string, { of: string; until: number }>();
   let own = 0;
   let ending = false;
 
@@ -130,11 +130,15 @@ export async function serveDashboard({ runs, port }: DashboardOptions): Promise<
       return sweep;
     },
     async "/api/ticket"(query) {
-      const id = await known(query.get("id"));
+      const sweep = query.get("sweep");
+      const of =
+        sweep === null
+          ? join(folder, await known(query.get("id")))
+          : join(folder, "sweeps", await knownSweep(sweep));
       const now = Date.now();
       for (const [ticket, { until }] of tickets) if (until < now) tickets.delete(ticket);
       const ticket = newToken();
-      tickets.set(ticket, { id, until: now + TICKET_MS });
+      tickets.set(ticket, { of, until: now + TICKET_MS });
       return { ticket };
     },
   };
@@ -144,6 +148,11 @@ export async function serveDashboard({ runs, port }: DashboardOptions): Promise<
     if ((await feed.folderOf(id)) === undefined || (await feed.summary(id)) === undefined)
       throw new Refused(404, "there is no such run");
     return id;
+  }
+
+  async function knownSweep(id: string): Promise<string> {
+    if (isPlainName(id) && (await isFolder(join(folder, "sweeps", id)))) return id;
+    throw new Refused(404, "there is no such sweep");
   }
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -183,7 +192,7 @@ export async function serveDashboard({ runs, port }: DashboardOptions): Promise<
     tickets.delete(ticket);
     if (good === undefined || good.until < Date.now())
       throw new Refused(401, "the ticket is missing or used");
-    const contents = await readPlain(join(folder, good.id), "report.html", MOST_REPORT);
+    const contents = await readPlain(good.of, "report.html", MOST_REPORT);
     if (contents === undefined) throw new Refused(404, "the run has no report");
     response.setHeader("Content-Security-Policy", REPORT_POLICY);
     response.setHeader("Content-Type", "text/html; charset=utf-8");

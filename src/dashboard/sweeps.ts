@@ -2,7 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { cut, isFolder, isPlainName, readJson } from "../run/plain.js";
+import { cut, isFolder, isPlainName, readJson, stampOf } from "../run/plain.js";
 import { reasonOf, type Summary } from "./summary.js";
 
 /** Bytes of a sweep.json at most. */
@@ -46,6 +46,7 @@ export interface Cell {
 /** A sweep with its table. */
 export interface SweepTable extends SweepEntry {
   pool: string;
+  report: boolean;
   cells: Cell[];
 }
 
@@ -76,6 +77,7 @@ export async function readSweep(
   return {
     ...entry,
     pool: cut(file?.pool ?? "", 200),
+    report: (await stampOf(join(runs, "sweeps", id), "report.html")) !== undefined,
     cells: cells.map(({ values }, index) => {
       const own = (file?.runs ?? []).filter(({ cell }) => cell === index).map((run) => run.id);
       return cellOf(values, own, found);

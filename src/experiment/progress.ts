@@ -40,7 +40,7 @@ export class Progress {
 
   constructor(private readonly options: ProgressOptions = {}) {
     this.out = options.out ?? process.stderr;
-    this.live = options.live ?? Boolean(this.out.isTTY);
+    this.live = options.live ?? isLive(this.out);
     this.colour = pc.createColors(Boolean(this.out.isTTY) && pc.isColorSupported);
   }
 
@@ -72,16 +72,20 @@ export class Progress {
     if (this.pace.stage !== stage) this.pace = { stage, share, since: now };
     const done = share - this.pace.share;
     const left = done > 0 ? ((now - this.pace.since) * (1 - share)) / done / 1000 : undefined;
-    const text = [
-      this.colour.bold(stage.padEnd(9)),
-      `epoch ${Math.min(epoch + 1, totalEpochs)}/${totalEpochs}`,
-      stepsInEpoch > 1 ? `step ${step}/${stepsInEpoch}` : "",
-      formatMetrics(position.metrics),
-      left === undefined ? "" : `about ${formatSeconds(left)} left`,
-    ];
-    this.erase();
-    const line = text.filter(Boolean).join("  ");
-    this.out.write(line.slice(0, Math.max(20, (this.out.columns ?? 80) - 1)));
+    const line = fit(
+      [
+        [stage.padEnd(9), 0],
+        [bar(share), 2],
+        [`epoch ${Math.min(epoch + 1, totalEpochs)}/${totalEpochs}`, 0],
+        [stepsInEpoch > 1 ? `step ${step}/${stepsInEpoch}` : "", 4],
+        [formatMetrics(position.metrics), 3],
+        [left === undefined ? "" : `about ${formatSeconds(left)} left`, 1],
+      ],
+      (this.out.columns ?? 80) - 1,
+    );
+    const head = line.slice(0, stage.length);
+    // One write, which covers the former line before it clears the rest: no flicker.
+    this.out.write(`\r${this.colour.bold(head)}${line.slice(head.length)}\u001b[K`);
     this.drawn = true;
   }
 
@@ -111,5 +115,32 @@ export class Progress {
   private print(line: string): void {
     this.erase();
     this.out.write(`${line}\n`);
+  }
+}
+
+/** Whether a line on a stream can be drawn again: it is a terminal that knows how. */
+export function isLive(out: NodeJS.WriteStream): boolean {
+  return Boolean(out.isTTY) && process.env.TERM !== "dumb";
+}
+
+const BAR_WIDTH = 20;
+
+/** Draw a share from 0 to 1. */
+function bar(share: number): string {
+  const full = Math.round(BAR_WIDTH * share);
+  return `[${"#".repeat(full)}${"-".repeat(BAR_WIDTH - full)}]`;
+}
+
+/**
+ * Join the parts of a line. If they do not fit, leave out the least important ones.
+ *
+ * @param parts with their ranks; 0 is never left out
+ */
+function fit(parts: readonly (readonly [text: string, rank: number])[], width: number): string {
+  const worst = Math.max(...parts.map(([, rank]) => rank));
+  for (let rank = worst; ; rank--) {
+    const kept = parts.filter(([text, own]) => text !== "" && own <= rank);
+    const line = kept.map(([text]) => text).join("  ");
+    if (line.length <= width || rank === 0) return line.slice(0, Math.max(1, width));
   }
 }

@@ -1,6 +1,6 @@
 /** The progress of a sweep, on stderr: a line for each slot, and a bar with the time left. */
 
-import { type Position, Progress, type ProgressOptions } from "../experiment/progress.js";
+import { isLive, type Position, Progress, type ProgressOptions } from "../experiment/progress.js";
 import { formatMetrics, formatSeconds } from "../format.js";
 
 /** Milliseconds between two drawings. */
@@ -27,7 +27,7 @@ export class SweepDisplay {
     this.out = out;
     this.quiet = quiet ?? false;
     this.debugging = debug ?? false;
-    this.live = (live ?? Boolean(out.isTTY)) && !this.quiet;
+    this.live = (live ?? isLive(out)) && !this.quiet;
   }
 
   /** Begin with a number of runs, some of which are finished. */
@@ -117,7 +117,6 @@ export class SweepDisplay {
     const time = performance.now();
     if (!this.live || this.total === 0 || (!now && time - this.lastDraw < DRAW_MS)) return;
     this.lastDraw = time;
-    this.erase();
     const room = Math.max(1, (this.out.rows ?? 24) - 3);
     const entries = [...this.slots];
     const lines = entries
@@ -126,7 +125,10 @@ export class SweepDisplay {
     if (entries.length > room) lines.push(`and ${entries.length - room} more slots`);
     lines.push(this.bar());
     const width = Math.max(20, (this.out.columns ?? 80) - 1);
-    this.out.write(`${lines.map((line) => line.slice(0, width)).join("\n")}\n`);
+    // One write, which covers the former lines before it clears the rest: no flicker.
+    const up = this.drawn > 0 ? `\u001b[${this.drawn}A` : "";
+    const text = lines.map((line) => `${line.slice(0, width)}\u001b[K\n`).join("");
+    this.out.write(`${up}${text}\u001b[J`);
     this.drawn = lines.length;
   }
 

@@ -116,6 +116,35 @@ export function bar(done, total, label) {
   });
 }
 
+/**
+ * A report in a frame that lets nothing of it run. It is asked for when it is opened.
+ *
+ * @param {string} title
+ * @param {() => Promise<{ticket: string}>} ask
+ */
+export function reportFrame(title, ask) {
+  const place = h("div", {});
+  const details = h(
+    "details",
+    {
+      ontoggle: async () => {
+        if (!details.open || place.childElementCount > 0) return;
+        const { ticket } = await ask();
+        const src = `/report?${new URLSearchParams({ ticket })}`;
+        place.append(h("iframe", { title: `Report of ${title}`, sandbox: "", src }));
+      },
+    },
+    h(
+      "summary",
+      {},
+      h("h2", {}, "Report"),
+      h("span", { class: "soft" }, "with the data and the predictions"),
+    ),
+    place,
+  );
+  return h("section", { "aria-label": "Report" }, details);
+}
+
 /** A button that copies a text. @param {string} text @param {string} label */
 export function copyButton(text, label) {
   const button = h(

@@ -1,6 +1,17 @@
 /** One run: its stages, curves, result, settings and log, live. */
 import { Curves, colourOf } from "./curves.mjs";
-import { bar, chip, clock, copyButton, digits, duration, fill, h, markup } from "./dom.mjs";
+import {
+  bar,
+  chip,
+  clock,
+  copyButton,
+  digits,
+  duration,
+  fill,
+  h,
+  markup,
+  reportFrame,
+} from "./dom.mjs";
 
 /**
  * @typedef {import("./main.mjs").App} App
@@ -289,32 +300,8 @@ export class RunView {
   /** @private @param {Detail} detail */
   showReport({ report }) {
     if (!report || this.report.childElementCount > 0) return;
-    const place = h("div", {});
-    const details = h(
-      "details",
-      {
-        ontoggle: async () => {
-          if (!details.open || place.childElementCount > 0) return;
-          const query = new URLSearchParams({ id: this.id });
-          const { ticket } = await this.app.link.ask(`/api/ticket?${query}`);
-          place.append(
-            h("iframe", {
-              title: `Report of ${this.id}`,
-              sandbox: "",
-              src: `/report?${new URLSearchParams({ ticket })}`,
-            }),
-          );
-        },
-      },
-      h(
-        "summary",
-        {},
-        h("h2", {}, "Report"),
-        h("span", { class: "soft" }, "with the data and the predictions"),
-      ),
-      place,
-    );
-    this.report.append(h("section", { "aria-label": "Report" }, details));
+    const query = new URLSearchParams({ id: this.id });
+    this.report.append(reportFrame(this.id, () => this.app.link.ask(`/api/ticket?${query}`)));
   }
 
   /** @private @param {string} text */

@@ -1,5 +1,5 @@
 /** A sweep: a row for each combination of values, with its seeds drawn together. */
-import { bar, digits, fill, h } from "./dom.mjs";
+import { bar, digits, fill, h, reportFrame } from "./dom.mjs";
 
 /**
  * @typedef {import("./main.mjs").App} App
@@ -7,7 +7,7 @@ import { bar, digits, fill, h } from "./dom.mjs";
  *   findings: Record<string, number>,
  *   metrics: Record<string, {median: number, least: number, largest: number, count: number}>}} Cell
  * @typedef {{id: string, created: string, experiment: string, grid: string, runs: string[],
- *   pool: string, message: string, cells: Cell[]}} Table
+ *   pool: string, message: string, report: boolean, cells: Cell[]}} Table
  */
 
 /** A sweep. */
@@ -18,7 +18,9 @@ export class SweepView {
     this.id = id;
     this.title = `sweep ${id}`;
     this.gone = false;
-    this.element = h("div", { class: "sweep-page" }, h("p", { class: "soft" }, "reading …"));
+    this.contents = h("div", {}, h("p", { class: "soft" }, "reading …"));
+    this.report = h("div", {});
+    this.element = h("div", { class: "sweep-page" }, this.contents, this.report);
     /** @type {Set<string>} */
     this.runs = new Set();
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -48,7 +50,7 @@ export class SweepView {
       if (!this.gone) this.show(table);
     } catch (error) {
       fill(
-        this.element,
+        this.contents,
         h("h1", {}, this.title),
         h("p", { role: "alert" }, /** @type {Error} */ (error).message),
       );
@@ -56,13 +58,17 @@ export class SweepView {
   }
 
   /** @private @param {Table} table */
-  show({ id, experiment, grid, pool, message, created, cells, runs }) {
+  show({ id, experiment, grid, pool, message, created, cells, runs, report }) {
     const done = cells.reduce((sum, { states }) => sum + (states.finished ?? 0), 0);
     const failed = cells.reduce((sum, { states }) => sum + (states.failed ?? 0), 0);
     const fields = [...new Set(cells.flatMap(({ values }) => Object.keys(values)))];
     const metrics = [...new Set(cells.flatMap((cell) => Object.keys(cell.metrics)))].slice(0, 12);
+    if (report && this.report.childElementCount === 0) {
+      const query = new URLSearchParams({ sweep: id });
+      this.report.append(reportFrame(id, () => this.app.link.ask(`/api/ticket?${query}`)));
+    }
     fill(
-      this.element,
+      this.contents,
       h(
         "header",
         { class: "run-head" },

@@ -1,6 +1,6 @@
 /**
- * What a report can do with JavaScript: curves with hover and zoom, matrices to copy, and a slider
- * through frames. Without it, and on paper, everything can be read too.
+ * What a report can do with JavaScript: curves with hover and zoom, and matrices to copy. Without
+ * it, and on paper, everything can be read too.
  */
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -97,26 +97,4 @@ for (const table of /** @type {NodeListOf<HTMLElement>} */ (
     }, 1500);
   });
   table.querySelector("caption")?.append(" ", button);
-}
-
-for (const frames of /** @type {NodeListOf<HTMLElement>} */ (
-  document.querySelectorAll(".frames")
-)) {
-  const all = /** @type {HTMLElement[]} */ ([...frames.querySelectorAll(".frame")]);
-  const slider = document.createElement("input");
-  const label = document.createElement("label");
-  const value = document.createElement("output");
-  slider.type = "range";
-  slider.max = String(all.length - 1);
-  const zero = all.findIndex((frame) => Number(frame.dataset.t) === 0);
-  slider.value = String(Math.max(0, zero));
-  const show = () => {
-    for (const [i, frame] of all.entries()) frame.hidden = String(i) !== slider.value;
-    value.textContent = `t = ${all[Number(slider.value)]?.dataset.t}`;
-  };
-  slider.addEventListener("input", show);
-  label.append("t ", slider, " ", value);
-  frames.prepend(label);
-  frames.classList.add("live");
-  show();
 }
