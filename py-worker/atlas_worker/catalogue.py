@@ -271,22 +271,38 @@ def resolve_files(
         if sent is not None:
             changed[f.name] = str(sent)
             continue
-        if "\0" in given:
-            raise InvalidInput(
-                "the path contains a NUL character",
-                f"{field}.params.{f.name}",
-                "a path without NUL characters",
-            )
-        path = (root / given).resolve()
-        if not path.is_relative_to(root.resolve()):
-            raise InvalidInput(
-                f"{given} is outside the worker's data root",
-                f"{field}.params.{f.name}",
-                f"a path in {root}",
-                "move the data there, or start the worker with another data root",
-            )
+        path = resolve_path(given, root, f"{field}.params.{f.name}")
         changed[f.name] = str(path)
     return cast(P, dataclasses.replace(cast(Any, params), **changed))
+
+
+def resolve_path(given: str, root: Path, field: str) -> Path:
+    """Resolve a path against the data root.
+
+    Args:
+        given: The path.
+        root: The worker's data root. Relative paths start here.
+        field: Dotted path of it in the request, for the error.
+
+    Returns:
+        The absolute path, without symbolic links.
+
+    Raises:
+        InvalidInput: The path leads out of ``root``, or contains a NUL character.
+    """
+    if "\0" in given:
+        raise InvalidInput(
+            "the path contains a NUL character", field, "a path without NUL characters"
+        )
+    path = (root / given).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise InvalidInput(
+            f"{given} is outside the worker's data root",
+            field,
+            f"a path in {root}",
+            "move the data there, or start the worker with another data root",
+        )
+    return path
 
 
 def fingerprint(block: Block, params: Any) -> list[Any]:

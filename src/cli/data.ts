@@ -1,6 +1,6 @@
 /**
  * `atlas data NAME --generate N|--fetch --out DIR`: generate or download the data of an experiment.
- * `atlas data cache`: list or clear what workers have cached.
+ * `atlas data cache`: list or clear what workers have cached. `atlas data inspect`: see inspect.ts.
  */
 import { basename, dirname } from "node:path";
 import type { Command } from "commander";
@@ -21,6 +21,7 @@ import { flagsOf } from "../experiment/flags.js";
 import { Progress } from "../experiment/progress.js";
 import { formatSeconds } from "../format.js";
 import { printable } from "../interop/printable.js";
+import * as inspect from "./inspect.js";
 import { onInterrupt } from "./interrupt.js";
 import { addCommonOptions, commonOptions, givenValues, LOG_OPTIONS } from "./options.js";
 import { namingFlag } from "./remedy.js";
@@ -30,9 +31,10 @@ export function register(program: Command): void {
   const data = program
     .command("data")
     .helpCommand("help [command]", "Show help, as --help does")
-    .description("Generate or download the data of an experiment, or clear the cache");
+    .description("Inspect your data, get the data of an experiment, or clear the cache");
   for (const set of DATA_SETS) addDataSet(data, set);
   addCaches(data);
+  inspect.register(data);
 }
 
 const CachesOptions = z.object({

@@ -27,7 +27,7 @@ export const COMMANDS: Readonly<Record<string, Subcommand>> = {
   },
   data: {
     group: "Experiments",
-    summary: "Generate or download data, or clear the cache",
+    summary: "Inspect your data, generate or download data, or clear the cache",
     load: () => import("./data.js"),
   },
   runs: { group: "Runs", summary: "List the runs", load: () => import("./runs.js") },

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { UsageError } from "../errors.js";
+import type { Place } from "../worker/index.js";
 
 /** A file, and arrays in it. */
 export interface Members {
@@ -38,10 +39,11 @@ export function splitMembers(text: string, exists = existsSync): Members {
   return { file: text.slice(0, at), members: members.map((name) => name.trim()) };
 }
 
-/** Make the file's path absolute, if the file is on this machine. */
-export function resolveMembers(text: string): string {
+/** Make the file's path absolute, if the file is on this machine, or the worker sees its files. */
+export function resolveMembers(text: string, place: Place): string {
   const { file, members } = splitMembers(text);
-  return existsSync(file) ? joinMembers({ file: resolve(file), members }) : text;
+  const here = place === "spawned" || existsSync(file);
+  return here ? joinMembers({ file: resolve(file), members }) : text;
 }
 
 /** Write a file and arrays in it as {@link splitMembers} reads them. */

@@ -50,7 +50,8 @@ export async function ownFiles(
     const { file } = splitMembers(text);
     shapes.push((await isSent(text, place)) ? (await openArray(file)).shape : undefined);
   }
-  const files = { inputs: resolveMembers(inputs), targets: targets && resolveMembers(targets) };
+  const absolute = (text: string) => resolveMembers(text, place);
+  const files = { inputs: absolute(inputs), targets: targets && absolute(targets) };
   return { files, shape: shapes[0] };
 }
 
@@ -92,30 +93,51 @@ async function readOwn(
   given: Readonly<Record<string, string>>,
 ): Promise<RemoteObject> {
   const files = Object.entries(given).map(([role, text]) => ({ role, ...splitMembers(text) }));
-  const uploads = new Map<string, Promise<string>>();
-  const send = (file: string) => {
-    if (!uploads.has(file)) uploads.set(file, ctx.upload(file));
+  const members = files.map(({ role, members }) => [`${role}_members`, members] as const);
+  return givePaths(files, ctx.place, {
+    upload: (file) => ctx.upload(file),
+    use: (paths) => {
+      const all = { ...params, ...paths, ...Object.fromEntries(members) };
+      return ctx.dataset({ kind: "files", params: all });
+    },
+  });
+}
+
+/**
+ * Give files to a worker by their paths, or send those that are on this machine alone.
+ *
+ * @param files with the names of the fields of the request that they are for
+ */
+export async function givePaths<T>(
+  files: readonly { role: string; file: string }[],
+  place: Place,
+  {
+    upload,
+    use,
+  }: {
+    /** Sends a file. @returns what stands for its path */
+    upload: (file: string) => Promise<string>;
+    /** Does the work with a path for each role. */
+    use: (paths: Readonly<Record<string, string>>) => Promise<T>;
+  },
+): Promise<T> {
+  const sent = new Map<string, string>();
+  const send = async (file: string) => {
+    if (!sent.has(file)) sent.set(file, await upload(file));
   };
-  for (const { file } of files) if (ctx.place === "remote" && existsSync(file)) send(file);
+  for (const { file } of files) if (place === "remote" && existsSync(file)) await send(file);
   for (;;) {
-    const places: Record<string, string | string[]> = {};
-    for (const { role, file, members } of files) {
-      places[role] = (await uploads.get(file)) ?? file;
-      places[`${role}_members`] = members;
-    }
+    const paths = files.map(({ role, file }) => [role, sent.get(file) ?? file] as const);
     try {
-      return await ctx.dataset({ kind: "files", params: { ...params, ...places } });
+      return await use(Object.fromEntries(paths));
     } catch (error) {
       // A worker at an address of this machine may be behind a tunnel, or see only some folders.
       const unseen = files.find(
         ({ role, file }) =>
-          ctx.place === "loopback" &&
-          isUnseen(error, role) &&
-          existsSync(file) &&
-          !uploads.has(file),
+          place === "loopback" && isUnseen(error, role) && existsSync(file) && !sent.has(file),
       );
       if (unseen === undefined) throw error;
-      send(unseen.file);
+      await send(unseen.file);
     }
   }
 }
@@ -124,7 +146,7 @@ async function readOwn(
 function isUnseen(error: unknown, role: string): boolean {
   return (
     error instanceof RpcError &&
-    error.field === `dataset.source.params.${role}` &&
+    error.field.split(".").at(-1) === role &&
     (error.reason === "FILE_MISSING" || error.message.includes("outside the worker's data root"))
   );
 }

@@ -87,7 +87,14 @@ torch.jit.trace(net, torch.zeros(2, 1, 29, 29)).save("predictor.pt")
 import numpy
 for name, source in ("wind", "inputs"), ("flow", "targets"):
     field = numpy.load(source + ".npy")
-    numpy.save(name, numpy.concatenate([field, field[::-1]], 1))`;
+    numpy.save(name, numpy.concatenate([field, field[::-1]], 1))
+import h5py, xarray
+x = numpy.random.default_rng(0).normal(size=(200, 2, 3)).astype("f4")
+with h5py.File("pairs.h5", "w") as h: h.update({"x": x, "y": (x[:, 0] * x[:, 1]).sum(1)})
+fields = numpy.random.default_rng(0).normal(size=(4, 12, 40, 40)).astype("f4")
+names = dict(zip(["T", "U", "V", "RAIN"], [(("time", "lat", "lon"), f) for f in fields]))
+lines = {"lat": numpy.linspace(40, 1, 40), "lon": numpy.arange(40.0)}
+xarray.Dataset(names, lines).to_netcdf("storms.nc", engine="scipy")`;
     execFileSync(python, ["-W", "ignore", "-c", predictor], { cwd: dir });
     port = await freePort();
     shared = await sharedWorker();
@@ -121,7 +128,7 @@ for name, source in ("wind", "inputs"), ("flow", "targets"):
       expect(line, `a command that this test knows: ${command}`).to.be.a("string");
       const words = wordsOf(line!.replaceAll("50051", String(port)));
       const fast = FAST.flatMap(([which, flags]) => (which.test(line!) ? flags.split(" ") : []));
-      const computes = EXPERIMENTS.has(words[0]!);
+      const computes = EXPERIMENTS.has(words[0]!) || words[1] === "inspect";
       const here = computes && !/--worker/.test([line, ...fast].join(" "));
       const at = here ? ["--worker", shared] : [];
       const { code, stdout, stderr } = await atlas([...words, ...fast, ...at], { cwd: dir, env });

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from .arrays import ArraysDataset, ArraysParams, axes_of
 from .axes import ORDER, known_axes, translate_axes
 from .base import MadeDataset, no_tensors
 from .cache import Cache, user_folder
-from .readers import Opened, Source, open_file
+from .readers import Source, open_file
 from .readers.base import Numbers, first_line, size_text
 
 PART = 2**22
@@ -241,7 +241,7 @@ class Array:
     """One or more members of a file, joined to an array whose samples come first."""
 
     role: _Role
-    opened: Opened
+    path: Path
     sources: list[Source]
     names: tuple[str, ...]
     """Names of the axes of each member."""
@@ -250,16 +250,13 @@ class Array:
     axes: tuple[str, ...]
     """Names of the axes, in the order of :data:`ORDER`."""
     shape: tuple[int, ...]
+    warnings: list[str] = field(default_factory=list)
+    """What the user should know about the file."""
 
     @property
     def field(self) -> str:
         """Path of the file in a request, for errors."""
         return f"{FIELD}.{self.role}"
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the user should know about the file."""
-        return self.opened.warnings
 
     @property
     def memory(self) -> int:
@@ -308,7 +305,8 @@ def open_arrays(params: FilesParams, roles: Sequence[_Role]) -> Iterator[dict[_R
             members = getattr(params, f"{role}_members")
             sources = [opened.open(name) for name in members or ("",)]
             of = arrays["inputs"].names if role == "targets" else None
-            arrays[role] = _lay(role, opened, sources, params.axes, of)
+            arrays[role] = lay(role, opened.path, sources, params.axes, of)
+            arrays[role].warnings = opened.warnings
         yield arrays
 
 
@@ -327,21 +325,27 @@ def at_field(field: str) -> Iterator[None]:
         ) from error
 
 
-def _lay(
+def lay(
     role: _Role,
-    opened: Opened,
+    path: Path,
     sources: list[Source],
     text: str,
-    inputs: tuple[str, ...] | None,
+    inputs: tuple[str, ...] | None = None,
 ) -> Array:
     """Find out how members lie, and how they are joined.
 
     Args:
         role: What the array is.
-        opened: The file.
+        path: The file.
         sources: The members.
         text: Axes of the inputs that the user gave; empty if none.
         inputs: Axes of the inputs in their file, if this array is the targets.
+
+    Returns:
+        The array.
+
+    Raises:
+        InvalidInput: The members cannot be joined, or their axes are not known.
     """
     shapes = [source.member.shape for source in sources]
     ranks = {len(shape) for shape in shapes}
@@ -375,7 +379,7 @@ def _lay(
     shape = tuple(extents[name] for name in axes)
     if 0 in shape:
         raise InvalidInput(f"{sources[0].label} is empty: {list(shape)}", "", "at least one sample")
-    return Array(role, opened, sources, names, joined if several else "", axes, shape)
+    return Array(role, path, sources, names, joined if several else "", axes, shape)
 
 
 def _named(
@@ -499,7 +503,7 @@ class _Bad:
             return
         array = self._array
         names = ", ".join(s.member.name for s in array.sources if s.member.name)
-        label = f"{array.opened.path}{':' if names else ''}{names}"
+        label = f"{array.path}{':' if names else ''}{names}"
         raise InvalidInput(
             f"{array.role} in {label} have {self._count:,} numbers that are missing, NaN or "
             f"infinite, in {self._samples:,} of {array.shape[0]:,} samples, {self._first}",

@@ -27,8 +27,9 @@ from atlas_worker.trainable import Trainable
 from . import snapshots
 from .charts import ChartQueries, check_invertible, check_wanted
 from .devices import check_memory
+from .file_reports import describe_file
 from .sessions import Entry, Session
-from .specs import basis, check_whole, plan
+from .specs import basis, check_whole, file_path, plan
 from .status import LESS_MEMORY
 from .tensor_codec import TensorCodec
 
@@ -145,6 +146,25 @@ class ObjectService(ChartQueries):
             lambda: _change(session, entry, lambda: entry.value.load_weights(tensors)),
         )
         return objects_pb2.LoadWeightsResponse(object=_info(entry))
+
+    def InspectFile(
+        self, request: objects_pb2.InspectFileRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.InspectFileResponse:
+        """Say what is in a file."""
+        from atlas_worker.datasets.inspection import inspect
+
+        session = self._sessions.get(request.session_id)
+        path = file_path(session, request.path, "path")
+        # Not on the compute thread: reading a large file must not hold up jobs.
+        with session.held():
+            report = inspect(
+                path,
+                list(request.members),
+                request.axes,
+                lambda: check_wanted(context),
+                numbers=not request.without_numbers,
+            )
+        return describe_file(report)
 
     def ReadDataset(
         self, request: objects_pb2.ReadDatasetRequest, context: grpc.ServicerContext

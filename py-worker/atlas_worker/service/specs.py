@@ -258,6 +258,22 @@ def uploaded_path(session: Session, given: str, field: str) -> Path | None:
     return session.tickets.uploads.path(session.id, given.removeprefix(PREFIX), field)
 
 
+def file_path(session: Session, given: str, field: str) -> Path:
+    """Return the path of a file that a request names, inside the data root.
+
+    Args:
+        session: The session.
+        given: A path, or ``upload:`` and a ticket.
+        field: Dotted path of it in the request, for the error.
+
+    Raises:
+        InvalidInput: The path leads out of the data root.
+        NotFound: The session has no such upload.
+    """
+    sent = uploaded_path(session, given, field)
+    return sent or catalogue.resolve_path(given, session.limits.data_root, field)
+
+
 def basis(codec: TensorCodec, message: Any, name: str, n: int, prefix: str = "") -> Tensor:
     """Read a basis ``[k, n, n]`` from a message's field.
 

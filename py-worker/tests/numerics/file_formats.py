@@ -123,6 +123,7 @@ def write_fields(out: Path) -> dict[str, tuple[str, str]]:
             h[str(name)].make_scale(str(name))
         for name in data.data_vars:
             h.create_dataset(str(name), data=data[name].to_numpy(), compression="gzip")
+            h[str(name)].attrs.update(data[name].attrs)
             for i, axis in enumerate(axes):
                 h[str(name)].dims[i].attach_scale(h[axis])
     made = {

@@ -2,9 +2,59 @@
 import { lstat, readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { FileError, UsageError } from "../../errors.js";
+import {
+  type InspectFileResponse,
+  ObjectServiceService,
+  type FileMember as WireMember,
+} from "../../gen/atlas/v1/objects.js";
 import { FileBytes } from "../../tensor/file.js";
 import { newTicket } from "../../tensor/plane.js";
-import type { Link } from "./link.js";
+import { type Link, LONG_READ } from "./link.js";
+
+/** An array in a file. */
+export type FileMember = Omit<WireMember, "dims"> & {
+  /** Names of the axes; empty if the file names none. */
+  dims: (string | undefined)[];
+};
+
+/** What is in a file: its arrays, how they may lie, and what their numbers are like. */
+export type FileReport = Omit<InspectFileResponse, "members"> & { members: FileMember[] };
+
+/** Options of `Session.inspectFile`. */
+export interface InspectOptions {
+  /** Arrays to look at, which are joined (default: each array by itself). */
+  members?: readonly string[];
+  /** Names of the axes (default: those that the file or the shape tells). */
+  axes?: string;
+  /** Whether to look at the numbers, which takes as long as reading them (default: true). */
+  numbers?: boolean;
+}
+
+/**
+ * Look at a file on the worker's machine.
+ *
+ * @param path on the worker's machine, or what {@link uploadFile} returned
+ * @throws RpcUsageError if there is no such file, or it is damaged
+ */
+export async function inspectFile(
+  link: Link,
+  path: string,
+  { members = [], axes = "", numbers = true }: InspectOptions = {},
+): Promise<FileReport> {
+  const request = { sessionId: link.id, path, members: [...members], axes };
+  const report = await link.call(
+    ObjectServiceService.inspectFile,
+    { ...request, withoutNumbers: !numbers },
+    LONG_READ,
+  );
+  return {
+    ...report,
+    members: report.members.map((member) => ({
+      ...member,
+      dims: member.dims.map((name) => name || undefined),
+    })),
+  };
+}
 
 /** Options of `Session.upload`. */
 export interface UploadOptions {

@@ -11,7 +11,13 @@ import {
   type FormerAtlasOptions,
   readSamples,
 } from "./datasets.js";
-import { type UploadOptions, uploadFile } from "./files.js";
+import {
+  type FileReport,
+  type InspectOptions,
+  inspectFile,
+  type UploadOptions,
+  uploadFile,
+} from "./files.js";
 import { type AdvanceOptions, advance } from "./jobs.js";
 import { Link, type Matrices, type SessionParts } from "./link.js";
 import {
@@ -118,6 +124,16 @@ export class Session {
    */
   upload(path: string, options: UploadOptions = {}): Promise<string> {
     return uploadFile(this.link, path, options);
+  }
+
+  /**
+   * Look at a file on the worker's machine: its arrays, how they may lie, and their numbers.
+   *
+   * @param path on the worker's machine, or what {@link upload} returned
+   * @throws RpcUsageError if there is no such file, or it is damaged
+   */
+  inspectFile(path: string, options: InspectOptions = {}): Promise<FileReport> {
+    return inspectFile(this.link, path, options);
   }
 
   /** Free an object before its session is closed. */

@@ -367,6 +367,7 @@ export class FakeWorker {
       listObjects: unimplemented,
       loadWeights: unimplemented,
       readDataset: unimplemented,
+      inspectFile: unimplemented,
       predict: unimplemented,
       scorePredictor: unimplemented,
       compareDatasets: (_, reply) => reply(null, { shared: 0 }),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +80,8 @@ class Source:
     """Bytes that reading takes beyond the part that is read."""
     sequential: bool = False
     """Whether parts are read along the first axis only."""
+    negative: bool = False
+    """Whether to change the sign of all numbers."""
 
     @property
     def label(self) -> str:
@@ -115,7 +117,7 @@ class Source:
             )
         if (what := not_numbers(values.dtype)) != "":
             raise refused(self.label, what)
-        return values
+        return -np.asarray(values, np.result_type(values, np.float32)) if self.negative else values
 
 
 @dataclass(eq=False)
@@ -166,7 +168,7 @@ class Opened:
         if len(found) == 1:
             return found[0]
         if not found:
-            problems = [m for m in self.members if m.problem]
+            problems = [m for m in self.members if m.problem and not m.part_of]
             if len(problems) == 1:
                 raise refused(f"{self.path}:{problems[0].name}".rstrip(":"), problems[0].problem)
             has = (
@@ -188,11 +190,15 @@ class Opened:
         """Open a member.
 
         Args:
-            name: Its name; empty for the only one.
+            name: Its name, with a minus sign before it to change the sign of its numbers; empty for
+                the only one.
 
         Raises:
             InvalidInput: There is no such member, or it does not hold numbers.
         """
+        names = {member.name for member in self.members}
+        if name.startswith("-") and name not in names:
+            return replace(self.open(name[1:]), negative=True)
         member = self.find(name) if name else self.only()
         if member.problem:
             raise refused(f"{self.path}:{member.name}".rstrip(":"), member.problem)
