@@ -109,13 +109,13 @@ async function prepare<C extends Config>(c: C, preparation: Preparation): Promis
 
 async function discover<C extends Config>(ctx: Context, c: C, name: string) {
   const dataset = await ownDataset(ctx, c);
+  const given = Object.fromEntries(c.given_fields.map((field) => [field, true]));
+  if (dataset.shapes!.inputs.length < 4) refuseGiven(given, FOR_FIELDS, "on sets of vectors");
   const loss = c.classifier || c.targets_as === "class" ? "cross_entropy" : "l1";
   const fitted = c.predictor === undefined;
   const choose = c.charts === "auto" && fitted;
   const placed = await (choose ? autoFit : givenFit)(ctx, c, dataset, loss);
   const { charts, reach, ...fit } = placed;
-  const given = Object.fromEntries(c.given_fields.map((field) => [field, true]));
-  if (charts.kind === "vectors") refuseGiven(given, FOR_FIELDS, "on sets of vectors");
   const settled = charts.kind === "vectors" ? onSets(c, given) : c;
   const atlas = await ctx.atlas(charts);
   const setting = { dataset, atlas };

@@ -2,23 +2,80 @@
 import { lstat, readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { FileError, UsageError } from "../../errors.js";
-import {
-  type InspectFileResponse,
-  ObjectServiceService,
-  type FileMember as WireMember,
-} from "../../gen/atlas/v1/objects.js";
+import { ObjectServiceService } from "../../gen/atlas/v1/objects.js";
 import { FileBytes } from "../../tensor/file.js";
 import { newTicket } from "../../tensor/plane.js";
 import { type Link, LONG_READ } from "./link.js";
 
+/** What is in a file: its arrays, how they may lie, and what their numbers are like. */
+export interface FileReport {
+  /** The format, as people call it. */
+  format: string;
+  /** If members were asked for, the last one is what they are joined to. */
+  members: FileMember[];
+  /** What the user should know. */
+  warnings: string[];
+}
+
 /** An array in a file. */
-export type FileMember = Omit<WireMember, "dims"> & {
+export interface FileMember {
+  /** Empty if the file holds one array without a name. */
+  name: string;
+  shape: number[];
+  /** Type as it is stored. */
+  dtype: string;
   /** Names of the axes; empty if the file names none. */
   dims: (string | undefined)[];
-};
+  units: string;
+  /** Names of the columns of a table. */
+  columns: string[];
+  /** Whether the array holds the coordinates of an axis of others. */
+  coordinate: boolean;
+  /** Name of the table that the array is a column of. */
+  partOf: string;
+  /** What it holds instead of numbers, or why it cannot be read; empty if it can. */
+  problem: string;
+  layout?: FileLayout;
+  numbers?: NumberSummary;
+}
 
-/** What is in a file: its arrays, how they may lie, and what their numbers are like. */
-export type FileReport = Omit<InspectFileResponse, "members"> & { members: FileMember[] };
+/** How an array lies, and why. */
+export interface FileLayout {
+  /** Names of the axes in their order; empty if they are ambiguous. */
+  axes: string;
+  reason: string;
+  /** Values of `axes` among which the user must choose. */
+  readings: string[];
+  /** Types of the features; empty for the default of the layout. */
+  features: string;
+  featuresReason: string;
+  /** The members in the order in which to give them; empty for that of the request. */
+  members: string[];
+}
+
+/** What the numbers of an array are like. */
+export interface NumberSummary {
+  /** Number of samples that were looked at. */
+  samples: number;
+  /** NaN if there is no finite number. */
+  minimum: number;
+  maximum: number;
+  /** Numbers that are missing or NaN. */
+  missing: number;
+  infinite: number;
+  /** Where the first number is that is not finite. */
+  first: string;
+  /** Features or channels, one by one; empty if there is one, or very many. */
+  names: string[];
+  minima: number[];
+  maxima: number[];
+  /** Those that have one value everywhere. */
+  constant: string[];
+  /** Dimension of the space that the features span, if it is known. */
+  rank?: number;
+  /** Whether all numbers are whole. */
+  whole: boolean;
+}
 
 /** Options of `Session.inspectFile`. */
 export interface InspectOptions {

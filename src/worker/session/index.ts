@@ -5,7 +5,14 @@ export type {
   DatasetOptions,
   FormerAtlasOptions,
 } from "./datasets.js";
-export type { FileMember, FileReport, InspectOptions, UploadOptions } from "./files.js";
+export type {
+  FileLayout,
+  FileMember,
+  FileReport,
+  InspectOptions,
+  NumberSummary,
+  UploadOptions,
+} from "./files.js";
 export type { AdvanceOptions, Epoch, Step } from "./jobs.js";
 export type { Matrices, SessionParts } from "./link.js";
 export type { ObjectType, RemoteObject } from "./objects.js";
