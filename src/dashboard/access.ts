@@ -42,12 +42,17 @@ export const HEADERS = {
  *
  * @returns why it is refused, or undefined
  */
-export function refusal({ headers }: IncomingMessage, port: number): string | undefined {
+export function refusal(
+  { headers, method, url }: IncomingMessage,
+  port: number,
+): string | undefined {
   const hosts = ["127.0.0.1", "localhost", "[::1]"].map((name) => `${name}:${port}`);
   const { host = "", origin, "sec-fetch-site": site } = headers;
   if (!hosts.includes(host)) return "the request names another host";
   if (origin !== undefined && origin !== `http://${host}`) return "the request has another origin";
-  if (site !== undefined && site !== "same-origin" && site !== "none")
+  // A link on another page may open this one, which has nothing of the runs without the token.
+  const opened = headers["sec-fetch-dest"] === "document" && method === "GET" && url === "/";
+  if (site !== undefined && site !== "same-origin" && site !== "none" && !opened)
     return "the request comes from another site";
   return undefined;
 }
@@ -64,6 +69,8 @@ export function same(a: string, b: string): boolean {
   return timingSafeEqual(x!, y!);
 }
 
+const TOKEN = /^[\w-]{43}$/;
+
 /** Make a token that cannot be guessed. */
 export const newToken = () => randomBytes(32).toString("base64url");
 
@@ -76,16 +83,18 @@ export async function tokenFor(runs: string): Promise<string> {
   const folder = join(state, "atlas-symmetry", "dashboard");
   const file = join(folder, createHash("sha256").update(runs).digest("hex").slice(0, 32));
   const kept = await readFile(file, "utf8").catch(() => "");
-  if (/^[\w-]{43}$/.test(kept)) {
+  if (TOKEN.test(kept)) {
     await chmod(file, 0o600).catch(() => undefined);
     return kept;
   }
   const token = newToken();
   try {
     await makeFolder(folder);
-    await writeFile(file, token, { mode: 0o600 });
+    await writeFile(file, token, { mode: 0o600, flag: kept === "" ? "wx" : "w" });
+    return token;
   } catch {
-    // The token then lasts as long as this process.
+    // Another dashboard has just made one, or this token lasts as long as this process.
+    const other = await readFile(file, "utf8").catch(() => "");
+    return TOKEN.test(other) ? other : token;
   }
-  return token;
 }

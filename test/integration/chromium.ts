@@ -16,6 +16,15 @@ const find = () => PLACES.find((path) => path !== "" && existsSync(path));
 
 let browser: Browser | undefined;
 
+/** Start Chromium. @returns undefined if there is none */
+export async function launchChromium(): Promise<Browser | undefined> {
+  const executablePath = find();
+  if (executablePath === undefined) return undefined;
+  const args = ["no-sandbox", "disable-gpu", "disable-background-networking", "disable-sync"];
+  args.push("disable-component-update", "no-first-run");
+  return chromium.launch({ executablePath, headless: true, args: args.map((arg) => `--${arg}`) });
+}
+
 /**
  * Start Chromium, with Debian's package if there is none and this is root of a Debian. Skip the
  * tests if it cannot be had, and say so.
@@ -29,23 +38,11 @@ export async function startChromium(test: Context): Promise<Browser> {
       env: { DEBIAN_FRONTEND: "noninteractive" },
     });
   }
-  const executablePath = find();
-  if (executablePath === undefined) {
+  browser ??= await launchChromium();
+  if (browser === undefined) {
     process.stderr.write("integration: without a browser: there is no Chromium, and no apt-get\n");
     test.skip();
   }
-  browser ??= await chromium.launch({
-    executablePath,
-    headless: true,
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      "--no-first-run",
-    ],
-  });
   return browser;
 }
 

@@ -1,7 +1,7 @@
 /**
  * `npm run soak`: faults and hostile input that take too long for the tests. `--only PART,PART`
  * does some of them, `--json` prints all that was found, `--long` waits for what takes minutes: a
- * network cut for as long as it takes to give up, the end of a lease. `--cut SECONDS`, `--clients
+ * network cut for as long as it takes to give up, the end of a lease, an hour of a dashboard. `--cut SECONDS`, `--clients
  * N`, `--cases N` and `--seed N` say how much of it; `--faults KIND,KIND` which faults: killed,
  * damaged, full, slow, clock. Ends with 1 when something does not hold.
  */
@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { measureParts, n, type Part, part, printTable, type Row } from "../benchmark-parts.js";
 import type { Guard } from "../workers.js";
 import { type Crowd, measureCrowd, measureUnclosed, type Unclosed } from "./crowd.js";
+import { measureDashboard } from "./dashboard.js";
 import { type Fault, faultRows, measureFaults } from "./faults.js";
 import { measureFiles } from "./files.js";
 import { measureFuzz } from "./fuzz.js";
@@ -136,6 +137,18 @@ const PARTS: Record<string, Part> = {
   ),
   fuzz: fuzz("plain"),
   "fuzz-tls": fuzz("encrypted"),
+  dashboard: async () => {
+    const found = await measureDashboard(values.long ? 3600 : 240);
+    const { events, seconds, serverMiB, pageMiB = [], faults } = found;
+    if (faults.length > 0) process.exitCode = 1;
+    const row: Row = [
+      `dashboard of 2,000 runs, ${n(events)} events in ${n(seconds)} s`,
+      faults.length === 0 ? "flat" : faults.join(", "),
+      `server ${serverMiB.map((mib) => n(mib)).join(", ")} MiB; ` +
+        `page ${pageMiB.map((mib) => n(mib)).join(", ") || "not looked at"} MiB`,
+    ];
+    return { found, rows: [row] };
+  },
 };
 
 /** The number that a flag gives; one that is none ends the program with 2. */

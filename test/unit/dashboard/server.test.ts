@@ -83,6 +83,13 @@ describe("the dashboard", () => {
           expect((await withToken(path, headers)).status, JSON.stringify(headers)).to.equal(status);
     });
 
+    it("may follow a link to the page, which has nothing of the runs", async () => {
+      const link = { "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document" };
+      expect((await ask(url, "/", { headers: link })).status).to.equal(200);
+      expect((await withToken("/api/runs", link)).status).to.equal(403);
+      expect((await withToken("/report?ticket=x", link)).status).to.equal(403);
+    });
+
     it("uses methods that the page uses", async () => {
       for (const method of ["PUT", "DELETE", "OPTIONS", "PATCH"])
         expect((await withToken("/api/runs", {}, method)).status).to.equal(405);
