@@ -102,7 +102,7 @@ async function prepare<C extends Config>(c: C, preparation: Preparation): Promis
   if (charts === "auto" && predictor === undefined)
     refuseGiven(given, ["r_in", "r_out", "margin"], "with --charts auto");
   const found = predictor === undefined ? undefined : foreignPath(predictor, preparation);
-  const layout = [...FOR_FIELDS, "k", ...Object.keys(ON_SETS)];
+  const layout = [...FOR_FIELDS, ...Object.keys(ON_SETS)];
   const given_fields = layout.filter((field) => given[field] !== undefined);
   return { ...c, ...files, predictor: found, charts, given_fields };
 }
@@ -120,13 +120,9 @@ async function discover<C extends Config>(ctx: Context, c: C, name: string) {
   const atlas = await ctx.atlas(charts);
   const setting = { dataset, atlas };
   const { predictor, about } = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
-  // On fields the solver does not find the number of generators reliably (METHOD 2.7).
-  const one = charts.kind === "planar" && fitted && !given.k;
-  const search = { ...settled, k: one ? 1 : c.k, epochs: 0 };
-  const found = await solveOnCharts(ctx, search, { predictor, ...setting }, charts, {
-    choose,
-    reach,
-  });
+  const search = { ...settled, epochs: 0 };
+  const on = { predictor, ...setting };
+  const found = await solveOnCharts(ctx, search, on, charts, { choose, reach });
   if (charts.kind === "planar") ctx.illustrate({ dataset, atlas: charts, map: found.chartMap });
   const { called } = predictor.facts;
   const notes = called === undefined ? undefined : [`the predictor is called ${called}`];

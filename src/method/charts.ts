@@ -11,6 +11,7 @@ import type { AlgebraResult, ChartMap, MappedChart } from "../result.js";
 import type { AtlasOptions, ChartFindings, RemoteObject } from "../worker/index.js";
 import { type AlgebraConfig, solveAlgebra } from "./algebra.js";
 import type { SolverInputs } from "./data.js";
+import { growAlgebra } from "./grow.js";
 
 /** A chart's centre in pixels. */
 export interface Centre {
@@ -292,7 +293,7 @@ export function judgeCharts(
     if (telling && chart.constant > 0) return "constant";
     const apart = logs(chart).some(
       (e, p) =>
-        e - parts[p]!.centre > Math.log(GAP) &&
+        e - 2 * chart.spread[p]! - parts[p]!.centre > Math.log(GAP) &&
         e - parts[p]!.centre > chance * Math.hypot(deviation, chart.spread[p]!),
     );
     return (apart && compared.length > 3) || chart.error > threshold ? "broken" : "holds";
@@ -355,15 +356,23 @@ export async function solveOnCharts(
   { kind, params: charts }: AtlasOptions,
   { choose, reach }: { choose: boolean; reach?: number },
 ): Promise<{ algebra: AlgebraResult; chartMap?: ChartMap; inputs: SolverInputs }> {
-  const first = await solveAlgebra(ctx, c, inputs);
-  if (kind !== "planar" || charts === undefined) return { algebra: first, inputs };
+  if (kind !== "planar" || charts === undefined)
+    return { algebra: await solveAlgebra(ctx, c, inputs), inputs };
+  const solve = c.k === "auto" ? growAlgebra : solveAlgebra;
+  // One generator is enough to tell the charts apart.
+  const first = choose
+    ? await solveAlgebra(ctx, { ...c, k: c.k === "auto" ? 1 : c.k }, inputs, "algebra_all")
+    : await solve(ctx, c, inputs);
   const map = await mapCharts(ctx, c, inputs, charts, first, reach);
   const chosen = map?.charts.flatMap(({ state }, i) => (state === "holds" ? [i] : [])) ?? [];
-  if (!choose || chosen.length === 0 || chosen.length === map!.charts.length)
-    return { algebra: first, chartMap: map, inputs };
+  if (!choose) return { algebra: first, chartMap: map, inputs };
+  if (chosen.length === 0 || chosen.length === map!.charts.length) {
+    const algebra = first.symmetryCount > 0 && c.k === "auto" ? await solve(ctx, c, inputs) : first;
+    return { algebra, chartMap: map, inputs };
+  }
   const atlas = await ctx.atlas({ kind: "planar", params: { ...charts, chosen } });
   const better = { ...inputs, atlas };
-  const algebra = await solveAlgebra(ctx, c, better, "algebra_chosen");
+  const algebra = await solve(ctx, c, better);
   const chartMap = await mapCharts(ctx, c, inputs, charts, algebra, reach);
   return { algebra, chartMap, inputs: better };
 }

@@ -7,6 +7,7 @@ export * from "./discovery.js";
 export * from "./downstream.js";
 export * from "./evidence.js";
 export * from "./files.js";
+export * from "./grow.js";
 export * from "./own.js";
 export * from "./predictor.js";
 export * from "./rotations.js";

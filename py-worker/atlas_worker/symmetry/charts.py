@@ -18,7 +18,7 @@ from ..rng import random_stream
 from .action import Inputs, Predictor
 from .objective import EquivarianceObjective
 
-PARTS = 3
+PARTS = 2
 """The compared part of a chart is divided into this many parts along each axis."""
 
 RESAMPLES = 400

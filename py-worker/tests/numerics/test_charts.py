@@ -68,8 +68,8 @@ def test_each_chart_has_its_own_error(fields: Tensor) -> None:
     assert bool((found.low <= found.error).all() and (found.error <= found.high).all())
     # The broken chart's interval is beyond those of the others.
     assert float(found.low[BROKEN]) > float(found.high[others].max())
-    assert found.parts.shape == found.spread.shape == (len(CHARTS), 9)
-    torch.testing.assert_close(found.parts.mean(1), found.error)
+    assert found.parts.shape == found.spread.shape == (len(CHARTS), 4)
+    torch.testing.assert_close(found.parts.mean(1), found.error, rtol=0.1, atol=0)
     assert bool((found.interpolation[others] > 0).all())
 
 

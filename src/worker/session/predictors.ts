@@ -63,7 +63,7 @@ export interface ChartFindings {
   high: number;
   /** The part of the error that interpolation may cause. */
   interpolation: number;
-  /** Errors of equal parts of the chart, by rows: three along each axis. */
+  /** Errors of equal parts of the chart, by rows: two along each axis. */
   parts: number[];
   /** Standard errors of the logarithms of `parts`. */
   spread: number[];
