@@ -26,7 +26,6 @@ import {
   solveCosets,
   solveOnCharts,
   symmetries,
-  targetsType,
   task,
   trainedPredictor,
   trajectoryFields,

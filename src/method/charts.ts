@@ -221,7 +221,7 @@ export async function autoCharts(
   const atlas = await ctx.atlas({ kind: "planar", params });
   // A good part of many samples is only looked at once, which is quicker than to fit to it.
   const test = Math.min(Math.max(1 - FITTED / samples, 0.2), 0.9);
-  const how = { ...training.params, test };
+  const how = { ...training.params, test, validation: 0, patience: 0 };
   const tried: { unexplained: number; predictor: RemoteObject; view: number }[] = [];
   const asGood = (unexplained = 1) =>
     unexplained <= Math.max(WORSE * Math.min(...tried.map((t) => t.unexplained)), LITTLE);
