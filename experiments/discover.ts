@@ -6,14 +6,17 @@ import {
   type ConfigOf,
   type Context,
   chartFields,
+  checkDistribution,
   checkTrajectories,
   cosetFields,
   defineExperiment,
+  discoverDistribution,
   fileField,
   foreignFields,
   foreignPath,
   givenField,
   givenFit,
+  isDistribution,
   makePredictor,
   ON_SETS,
   onSets,
@@ -22,6 +25,7 @@ import {
   ownFitFields,
   type Preparation,
   readCharts,
+  refuseForDistributions,
   refuseGiven,
   solveCosets,
   solveOnCharts,
@@ -55,6 +59,7 @@ export default defineExperiment({
     "atlas discover --inputs inputs.npy --targets targets.npy",
     "atlas discover --inputs wind.npy --inputs-as V --targets flow.npy --targets-as V",
     "atlas discover --inputs orbits.npy --axes n,t,features --predict next --inputs-as 4V",
+    "atlas discover --inputs points.npy",
     "atlas discover --predictor net.py:load --trust-code --inputs jets.npy --classifier",
   ],
   tasks: {
@@ -64,6 +69,7 @@ export default defineExperiment({
       prepare,
       code,
       async run(ctx, c) {
+        if (isDistribution(c)) return discoverDistribution(ctx, c, "discover");
         const { inputs, findings, settled } = await discover(ctx, c, "discover");
         const basis = symmetries(findings.algebra);
         return { ...findings, ...(await solveCosets(ctx, settled, inputs, basis)) };
@@ -74,7 +80,10 @@ export default defineExperiment({
       config,
       prepare,
       code,
-      run: async (ctx, c) => (await discover(ctx, c, "discover_algebra")).findings,
+      run: async (ctx, c) =>
+        isDistribution(c)
+          ? discoverDistribution(ctx, c, "discover_algebra")
+          : (await discover(ctx, c, "discover_algebra")).findings,
     }),
   },
 });
@@ -86,16 +95,19 @@ function code({ predictor }: Config): string | undefined {
 async function prepare<C extends Config>(c: C, preparation: Preparation): Promise<C> {
   const { inputs, targets, predictor, predict } = c;
   const ways = [targets, predictor, predict].filter((way) => way !== undefined);
-  if (inputs === undefined || ways.length !== 1)
+  if (inputs === undefined || ways.length > 1)
     throw new UsageError(
-      "discover needs samples, and either targets or a predictor",
-      "give --inputs FILE, and --targets FILE, --predict next or --predictor FILE",
+      "discover needs samples, and targets or a predictor, or neither but not both",
+      "give --inputs FILE, and --targets FILE, --predict next or --predictor FILE if you have one",
     );
   checkTrajectories(c);
   const { given, lookup } = preparation;
-  if (predictor !== undefined) refuseGiven(given, Object.keys(ownFitFields()), "with --predictor");
+  if (isDistribution(c)) refuseForDistributions(given);
+  else if (predictor !== undefined)
+    refuseGiven(given, Object.keys(ownFitFields()), "with --predictor");
   else refuseGiven(given, Object.keys(foreignFields()), "with --targets");
   const { files, shape } = await ownFiles({ inputs, targets }, lookup.worker);
+  if (isDistribution(c)) checkDistribution(c, shape);
   if (shape && areSets(shape, c.axes)) refuseGiven(given, FOR_FIELDS, "on sets of vectors");
   const charts = await readCharts(c.charts);
   if (charts === "auto" && predictor === undefined)

@@ -60,6 +60,8 @@ export interface BlockEntry {
   alternates?: boolean;
   /** Whether the block executes code that the client names. */
   executes_code?: boolean;
+  /** Whether the block serves one step of the method and is no choice for experiments. */
+  unlisted?: boolean;
   params: ParamSchema;
 }
 

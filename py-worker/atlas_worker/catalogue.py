@@ -115,6 +115,8 @@ class Block:
     """Whether the algebra solver's epochs alternate with the predictor's."""
     executes_code: bool = False
     """Whether the block executes code that the client names. Only a trusting worker allows it."""
+    unlisted: bool = False
+    """Whether the block serves one step of the method and is no choice for experiments."""
     recorded_as: tuple[str, str] | None = None
     """Kind and parameter class that identify snapshots, if either was renamed later."""
 
@@ -337,7 +339,7 @@ def schema(block: Block) -> dict[str, Any]:
         entry["aliases"] = list(block.aliases)
     if block.manifolds:
         entry["manifolds"] = list(block.manifolds)
-    for trait in ("needs_predictor", "finds_k", "alternates", "executes_code"):
+    for trait in ("needs_predictor", "finds_k", "alternates", "executes_code", "unlisted"):
         if getattr(block, trait):
             entry[trait] = True
     entry["params"] = _object_schema(block.params)

@@ -278,15 +278,17 @@ export function schemaOf(choice: Choice, param: string): ParamSchema {
   return paramsOf(findBlock(choice.type, kind!).entry)[param]!;
 }
 
-/** List the kinds of a type that work on a manifold and execute no code of the user. */
+/** List the kinds to choose from that work on a manifold and execute no code of the user. */
 export function kindsFor<T extends BlockType>(
   type: T,
   manifold: Manifold | undefined,
 ): readonly BlockKind<T>[] {
   return Object.entries(blocksOf(type))
-    .filter(([, { manifolds, executes_code = false }]) => {
+    .filter(([, { manifolds, executes_code = false, unlisted = false }]) => {
       return (
-        !executes_code && (manifold === undefined || (manifolds ?? [manifold]).includes(manifold))
+        !executes_code &&
+        !unlisted &&
+        (manifold === undefined || (manifolds ?? [manifold]).includes(manifold))
       );
     })
     .map(([kind]) => kind as BlockKind<T>);

@@ -187,18 +187,21 @@ export async function discoverCosets(
 const MOST_STARTS = 256;
 
 /** Close the matrices that a search found to a group (METHOD 2.9). */
-async function closeGroup(
+export async function closeGroup(
   ctx: Context,
   inputs: SolverInputs,
   {
     found,
     identity,
     solver,
+    orthogonal,
   }: {
-    found: CosetsMeasured;
+    found: Pick<CosetsMeasured, "matrices" | "candidates">;
     identity: readonly number[][][];
     /** The search, whose threshold counts. */
     solver: Block<"coset_solver">;
+    /** Whether only orthogonal matrices can be symmetries, as for a distribution. */
+    orthogonal?: boolean;
   },
 ): Promise<GroupResult> {
   const finite = identity.length === 0;
@@ -207,7 +210,7 @@ async function closeGroup(
   const matrices = [...found.matrices, ...merged.map((c) => c.matrix as number[][])];
   const { threshold } = (solver.params ?? {}) as { threshold?: number };
   const size = inputs.atlas.kind === "vectors" ? { views: 512, evaluation: 512 } : {};
-  const params = { threshold, ...size };
+  const params = { threshold, orthogonal, ...size };
   const closure = await ctx.cosets({
     ...inputs,
     solver: { kind: "products", params },

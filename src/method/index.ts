@@ -4,6 +4,7 @@ export * from "./charts.js";
 export * from "./components.js";
 export * from "./data.js";
 export * from "./discovery.js";
+export * from "./distribution.js";
 export * from "./downstream.js";
 export * from "./evidence.js";
 export * from "./files.js";

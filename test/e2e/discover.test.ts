@@ -25,6 +25,10 @@ np.save("last", np.moveaxis(wind, 1, 3))
 np.save("plain", wind[:, 0])
 x = rng.normal(size=(2000, 2, 3)).astype(np.float32)
 np.save("pairs", x)
+np.save("few", x[:50])
+turns = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]])
+arrow = np.array([[0, 0], [1, 0], [0.7, 0.2], [0.7, -0.2]])
+np.save("arrows", np.einsum("nij,mj->nmi", turns[rng.integers(4, size=2000)], arrow))
 np.save("dot", (x[:, 0] * x[:, 1]).sum(1))
 np.save("sign", ((x[:, 0] * x[:, 1]).sum(1) > 0).astype(np.int64))
 np.save("half", (x[:, 0] * x[:, 1]).sum(1) / 2 + 0.25)
@@ -68,9 +72,27 @@ describe("atlas discover on arrays", function () {
     expect(algebra!.identified?.name).to.equal("so(3)");
   });
 
+  it("takes samples without targets, and finds the group of their distribution", async () => {
+    const orbit = await run("discover", "--inputs arrows.npy --epochs 80");
+    expect(orbit.algebra!.symmetryCount).to.equal(0);
+    expect(orbit.group).to.include({ name: "C_4", order: 4, resolved: true, finite: true });
+    expect(orbit.predictor.scores!.skill).to.be.above(0.3);
+    const normal = await run("discover", "--inputs pairs.npy --epochs 4");
+    expect(normal.notes!.join()).to.contain("cannot tell");
+    expect(normal).not.to.have.property("algebra");
+  });
+
   it("asks where a layout can be read in two ways, and refuses what does not fit", async () => {
     const bad: [args: string, line: RegExp][] = [
-      ["--inputs wind.npy", /^error: discover needs samples, and either .*--targets .*--predictor/],
+      ["--inputs wind.npy", /^error: .*not for fields.*--targets .*--predictor/],
+      ["--inputs pairs.npy --inputs-as 2S", /^error: --inputs-as 2S: .*vectors/],
+      ["--inputs pairs.npy --inputs-as 2V", /^error: --inputs-as 2V: 3 features.*2 vectors/],
+      ["--inputs pairs.npy --outputs 2", /^error: --outputs .*without targets or a predictor/],
+      ["--inputs few.npy", /^error: 50 samples are too few/],
+      [
+        "--inputs pairs.npy --targets dot.npy --predictor net.pt --trust-code",
+        /^error: discover needs .*not both/,
+      ],
       ["--inputs plain.npy --targets plain.npy", /^error: .*may be fields .*sets .*\(--axes\)/],
       ["--inputs last.npy --targets last.npy", /^error: .*channels last \(--axes\); .*n,y,x,c/],
       ["--inputs last.npy --targets last.npy --axes n,y,x", /^error: .*the 3 axes.*\(--axes\)/],

@@ -687,7 +687,7 @@ def make_predictor(
     how: Any = parse_params(recipe.params, training[1], "predictor.training")
     manifold, sample, examples = manifold_of(atlas), None, None
     if manifold == "vectors":
-        sample, examples = dataset.inputs[:SAMPLE], _examples(dataset, how.loss)
+        sample, examples = dataset.inputs[:SAMPLE], _examples(dataset, getattr(how, "loss", "l2"))
     given = dict(tensors or {})
     signature = Signature(
         manifold,

@@ -30,8 +30,8 @@ TYPICAL = 15
 AT_ONCE = 2**15
 """Largest number of matrices times views that are moved at a time."""
 PROMISING = 64
-"""Starts that are refined, of those that were looked at."""
-ROUGH = 0.4
+"""Starts that are refined, of those that were looked at; half as many in the plane."""
+ROUGH = 0.25
 """Share of the work after which starts are looked at again."""
 ROUNDS = 3
 """Largest number of searches in O(n)."""
@@ -55,6 +55,11 @@ class ProductsParams:
     learning_rate: float = param(0.02, "Learning rate of Adam; falls to 1 % of this", minimum=0)
     views: int = param(64, "Samples times charts in each step", minimum=1)
     evaluation: int = param(64, "Samples times charts in each of 4 batches of the test", minimum=1)
+    orthogonal: bool = param(
+        False,
+        "Only orthogonal matrices can be symmetries, as for a distribution; errors are then "
+        "compared with the motion of the outputs by these",
+    )
 
 
 class LossTester:
@@ -85,6 +90,10 @@ class LossTester:
         ]
         random = torch.randn(TYPICAL, objective.n, objective.n, generator=random_stream(seed, 0))
         self._drawn = self._space.ambient.normalise(random)
+        if params.orthogonal:
+            root = finite.root_of(inputs_metric(self._batches, objective.n))
+            turns = finite.orthogonal_starts(TYPICAL, objective.n, random_stream(seed, 0))
+            self._drawn = (torch.linalg.inv(root) @ turns @ root).float()
         self._steps = self._space.normaliser().float() if self._space.restricted else None
 
     @property
@@ -191,6 +200,23 @@ class LossTester:
         return torch.where(better[:, None, None], end, start)
 
 
+def inputs_metric(batches: list[Batch], n: int) -> Tensor:
+    """Compute the metric ``[n, n]`` in which vectors among the inputs have no preferred direction.
+
+    It is the inverse of their second moments, or I for fields.
+    """
+    eye = torch.eye(n, dtype=torch.float64)
+    x = torch.cat([b.x for b in batches]).double().cpu()
+    if x.dim() > 4 or x.shape[-1] != n:
+        return eye
+    points = x.flatten(0, -2)
+    moments = points.mT @ points / len(points)
+    size = float(moments.diagonal().mean())
+    if not size > 0:
+        return eye
+    return normalised(torch.linalg.inv(moments + 1e-3 * size * eye))
+
+
 @register(
     "closure_solver",
     "products",
@@ -293,7 +319,7 @@ class ProductsSolver:
         """Look for symmetries among orthogonal matrices, and refine the most promising."""
         n = self._objective.n
         generator = random_stream(self._seed, 5, turn)
-        metrics = [self._inputs_metric(tester.batches)]
+        metrics = [inputs_metric(tester.batches, n)]
         if len(elements) > 1:
             metrics.append(finite.metric_of(elements))
         starts = []
@@ -310,30 +336,17 @@ class ProductsSolver:
             near = finite.distances(every[i], torch.cat([elements, every[picked]]))
             if float(near.min()) > 0.2:
                 picked.append(i)
-            if len(picked) == PROMISING:
+            if len(picked) == (PROMISING if n > 2 else PROMISING // 2):
                 break
         roughly = tester.refine(every[picked], ROUGH)
         errors = tester.errors(roughly)
         near = torch.cdist(roughly.flatten(1), elements.flatten(1)).min(1).values
         good = (errors <= 2 * self._p.threshold) & (near > 0.1)
-        return tester.refine(roughly[good])
-
-    def _inputs_metric(self, batches: list[Batch]) -> Tensor:
-        """Compute the metric in which vectors among the inputs have no preferred direction.
-
-        It is the inverse of their second moments, or I for fields.
-        """
-        n = self._objective.n
-        x = torch.cat([b.x for b in batches]).double().cpu()
-        if x.dim() > 4 or x.shape[-1] != n:
-            return torch.eye(n, dtype=torch.float64)
-        points = x.flatten(0, -2)
-        moments = points.mT @ points / len(points)
-        size = float(moments.diagonal().mean())
-        if not size > 0:
-            return torch.eye(n, dtype=torch.float64)
-        eye = torch.eye(n, dtype=torch.float64)
-        return normalised(torch.linalg.inv(moments + 1e-3 * size * eye))
+        best: list[int] = []  # one of those that came to the same place
+        for i in torch.argsort(errors).tolist():
+            if good[i] and all(float((roughly[i] - roughly[j]).norm()) > 0.1 for j in best):
+                best.append(i)
+        return tester.refine(roughly[best])
 
     def report(self) -> CosetReport:
         """Return the closed group."""

@@ -315,6 +315,7 @@ def test_the_traits_of_blocks() -> None:
     assert having("finds_k") == {"grassmann"}
     assert having("alternates") == {"atlasd"}
     assert having("executes_code") == {"module", "program"}
+    assert having("unlisted") == {"score_net", "score"}
     assert all(list(b.manifolds) == schema(b).get("manifolds", []) for b in BLOCKS)
     assert find("architecture", "icosahedral_unet", "x").manifolds == ("icosahedron",)
     assert find("architecture", "mlp", "x").manifolds == ("vectors",)
