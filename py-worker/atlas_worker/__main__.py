@@ -11,6 +11,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -80,6 +81,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     worker, access = _make_worker(arguments, token)
     worker.start()
     _announce(worker, access, out)
+    if arguments.idle is not None:
+        watch = threading.Thread(
+            target=_stop_when_idle, args=(worker, arguments.idle, stop), name="idle", daemon=True
+        )
+        watch.start()
     stop.wait()
     log.info("stopping")
     threading.Timer(_STOP_SECONDS, _exit_now, (1,)).start()
@@ -183,6 +189,11 @@ def _serve_options() -> dict[str, dict[str, Any]]:
             "metavar": "SECONDS",
             "help": "how long a session is kept without a call, a watch or an unfinished job "
             "(1 to 604800; default 600)",
+        },
+        "--idle": {
+            "type": _seconds,
+            "metavar": "SECONDS",
+            "help": "exit when there has been no session for this time (default: never)",
         },
         "--log-level": {
             "default": "info",
@@ -367,9 +378,12 @@ def _announce(worker: Worker, access: Access, out: TextIO) -> None:
     log.info(
         "serving at %s with %s", worker.address, " and ".join(asked) or "neither TLS nor a token"
     )
+    planes = worker.dataplane.describe()
     ready = {
         "event": "ready",
         "address": worker.address,
+        "tensors": planes.tensors,
+        "metrics": planes.metrics,
         "protocol_version": PROTOCOL_VERSION,
         "pid": os.getpid(),
     }
@@ -400,6 +414,17 @@ def _stop_on_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     return stop
+
+
+def _stop_when_idle(worker: Worker, seconds: float, stop: threading.Event) -> None:
+    """Set the event once the worker has had no session for a time."""
+    last = time.monotonic()
+    while not stop.wait(1.0):
+        if worker.has_sessions():
+            last = time.monotonic()
+        elif time.monotonic() - last > seconds:
+            log.info("no session for %g s", seconds)
+            stop.set()
 
 
 def _exit_with_parent() -> None:

@@ -21,6 +21,7 @@ import {
   type Credentials,
   connectWorker,
   type LogLevel,
+  type Place,
   placeOf,
   type Session,
   type Worker,
@@ -71,6 +72,8 @@ export interface RunOptions {
   mlflow?: string;
   /** Path of the experiment's file, if it is not part of this package. */
   file?: string;
+  /** Where the worker is, for the paths of files (default: as `worker` says). */
+  place?: Place;
   /** The place in a pool where the run computes (default: a worker as `worker` says). */
   slot?: RunSlot;
 }
@@ -135,7 +138,7 @@ export async function planRun<T extends Tasks>(
   options: RunOptions = {},
 ): Promise<RunPlan> {
   const runsDir = options.runs ?? DEFAULT_RUNS;
-  const place = placeOf(options.worker?.address ?? "local");
+  const place = options.place ?? placeOf(options.worker?.address ?? "local");
   if (options.mlflow !== undefined) checkTracker(options.mlflow);
   const { task, config: complete, preset, notes } = completeConfig(experiment, given, options);
   const info = (line: string) => options.progress?.info(line);

@@ -24,7 +24,7 @@ export interface Request {
 export interface PlanOptions extends SampleOptions {
   run: Pick<
     RunOptions,
-    "runs" | "preset" | "tags" | "worker" | "file" | "trustCode" | "progress" | "signal"
+    "runs" | "preset" | "tags" | "worker" | "file" | "trustCode" | "progress" | "signal" | "place"
   >;
   pool?: string;
   options: SweepFile["options"];

@@ -5,7 +5,7 @@
 import { UsageError } from "../errors.js";
 import type { RunSlot, WorkerChoice } from "../experiment/runner.js";
 import { choices } from "../suggest.js";
-import { type Place, placeOf } from "../worker/index.js";
+import type { Place } from "../worker/index.js";
 
 /** A place where one run at a time computes. */
 export interface Slot {
@@ -63,6 +63,9 @@ export interface PoolOptions {
 /** Kinds of pools, and how each is written. */
 const KINDS = {
   local: "local:N",
+  ssh: "ssh:HOST,HOST",
+  slurm: "slurm:PARTITION",
+  ray: "ray:http://HOST:8265",
 } as const;
 
 /** Everything that `--pool` accepts, in words. */
@@ -92,6 +95,18 @@ export async function openPool(name: string | undefined, options: PoolOptions): 
   switch (kind) {
     case "local":
       return (await import("./local.js")).LocalPool.open(name, options);
+    case "ssh":
+      return (await import("./ssh.js")).SshPool.open(name, options);
+    case "ray": {
+      const { RayCluster } = await import("./ray.js");
+      const { JobPool } = await import("./jobs.js");
+      return JobPool.open(name, await RayCluster.open(name), options);
+    }
+    case "slurm": {
+      const { SlurmCluster } = await import("./slurm.js");
+      const { JobPool } = await import("./jobs.js");
+      return JobPool.open(name, SlurmCluster.open(name), options);
+    }
     default:
       throw new UsageError(
         `there is no pool ${JSON.stringify(name)}`,
@@ -99,10 +114,4 @@ export async function openPool(name: string | undefined, options: PoolOptions): 
         { setting: "pool" },
       );
   }
-}
-
-/** Where the workers of a pool are. @throws UsageError if there is no such pool */
-export function placeOfPool(name: string | undefined, address = "local"): Place {
-  if (name === undefined) return placeOf(address);
-  return /^local(:|$)/.test(name) ? "spawned" : "remote";
 }

@@ -120,7 +120,10 @@ export async function planFor(
       : await openPool(options.pool, { worker, wanted: maxParallel });
   const threads = worker?.threads ?? pool.threads;
   const plan = await planSweep(experiment, request, {
-    run: { runs, preset, tags, worker: { ...worker, threads }, file, trustCode, signal },
+    run: {
+      ...{ runs, preset, tags, file, trustCode, signal },
+      ...{ worker: { ...worker, threads }, place: pool.place },
+    },
     pool: typeof options.pool === "object" ? pool.name : options.pool,
     options: { retries, failFast, maxParallel },
     ...{ sample, sampleSeed },

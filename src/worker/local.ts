@@ -76,8 +76,25 @@ export interface Program {
   setting?: SettingName;
   /** Its own folder, which is removed when it or this process ends. */
   folder?: string;
+  /** What it reads from its standard input at its start, given the token. */
+  input?: (token: string) => string;
+  /**
+   * Makes the worker reachable once it serves, for example by a tunnel.
+   *
+   * @returns where this process finds its gRPC server and its planes
+   */
+  reach?: (ready: Ready) => Promise<Endpoints>;
   /** Cleans up after its end. Must not fail. */
   clear?: () => Promise<unknown>;
+}
+
+/** Where this process finds a worker. */
+export interface Endpoints {
+  /** host:port of its gRPC server. */
+  address: string;
+  /** ZeroMQ endpoints (default: as the worker says). */
+  tensors?: string;
+  metrics?: string;
 }
 
 /** A running worker's process. */
@@ -87,6 +104,8 @@ export interface LocalProcess {
   readonly pid: number;
   /** The token that every call must have, because other users of the machine may reach the port. */
   readonly token: string;
+  /** ZeroMQ endpoints of its planes (default: as the worker says). */
+  readonly planes?: Pick<Endpoints, "tensors" | "metrics">;
   /** Whether other runs use it too. Closing a connection then closes its sessions only. */
   readonly shared?: boolean;
   /** Aborted with a {@link WorkerDied} if the process ends unasked. */
@@ -154,7 +173,7 @@ function makePlaneFolder(): string | undefined {
  * @throws the signal's reason if aborted
  */
 export async function startProgram(
-  { command, args, cwd, env, called, remedy, setting, folder, clear }: Program,
+  { command, args, cwd, env, called, remedy, setting, folder, input, reach, clear }: Program,
   { onLog, signal, startTimeoutMs = 120_000, graceMs = 5_000 }: StartOptions,
 ): Promise<LocalProcess> {
   signal?.throwIfAborted();
@@ -173,7 +192,8 @@ export async function startProgram(
     reject: false,
     detached: process.platform !== "win32",
   });
-  child.stdin.on("error", () => {}); // stdin is only closed, never written
+  child.stdin.on("error", () => {}); // the process may end before it reads
+  if (input) child.stdin.write(input(token));
   let over = false;
   const kill = (name: NodeJS.Signals) => {
     if (!over) killGroup(child.pid, name); // later the id may belong to another process
@@ -237,7 +257,7 @@ export async function startProgram(
   let dispose = () => {};
   let timer: NodeJS.Timeout | undefined;
   try {
-    const { address, pid } = await new Promise<Ready>((resolve, reject) => {
+    const served = await new Promise<Ready>((resolve, reject) => {
       ready.then(resolve);
       ended.then((died) => {
         const refused = refusal(child.exitCode, tail);
@@ -256,9 +276,11 @@ export async function startProgram(
         );
       }, startTimeoutMs);
     });
+    const { address, ...planes } = reach ? await reach(served) : { address: served.address };
     return {
       address,
-      pid,
+      planes,
+      pid: served.pid,
       token,
       gone: gone.signal,
       explain: async (error) => {

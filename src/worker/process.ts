@@ -14,6 +14,9 @@ const Ready = z.object({
   address: z.string(),
   protocol_version: z.int(),
   pid: z.int(),
+  /** Endpoints of the planes, which a tunnel must lead to. */
+  tensors: z.string().optional(),
+  metrics: z.string().optional(),
 });
 /** The line on stdout in which a worker says that it serves. */
 export type Ready = z.infer<typeof Ready>;
@@ -66,6 +69,8 @@ export interface ServeOptions {
   trustCode?: boolean;
   /** Seconds that a session is kept without a call, a watch or an unfinished job (default 600). */
   lease?: number;
+  /** Seconds without a session after which it ends (default: never). */
+  idle?: number;
   /** The least level of messages that it logs (default "info"). */
   logLevel?: LogLevel;
   /** Format of its log: text (default), or JSON with an object in each line. */
@@ -90,6 +95,7 @@ export function serveArguments({ host = LOOPBACK, port = 0, ...options }: ServeO
     "tls-client-ca": options.tlsClientCa,
     "token-file": options.tokenFile,
     lease: options.lease,
+    idle: options.idle,
     "log-level": options.logLevel,
     "log-format": options.logFormat,
   };

@@ -89,13 +89,20 @@ export class Worker {
           acceptsFiles,
         },
       };
-      const plane = new TensorPlane(reachableEndpoint(tensors, address), process?.gone, {
+      const plane = new TensorPlane(
+        process?.planes?.tensors ?? reachableEndpoint(tensors, address),
+        process?.gone,
+        {
+          curve,
+          maxFrameBytes,
+          acceptsParts,
+          acceptsFiles,
+        },
+      );
+      const feed = new MetricsFeed(
+        process?.planes?.metrics ?? reachableEndpoint(metrics, address),
         curve,
-        maxFrameBytes,
-        acceptsParts,
-        acceptsFiles,
-      });
-      const feed = new MetricsFeed(reachableEndpoint(metrics, address), curve);
+      );
       return new Worker(rpc, info, plane, feed, process, signal);
     } catch (error) {
       rpc.close();

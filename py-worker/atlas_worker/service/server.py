@@ -146,6 +146,10 @@ class Worker:
         for name in self._names:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
+    def has_sessions(self) -> bool:
+        """Whether a session is open."""
+        return self._sessions.any()
+
     def stop(self, grace: float = 1.0) -> None:
         """Refuse new calls, cancel all jobs and free everything.
 

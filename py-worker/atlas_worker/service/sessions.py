@@ -346,6 +346,10 @@ class Sessions:
         logs.bind(run=session.label, session=session.id)
         return session
 
+    def any(self) -> bool:
+        """Whether a session is open."""
+        return bool(self._all())
+
     def check_queue(self) -> None:
         """Raise ``LimitExceeded`` if no more jobs may wait. Callers must hold no session's lock."""
         unfinished = sum(session.unfinished for session in self._all())
