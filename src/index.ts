@@ -119,4 +119,4 @@ export {
 export * from "./tensor/index.js";
 export { VERSION } from "./version.js";
 export * from "./worker/index.js";
-export type { LocalProcess } from "./worker/local.js";
+export type { Endpoints, LocalProcess } from "./worker/local.js";

@@ -9,7 +9,7 @@ import type { LocalProcess } from "../worker/local.js";
 import { PYTHON_MODULE, parseReady, type Ready, serveArguments } from "../worker/process.js";
 import { threadsInWords } from "./local.js";
 import type { Pool, PoolOptions, Slot } from "./pool.js";
-import { installation, quote, type TokenFile, writeToken } from "./remote.js";
+import { installation, type Keys, quote, readKeys, type TokenFile, writeToken } from "./remote.js";
 
 /** What a job needs. */
 export interface Need {
@@ -35,11 +35,15 @@ export interface Cluster {
   logOf(id: string): Promise<string>;
   /** Stop a job, whatever its state, and forget it. */
   stop(id: string): Promise<void>;
+  /** Remove what was made here for the jobs. */
+  close?(): Promise<void>;
 }
 
 /** Seconds in which a session of a lost client ends, and a worker without sessions. */
 const LEASE_SECONDS = 30;
-const IDLE_SECONDS = 45;
+const IDLE_SECONDS = 20;
+/** Shell variable with the address of the node. */
+const NODE = "ATLAS_NODE";
 /** Milliseconds between two questions about a job. */
 const POLL_MS = 500;
 /** Milliseconds between two questions about a job that serves. */
@@ -60,6 +64,7 @@ export class JobPool implements Pool {
     readonly name: string,
     readonly size: number,
     private readonly cluster: Cluster,
+    private readonly keys: Keys | undefined,
     private readonly options: PoolOptions,
   ) {
     this.need = needOf(options);
@@ -81,7 +86,7 @@ export class JobPool implements Pool {
           `${need.gpus > 0 ? " and a GPU" : ""}`,
         "ask for fewer --threads, or choose another pool",
       );
-    return new JobPool(name, room, cluster, options);
+    return new JobPool(name, room, cluster, await readKeys(), options);
   }
 
   async acquire(signal: AbortSignal): Promise<Slot> {
@@ -96,7 +101,8 @@ export class JobPool implements Pool {
         about: `job ${job.id}, ${threadsInWords(this.threads)}`,
         run: {
           ...{ pool: this.name, name },
-          connect: (options) => connectLocal(job.process, options),
+          connect: (options) =>
+            connectLocal(job.process, { ...options, tls: this.keys?.access.tls }),
         },
         release: async () => {
           await job.close();
@@ -113,22 +119,28 @@ export class JobPool implements Pool {
   async close(): Promise<void> {
     await Promise.all([...this.jobs].map((job) => job.close()));
     await this.token?.remove();
+    await this.cluster.close?.();
   }
 
   private async start(signal: AbortSignal): Promise<Job> {
-    this.token ??= writeToken();
+    const { keys } = this;
+    this.token ??= keys ? undefined : writeToken();
+    const access = keys ? { host: NODE, ...keys.serve } : { tokenFile: this.token!.path };
     const { trustCode, worker = {} } = this.options;
     const { python, workerDir } = await installation();
     const serve = serveArguments({
       ...{ threads: this.threads, device: worker.device, trustCode, dataRoot: "/" },
-      ...{ tokenFile: this.token.path, lease: LEASE_SECONDS, idle: IDLE_SECONDS },
+      ...{ ...access, lease: LEASE_SECONDS, idle: IDLE_SECONDS },
     });
-    const words = [python, ...PYTHON_MODULE, ...serve].map(quote).join(" ");
-    const command = `cd ${quote(workerDir)} && PYTHONUNBUFFERED=1 exec ${words}`;
+    const words = [python, ...PYTHON_MODULE, ...serve]
+      .map((word) => (word.startsWith(`${NODE}:`) ? `"$${word}"` : quote(word)))
+      .join(" ");
+    const address = keys ? `${NODE}=$(hostname -I | cut -d " " -f 1) && ` : "";
+    const command = `${address}cd ${quote(workerDir)} && PYTHONUNBUFFERED=1 exec ${words}`;
     const id = await this.cluster.submit(command, this.need);
     try {
       const ready = await this.served(id, signal);
-      const job = new Job(id, ready, this.token.token, this.cluster);
+      const job = new Job(id, ready, keys?.access.token ?? this.token?.token ?? "", this.cluster);
       this.jobs.add(job);
       return job;
     } catch (error) {

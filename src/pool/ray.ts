@@ -6,12 +6,15 @@ import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import { z } from "zod";
 import { UsageError, WorkerUnavailable } from "../errors.js";
 import type { Cluster, JobState, Need } from "./jobs.js";
 
 const TIMEOUT_MS = 30_000;
+/** Milliseconds for which a cluster may have no node. */
+const STARTING_MS = 60_000;
 
 const Nodes = z.object({
   data: z.object({
@@ -46,7 +49,13 @@ export class RayCluster implements Cluster {
   }
 
   async room({ threads, gpus }: Need): Promise<number> {
-    const parsed = Nodes.safeParse(await this.ask("GET", "/nodes?view=summary"));
+    let parsed = Nodes.safeParse(await this.ask("GET", "/nodes?view=summary"));
+    // The nodes of a cluster that has just started come some seconds after its dashboard.
+    const end = performance.now() + STARTING_MS;
+    while (parsed.data?.data.summary.length === 0 && performance.now() < end) {
+      await sleep(1_000);
+      parsed = Nodes.safeParse(await this.ask("GET", "/nodes?view=summary"));
+    }
     if (!parsed.success)
       throw new WorkerUnavailable(
         `what answers at ${this.url} is no Ray cluster`,

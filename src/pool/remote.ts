@@ -4,7 +4,9 @@ import { randomBytes } from "node:crypto";
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import type { Access } from "../rpc/index.js";
+import { readAccess } from "../worker/remote.js";
 
 /**
  * Find the Python and the worker's package on the nodes: in the folder that ATLAS_REMOTE names, or
@@ -18,6 +20,31 @@ export async function installation(): Promise<{ python: string; workerDir: strin
   }
   const { ensureVenv } = await import("../setup/venv.js");
   return ensureVenv();
+}
+
+/** Files of `atlas worker keygen`, at the same path on the nodes and here. */
+export interface Keys {
+  /** What the worker gets. */
+  serve: { tlsCert: string; tlsKey: string; tlsClientCa: string; tokenFile: string };
+  /** What clients need. */
+  access: Access;
+}
+
+/**
+ * Read the keys in the folder that ATLAS_POOL_KEYS names, for workers that other machines reach.
+ *
+ * @returns undefined if it names none: workers then listen on the loopback interface
+ * @throws FileError if a file is missing or wrong
+ */
+export async function readKeys(): Promise<Keys | undefined> {
+  const folder = process.env.ATLAS_POOL_KEYS;
+  if (!folder) return undefined;
+  const at = (name: string) => join(resolve(folder), name);
+  const tokenFile = at("token");
+  const files = { ca: at("ca.pem"), cert: at("client.pem"), key: at("client-key.pem") };
+  const serve = { tlsCert: at("server.pem"), tlsKey: at("server-key.pem"), tlsClientCa: files.ca };
+  const access = await readAccess({ address: "node:1", secure: true }, { ...files, tokenFile });
+  return { serve: { ...serve, tokenFile }, access };
 }
 
 /** Quote a word for a POSIX shell. */

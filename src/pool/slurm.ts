@@ -24,13 +24,22 @@ const WAITING = ["PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "RESIZING"];
 
 /** A partition of a Slurm cluster. The nodes share the user's home with this machine. */
 export class SlurmCluster implements Cluster {
-  private readonly folder: string;
+  private made: string | undefined;
 
-  private constructor(private readonly partition: string) {
+  private constructor(private readonly partition: string) {}
+
+  /** A folder for the output of the jobs, which the nodes share. */
+  private get folder(): string {
+    if (this.made !== undefined) return this.made;
     const state = process.env.XDG_STATE_HOME || join(homedir(), ".local", "state");
     const parent = process.env.ATLAS_POOL_FOLDER || join(state, "atlas-symmetry", "pools");
     mkdirSync(parent, { recursive: true, mode: 0o700 });
-    this.folder = mkdtempSync(join(parent, "slurm-"));
+    this.made = mkdtempSync(join(parent, "slurm-"));
+    return this.made;
+  }
+
+  async close(): Promise<void> {
+    if (this.made !== undefined) await rm(this.made, { recursive: true, force: true });
   }
 
   /** @throws UsageError if the pool's name holds no partition */

@@ -1,6 +1,6 @@
 /** Workers: start one or connect to one, and open sessions on it. */
 import { UsageError } from "../errors.js";
-import { isLoopback } from "../rpc/index.js";
+import { type Access, isLoopback } from "../rpc/index.js";
 import { parseContainer, startContainerWorker } from "./container.js";
 import { type LocalProcess, startLocalWorker } from "./local.js";
 import type { LogLevel } from "./process.js";
@@ -155,7 +155,7 @@ export async function startLocal(
 /** Connect to a worker of {@link startLocal}. Closing the connection leaves it running. */
 export function connectLocal(
   started: LocalProcess,
-  { signal }: { signal?: AbortSignal } = {},
+  { signal, tls }: { signal?: AbortSignal; tls?: Access["tls"] } = {},
 ): Promise<Worker> {
-  return Worker.connect({ ...started, shared: true }, { signal });
+  return Worker.connect({ ...started, shared: true }, { signal, tls });
 }

@@ -14,6 +14,7 @@ import { ensureVenv } from "../../src/setup/venv.js";
 import { measureParts, n, type Part, part, printTable, type Row } from "../benchmark-parts.js";
 import { type Loads, measureLoad } from "./load.js";
 import { measureOverhead, type Overhead } from "./overhead.js";
+import { measureSweep, type SweepCost } from "./sweep.js";
 import { measureTransport, type Transport } from "./transport.js";
 
 type Numbers = Record<string, number>;
@@ -165,6 +166,19 @@ const PARTS: Record<string, Part> = {
           ...Object.entries(beside).map(([way, rate]) => `${BESIDE[way]} ${n(rate)} GB/s`),
         ].join(", "),
       ]),
+  ),
+  sweep: part(
+    () => measureSweep(1000, 64, 1.5),
+    (d: SweepCost): Row[] => [
+      [
+        `sweep of ${n(d.runs)} runs on ${d.slots} simulated slots, CPU of the orchestrator`,
+        `${n(d.cpuPerRun)} ms a run`,
+        [
+          `${n(d.cores)} of a core, ${n(d.memory / 2 ** 20)} MiB;`,
+          ` ${n(d.overheadPerRun)} ms a run beyond the time of the runs`,
+        ].join(""),
+      ],
+    ],
   ),
   overhead: part(
     // Long enough to count, short enough to be done in turns.
