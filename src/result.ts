@@ -331,6 +331,21 @@ export const HeldOut = z.object({
 /** How well a predictor does on samples that were held out from its training. */
 export type HeldOut = z.infer<typeof HeldOut>;
 
+/** One answer of a benchmark, beside the known one. */
+export const BenchmarkRow = z.object({
+  problem: z.string(),
+  /** Whether it is a twin that lacks a symmetry of the problem before. */
+  twin: z.boolean(),
+  expected: z.string(),
+  found: z.string(),
+  /** Grassmann distance of the generators from the known ones, in radians. */
+  distance: z.number(),
+  right: z.boolean(),
+  seconds: z.number(),
+});
+/** One answer of a benchmark, beside the known one. */
+export type BenchmarkRow = z.infer<typeof BenchmarkRow>;
+
 const Document = z.object({
   schema: z.literal(RESULT_SCHEMA),
   experiment: z.string(),
@@ -342,6 +357,7 @@ const Document = z.object({
   cosets: z.array(CosetResult).optional(),
   cosetSearch: CosetSearch.optional(),
   group: GroupResult.optional(),
+  benchmark: z.array(BenchmarkRow).optional(),
   globalRotations: GlobalRotations.optional(),
   downstream: z
     .object({

@@ -38,6 +38,14 @@ export function describeResult(result: Result): string[] {
   }
   if (group && (group.order > 1 || !group.resolved))
     lines.push(label("group", describeGroup(group)));
+  for (const row of result.benchmark ?? [])
+    lines.push(
+      label(
+        row.right ? "right" : "WRONG",
+        `${row.problem}: ${row.found}${row.right ? "" : `; expected ${row.expected}`}, ` +
+          `${row.seconds} s`,
+      ),
+    );
   for (const search of globalRotations?.searches ?? []) {
     const axes =
       search.axisSpread === null

@@ -280,6 +280,23 @@ export class Context {
     });
   }
 
+  /**
+   * Make a context for one of several problems of a run: its stages and its seeds have names of
+   * their own.
+   *
+   * @param name of the problem, with letters, digits and -
+   */
+  within(name: string): Context {
+    const own = (stage: string) => `${name}-${stage}`;
+    const inner: Pick<Context, "advance" | "metrics" | "seedFor" | "within"> = {
+      advance: (stage, object, options) => this.advance(own(stage), object, options),
+      metrics: (stage) => this.metrics(own(stage)),
+      seedFor: (purpose) => this.seedFor(`${name}/${purpose}`),
+      within: (other) => this.within(own(other)),
+    };
+    return Object.assign(Object.create(this) as Context, inner);
+  }
+
   /** Do some work, and add its time to a stage's. */
   async timed<T>(stage: string, work: () => Promise<T>): Promise<T> {
     this.signal.throwIfAborted();

@@ -23,6 +23,7 @@ const TASKS: Record<string, string[]> = {
   discover: ["discover", "discover_algebra"],
   "own-data": [],
   probe: [],
+  benchmark: [],
 };
 
 describe("help", function () {

@@ -34,6 +34,19 @@ describe("atlas probe", function () {
   }
   const names = ({ cosets }: Result) => cosets!.map(({ name }) => name).sort();
 
+  it("benchmark: grades the group of a function, and of its twins", async () => {
+    const args = ["benchmark", "ck", "--k", "5", ...here, "--json"];
+    const done = await atlas(args, where);
+    expect(done.code, done.stderr).to.equal(0);
+    const { benchmark, asExpected } = Result.parse(JSON.parse(done.stdout));
+    expect(benchmark!.map(({ found, twin }) => [found, twin])).to.deep.equal([
+      ["0 generators, C_5", false],
+      ["1 generators, C_2", true],
+      ["0 generators, C_1", true],
+    ]);
+    expect(asExpected).to.equal(true);
+  });
+
   it("d4: the eight elements, each once, and no continuous symmetry", async () => {
     const result = await probe(["d4"]);
     expect(result).to.include({ experiment: "probe", task: "d4", asExpected: true });
