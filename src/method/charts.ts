@@ -140,8 +140,7 @@ function networkFor(r_in: number, halo: number): Block<"architecture"> {
  * Place charts by `--charts auto`: their windows are as wide as the dependence reaches, and the
  * parts that are compared tile the field.
  *
- * @param view how far a network must see to predict well, in pixels. Compared parts stay as far
- *   from the edges of the field.
+ * @param view how far the compared parts stay from the edges of the field, in pixels
  */
 export function tile(
   height: number,
@@ -152,7 +151,7 @@ export function tile(
   const free = side - 2 * view; // of the centres' places and one compared part
   const r_out = Math.max(
     2,
-    Math.min(Math.max(Math.round(view / 2), 4), Math.floor(free / 8)),
+    Math.min(Math.max(Math.round(0.3 * view), 4), Math.floor(free / 8)),
     Math.ceil(free / 18),
   );
   const r_in = r_out + Math.ceil(r_out / 2);
@@ -247,7 +246,9 @@ export async function autoCharts(
       `the output depends on inputs ${view} pixels away, nearly as far as these fields reach: ` +
         "charts cannot be as wide, and edges and obstacles count as errors of the symmetry",
     );
-  const placed = tile(height, width, Math.min(view, most));
+  // Beyond the reach little is felt, so that most of the view is enough to keep off the edges.
+  const edge = Math.max(reach + 2, Math.round(0.85 * view));
+  const placed = tile(height, width, Math.min(edge, most));
   return {
     charts: { ...placed, margin: 2, ...types },
     architecture: networkFor(placed.r_in, Math.min(view, most)),
