@@ -22,7 +22,10 @@ const SUFFIXES =
  * @param exists whether a file is on this machine
  * @throws UsageError if the text has no name after the colon
  */
-export function splitMembers(text: string, exists = existsSync): Members {
+export function splitMembers(
+  text: string,
+  exists: (path: string) => boolean = existsSync,
+): Members {
   if (exists(text)) return { file: text, members: [] };
   const colons = [...text.matchAll(/:/g)].map(({ index }) => index);
   const suffix = SUFFIXES.exec(text);

@@ -93,9 +93,9 @@ class FilesDataset(MadeDataset):
         for role in roles:
             if not getattr(params, role):
                 raise InvalidInput(f"no file with {role} is given", f"{FIELD}.{role}", "a file")
-        if params.outputs and params.targets:
+        if params.targets and "targets" not in roles:
             raise InvalidInput(
-                "targets are given, and outputs of a predictor",
+                "targets are given, and outputs of a predictor or frames to predict",
                 f"{FIELD}.targets",
                 "one of them",
                 "leave one out",
@@ -171,7 +171,8 @@ class FilesDataset(MadeDataset):
                 for i, (start, stop) in enumerate(starts):
                     parts = [torch.from_numpy(arrays[r].read(start, stop)) for r in roles]
                     for role, part in zip(roles, parts, strict=True):
-                        bad[role].look(part, start)
+                        if "t" not in self._axes:  # frames of NaN end a trajectory
+                            bad[role].look(part, start)
                         if role in held:
                             held[role][start:stop] = part
                     if writer:
@@ -199,6 +200,7 @@ class FilesDataset(MadeDataset):
             tensors={role: held[role] for role in roles},
         )
         self.warnings = (*dict.fromkeys(warnings), *self._made.warnings)
+        self.scenes = self._made.scenes
         self.scenes = self._made.scenes
         return self._made.inputs, self._made.targets
 
@@ -454,7 +456,11 @@ def _target_axes(
 ) -> tuple[tuple[str, ...], str]:
     """Name the axes of targets: those of the inputs, or fewer."""
     shape, several = sources[0].member.shape, len(sources) > 1
-    if "features" in inputs:
+    if "t" in inputs:
+        if len(shape) in (2, 3):
+            return ("n", "t", "features")[: len(shape)], "features"
+        expected = "[n, t] or [n, t, outputs]"
+    elif "features" in inputs:
         if len(shape) == 1:
             return ("n",), "features"
         if len(shape) == 2:

@@ -142,6 +142,28 @@ def test_axes_in_any_order_are_put_in_the_usual_one(
         assert np.array_equal(got.targets.numpy(), f)
 
 
+def test_trajectories_in_files_are_those_that_are_sent(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(6, 9, 4)).astype("f4")
+    x[2, 5:] = np.nan  # a shorter one
+    np.savez(tmp_path / "a.npz", traj=x, energy=(x**2).sum(2))
+    sent = ArraysDataset(
+        ArraysParams(predict="next", axes="n,t,features"),
+        seed=0,
+        device=CPU,
+        tensors={"inputs": torch.from_numpy(x)},
+    )
+    for axes in ("n,t,features", "sample,time,feature"):
+        params = {"predict": "next", "outputs": 0, "axes": axes}
+        got = made(tmp_path, "a.npz:traj", **params)
+        assert torch.equal(got.inputs, sent.inputs)
+        assert torch.equal(got.targets, sent.targets)
+        assert got.scenes is not None
+        assert sent.scenes is not None
+        assert torch.equal(got.scenes, sent.scenes)
+    got = made(tmp_path, "a.npz:traj", "a.npz:energy", axes="n,t,features")
+    assert len(got.inputs) == 6 * 9 - 4
+
+
 def test_names_of_axes_are_translated_and_contradictions_refused(folder: Path) -> None:
     assert known_axes(["Time", "latitude", "longitude"]) == ("n", "y", "x")
     assert known_axes(["batch", "time", "features"]) == ("n", "t", "features")
