@@ -127,6 +127,7 @@ export const ON_SETS = {
   "solver.batch_size": 128,
   "solver.charts": 1,
   "solver.evaluation": 256,
+  "solver.leave_out": true,
   "coset_solver.candidates": 32,
   "coset_solver.batch_size": 16,
   "coset_solver.charts": 1,

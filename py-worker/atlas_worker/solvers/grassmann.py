@@ -29,7 +29,9 @@ from ..symmetry.measure import (
     relative_errors,
     typical_displacement,
 )
+from ..symmetry.objective import EquivarianceObjective
 from ..symmetry.spectral import Spectrum, count, linearised_spectrum
+from ..symmetry.undecided import explain, find_undecided
 from ..trainable import StepCallback
 from .adam import AdamSolver
 
@@ -81,6 +83,11 @@ class GrassmannParams:
     )
     standard_basis: bool = param(
         False, "Report a sparse basis: each generator has an entry of its own"
+    )
+    leave_out: bool = param(
+        False,
+        "On sets of vectors, leave out the directions about which the data decide nothing",
+        added=True,
     )
     gap: float = param(
         2.0,
@@ -241,6 +248,7 @@ class GrassmannSolver(AdamSolver):
         self._space = objective.space
         self._spectrum: Spectrum | None = None
         self._reason = ""
+        self._restricted, self._left_out = False, ""
         super().__init__(self._draws(k), params.learning_rate, epochs)
         self._scores = torch.full((len(self._free),), math.inf)
 
@@ -260,6 +268,19 @@ class GrassmannSolver(AdamSolver):
         if self._space.is_whole or k == 0:  # results in gl(n) stay what they were
             return drawn
         return torch.cat([self._space.free(self._linearised().directions[None, :k]), drawn[1:]])
+
+    def _restrict(self) -> None:
+        """Leave out what the data do not decide, as the predictor is now; once."""
+        objective = self._objective
+        if not self._p.leave_out or self._restricted:
+            return
+        self._restricted = True
+        if isinstance(objective, EquivarianceObjective):
+            undecided = find_undecided(objective, self._seed)
+            self._left_out = explain(undecided, objective.n)
+            if self._left_out:
+                self._space = undecided.rest(self._space)
+                self._objective = objective.inside(self._space)
 
     def _linearised(self) -> Spectrum:
         """Spectrum of the predictor as it is; computed once, and again after a resume."""
@@ -281,6 +302,10 @@ class GrassmannSolver(AdamSolver):
     def _begin(self) -> None:
         """Do what needs the trained predictor: find k, and start near the answer if asked to."""
         k = self._asked
+        self._restrict()
+        if self._left_out and k:
+            check_k(k, self._space)
+            self._set(self._draws(k))
         if k == 0:
             k, self._reason = self._count()
         if self._p.start == "spectral":
@@ -381,7 +406,7 @@ class GrassmannSolver(AdamSolver):
             p.evaluation,
             self._seed,
             rest,
-            self._reason,
+            "; ".join(text for text in (self._left_out, self._reason) if text),
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -391,6 +416,9 @@ class GrassmannSolver(AdamSolver):
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Restore what :meth:`state` returned. Raises ``InvalidInput`` if it does not fit."""
+        if int(metadata.get("epoch", "0") or 0) > 0:
+            self._objective.refresh()
+            self._restrict()
         # The number of starts falls from epoch to epoch, and the solver may have found k.
         shape = self._space.shape
         starts, k = (

@@ -6,6 +6,7 @@ dimensions (starts, candidates, directions) are kept throughout.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, get_args
@@ -15,9 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InvalidInput
+from ..rng import random_stream
 from .action import Action, Inputs, LossKind, Predictor, max_batch
 from .ambient import Ambient
 from .space import Space
+from .vectors import VectorAction
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,82 @@ class EquivarianceObjective:
     def space(self) -> Space:
         """Where the Lie algebra is sought: gl(n), or a subspace of it."""
         return self._space
+
+    def inside(self, space: Space) -> EquivarianceObjective:
+        """Return the same objective for a search in another space."""
+        other = copy.copy(self)
+        other._space = space
+        return other
+
+    @property
+    def invariant(self) -> bool:
+        """Whether no matrix moves the outputs of sets of vectors."""
+        action = self._action
+        return isinstance(action, VectorAction) and not (
+            action.vector_output or action.rho_out is not None
+        )
+
+    def motion(self, indices: Tensor, directions: Tensor, step: float) -> Tensor | None:
+        """Compute ``d/dt exp(tE)·x`` at t = 0 of sets of vectors, by central differences.
+
+        Args:
+            indices: Samples ``[B]``.
+            directions: Directions E, ``[D, n, n]``.
+            step: Half width of the differences.
+
+        Returns:
+            ``[D, B, ...]`` float64 on the CPU; None unless vectors and scalars alone come in, one
+            group GL(n) moves them, and it is sought as a whole.
+        """
+        action, space = self._action, self._space
+        if not isinstance(action, VectorAction) or not space.is_whole:
+            return None
+        rho = action.rho_in
+        if rho is not None and any(kind not in "SPV" for kind in rho.text if kind.isupper()):
+            return None
+        x = self._inputs.draw(indices, None).double()
+
+        def at(t: float, e: Tensor) -> Tensor:
+            return action.act_in(torch.matrix_exp(t * e).expand(*x.shape[:2], -1, -1), x)
+
+        return torch.stack(
+            [(at(step, e) - at(-step, e)) / (2 * step) for e in directions.to(x)]
+        ).cpu()
+
+    @torch.no_grad()
+    def change_along(self, indices: Tensor, direction: Tensor, seed: int) -> float:
+        """Compute what random steps of all vectors along a direction change.
+
+        Args:
+            indices: Samples ``[B]``.
+            direction: ``[n]``; a step is this times a normal number.
+            seed: Seed of the steps.
+
+        Returns:
+            The mean squared change of the output, relative to the output's variance.
+        """
+        x, n = self._inputs.draw(indices, None), self.n
+        before = self._comparable(self._f(x, None), channels=2)
+        # exp of a wᵀ with w·x the size of the step would depend on x; a step is added instead.
+        size = torch.randn(*x.shape[:-1], generator=random_stream(seed, 96)).to(x)
+        slots = self._vectors(x.shape[-1], n)
+        step = torch.zeros_like(x)
+        for at in slots:
+            step[..., at : at + n] = size[..., None] * direction.to(x)
+        after = self._comparable(self._f(x + step, None), channels=2)
+        spread = (before - before.mean(0)).square().mean()
+        return float((after - before).square().mean() / spread.clamp(min=1e-30))
+
+    def _vectors(self, features: int, n: int) -> list[int]:
+        """Where the vectors of an item begin among its features."""
+        rho = cast(VectorAction, self._action).rho_in
+        if rho is None:
+            return [0]
+        starts, at = list[int](), 0
+        for count, kind in rho.terms:
+            starts += [at + i * n for i in range(count)] if kind == "V" else []
+            at += count * (n if kind == "V" else 1)
+        return [start for start in starts if start + n <= features]
 
     @property
     def samples(self) -> int:

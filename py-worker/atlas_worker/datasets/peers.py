@@ -1,0 +1,154 @@
+"""Problems of other papers, made from their descriptions, with known symmetries (METHOD 3.7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..catalogue import param, register
+from ..rng import random_stream
+from . import trajectories
+from .base import GivenDataset, no_tensors
+
+
+class PeersDataset(GivenDataset):
+    """Sets of vectors with targets, made at once.
+
+    Args:
+        kind: Kind of the dataset.
+        inputs: ``[N, m, n]``.
+        targets: ``[N, outputs]``.
+        scenes: Scene of each sample, ``[N]``; None if each is its own.
+        device: Device of the samples.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        inputs: Tensor,
+        targets: Tensor,
+        scenes: Tensor | None,
+        device: torch.device,
+    ) -> None:
+        self.kind = kind  # type: ignore[misc]
+        self.inputs = inputs.to(device, torch.float32)
+        self.targets = targets.to(device, torch.float32)
+        self.scenes = scenes
+
+    @property
+    def outputs(self) -> int:
+        """Number of the targets."""
+        return self.targets.shape[1]
+
+
+@dataclass(frozen=True)
+class TwoBodiesParams:
+    """Parameters of the dataset ``two_bodies``."""
+
+    orbits: int = param(814, "Number of orbits", minimum=3)
+    frames: int = param(20, "Frames of each orbit, 20/49 of a unit of time apart", minimum=2)
+    twin: Literal["none", "elliptic", "squeezed"] = param(
+        "none",
+        "elliptic: orbits are ellipses, and their centre moves; squeezed: second coordinates to "
+        "predict are halved, so that no rotation is a symmetry",
+    )
+
+
+_STEP = 20 / 49
+"""Time between frames (Yang et al. 2023)."""
+_SUBSTEPS = 64
+"""Steps of the leapfrog method between frames."""
+
+
+def _accelerations(q: Tensor) -> Tensor:
+    """Accelerations of two unit masses at ``q [N, 2, 2]``, with G = 1."""
+    r = q[:, 1] - q[:, 0]
+    pull = r / r.norm(dim=1, keepdim=True) ** 3
+    return torch.stack([pull, -pull], 1)
+
+
+@register(
+    "dataset",
+    "two_bodies",
+    "Two bodies on orbits in the plane: a frame (q1, p1, q2, p2), and the next one to predict",
+    TwoBodiesParams,
+)
+def make_two_bodies(
+    params: TwoBodiesParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+) -> PeersDataset:
+    """Make the two-body data of LieGAN (Yang et al. 2023, "Generative adversarial discovery").
+
+    Unit masses at ±q, G = 1, on counter-clockwise circles with ``|q|`` area-uniform in [1.5, 3]
+    and the speed ``1/(2√|q|)`` times 1 + N(0, 0.0007²).
+    """
+    no_tensors("two_bodies", tensors)
+    draw, count = random_stream(seed, 0), params.orbits
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=draw, dtype=torch.float64)
+
+    radius, angle = uniform(1.5**2, 3.0**2).sqrt(), uniform(-math.pi, math.pi)
+    speed = (
+        0.5 / radius.sqrt() * (1 + 0.0007 * torch.randn(count, generator=draw, dtype=torch.float64))
+    )
+    out = torch.stack([angle.cos(), angle.sin()], 1)
+    along = torch.stack([-angle.sin(), angle.cos()], 1)
+    q = torch.stack([out, -out], 1) * radius[:, None, None]
+    p = torch.stack([along, -along], 1) * speed[:, None, None]
+    if params.twin == "elliptic":
+        p = p * uniform(0.75, 1.1)[:, None, None]
+        p = p + 0.1 * torch.randn(count, 1, 2, generator=draw, dtype=torch.float64)
+    states, dt = [], _STEP / _SUBSTEPS
+    for frame in range(params.frames):
+        states.append(torch.stack([q[:, 0], p[:, 0], q[:, 1], p[:, 1]], 1).flatten(1))
+        for _ in range(_SUBSTEPS if frame + 1 < params.frames else 0):
+            p = p + dt / 2 * _accelerations(q)
+            q = q + dt * p
+            p = p + dt / 2 * _accelerations(q)
+    cut = trajectories.cut(torch.stack(states, 1)[:, :, None], "next")
+    if params.twin == "squeezed":
+        cut.targets[:, 1::2] *= 0.5
+    return PeersDataset("two_bodies", cut.inputs, cut.targets, cut.scenes, device)
+
+
+@dataclass(frozen=True)
+class O5Params:
+    """Parameters of the dataset ``o5``."""
+
+    samples: int = param(10_000, "Number of pairs of vectors", minimum=3)
+    dimension: int = param(5, "Dimension of the vectors", minimum=2, maximum=16)
+    broken: float = param(
+        0.0, "Weight of terms without any rotation symmetry, in units of the target's spread"
+    )
+
+
+@register(
+    "dataset",
+    "o5",
+    "A function of the lengths and the angle of two vectors in R^5",
+    O5Params,
+)
+def make_o5(
+    params: O5Params, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+) -> PeersDataset:
+    """Make the O(5) regression of LieGG (Moskalev et al. 2022).
+
+    ``y = sin|r₁| − |r₂|³/2 + r₁·r₂/(|r₁||r₂|)``. The term of ``broken`` has another weight for each
+    coordinate, so that no rotation keeps it.
+    """
+    no_tensors("o5", tensors)
+    x = torch.randn(
+        params.samples, 2, params.dimension, generator=random_stream(seed, 0), dtype=torch.float64
+    )
+    a, b = x.norm(dim=2).unbind(1)
+    y = a.sin() - b**3 / 2 + x.prod(1).sum(1) / (a * b)
+    if params.broken:
+        weights = torch.arange(params.dimension, dtype=torch.float64)
+        rest = (weights * x[:, 0].tanh()).sum(1) + (weights * x[:, 0].square()).sum(1)
+        y = y + params.broken * y.std() * (rest - rest.mean()) / rest.std()
+    return PeersDataset("o5", x, y[:, None], None, device)
