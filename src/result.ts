@@ -60,6 +60,12 @@ export const AlgebraMeasured = z.object({
   startLosses: z.array(Measured).optional(),
   /** Why `symmetryCount` has its value, in words. */
   explanation: z.string(),
+  /** Directions that were left out because they move no data (METHOD 2.12). */
+  freeDirections: z.int().optional(),
+  /** Directions that were left out because they lead out of the subspace of the data. */
+  leadingOut: z.int().optional(),
+  /** Directions that were left out because the output ignores where they lead. */
+  inertDirections: z.int().optional(),
   ...FRAME,
 });
 /** What an algebra solver measured. */

@@ -261,6 +261,12 @@ class AlgebraReport:
     """D ``[n, n]``, in which spans are compared (METHOD 1.7); None for the given coordinates."""
     factors: list[Factor] = field(default_factory=list)
     """The groups whose product acts; none for one GL(n)."""
+    free_directions: int = 0
+    """Directions that were left out because they move no data (METHOD 2.12)."""
+    leading_out: int = 0
+    """Directions that were left out because they lead out of the subspace of the data."""
+    inert_directions: int = 0
+    """Directions that were left out because the output ignores where they lead."""
 
 
 Outcome = Literal["kept", "not_a_symmetry", "outside_support", "beyond_limit", "duplicate"]

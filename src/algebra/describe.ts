@@ -113,8 +113,10 @@ function describeAlgebra(algebra: AlgebraResult, components: number): string[] {
   // One generator is shown as learnt. Several are shown as a readable basis of their span.
   const shown = symmetryCount === 1 ? generators.slice(0, 1) : readableBasis;
   lines.push(...shown.map((m) => label("", formatMatrix(m))));
+  const { freeDirections = 0, inertDirections = 0 } = algebra;
+  const leftOut = freeDirections + inertDirections > 0;
   // For gl(n) itself the errors are the finding.
-  if (symmetryCount < generators.length || symmetryCount === generators[0]!.length ** 2)
+  if (leftOut || symmetryCount < generators.length || symmetryCount === generators[0]!.length ** 2)
     lines.push(label("", algebra.explanation));
   if (symmetryCount > 1)
     lines.push(

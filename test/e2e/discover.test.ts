@@ -32,7 +32,16 @@ np.save("arrows", np.einsum("nij,mj->nmi", turns[rng.integers(4, size=2000)], ar
 np.save("dot", (x[:, 0] * x[:, 1]).sum(1))
 np.save("sign", ((x[:, 0] * x[:, 1]).sum(1) > 0).astype(np.int64))
 np.save("half", (x[:, 0] * x[:, 1]).sum(1) / 2 + 0.25)
+np.save("noise", rng.normal(size=2000))
+t, r = np.arange(12) * 0.4 + rng.uniform(0, 6, (300, 1)), rng.uniform(1, 2, (300, 1))
+orbits = np.stack([r * np.cos(t), r * np.sin(t), -r * np.sin(t), r * np.cos(t)], 2)
+orbits[::7, 9:] = np.nan
+np.save("orbits", orbits)
+orbits[3, 1:] = np.nan
+np.save("one_frame", orbits)
 `;
+
+type Plane = [[number, number], [number, number]];
 
 describe("atlas discover on arrays", function () {
   this.timeout(LONG);
@@ -82,6 +91,25 @@ describe("atlas discover on arrays", function () {
     expect(normal).not.to.have.property("algebra");
   });
 
+  it("predicts frames of trajectories, whose types are those of the inputs", async () => {
+    const args =
+      "--inputs orbits.npy --axes n,t,features --predict next --inputs-as 2V --epochs 20";
+    const { algebra, predictor } = await run("discover_algebra", args);
+    expect(algebra!.symmetryCount).to.be.at.least(1);
+    expect(predictor.heldOut!.skill!).to.be.within(0.95, 1);
+    // The plane's turns and scalings commute with turning by 0.4 rad.
+    for (const [[p, q], [r, t]] of algebra!.generators as Plane[])
+      expect(Math.hypot(p - t, q + r)).to.be.below(0.1);
+  });
+
+  it("warns of a predictor that is no better than a constant, and takes its parameters", async () => {
+    const files =
+      "--inputs pairs.npy --targets noise.npy --architecture mlp --architecture.width 16";
+    const { notes, predictor } = await run("discover_algebra", `${files} --epochs 3`);
+    expect(notes!.some((note) => /no better than a constant/.test(note))).to.equal(true);
+    expect(predictor.heldOut!.skill!).to.be.below(0.1);
+  });
+
   it("asks where a layout can be read in two ways, and refuses what does not fit", async () => {
     const bad: [args: string, line: RegExp][] = [
       ["--inputs wind.npy", /^error: .*not for fields.*--targets .*--predictor/],
@@ -110,6 +138,20 @@ describe("atlas discover on arrays", function () {
       ["--inputs pairs.npy --targets half.npy --targets-as class", /^error: .*no class labels/],
       ["--inputs pairs.npy --targets dot.npy --outputs 2", /^error: --outputs has no effect/],
       ["--inputs pairs.npy --targets none.npy", /^error: .*none\.npy/],
+      ["--inputs orbits.npy --predict next", /^error: --predict .*trajectories only/],
+      [
+        "--inputs orbits.npy --axes n,t,features --predict previous",
+        /^error: --predict previous is not known; .*next:5/,
+      ],
+      [
+        "--inputs one_frame.npy --axes n,t,features --predict next",
+        /^error: .*trajectory 3 has 1 frame/,
+      ],
+      ["--inputs orbits.npy --axes n,t,features --predict rest", /^error: .*from 9 to 12 frames/],
+      [
+        "--inputs pairs.npy --targets dot.npy --architecture.forms 3",
+        /^error: --architecture.forms has no effect/,
+      ],
     ];
     await refuses(
       bad.map(([args, line]) => [["discover", "--worker", worker, ...args.split(" ")], line]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -249,6 +249,7 @@ class GrassmannSolver(AdamSolver):
         self._spectrum: Spectrum | None = None
         self._reason = ""
         self._restricted, self._left_out = False, ""
+        self._counts = 0, 0, 0
         super().__init__(self._draws(k), params.learning_rate, epochs)
         self._scores = torch.full((len(self._free),), math.inf)
 
@@ -277,7 +278,7 @@ class GrassmannSolver(AdamSolver):
         self._restricted = True
         if isinstance(objective, EquivarianceObjective):
             undecided = find_undecided(objective, self._seed)
-            self._left_out = explain(undecided, objective.n)
+            self._left_out, self._counts = explain(undecided, objective.n), undecided.counts
             if self._left_out:
                 self._space = undecided.rest(self._space)
                 self._objective = objective.inside(self._space)
@@ -397,7 +398,7 @@ class GrassmannSolver(AdamSolver):
             if p.standard_basis
             else principal_frame(self._objective, batches, best, p.scale, self._seed)
         )
-        return report_algebra(
+        report = report_algebra(
             self._objective,
             best,
             starts,
@@ -408,6 +409,8 @@ class GrassmannSolver(AdamSolver):
             rest,
             "; ".join(text for text in (self._left_out, self._reason) if text),
         )
+        free, out, inert = self._counts
+        return replace(report, free_directions=free, leading_out=out, inert_directions=inert)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return the state of :class:`AdamSolver`, and the scores of the starts."""

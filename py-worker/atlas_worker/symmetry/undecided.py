@@ -1,4 +1,4 @@
-"""Directions of gl(n) about which sets of vectors decide nothing (METHOD 2.11).
+"""Directions of gl(n) about which sets of vectors decide nothing (METHOD 2.12).
 
 They satisfy the condition of a symmetry without being one:
 

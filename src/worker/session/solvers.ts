@@ -97,14 +97,21 @@ export async function getCosets(link: Link, { handle }: RemoteObject): Promise<C
   return CosetsMeasured.parse(withoutEmpty(await link.decode({ ...response, candidates })));
 }
 
-/** Leave out `factors` and `coordinates` if the worker sent none. */
+/** Leave out `factors`, `coordinates` and counts of directions if the worker sent none. */
 function withoutEmpty(message: unknown): unknown {
-  const { factors, coordinates, ...rest } = message as {
-    factors: unknown[];
-    coordinates?: unknown;
-  };
+  const { factors, coordinates, freeDirections, leadingOut, inertDirections, ...rest } =
+    message as {
+      factors: unknown[];
+      coordinates?: unknown;
+      freeDirections?: number;
+      leadingOut?: number;
+      inertDirections?: number;
+    };
   return {
     ...rest,
+    ...(freeDirections && { freeDirections }),
+    ...(leadingOut && { leadingOut }),
+    ...(inertDirections && { inertDirections }),
     ...(factors.length > 0 && { factors }),
     ...(coordinates !== undefined && { coordinates }),
   };

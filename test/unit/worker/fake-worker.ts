@@ -350,6 +350,9 @@ export class FakeWorker {
           explanation: "one",
           coordinates: undefined,
           factors: [],
+          freeDirections: 0,
+          leadingOut: 0,
+          inertDirections: 0,
         }),
       compareComponents: ({ request: { basis, matrices } }, reply) =>
         reply(null, {
