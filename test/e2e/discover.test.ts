@@ -149,8 +149,8 @@ describe("atlas discover on arrays", function () {
       ],
       ["--inputs orbits.npy --axes n,t,features --predict rest", /^error: .*from 9 to 12 frames/],
       [
-        "--inputs pairs.npy --targets dot.npy --architecture.forms 3",
-        /^error: --architecture.forms has no effect/,
+        "--inputs pairs.npy --targets dot.npy --architecture.sums 3",
+        /^error: --architecture.sums has no effect/,
       ],
     ];
     await refuses(
