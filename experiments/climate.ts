@@ -53,7 +53,7 @@ const [m, n, width, upside_down] = ["cgnet_m", "cgnet_n", "cgnet_width", "upside
 );
 const LEARNING = { "training.learning_rate": 1e-3, "training.schedule": "constant" } as const;
 const PUBLISHED = { ...LEARNING, "solver.scale": 1, "training.background_weight": 1 };
-const LIMITS = { threshold: 0.35, scale: 0.5 };
+const MOVES = { scale: 0.5 };
 const SEARCH = { grassmann: { compare: "distance" }, atlasd: { r3: 5 } } as const;
 
 const discover = algebraTask({
@@ -65,7 +65,7 @@ const discover = algebraTask({
     epochs: 20,
     training: pixelTraining("cross_entropy", 4, 3e-3, 0.2),
   },
-  algebra: { most: 4, k: 4, epochs: 1, values: () => ({ "*": LIMITS, ...SEARCH }) },
+  algebra: { most: 4, k: 4, epochs: 1, values: () => ({ "*": MOVES, ...SEARCH }) },
   reference: { kind: "cgnet", params: { reference: true, upside_down: true } },
   presets: { fast: {}, published: { ...PUBLISHED, stride: 1, solver: "atlasd", epochs: 30 } },
 

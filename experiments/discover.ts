@@ -18,6 +18,7 @@ import {
   givenFit,
   isDistribution,
   makePredictor,
+  nearSymmetries,
   ON_SETS,
   onSets,
   ownDataset,
@@ -29,7 +30,6 @@ import {
   refuseGiven,
   solveCosets,
   solveOnCharts,
-  symmetries,
   task,
   trainedPredictor,
   trajectoryFields,
@@ -71,7 +71,7 @@ export default defineExperiment({
       async run(ctx, c) {
         if (isDistribution(c)) return discoverDistribution(ctx, c, "discover");
         const { inputs, findings, settled } = await discover(ctx, c, "discover");
-        const basis = symmetries(findings.algebra);
+        const basis = nearSymmetries(findings.algebra);
         return { ...findings, ...(await solveCosets(ctx, settled, inputs, basis)) };
       },
     }),

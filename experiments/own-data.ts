@@ -6,8 +6,8 @@ import {
   discoverCosets,
   fileField,
   makePredictor,
+  nearSymmetries,
   openArray,
-  symmetries,
   task,
   trainedPredictor,
   UsageError,
@@ -65,7 +65,7 @@ export default defineExperiment({
         const inputs = { predictor, dataset, atlas };
         const solver = { kind: "grassmann", params: { charts: 1 } } as const;
         const algebra = await discoverAlgebra(ctx, inputs, { solver, k: c.k, epochs: 3 });
-        const search = { params: { charts: 1 }, identity: symmetries(algebra), epochs: 1 };
+        const search = { params: { charts: 1 }, identity: nearSymmetries(algebra), epochs: 1 };
         const components = await discoverCosets(ctx, inputs, search);
         return {
           task: "discover",

@@ -4,6 +4,7 @@ import { alternates, defineExperiment, discoveryTasks, whole } from "../src/inde
 
 /** Charts away from the hole: centres (u, v) as fractions of the plate's sides, radii in pixels. */
 const SIDE = 128;
+const JUDGES = 200; // plates that judge what is found
 const LAYOUTS = {
   1: {
     centres: [
@@ -81,7 +82,12 @@ export default defineExperiment({
       const dataset = await ctx.dataset({ kind: "heat_equation", params: { samples: N } });
       const options = { kind: "planar", params: { charts, ...radii } } as const;
       ctx.illustrate({ dataset, atlas: options });
-      return { dataset, atlas: await ctx.atlas(options) };
+      const others = await ctx.dataset({
+        kind: "heat_equation",
+        params: { samples: JUDGES },
+        seed: ctx.seedFor("others"),
+      });
+      return { dataset, others, atlas: await ctx.atlas(options) };
     },
   }),
 });

@@ -71,6 +71,90 @@ export const AlgebraMeasured = z.object({
 /** What an algebra solver measured. */
 export type AlgebraMeasured = z.infer<typeof AlgebraMeasured>;
 
+/** The skill that a predictor loses when its inputs are moved (METHOD 2.13). */
+export const SkillLost = z.object({
+  /** t, for the moves exp(±tB) of a unit generator B; 0 for a single matrix. */
+  length: z.number(),
+  /** The share of the inputs' own spread that is moved. */
+  size: Measured,
+  /** S: 0 if nothing is lost, 1 if no more skill is left than a constant has. */
+  lost: Measured,
+  /** Standard error of `lost` over scenes. */
+  error: Measured,
+  /** What interpolation costs: `lost` of moving the inputs there and back. */
+  floor: Measured,
+  /**
+   * Mean squared difference of the predictions from those at the nearest training samples, in units
+   * of that at unmoved samples.
+   */
+  reach: Measured,
+  /** Disagreement of refits at moved samples, in units of that at unmoved ones. */
+  disagreement: Measured.optional(),
+  /** `lost` of each refit. */
+  refits: z.array(Measured).optional(),
+});
+/** The skill that a predictor loses when its inputs are moved. */
+export type SkillLost = z.infer<typeof SkillLost>;
+
+/** What the worker measures as evidence (`MeasureEvidenceResponse`). */
+export const EvidenceMeasured = z.object({
+  /** The share of the targets' variance that the predictor explains. */
+  skill: Measured,
+  skillError: Measured,
+  /** Number of scenes that judged. */
+  scenes: z.int(),
+  /** Whether these were held back from the training. */
+  heldOut: z.boolean(),
+  /** Whether there were targets; if not, the predictor's own outputs took their place. */
+  targets: z.boolean(),
+  /** For each direction, one entry for each size that it reaches. */
+  directions: z.array(z.array(SkillLost)),
+  /** For each matrix. */
+  matrices: z.array(SkillLost),
+  refitSkills: z.array(Measured).optional(),
+});
+/** What the worker measures as evidence. */
+export type EvidenceMeasured = z.infer<typeof EvidenceMeasured>;
+
+/** The four verdicts of METHOD 2.13. */
+export const Verdict = z.enum(["symmetry", "approximate", "none", "cannot tell"]);
+/** The four verdicts. */
+export type Verdict = z.infer<typeof Verdict>;
+
+/** How sure a finding is (METHOD 2.13). */
+export const Judgement = z.object({
+  verdict: Verdict,
+  /** The verdict in words, with its bound. */
+  words: z.string(),
+  /** The size of the moves that were judged. */
+  size: Measured,
+  /** Skill lost by the worst of the finding's moves, with its interval. */
+  lost: z.object({ value: Measured, low: Measured, high: Measured }),
+  /** Least skill lost by any other direction, at the same size; null if there is no other. */
+  elsewhere: Measured,
+  /** The share of the output's spread by which the symmetry is broken lies between these. */
+  broken: z.object({ low: Measured, high: Measured }),
+});
+/** How sure a finding is. */
+export type Judgement = z.infer<typeof Judgement>;
+
+/** The evidence for an algebra. */
+export const AlgebraEvidence = Judgement.extend({
+  skill: Measured,
+  skillError: Measured,
+  scenes: z.int(),
+  heldOut: z.boolean(),
+  targets: z.boolean(),
+  /** How many generators after the symmetries are approximate symmetries. */
+  approximate: z.int(),
+  /** How many generators after these may be symmetries: nothing else loses as little skill. */
+  plausible: z.int(),
+  /** The directions that were judged: the generators in their order, then others. */
+  directions: z.array(z.object({ direction: Square, sizes: z.array(SkillLost) })),
+});
+/** The evidence for an algebra. */
+export type AlgebraEvidence = z.infer<typeof AlgebraEvidence>;
+
 /**
  * A discovered Lie algebra: measurements, and an analysis of the generators that are symmetries.
  */
@@ -109,6 +193,8 @@ export const AlgebraResult = AlgebraMeasured.extend({
       cosine: z.number().optional(),
     })
     .optional(),
+  /** How sure the symmetries are, measured on held-out data. */
+  evidence: AlgebraEvidence.optional(),
   /** @deprecated The former name of `symmetryCount`. */
   found: z.int().optional(),
   /** @deprecated The former name of `explanation`. */
@@ -134,6 +220,8 @@ export const CosetResult = z.object({
   preservesMetric: z.boolean().nullable(),
   /** The name of the component, not of the one matrix. */
   name: z.string(),
+  /** How sure the component is, measured on held-out data. */
+  evidence: Judgement.optional(),
 });
 /** One connected component of the discovered group. */
 export type CosetResult = z.infer<typeof CosetResult>;

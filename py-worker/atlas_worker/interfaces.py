@@ -136,6 +136,11 @@ class Dataset(Trainable, Protocol):
         ...
 
     @property
+    def has_targets(self) -> bool:
+        """Whether the targets mean something; not if the predictor is given."""
+        ...
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know about the samples before a training, once they are made."""
         ...

@@ -98,6 +98,7 @@ function describeAlgebra(algebra: AlgebraResult, components: number): string[] {
   } = algebra;
   if (symmetryCount === 0)
     return [label("algebra", `${nothingFound(components)}: ${algebra.explanation}`)];
+  const judged = algebra.evidence === undefined ? [] : [label("", algebra.evidence.words)];
   const worst = Math.max(...losses.slice(0, symmetryCount));
   const lines = [
     label(
@@ -116,7 +117,12 @@ function describeAlgebra(algebra: AlgebraResult, components: number): string[] {
   const { freeDirections = 0, inertDirections = 0 } = algebra;
   const leftOut = freeDirections + inertDirections > 0;
   // For gl(n) itself the errors are the finding.
-  if (leftOut || symmetryCount < generators.length || symmetryCount === generators[0]!.length ** 2)
+  if (judged.length > 0 && !leftOut) lines.push(...judged);
+  else if (
+    leftOut ||
+    symmetryCount < generators.length ||
+    symmetryCount === generators[0]!.length ** 2
+  )
     lines.push(label("", algebra.explanation));
   if (symmetryCount > 1)
     lines.push(

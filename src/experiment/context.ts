@@ -70,6 +70,7 @@ export type StageSession = Pick<
   | "measureEquivariance"
   | "measureCharts"
   | "measureReach"
+  | "measureEvidence"
   | "countShared"
   | "delete"
 >;

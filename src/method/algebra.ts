@@ -1,7 +1,7 @@
 /** Find the Lie algebra of the symmetries (METHOD 2.2 and METHOD 2.3). */
 import { z } from "zod";
 import { analyseAlgebra } from "../algebra/index.js";
-import { type Block, blocksOf, type Manifold } from "../blocks.js";
+import { type Block, blocksOf, findBlock, type Manifold, paramsOf } from "../blocks.js";
 import { UsageError } from "../errors.js";
 import {
   type ChoiceOptions,
@@ -15,6 +15,7 @@ import type { Context } from "../experiment/context.js";
 import { whole } from "../experiment/define.js";
 import type { AlgebraResult } from "../result.js";
 import type { SolverInputs } from "./data.js";
+import { evidenceField, judgeAlgebra } from "./verdict.js";
 
 type SolverOptions = ChoiceOptions<"algebra_solver">;
 
@@ -51,7 +52,7 @@ export function algebraFields({
         ? undefined
         : kindsFor("algebra_solver", manifold).filter((kind) => !alternates({ solver: kind })),
       flags: {
-        threshold: "threshold",
+        threshold: { names: ["threshold"], listed: false },
         scale: "scale",
         standard_basis: "standard_basis",
         learning_rate: { names: ["basis_lr"], kinds: ["atlasd"] },
@@ -67,6 +68,7 @@ export function algebraFields({
       formerValues: k === "auto" ? { 0: "auto" } : undefined,
     }),
     algebra_epochs: whole(epochs, "Epochs of the search (atlasd: as --epochs)"),
+    evidence: evidenceField(),
   };
 }
 
@@ -87,6 +89,7 @@ export interface AlgebraConfig {
   epochs: number;
   algebra_epochs: number;
   reuse_predictor?: boolean | string;
+  evidence?: "quick" | "none";
 }
 
 /** Whether the epochs of a config's solver take turns with the predictor's (METHOD 2.2). */
@@ -128,12 +131,20 @@ export function solveAlgebra(
   stage = "algebra",
 ): Promise<AlgebraResult> {
   const turns = alternates(config);
+  const { evidence } = config;
+  const solver = chosen(config, "solver", "algebra_solver");
+  const { threshold } = solver.params as { threshold?: number };
+  const { entry } = findBlock("algebra_solver", solver.kind);
+  const usual = paramsOf(entry).threshold?.default;
+  if (evidence !== "none" && threshold !== undefined && threshold !== usual)
+    ctx.note("--threshold does not decide what is a symmetry; it does with --evidence none");
   return discoverAlgebra(ctx, inputs, {
-    solver: chosen(config, "solver", "algebra_solver"),
+    solver,
     k: config.k,
     epochs: turns ? config.epochs : config.algebra_epochs,
     train: turns && typeof config.reuse_predictor !== "string",
     stage,
+    evidence,
   });
 }
 
@@ -147,6 +158,7 @@ export async function discoverAlgebra(
     epochs,
     train = false,
     stage = "algebra",
+    evidence = "quick",
   }: {
     solver: Block<"algebra_solver">;
     /** Number of generators; "auto" (or 0): the solver decides. */
@@ -156,13 +168,26 @@ export async function discoverAlgebra(
     train?: boolean;
     /** Name of the stage, one for each search of a run (default "algebra"). */
     stage?: string;
+    /** Evidence on held-out data; "none": the relative error decides. */
+    evidence?: "quick" | "none";
   },
 ): Promise<AlgebraResult> {
-  const algebra = await ctx.algebra({ ...inputs, solver, k, epochs });
+  const { predictor, dataset, atlas } = inputs;
+  const algebra = await ctx.algebra({ predictor, dataset, atlas, solver, k, epochs });
   const second = { stage, object: algebra };
   if (train) await ctx.alternate({ stage: "predictor", object: inputs.predictor }, second, epochs);
   else await ctx.advance(stage, algebra);
-  return analyseAlgebra(await ctx.timed(stage, () => ctx.session.getAlgebra(algebra)));
+  const measured = await ctx.timed(stage, () => ctx.session.getAlgebra(algebra));
+  return evidence === "none" ? analyseAlgebra(measured) : judgeAlgebra(ctx, inputs, measured);
+}
+
+/**
+ * Select the generators along which components are not told apart: the symmetries, and those that
+ * hold approximately or may hold.
+ */
+export function nearSymmetries({ generators, symmetryCount, evidence }: AlgebraResult) {
+  const { approximate = 0, plausible = 0 } = evidence ?? {};
+  return generators.slice(0, symmetryCount + approximate + plausible);
 }
 
 /** Select the generators that are symmetries. */

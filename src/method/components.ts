@@ -11,6 +11,7 @@ import type { CosetsMeasured, Findings, GroupResult } from "../result.js";
 import { choices } from "../suggest.js";
 import { Tensor } from "../tensor/index.js";
 import type { SolverInputs } from "./data.js";
+import { judgeCosets } from "./verdict.js";
 
 /** Make the config field for an algebra from elsewhere, which {@link lookUpIdentity} looks up. */
 export const identityField = (description: string) =>
@@ -42,6 +43,7 @@ export function cosetFields({
 /** Config of the search for components. */
 export interface CosetConfig {
   coset_epochs: number;
+  evidence?: "quick" | "none";
 }
 
 /**
@@ -148,11 +150,21 @@ export function solveCosets(
     solver,
     identity: identityAlgebra,
     epochs: config.coset_epochs,
+    evidence: config.evidence,
   });
 }
 
 /** The components, how they were found, and the group that they make. */
 type ComponentFindings = Required<Pick<Findings, "cosets" | "cosetSearch" | "group">>;
+
+/** Relative error up to which a matrix is judged at all. */
+const PROPOSED = 0.35;
+
+/** Make a solver keep more matrices than are symmetries, because evidence judges them. */
+function proposing(solver: Block<"coset_solver">): Block<"coset_solver"> {
+  const { threshold = 0, ...params } = solver.params ?? {};
+  return { ...solver, params: { ...params, threshold: Math.max(threshold, PROPOSED) } };
+}
 
 /** Find one matrix for each component, and the group that they make. */
 export async function discoverCosets(
@@ -163,6 +175,7 @@ export async function discoverCosets(
     solver = { kind: "multistart", params },
     identity,
     epochs,
+    evidence = "quick",
   }: {
     solver?: Block<"coset_solver">;
     /** Parameters of the solver "multistart", if no `solver` is given. */
@@ -170,16 +183,25 @@ export async function discoverCosets(
     /** Basis of the identity component's Lie algebra, [k, n, n]. */
     identity: readonly number[][][];
     epochs: number;
+    /** Evidence on held-out data; "none": the relative error decides. */
+    evidence?: "quick" | "none";
   },
 ): Promise<ComponentFindings> {
-  const cosets = await ctx.cosets({ ...inputs, solver, identityAlgebra: identity, epochs });
+  const { predictor, dataset, atlas } = inputs;
+  const asked = evidence === "none" ? solver : proposing(solver);
+  const search = { predictor, dataset, atlas, solver: asked, identityAlgebra: identity, epochs };
+  const cosets = await ctx.cosets(search);
   await ctx.advance("cosets", cosets);
   const found = await ctx.timed("cosets", () => ctx.session.getCosets(cosets));
   const { noiseFloor, candidates } = found;
+  const analysed = analyseCosets(found, identity);
+  const judged =
+    evidence === "none" ? analysed : await judgeCosets(ctx, inputs, analysed, identity);
+  const kept = judged.flatMap((coset, i) => (coset === undefined ? [] : [i]));
   return {
-    cosets: analyseCosets(found, identity),
+    cosets: judged.filter((coset) => coset !== undefined),
     cosetSearch: { noiseFloor, candidates },
-    group: await closeGroup(ctx, inputs, { found, identity, solver }),
+    group: await closeGroup(ctx, { predictor, dataset, atlas }, { found, kept, identity, solver }),
   };
 }
 
@@ -192,11 +214,14 @@ export async function closeGroup(
   inputs: SolverInputs,
   {
     found,
+    kept = found.matrices.map((_, i) => i),
     identity,
     solver,
     orthogonal,
   }: {
     found: Pick<CosetsMeasured, "matrices" | "candidates">;
+    /** Indices of the matrices that the evidence keeps (default: all). */
+    kept?: readonly number[];
     identity: readonly number[][][];
     /** The search, whose threshold counts. */
     solver: Block<"coset_solver">;
@@ -206,8 +231,13 @@ export async function closeGroup(
 ): Promise<GroupResult> {
   const finite = identity.length === 0;
   // Candidates that the search merged may be different elements of a large finite group.
-  const merged = found.candidates.filter((c) => finite && c.outcome === "duplicate");
-  const matrices = [...found.matrices, ...merged.map((c) => c.matrix as number[][])];
+  const merged = found.candidates.filter(
+    (c) => finite && c.outcome === "duplicate" && kept.includes(c.duplicateOf ?? -1),
+  );
+  const matrices = [
+    ...kept.map((i) => found.matrices[i]!),
+    ...merged.map((c) => c.matrix as number[][]),
+  ];
   const { threshold } = (solver.params ?? {}) as { threshold?: number };
   const size = inputs.atlas.kind === "vectors" ? { views: 512, evaluation: 512 } : {};
   const params = { threshold, orthogonal, ...size };

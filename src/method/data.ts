@@ -9,6 +9,8 @@ import type { ChartsOptions, RemoteObject } from "../worker/index.js";
 export interface Setting {
   dataset: RemoteObject;
   atlas: RemoteObject;
+  /** Samples of the same kind that no predictor is fitted to; they judge what is found. */
+  others?: RemoteObject;
 }
 
 /** What a solver works on: a predictor, its dataset, and the charts. */

@@ -18,8 +18,8 @@ import {
   algebraFields,
   alternates,
   checkAlgebra,
+  nearSymmetries,
   solveAlgebra,
-  symmetries,
 } from "./algebra.js";
 import {
   type CosetConfig,
@@ -181,7 +181,7 @@ function stepsOf<D extends Shape, S extends Setting>(problem: Problem<D, S>) {
       findings.algebra = await solveAlgebra(ctx, config as unknown as AlgebraConfig, inputs);
     if (parts.cosets) {
       const basis = findings.algebra
-        ? symmetries(findings.algebra)
+        ? nearSymmetries(findings.algebra)
         : givenBasis(config.identity as Parameters<typeof givenBasis>[0]);
       const searched = await solveCosets(ctx, config as unknown as CosetConfig, inputs, basis);
       Object.assign(findings, searched);

@@ -14,3 +14,4 @@ export * from "./own.js";
 export * from "./predictor.js";
 export * from "./rotations.js";
 export * from "./trajectories.js";
+export * from "./verdict.js";

@@ -23,6 +23,10 @@ const COMMANDS = {
     await setUp();
     return typescript("test/bench/main.ts", args);
   },
+  async calibrate(args) {
+    await setUp();
+    return typescript("test/bench/calibrate.ts", args);
+  },
   async soak(args) {
     await setUp();
     return typescript("test/soak/main.ts", args);

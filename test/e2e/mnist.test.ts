@@ -70,6 +70,7 @@ describe("atlas mnist", function () {
       "--epochs=4",
       "--batch-size=8",
       "--algebra-epochs=2",
+      "--evidence=none",
       "--threshold=0.4",
       "--solver.starts=2",
       "--solver.steps=40",

@@ -136,6 +136,7 @@ class ArraysDataset(GivenDataset):
                     "finite numbers",
                     "repair or remove these samples",
                 )
+        self.has_targets = "targets" in moved
         self._outputs = self.targets.shape[1]
         if params.classes and "targets" in moved:
             check_labels(self.targets, _MOST_CLASSES, "dataset.tensors.targets")

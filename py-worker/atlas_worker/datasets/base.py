@@ -33,6 +33,8 @@ class Described:
 
     In degrees, float64 on the CPU. They are known before the samples are.
     """
+    has_targets: bool = True
+    """Whether the targets mean something; not if the predictor is given."""
     warnings: tuple[str, ...] = ()
     """What the user should know about the samples before anything is trained with them."""
 

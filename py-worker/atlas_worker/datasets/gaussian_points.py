@@ -39,6 +39,8 @@ class GaussianPoints(GivenDataset):
     kind = "points"
     outputs = 1
     """The function has one value."""
+    has_targets = False
+    """The function is given."""
 
     def __init__(
         self,

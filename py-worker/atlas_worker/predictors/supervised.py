@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -45,6 +45,7 @@ from ..symmetry import (
     targets_on,
 )
 from ..symmetry.charts import ChosenCharts
+from ..symmetry.evidence import Subject
 from ..trainable import StepCallback
 from .foreign import Foreign
 from .held_out import EarlyStopping, Skill, measure_skill
@@ -275,6 +276,11 @@ class FittedPredictor:
     def loss(self) -> LossKind:
         """Loss by which predictions are compared: that of the training, or absolute differences."""
         return "l1" if self._p.loss == "l2" else self._p.loss
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """Weight of each class in the loss, ``[classes]``; None for equal weights."""
+        return self._class_weights
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """Run one pass over the data in random order.
@@ -808,6 +814,62 @@ def build(kind: str, built: str, weights: Mapping[str, Tensor]) -> tuple[nn.Modu
         {name: restore(weights, name, t) for name, t in module.state_dict().items()}
     )
     return module.eval().requires_grad_(False), signature
+
+
+def make_subject(
+    predictor: FittedPredictor,
+    dataset: Dataset | None = None,
+    refits: Sequence[FittedPredictor] = (),
+    fitted_to: Dataset | None = None,
+) -> tuple[Subject, bool]:
+    """Put together what evidence for a symmetry is measured on (METHOD 2.13).
+
+    Args:
+        predictor: The predictor.
+        dataset: Samples that judge; None for those of ``fitted_to`` that were held back.
+        refits: Refits of the predictor on other parts of the training data.
+        fitted_to: The predictor's own dataset.
+
+    Returns:
+        The subject, and whether the samples that judge were held back from the training.
+    """
+    own = fitted_to if fitted_to is not None else dataset
+    assert own is not None
+    atlas, judge = predictor.atlas, dataset if dataset is not None else own
+    labels = predictor.loss != "l1"
+    for data in (own, judge):
+        check_features(atlas, data, labels=labels)
+
+    reads = getattr(atlas, "r_in", 0) - (compared_radius(atlas) or 0)
+
+    def on(data: Dataset) -> tuple[Inputs, Inputs | None]:
+        # Moved windows need true neighbours; the atlas's margin may be too small for stretches.
+        margin = max(getattr(atlas, "margin", 0), predictor.halo or reads)
+        x = inputs_on(atlas, data, predictor.halo, margin, device=predictor.device)
+        if not data.has_targets:
+            return x, None
+        return x, targets_on(atlas, data, labels=labels, device=predictor.device)
+
+    x, y = on(own)
+    test_x, test_y = (x, y) if judge is own else on(judge)
+    splits = predictor.splits
+    train = torch.arange(len(x)) if splits is None else splits.training
+    held = judge is own and splits is not None and len(splits.test) > 0
+    test = splits.test if held and splits is not None else torch.arange(len(test_x))
+    subject = Subject(
+        predictors=[p.freeze() for p in (predictor, *refits)],
+        action=action_on(atlas, predictor.halo),
+        inputs=test_x,
+        targets=test_y,
+        test=test,
+        train=train,
+        train_inputs=x,
+        train_targets=y,
+        classes=judge.outputs if labels else 0,
+        class_weights=predictor.class_weights,
+        scenes=judge.scenes,
+    )
+    return subject, judge is not own or held or not predictor.total_epochs
 
 
 def make_objective(

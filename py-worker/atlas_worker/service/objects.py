@@ -22,6 +22,7 @@ from atlas_worker.symmetry import (
     action_on,
     ambient_of,
 )
+from atlas_worker.symmetry.evidence import Lost
 from atlas_worker.trainable import Trainable
 
 from . import snapshots
@@ -38,6 +39,10 @@ M = TypeVar("M", bound=Message)
 
 _MEASURED_BYTES = 38
 """Bytes of a ``MatrixEquivariance`` in its message."""
+_EVIDENCE_BYTES = 128
+"""Bytes of a ``SkillLost`` in its message, with some refits."""
+_LARGEST_SIZE = 1.0
+"""Largest size of a move at which a direction may be judged."""
 
 
 class ObjectService(ChartQueries):
@@ -309,6 +314,68 @@ class ObjectService(ChartQueries):
 
         return self._work(context, session, measure)
 
+    def MeasureEvidence(
+        self, request: objects_pb2.MeasureEvidenceRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.MeasureEvidenceResponse:
+        """Measure the skill that a predictor loses along directions and at matrices."""
+        from atlas_worker.predictors.supervised import make_subject
+        from atlas_worker.symmetry.evidence import collect
+
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "predictor")
+        own, atlas = entry.uses
+        n = action_on(atlas.value).n
+        codec = self._codec(session)
+        directions = basis(codec, request, "directions", n)
+        matrices = basis(codec, request, "matrices", n)
+        sizes = list(request.sizes)
+        if not all(0 < size <= _LARGEST_SIZE for size in sizes):
+            raise InvalidInput(f"sizes are {sizes}", "sizes", f"above 0, at most {_LARGEST_SIZE}")
+        if request.samples < 1:
+            raise InvalidInput(f"samples is {request.samples}", "samples", "at least 1")
+        rows = len(directions) * len(sizes) + len(matrices)
+        TensorCodec(self._limits, session.tickets).check_size(rows * _EVIDENCE_BYTES)
+        dataset = _named(session, request, "dataset", "", own)
+        refits = [
+            session.find(h, f"refits[{i}]", "predictor") for i, h in enumerate(request.refits)
+        ]
+
+        def measure() -> objects_pb2.MeasureEvidenceResponse:
+            for one in (entry, *refits):
+                check_whole(one)
+                _check_fit(one, dataset, atlas)
+            check_invertible(matrices)
+            subject, held_out = make_subject(
+                entry.value,
+                None if dataset is own else dataset.value,
+                [refit.value for refit in refits],
+                own.value,
+            )
+            evidence = collect(
+                subject,
+                directions,
+                matrices,
+                sizes,
+                request.samples,
+                request.seed,
+                lambda: check_wanted(context),
+            )
+            return objects_pb2.MeasureEvidenceResponse(
+                skill=evidence.skill.value,
+                skill_error=evidence.skill.error,
+                scenes=evidence.scenes,
+                held_out=held_out,
+                targets=subject.targets is not None,
+                directions=[
+                    objects_pb2.DirectionEvidence(sizes=map(_skill_lost, row))
+                    for row in evidence.directions
+                ],
+                matrices=map(_skill_lost, evidence.matrices),
+                refit_skills=evidence.refit_skills,
+            )
+
+        return self._work(context, session, measure)
+
     def GetAlgebra(
         self, request: objects_pb2.GetAlgebraRequest, context: grpc.ServicerContext
     ) -> objects_pb2.GetAlgebraResponse:
@@ -350,6 +417,19 @@ class ObjectService(ChartQueries):
         return objects_pb2.CompareComponentsResponse(
             component=labels, residuals=codec.encode(residuals)
         )
+
+
+def _skill_lost(lost: Lost) -> objects_pb2.SkillLost:
+    return objects_pb2.SkillLost(
+        length=lost.length,
+        size=lost.size,
+        lost=lost.skill_lost.value,
+        error=lost.skill_lost.error,
+        floor=lost.floor,
+        reach=lost.reach,
+        disagreement=lost.disagreement,
+        refits=lost.refits,
+    )
 
 
 def _trainable(session: Session, handle: str) -> Entry:

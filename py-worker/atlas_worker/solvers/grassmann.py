@@ -96,6 +96,10 @@ class GrassmannParams:
     )
 
 
+PROPOSED = 0.5
+"""Relative error up to which a direction is proposed; whether it holds is judged afterwards."""
+
+
 def check_k(k: int, space: Space | int, least: int = 1) -> None:
     """Check the number of generators.
 
@@ -298,7 +302,10 @@ class GrassmannSolver(AdamSolver):
         typical = typical_displacement(self._objective, batches, along, p.scale, self._seed)
         errors = relative_errors(along, typical.at(spectrum.directions), size)
         moved = float(along.displacement.max()) > ROUNDING * size
-        return count(spectrum, errors, p.threshold, p.gap, moved=moved)
+        found, reason = count(spectrum, errors, max(p.threshold, PROPOSED), p.gap, moved=moved)
+        if found == 0 and moved and spectrum.typical > 0:
+            return 1, f"{reason}; the direction of least error is judged all the same"
+        return found, reason
 
     def _begin(self) -> None:
         """Do what needs the trained predictor: find k, and start near the answer if asked to."""

@@ -64,6 +64,29 @@ class Action(Protocol):
         """
         ...
 
+    def compared(self, g: Tensor, x: Tensor) -> Tensor | None:
+        """Tell where ``g⁻¹·f(g·x)`` may be compared with ``f(x)``: away from repeated borders.
+
+        Args:
+            g: A matrix ``[n, n]``.
+            x: Inputs ``[B, C, ...]`` with margin.
+
+        Returns:
+            A bool for each pixel of the cropped outputs, ``[1, s, s]``; None for everywhere.
+        """
+        ...
+
+    def output_terms(self, outputs: int) -> list[slice]:
+        """Split the outputs into those that move together, and so have one unit.
+
+        Args:
+            outputs: Number of outputs.
+
+        Returns:
+            Ranges of outputs that together are all of them.
+        """
+        ...
+
     def finer_interpolation(self) -> Action:
         """Return the action with a better interpolation, or itself; for the noise floor."""
         ...

@@ -179,6 +179,13 @@ class FeatureType:
             )
 
 
+def own_terms(type: FeatureType | None, outputs: int) -> list[slice]:
+    """Return the ranges of a type's terms, or a range for each output if there is no type."""
+    if type is None:
+        return [slice(i, i + 1) for i in range(outputs)]
+    return [part for _, part in type.parts()]
+
+
 def dimension(type: FeatureType, features: int) -> int:
     """Find the n with which a type of one group has a number of components.
 

@@ -272,6 +272,7 @@ def action_on(atlas: Atlas, halo: int = 0) -> Action:
         rho_in=rho_in,
         rho_out=rho_out,
         ambient=ambient_of(atlas),
+        halo=halo,
     )
 
 

@@ -12,6 +12,7 @@ from ..errors import InvalidInput
 from ..fields.atlas import FieldAtlas
 from ..fields.resample import Interpolation, crop, transform
 from .ambient import Ambient
+from .features import FeatureType, own_terms
 
 Representation = Callable[[Tensor], Tensor]
 """``rho(g [..., n, n]) -> [..., d, d]``: how g mixes the channels at one point."""
@@ -38,6 +39,8 @@ class PlanarAction:
     """How g mixes the output channels; None for scalars."""
     ambient: Ambient = Ambient.linear(2)
     """The product of all groups. The one without a letter moves the map."""
+    halo: int = 0
+    """Pixels around each output that the predictor reads, if it tells."""
 
     @property
     def n(self) -> int:
@@ -65,6 +68,28 @@ class PlanarAction:
     def stays_in_support(self, g: Tensor, x: Tensor) -> Tensor:
         """Return True for all matrices: a field is moved, but its values stay the same."""
         return torch.ones(len(g), dtype=torch.bool)
+
+    def compared(self, g: Tensor, x: Tensor) -> Tensor:
+        """Tell for which pixels u both u and g u lie in the compared window (METHOD 2.13).
+
+        What the predictor reads around u has to come from within the drawn inputs too. If it does
+        not tell how far it reads, it is taken to read from the compared window to the border.
+        """
+        axis = torch.arange(-self.r_out, self.r_out + 1, dtype=g.dtype, device=g.device)
+        u = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+        g = self.ambient.linear_part(g, "")
+        landed = torch.einsum("ij,rcj->rci", g, u).abs().amax(-1)
+        reads = self.halo or self.r_field - self.r_out
+        stretch = torch.linalg.inv(g).abs().sum(-1).max()
+        drawn = (x.shape[-1] - 1) / 2
+        near = u.abs().amax(-1) + stretch * reads <= max(drawn, self.r_field) + 0.5
+        clean: Tensor = (landed <= self.r_out + 1e-4) & near
+        return clean[None]
+
+    def output_terms(self, outputs: int) -> list[slice]:
+        """Return the terms of the outputs' type, or each channel by itself."""
+        kind = self.rho_out if isinstance(self.rho_out, FeatureType) else None
+        return own_terms(kind, outputs)
 
     def finer_interpolation(self) -> PlanarAction:
         """Return the action with bicubic for bilinear, and bilinear for nearest."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..catalogue import param
 from ..errors import InvalidInput
 from .ambient import Ambient
-from .features import FeatureType, parse_dimensions, product
+from .features import FeatureType, own_terms, parse_dimensions, product
 
 ONE_SIDE = 0.99
 """Fraction of the samples that have to be on one side of a hyperplane (METHOD 1.5)."""
@@ -140,6 +140,15 @@ class VectorAction:
         moved = x @ self.rho_in(g).mT
         shift = self.rho_in.shift(g)
         return moved if shift is None else moved + summed * shift[..., None, :]
+
+    def compared(self, g: Tensor, x: Tensor) -> None:
+        """Return None: all outputs are compared."""
+
+    def output_terms(self, outputs: int) -> list[slice]:
+        """Return the terms of the outputs' type; scalars by themselves, vectors together."""
+        if self.vector_output:
+            return [slice(0, outputs)]
+        return own_terms(self.rho_out, outputs)
 
     def finer_interpolation(self) -> VectorAction:
         """Return the action itself, which interpolates nothing."""

@@ -21,6 +21,7 @@ export type {
   ChartOptions,
   EquivarianceFindings,
   EquivarianceOptions,
+  EvidenceOptions,
   PredictorInput,
   PredictorOptions,
 } from "./predictors.js";

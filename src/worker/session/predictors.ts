@@ -1,6 +1,7 @@
 /** Predictors of a session: create them, load weights, predict, and score. */
 import type { Block } from "../../blocks.js";
 import { type CreateObjectRequest, ObjectServiceService } from "../../gen/atlas/v1/objects.js";
+import { EvidenceMeasured } from "../../result.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { type Link, LONG, LONG_READ, type Matrices } from "./link.js";
 import { type RemoteObject, wireBlock } from "./objects.js";
@@ -175,4 +176,47 @@ export async function measureReach(
 ): Promise<number[]> {
   const request = { sessionId: link.id, handle, samples, seed };
   return (await link.call(ObjectServiceService.measureReach, request, LONG)).felt;
+}
+
+/** Options of `Session.measureEvidence`. */
+export interface EvidenceOptions {
+  /** Samples that judge (default: those that were held back from the training). */
+  dataset?: RemoteObject;
+  /** Predictors of the same kind that were fitted to other parts of the training data. */
+  refits?: readonly RemoteObject[];
+  /** Directions of gl(n), [D, n, n]. */
+  directions?: Matrices;
+  /** Single matrices, [m, n, n], invertible. */
+  matrices?: Matrices;
+  /** Sizes of the moves at which directions are judged. */
+  sizes?: readonly number[];
+  /** Largest number of samples that judge (default 400). */
+  samples?: number;
+  /** Seed of the choice of samples (default 0). */
+  seed?: number;
+}
+
+/** Measure the skill that a predictor loses along directions and at matrices. */
+export async function measureEvidence(
+  link: Link,
+  { handle }: RemoteObject,
+  { dataset, refits = [], directions = [], matrices = [], ...options }: EvidenceOptions,
+): Promise<EvidenceMeasured> {
+  const { sizes = [], samples = 400, seed = 0 } = options;
+  const request = {
+    sessionId: link.id,
+    handle,
+    dataset: dataset?.handle,
+    refits: refits.map((refit) => refit.handle),
+    directions: await link.sendMatrices(directions),
+    matrices: await link.sendMatrices(matrices),
+    sizes: [...sizes],
+    samples,
+    seed,
+  };
+  const found = await link.call(ObjectServiceService.measureEvidence, request, LONG);
+  return EvidenceMeasured.parse({
+    ...found,
+    directions: found.directions.map((direction) => direction.sizes),
+  });
 }

@@ -1,6 +1,11 @@
 /** A session: objects on a worker. Closing the session frees all of them. */
 import { WorkerServiceService } from "../../gen/atlas/v1/worker.js";
-import type { AlgebraMeasured, CosetsMeasured, GroupMeasured } from "../../result.js";
+import type {
+  AlgebraMeasured,
+  CosetsMeasured,
+  EvidenceMeasured,
+  GroupMeasured,
+} from "../../result.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import {
   type AtlasOptions,
@@ -33,9 +38,11 @@ import {
   type ChartOptions,
   type EquivarianceFindings,
   type EquivarianceOptions,
+  type EvidenceOptions,
   loadWeights,
   measureCharts,
   measureEquivariance,
+  measureEvidence,
   measureReach,
   type PredictorInput,
   type PredictorOptions,
@@ -277,6 +284,19 @@ export class Session {
    */
   measureReach(predictor: RemoteObject, options: ChartOptions = {}): Promise<number[]> {
     return measureReach(this.link, predictor, options);
+  }
+
+  /**
+   * Measure the skill that a predictor loses along directions and at matrices, on data that it was
+   * not fitted to (METHOD 2.13).
+   *
+   * @throws RpcUsageError if directions, matrices or the dataset do not fit the predictor
+   */
+  measureEvidence(
+    predictor: RemoteObject,
+    options: EvidenceOptions = {},
+  ): Promise<EvidenceMeasured> {
+    return measureEvidence(this.link, predictor, options);
   }
 
   /** Count the samples of `test` whose inputs are also inputs in `train`. */

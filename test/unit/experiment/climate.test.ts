@@ -27,6 +27,7 @@ describe("the climate experiment", () => {
   after(() => rmSync(dir, { recursive: true, force: true }));
   beforeEach(() => {
     fake = new FakeSession();
+    fake.lostAlong = () => 0.001;
     fake.shapes = { inputs: [5, 4, 96, 144], targets: [5, 2, 96, 144] };
     fake.facts = { predictor: { parameters: 7, gauge: "SO(2)" } };
     Object.assign(fake, {

@@ -5,7 +5,13 @@
  */
 import { createHash } from "node:crypto";
 import type { StageSession } from "../../../src/experiment/context.js";
-import type { AdvanceOptions, Epoch, RemoteObject } from "../../../src/worker/index.js";
+import type { EvidenceMeasured, SkillLost } from "../../../src/result.js";
+import type {
+  AdvanceOptions,
+  Epoch,
+  EvidenceOptions,
+  RemoteObject,
+} from "../../../src/worker/index.js";
 
 type ObjectType = RemoteObject["type"];
 
@@ -29,6 +35,10 @@ export class FakeSession {
   failAfter = Number.POSITIVE_INFINITY;
   onFail: () => Error = () => new Error("killed");
 
+  /** The skill lost along a direction: little along rotations, much along others. */
+  lostAlong = ([[a = 0, b = 0] = [], [c = 0, d = 0] = []]: number[][]): number =>
+    Math.abs(a) + Math.abs(d) + Math.abs(b + c) < 1e-6 ? 0.001 : 0.5;
+
   private readonly objects: RemoteObject[] = [];
   private readonly jobs = new Map<string, Epoch[]>();
   private created = 0;
@@ -38,6 +48,22 @@ export class FakeSession {
   attach(): void {
     this.created = this.told = 0;
     this.failAfter = Number.POSITIVE_INFINITY;
+  }
+
+  async measureEvidence(
+    _: RemoteObject,
+    { directions = [], matrices = [], sizes = [] }: EvidenceOptions = {},
+  ): Promise<EvidenceMeasured> {
+    const at = (lost: number, size: number): SkillLost => ({
+      ...{ length: 1, size, lost, error: 0.001, floor: 0, reach: 1 },
+    });
+    return {
+      ...{ skill: 0.9, skillError: 0.01, scenes: 100, heldOut: true, targets: true },
+      directions: directions.map((direction) =>
+        sizes.map((size) => at(this.lostAlong(direction as number[][]), size)),
+      ),
+      matrices: matrices.map(() => at(0.001, 1)),
+    };
   }
 
   private create(

@@ -366,6 +366,7 @@ export class FakeWorker {
         const one = { loss: 1, distance: 2, relativeError: 3, interpolationError: 4 };
         reply(null, { measured: Array.from({ length: matrices?.shape[0] ?? 0 }, () => one) });
       },
+      measureEvidence: unimplemented,
       deleteObject: unimplemented,
       listObjects: unimplemented,
       loadWeights: unimplemented,

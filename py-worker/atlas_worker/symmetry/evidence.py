@@ -1,0 +1,540 @@
+"""Evidence for a symmetry: the skill that a predictor loses on data it was not fitted to.
+
+For a matrix g the prediction ``f_g(x) = g⁻¹·f(g·x)`` is compared with the target y, which is never
+moved (METHOD 2.13)::
+
+    e_g = E ‖f_g(x) − y‖²        e_0 = E ‖f(x) − y‖²        e_c = E ‖c − y‖²
+    skill = 1 − e_0 / e_c        S(g) = (e_g − e_0) / (e_c − e_0)
+
+c is the mean of the training targets, for each chart and pixel. Class probabilities take the place
+of numbers for classifiers (the Brier score). S estimates the share of the output's variance that g
+breaks. Squares are used because the noise of y cancels in them.
+
+The *size* of g is the share of the inputs' own spread that it moves,
+``m(g) = E‖gx − x‖² / 2E‖x − x̄‖²`` in whitened coordinates. A skill lost means nothing without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InvalidInput
+from ..rng import random_stream
+from .action import Action, Inputs, Predictor, max_batch
+
+CHARTS_AT_ONCE = 4
+"""Charts on which a sample is judged; they are drawn at random."""
+FEWEST = 40
+"""Test samples that judge at least, if there are so many."""
+RESAMPLES = 500
+"""Bootstrap resamples of the test scenes."""
+LONGEST = 6.0
+"""Largest length t of ``exp(tB)`` with a unit generator B."""
+FIRST = 0.05
+"""Length with which the search for the length of a given size begins."""
+MOST_LONGER = 4.0
+"""Largest factor by which a length changes in a step of that search."""
+STEPS = 12
+"""Most steps of that search."""
+CLOSE = 0.05
+"""Relative error of a size with which that search ends."""
+FLOORED = 128
+"""Samples from which the interpolation floor is measured."""
+SIZED = 32
+"""Samples from which the size of a move is measured."""
+NEIGHBOURS = 1024
+"""Training samples among which the nearest neighbour of a moved sample is sought."""
+NARROWEST, WIDEST = 5, 9
+"""Widths in pixels of the patches of fields whose neighbours are sought."""
+NOTICED = 0.01
+"""Share of the predictions' variance by which they may always differ from their neighbours'."""
+NEAREST = 4
+"""Nearest training samples whose predictions are averaged."""
+PATCHES = 4
+"""Patches of each window."""
+SAMPLE = 2048
+"""Training targets of which the mean is taken."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A predictor, and the data by which it is judged."""
+
+    predictors: Sequence[Predictor]
+    """The predictor, then refits of it on other parts of the training data, if there are any."""
+    action: Action
+    """How matrices act."""
+    inputs: Inputs
+    """All samples, drawn with the action's margin."""
+    targets: Inputs | None
+    """All targets; None if there are none. Then the predictor itself takes their place."""
+    test: Tensor
+    """Samples that judge, ``[T]``."""
+    train: Tensor
+    """Samples that the predictor was fitted to, ``[N]``; also of ``train_inputs``."""
+    train_inputs: Inputs
+    """Samples that ``train`` counts."""
+    train_targets: Inputs | None
+    """Their targets."""
+    classes: int = 0
+    """Number of classes of a classifier; 0 for numbers."""
+    class_weights: Tensor | None = None
+    """Weight of each class, ``[classes]``; None for equal weights."""
+    scenes: Tensor | None = None
+    """Scene of each sample of ``inputs``; None if each is its own scene."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its standard error, and whether it could be measured."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The skill lost at one matrix, or at ``exp(±tB)``."""
+
+    length: float
+    """t; 0 for a given matrix."""
+    size: float
+    """``m(g)``."""
+    skill_lost: Estimate
+    """S, a mean over both signs."""
+    floor: float
+    """S of the interpolation there and back."""
+    reach: float
+    """Squared difference of the predictions from those at the nearest training samples, in units of
+    that at unmoved samples."""
+    disagreement: float
+    """Disagreement of refits at moved samples in units of that at unmoved ones; NaN if unknown."""
+    refits: tuple[float, ...]
+    """S of each refit."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the test data say."""
+
+    skill: Estimate
+    scenes: int
+    """Number of test scenes."""
+    directions: list[list[Lost]]
+    """For each direction, one entry for each size; fewer if a size is out of reach of any t."""
+    matrices: list[Lost]
+    """For each matrix."""
+    refit_skills: tuple[float, ...]
+    """Skill of each refit."""
+
+
+def collect(
+    subject: Subject,
+    directions: Tensor,
+    matrices: Tensor,
+    sizes: Sequence[float],
+    samples: int,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
+) -> Evidence:
+    """Measure the skill lost along directions and at matrices.
+
+    Args:
+        subject: The predictor and the data.
+        directions: Unit generators ``[D, n, n]``.
+        matrices: ``[m, n, n]``.
+        sizes: Sizes m(g) at which each direction is judged.
+        samples: Largest number of test samples; of samples times charts, if there are several.
+        seed: Seed of the choice of samples and charts, and of the bootstrap.
+        check: Called before each matrix; it may raise an error to stop.
+
+    Returns:
+        The evidence. Values are NaN where nothing is left to compare.
+
+    Raises:
+        InvalidInput: There are no test samples.
+    """
+    if not len(subject.test):
+        raise InvalidInput("there are no test samples", "dataset", "at least one sample")
+    with torch.no_grad():
+        judge = _Judge(subject, samples, seed)
+        still = judge.at(None)
+        rows: list[list[Lost]] = []
+        for direction in directions.double():
+            found = [t for s in sizes if (t := judge.length(direction, s)) is not None]
+            entries = []
+            for t in found:
+                check()
+                pair = [torch.matrix_exp(sign * t * direction) for sign in (1, -1)]
+                entries.append(judge.lost(pair, t))
+            rows.append(entries)
+        single = []
+        for g in matrices.double():
+            check()
+            single.append(judge.lost([g], 0.0))
+    skills = tuple(
+        float(1 - still.moved[f].sum() / still.constant.sum())
+        for f in range(1, len(subject.predictors))
+    )
+    return Evidence(judge.skill(), judge.count, rows, single, skills)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Squared errors summed over the charts and pixels of each scene."""
+
+    moved: Tensor
+    """``[predictors, scenes]``."""
+    still: Tensor
+    """``[predictors, scenes]``, where ``moved`` is compared."""
+    constant: Tensor
+    """``[scenes]``."""
+    floor: Tensor
+    """``[scenes]``: of the prediction after interpolation there and back."""
+    spread: Tensor
+    """Disagreement of the refits, moved and still: ``[2]``."""
+
+
+class _Judge:
+    """The test batches, and what is measured on them."""
+
+    def __init__(self, subject: Subject, samples: int, seed: int) -> None:
+        self._s, self._seed = subject, seed
+        generator = random_stream(seed, 94)
+        charts = subject.inputs.charts
+        most = max(FEWEST, samples // min(charts, CHARTS_AT_ONCE))
+        order = torch.randperm(len(subject.test), generator=generator)[:most]
+        chosen = subject.test[order].sort().values
+        scenes = chosen if subject.scenes is None else subject.scenes[chosen]
+        unique, self._scene = torch.unique(scenes, return_inverse=True)
+        self.count = len(unique)
+        at_once = min(64, max(1, max_batch(subject.inputs.shape)))
+        self._batches: list[tuple[Tensor, Tensor | None, slice]] = []
+        for start in range(0, len(chosen), at_once):
+            part = slice(start, min(start + at_once, len(chosen)))
+            picked = None
+            if charts > CHARTS_AT_ONCE:
+                drawn = torch.randperm(charts, generator=generator)[:CHARTS_AT_ONCE]
+                picked = drawn.sort().values
+            self._batches.append((chosen[part], picked, part))
+        first = [part for _, _, part in self._batches if part.start < FLOORED]
+        self._floored = torch.unique(torch.cat([self._scene[part] for part in first]))
+        self._constant, self._weight = self._climatology()
+        self._cache: list[tuple[Tensor, Tensor, list[Tensor]]] = [
+            self._still(indices, picked) for indices, picked, _ in self._batches
+        ]
+        self._sizing = _Sizing(subject, seed)
+        self._reach = _Reach(subject, chosen, seed, self._probable)
+        self._unmoved = self.at(None)
+
+    def skill(self) -> Estimate:
+        """Skill of the predictor, with its error over scenes."""
+        e0, ec = self._unmoved.still[0], self._unmoved.constant
+        return _ratio(ec - e0, ec, self._seed)
+
+    def length(self, direction: Tensor, size: float) -> float | None:
+        """Length t at which ``exp(±tB)`` has a size, or None."""
+        return self._sizing.length(direction, size)
+
+    def lost(self, pair: Sequence[Tensor], length: float) -> Lost:
+        """Skill lost at matrices, as a mean over them."""
+        sums = [self.at(g) for g in pair]
+        moved, still = (sum_of([getattr(s, k) for s in sums]) for k in ("moved", "still"))
+        constant, floor = (sum_of([getattr(s, k) for s in sums]) for k in ("constant", "floor"))
+        spread = sum_of([s.spread for s in sums])
+        room = constant - still
+        if not bool(room[0].sum() > 0):
+            value = Estimate(math.nan, math.nan)
+        else:
+            value = _ratio(moved[0] - still[0], room[0], self._seed)
+        refits = tuple(
+            float((moved[f] - still[f]).sum() / room[f].sum()) for f in range(1, len(moved))
+        )
+        return Lost(
+            length=length,
+            size=sum(self._sizing.size(g) for g in pair) / len(pair),
+            skill_lost=value,
+            floor=float((floor - still[0])[self._floored].sum() / room[0][self._floored].sum()),
+            reach=sum(self._reach.ratio(g) for g in pair) / len(pair),
+            disagreement=float(spread[0] / spread[1]) if float(spread[1]) > 0 else math.nan,
+            refits=refits,
+        )
+
+    def at(self, g: Tensor | None) -> _Sums:
+        """Squared errors of the predictors moved by g, and of what they are compared with."""
+        subject, action = self._s, self._s.action
+        count = len(subject.predictors)
+        sums = torch.zeros(2 * count + 2, self.count, dtype=torch.float64)
+        spread = torch.zeros(2, dtype=torch.float64)
+        for (_, picked, part), (x, y, still) in zip(self._batches, self._cache, strict=True):
+            lead = x.shape[:2]
+            back, mask = still, None
+            again = still[0]
+            if g is not None:
+                forth = g.to(x).expand(*lead, -1, -1)
+                inverse = torch.linalg.inv(g).to(x).expand(*lead, -1, -1)
+                mask = action.compared(g.to(x), x)
+                moved = action.act_in(forth, x)
+                back = [
+                    action.act_out(inverse, self._probable(f(moved, picked)))
+                    for f in subject.predictors
+                ]
+                if mask is not None and part.start < FLOORED:
+                    returned = action.act_in(inverse, moved)
+                    again = action.crop_out(self._probable(subject.predictors[0](returned, picked)))
+            constant = self._constant if picked is None else self._constant[picked]
+            scored = [*back, *still, constant.expand_as(y), again]
+            if mask is not None:
+                reduced = mask.to(x)[None]
+            for row, prediction in enumerate(scored):
+                error = self._score(prediction, y)
+                if mask is not None:
+                    error = error * reduced
+                per = error.flatten(1).sum(1).double().cpu()
+                sums[row].index_add_(0, self._scene[part], per)
+            if count > 2:
+                for row, outputs in enumerate((back, still)):
+                    stack = torch.stack(outputs[1:])
+                    apart = (stack - stack.mean(0)).square()
+                    if mask is not None:
+                        apart = apart * reduced
+                    spread[row] += float(apart.sum()) / (count - 2)
+        return _Sums(
+            sums[:count], sums[count : 2 * count], sums[2 * count], sums[2 * count + 1], spread
+        )
+
+    def _still(self, indices: Tensor, picked: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Inputs, targets and predictions of a batch, where they are compared."""
+        subject, action = self._s, self._s.action
+        x = subject.inputs.draw(indices, picked)
+        still = [
+            action.crop_out(self._probable(f(action.crop_in(x), picked)))
+            for f in subject.predictors
+        ]
+        if subject.targets is None:
+            return x, still[0], still
+        return x, self._target(subject.targets.draw(indices, picked)), still
+
+    def _probable(self, y: Tensor) -> Tensor:
+        return y.float().softmax(2) if self._s.classes else y.float()
+
+    def _target(self, y: Tensor) -> Tensor:
+        if self._s.classes:
+            y = functional.one_hot(y[:, :, 0].long(), self._s.classes).movedim(-1, 2)
+        return self._s.action.crop_out(y.float())
+
+    def _score(self, a: Tensor, y: Tensor) -> Tensor:
+        """Weighted squared difference ``[B, C, 1, ...]`` of outputs ``[B, C, out, ...]``."""
+        weighted = (a - y).square() * self._weight.view(-1, *[1] * (y.dim() - 3))
+        square = weighted.sum(2, keepdim=True)
+        if self._s.classes and self._s.class_weights is not None:
+            square = square * (y * self._s.class_weights.view(-1, *[1] * (y.dim() - 3))).sum(
+                2, keepdim=True
+            )
+        return square
+
+    def _climatology(self) -> tuple[Tensor, Tensor]:
+        """Mean of the training targets for each chart and pixel, and the weight of each output."""
+        subject, batches = self._s, []
+        order = torch.randperm(len(subject.train), generator=random_stream(self._seed, 95))
+        some = subject.train[order[:SAMPLE]]
+        at_once = min(64, max(1, max_batch(subject.train_inputs.shape)))
+        total = square = torch.zeros((), dtype=torch.float64)
+        for indices in some.split(at_once):
+            if subject.train_targets is None:
+                x = subject.action.crop_in(subject.train_inputs.draw(indices, None))
+                y = subject.action.crop_out(self._probable(subject.predictors[0](x, None)))
+            else:
+                y = self._target(subject.train_targets.draw(indices, None))
+            batches.append(len(y))
+            first, second = y.double().sum(0), y.double().square().sum(0)
+            total, square = total + first, square + second
+        mean = total / sum(batches)
+        variance = (square / sum(batches) - mean.square()).clamp(min=0)
+        spread = variance.transpose(0, 1).flatten(1).mean(1)  # of each output
+        if subject.classes:
+            weight = torch.ones_like(spread)
+        else:
+            for part in subject.action.output_terms(len(spread)):
+                spread[part] = spread[part].mean()
+            weight = torch.where(spread > 0, 1 / spread.clamp(min=1e-300), 0.0)
+        return mean.float(), weight.float()
+
+
+class _Sizing:
+    """Sizes of moves, from some training inputs in whitened coordinates."""
+
+    def __init__(self, subject: Subject, seed: int) -> None:
+        self._action = subject.action
+        order = torch.randperm(len(subject.train), generator=random_stream(seed, 96))
+        charts = None
+        if subject.train_inputs.charts > CHARTS_AT_ONCE:
+            charts = torch.arange(CHARTS_AT_ONCE) * (subject.train_inputs.charts // CHARTS_AT_ONCE)
+        at_once = max(2, max_batch(subject.train_inputs.shape))
+        self._x = subject.train_inputs.draw(subject.train[order[: min(SIZED, at_once)]], charts)
+        self._still = self._action.crop_in(self._x)
+        self._whiten = whitening(self._still)
+        centred = self._still - self._still.mean(0, keepdim=True)
+        self._spread = float(self._norm(centred))
+
+    def size(self, g: Tensor) -> float:
+        """``m(g)``."""
+        return float(self.sizes(g[None])[0])
+
+    def sizes(self, g: Tensor) -> Tensor:
+        """``m(g)`` of matrices ``[m, n, n]``."""
+        out = []
+        for one in g:
+            moved = self._action.act_in(one.to(self._x).expand(*self._x.shape[:2], -1, -1), self._x)
+            out.append(self._norm(moved - self._still) / (2 * max(self._spread, 1e-300)))
+        return torch.stack(out)
+
+    def length(self, direction: Tensor, size: float) -> float | None:
+        """The smallest t at which the mean size of ``exp(±tB)`` is as asked for, or None.
+
+        Small moves grow as the square of t, so that a few secant steps from below are enough.
+        """
+        t, below = FIRST, 0.0
+        for _ in range(STEPS):
+            pair = torch.stack([torch.matrix_exp(sign * t * direction) for sign in (1.0, -1.0)])
+            now = float(self.sizes(pair).mean())
+            if not math.isfinite(now):
+                return None
+            if abs(now - size) <= CLOSE * size:
+                return t
+            if now < size:
+                below = t
+            longer = math.sqrt(size / now) if now > 0 else MOST_LONGER
+            guess = t * min(max(longer, 1 / MOST_LONGER), MOST_LONGER)
+            t = guess if guess > below else (t + below) / 2
+            if t > LONGEST:
+                return None
+        return t
+
+    def _norm(self, x: Tensor) -> Tensor:
+        return (x.double() @ self._whiten).square().mean() if x.dim() == 4 else self._pixels(x)
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        scale = self._whiten.diagonal().view(-1, 1, 1)
+        return (x.double() * scale).square().mean()
+
+
+def whitening(x: Tensor) -> Tensor:
+    """Compute a matrix W such that the features of ``x W`` have the unit matrix for second moment.
+
+    Args:
+        x: Sets ``[B, C, m, features]``, or windows ``[B, C, channels, s, s]``.
+
+    Returns:
+        ``[features, features]``; for windows a diagonal matrix ``[channels, channels]``. Features
+        that are zero, and combinations that are zero up to rounding, stay zero.
+    """
+    if x.dim() != 4:
+        spread = (x - x.mean(0, keepdim=True)).double().transpose(1, 2).transpose(0, 1)
+        deviations = spread.flatten(1).square().mean(1).sqrt()
+        return torch.diag(torch.where(deviations > 0, 1 / deviations.clamp(min=1e-300), 0.0))
+    flat = x.double().flatten(0, 2)
+    values, vectors = torch.linalg.eigh(flat.mT @ flat / len(flat))
+    keep = values > 1e-10 * values[-1].clamp(min=1e-300)
+    scales = torch.where(keep, values.clamp(min=1e-300).rsqrt(), 0.0)
+    whitened: Tensor = vectors @ torch.diag(scales) @ vectors.mT
+    return whitened
+
+
+class _Reach:
+    """How far the predictor is from what its nearest training samples say.
+
+    At a moved sample the prediction is compared with the mean prediction of the nearest training
+    samples. Where the data support the prediction, both differ about as much as at unmoved samples.
+    Where the predictor extrapolates, they go different ways (METHOD 2.13, where refits disagree).
+    """
+
+    def __init__(
+        self, subject: Subject, test: Tensor, seed: int, probable: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._action, self._f, self._probable = subject.action, subject.predictors[0], probable
+        order = torch.randperm(len(subject.train), generator=random_stream(seed, 97))
+        self._charts = None
+        if subject.inputs.charts > 1:
+            self._charts = torch.tensor([subject.inputs.charts // 2])
+        at_once = max(1, max_batch(subject.inputs.shape))
+        known = subject.train[order[:NEIGHBOURS]]
+        parts = [subject.train_inputs.draw(i, self._charts) for i in known.split(at_once)]
+        windows = [self._action.crop_in(p) for p in parts]
+        fitted = torch.cat(windows)
+        self._whiten = whitening(fitted)
+        self._patches: list[tuple[slice, slice]] = []
+        if fitted.dim() != 4:
+            inner = self._action.crop_out(self._f(fitted[:1], self._charts)).shape[-1]
+            self._patches = _patches(fitted.shape[-1], inner, seed)
+        self._known = self._features(fitted)
+        self._values = torch.cat([self._outputs(w) for w in windows])
+        self._x = subject.inputs.draw(test[: min(len(test), 2 * at_once, 256)], self._charts)
+        spread = (self._values - self._values.mean(0)).square().mean()
+        self._still = max(self._apart(self._action.crop_in(self._x)), NOTICED * float(spread))
+
+    def ratio(self, g: Tensor) -> float:
+        """Mean squared difference at moved samples, in units of that at unmoved ones."""
+        moved = self._action.act_in(g.to(self._x).expand(*self._x.shape[:2], -1, -1), self._x)
+        return self._apart(moved) / self._still if self._still > 0 else math.nan
+
+    def _apart(self, x: Tensor) -> float:
+        distances = torch.cdist(self._features(x), self._known)
+        # A sample that is in the training data is not its own neighbour.
+        distances = torch.where(distances > 1e-6 * distances.mean(), distances, math.inf)
+        nearest = distances.topk(min(NEAREST, len(self._known)), largest=False).indices
+        return float((self._outputs(x) - self._values[nearest].mean(1)).square().mean())
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        """Predictions for each set, or at the centre of each patch: ``[samples, outputs]``."""
+        y = self._action.crop_out(self._probable(self._f(x, self._charts))).double()
+        if not self._patches:
+            return y.flatten(1)
+        shift = (x.shape[-1] - y.shape[-1]) // 2
+        centres = [
+            ((r.start + r.stop - 1) // 2 - shift, (c.start + c.stop - 1) // 2 - shift)
+            for r, c in self._patches
+        ]
+        return torch.stack([y[..., r, c].flatten(1) for r, c in centres], 1).flatten(0, 1)
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Whitened features of each set, or of each patch of the windows: ``[samples, d]``."""
+        if x.dim() == 4:
+            return (x.double() @ self._whiten).flatten(1)
+        scaled = (x.double() * self._whiten.diagonal().view(-1, 1, 1)).flatten(0, 1)
+        parts = [scaled[..., r, c].flatten(1) for r, c in self._patches]
+        return torch.stack(parts, 1).flatten(0, 1)
+
+
+def _patches(size: int, inner: int, seed: int) -> list[tuple[slice, slice]]:
+    """Patches near the middle of windows, as wide as the predictor is taken to read."""
+    width = min(max(NARROWEST, size - inner + 1), WIDEST, size)
+    room = max(1, min(inner // 2, size - width + 1))
+    corners = torch.randint(room, (PATCHES, 2), generator=random_stream(seed, 99))
+    first = (size - width - room + 1) // 2
+    return [
+        (slice(first + r, first + r + width), slice(first + c, first + c + width))
+        for r, c in corners.tolist()
+    ]
+
+
+def sum_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Add tensors of one shape."""
+    return torch.stack(list(tensors)).sum(0)
+
+
+def _ratio(top: Tensor, bottom: Tensor, seed: int) -> Estimate:
+    """``Σ top / Σ bottom`` over scenes, with its bootstrap error; pairs are kept."""
+    value = float(top.sum() / bottom.sum())
+    n = len(top)
+    if n < 2:
+        return Estimate(value, math.nan)
+    draws = torch.randint(n, (RESAMPLES, n), generator=random_stream(seed, 98))
+    ratios = top[draws].sum(1) / bottom[draws].sum(1)
+    return Estimate(value, float(ratios.std()))

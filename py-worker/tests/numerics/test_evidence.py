@@ -1,0 +1,194 @@
+"""Evidence: the skill lost estimates what a direction breaks, and knows its limits (METHOD 2.13)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from atlas_worker.fields.atlas import Chart, PlanarAtlas
+from atlas_worker.symmetry import FieldInputs, PlanarAction, VectorAction, VectorInputs
+from atlas_worker.symmetry.evidence import Evidence, Subject, collect
+from atlas_worker.symmetry.features import FeatureType
+
+ROTATION = torch.tensor([[0.0, -1.0], [1.0, 0.0]]) / 2**0.5
+SCALING = torch.eye(2) / 2**0.5
+STRETCH = torch.tensor([[1.0, 0.0], [0.0, -1.0]]) / 2**0.5
+NONE = torch.zeros(0, 2, 2)
+HALF = 800
+
+
+def points(seed: int = 0) -> Tensor:
+    return torch.randn(2 * HALF, 1, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def subject(
+    x: Tensor, y: Tensor | None, f, action: VectorAction | None = None, **options
+) -> Subject:
+    inputs = VectorInputs(x)
+    targets = None if y is None else VectorInputs(y)
+    return Subject(
+        predictors=[lambda v, charts: f(v[:, 0])[:, None]],
+        action=action or VectorAction(2),
+        inputs=inputs,
+        targets=targets,
+        test=torch.arange(HALF, 2 * HALF),
+        train=torch.arange(HALF),
+        train_inputs=inputs,
+        train_targets=targets,
+        **options,
+    )
+
+
+def radius(x: Tensor) -> Tensor:
+    return x.norm(dim=-1).sum(-1, keepdim=True)
+
+
+def found(subject: Subject, directions: Tensor, matrices: Tensor = NONE) -> Evidence:
+    return collect(subject, directions, matrices, [0.05, 0.2], HALF, 0)
+
+
+class TestSkillLost:
+    def test_is_zero_for_a_symmetry_and_large_for_others(self) -> None:
+        x = points()
+        noise = 0.3 * torch.randn(len(x), 1, generator=torch.Generator().manual_seed(1))
+        evidence = found(subject(x, radius(x) + noise, radius), torch.stack([ROTATION, SCALING]))
+        rotation, scaling = evidence.directions
+        assert abs(rotation[1].skill_lost.value) < 1e-5
+        assert scaling[1].skill_lost.value > 0.3
+        assert evidence.scenes == HALF
+
+    @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0, 3.0])
+    def test_estimates_the_share_that_is_broken_whatever_the_noise(self, noise: float) -> None:
+        x = points()
+
+        def broken(x: Tensor) -> Tensor:
+            return radius(x) + 0.3 * x[..., 0]
+
+        y = broken(x) + noise * torch.randn(len(x), 1, generator=torch.Generator().manual_seed(2))
+        lost = found(subject(x, y, broken), ROTATION[None]).directions[0][1]
+        test = x[HALF:]
+        truth = 0.0
+        for sign in (1, -1):
+            g = torch.matrix_exp(sign * lost.length * ROTATION)
+            truth += float((broken(test @ g.T) - broken(test)).square().mean() / 2)
+        truth /= float(broken(test).var())
+        assert abs(lost.skill_lost.value - truth) < 4 * lost.skill_lost.error + 0.05 * truth
+        assert 0 < lost.skill_lost.error < 1
+
+    def test_moves_predictions_back_so_that_noise_is_not_reweighted(self) -> None:
+        x = points()
+        y = x[:, 0] + torch.randn(len(x), 2, generator=torch.Generator().manual_seed(3))
+        action = VectorAction(2, rho_out=FeatureType("V", 2))
+        # The identity map commutes with everything, and its noise is as large as it is.
+        evidence = found(subject(x, y, lambda v: v[:, 0], action), torch.stack([SCALING, STRETCH]))
+        assert all(abs(s.skill_lost.value) < 1e-5 for row in evidence.directions for s in row)
+        assert 0.4 < evidence.skill.value < 0.6
+
+    def test_uses_probabilities_of_classes(self) -> None:
+        x = points()
+
+        def logits(x: Tensor) -> Tensor:
+            return 4 * torch.cat([radius(x) - 1.2, 1.2 - radius(x)], 1)
+
+        labels = torch.multinomial(
+            logits(x).softmax(1), 1, generator=torch.Generator().manual_seed(4)
+        )
+        evidence = found(subject(x, labels, logits, classes=2), torch.stack([ROTATION, SCALING]))
+        assert abs(evidence.directions[0][1].skill_lost.value) < 1e-5
+        assert evidence.directions[1][1].skill_lost.value > 0.1
+        assert 0.3 < evidence.skill.value < 0.9
+
+    def test_of_a_reflection_that_only_one_function_has(self) -> None:
+        x = points()
+        flip = torch.tensor([[[1.0, 0.0], [0.0, -1.0]]])
+        even = found(subject(x, radius(x), radius), ROTATION[None], flip).matrices[0]
+        odd = found(subject(x, x[..., 1], lambda v: v[..., 1]), ROTATION[None], flip).matrices[0]
+        assert abs(even.skill_lost.value) < 1e-5
+        assert odd.skill_lost.value == pytest.approx(4, rel=0.1)
+        assert even.size == pytest.approx(1, rel=0.1)
+
+    def test_without_targets_speaks_of_the_predictor(self) -> None:
+        x = points()
+        evidence = found(subject(x, None, radius), torch.stack([ROTATION, SCALING]))
+        assert evidence.skill.value == 1
+        assert abs(evidence.directions[0][1].skill_lost.value) < 1e-5
+        assert evidence.directions[1][1].skill_lost.value > 0.3
+
+
+class TestSize:
+    @pytest.mark.parametrize("unit", [1.0, 1e-4, 1e4])
+    def test_does_not_depend_on_units(self, unit: float) -> None:
+        x = points()
+        lengths = [
+            s.length for s in found(subject(x, radius(x), radius), ROTATION[None]).directions[0]
+        ]
+        scaled = found(
+            subject(x * unit, radius(x), lambda v: radius(v / unit)), ROTATION[None]
+        ).directions[0]
+        assert [s.length for s in scaled] == pytest.approx(lengths, rel=1e-3)
+        assert [s.size for s in scaled] == pytest.approx([0.05, 0.2], rel=0.06)
+
+    def test_of_a_rotation_is_what_it_moves(self) -> None:
+        x = points()
+        rows = found(subject(x, radius(x), radius), ROTATION[None]).directions[0]
+        # E|gx − x|² / 2E|x|² = 1 − cos(angle), and the angle of exp(tB) is t/√2.
+        for row in rows:
+            assert row.size == pytest.approx(1 - math.cos(row.length / 2**0.5), rel=0.15)
+
+    def test_is_out_of_reach_of_a_direction_that_moves_nothing(self) -> None:
+        x = points()
+        x[..., 1] = 0
+        direction = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])  # moves along the first by the second
+        assert found(subject(x, radius(x), radius), direction).directions == [[]]
+
+
+class TestReach:
+    def test_grows_where_the_predictor_extrapolates(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        angle = torch.rand(2 * HALF, generator=generator) - 0.5
+        r = 1 + torch.rand(2 * HALF, generator=generator)
+        x = torch.stack([r * angle.cos(), r * angle.sin()], -1)[:, None]
+
+        def periodic(x: Tensor) -> Tensor:
+            return torch.sin(3 * torch.atan2(x[..., 1], x[..., 0]))
+
+        turns = torch.stack([torch.matrix_exp(t * 2**0.5 * ROTATION) for t in (0.05, 1.5)])
+        near, far = found(subject(x, periodic(x), periodic), ROTATION[None], turns).matrices
+        assert near.reach < 4 < far.reach
+
+
+def test_fields_are_compared_away_from_repeated_borders() -> None:
+    generator = torch.Generator().manual_seed(0)
+    axis = torch.arange(48.0) - 23.5
+    rows, columns = torch.meshgrid(axis, axis, indexing="ij")
+    wave = torch.rand(60, 1, 1, generator=generator) * 6
+    tilt = torch.rand(60, 1, 1, generator=generator) * 6
+    fields = torch.sin((tilt.cos() * rows + tilt.sin() * columns) / 4 + wave)[:, None]
+    atlas = PlanarAtlas(charts=(Chart(24, 24),), r_in=14, r_out=10, margin=8)
+    inputs = FieldInputs(fields, atlas)
+    squares = FieldInputs(fields.square(), atlas, margin=0)
+    action = PlanarAction(14, 10)
+    evidence = collect(
+        Subject(
+            predictors=[lambda v, charts: v.square()],
+            action=action,
+            inputs=inputs,
+            targets=squares,
+            test=torch.arange(30, 60),
+            train=torch.arange(30),
+            train_inputs=inputs,
+            train_targets=squares,
+        ),
+        torch.stack([ROTATION, STRETCH]),
+        NONE,
+        [0.2],
+        400,
+        0,
+    )
+    # A pointwise map commutes with every move; what is left is interpolation.
+    for row in evidence.directions:
+        assert abs(row[0].skill_lost.value) < 0.01
+        assert abs(row[0].floor) < 0.01

@@ -1,0 +1,196 @@
+/**
+ * The rule by which evidence becomes a verdict (METHOD 2.13). It is the same for all experiments,
+ * predictors and solvers.
+ */
+import type { EvidenceMeasured, SkillLost, Verdict } from "../result.js";
+
+/** The limits of the rule. Nothing else decides. */
+export const LIMITS = {
+  /** The largest share of the output's spread by which a symmetry may be broken. */
+  broken: 0.35,
+  /** The largest skill lost, in units of what the best other direction loses. */
+  contrast: 0.35,
+  /** Skill that an exact symmetry may seem to lose, in units of what the predictor lacks … */
+  bias: 0.4,
+  /** … and in the same units, times how much stranger moved samples are to it. */
+  drift: 0.6,
+  /** Skill lost that is never told from none: 3 % of the output's spread. */
+  least: 1e-3,
+  /** The largest difference from the nearest training samples, in units of unmoved samples'. */
+  reach: 4,
+  /** The largest disagreement of refits, in units of that at unmoved samples. */
+  disagreement: 4,
+  /** The fewest scenes that judge. */
+  scenes: 20,
+} as const;
+
+/** The limits of the rule. */
+export type Limits = Readonly<Record<keyof typeof LIMITS, number>>;
+
+/** Half widths of intervals in standard errors: over scenes, and over five refits too. */
+export const NORMAL = 1.96;
+const STUDENT = 2.78;
+
+/** An interval of the skill lost. */
+interface Interval {
+  value: number;
+  low: number;
+  high: number;
+}
+
+/** Compute the interval of a skill lost; over refits too, if there are any. */
+export function interval({ lost, error, refits = [] }: SkillLost): Interval {
+  const all = [lost, ...refits].map((x) => x ?? Number.NaN);
+  const s = error ?? Number.NaN;
+  if (refits.length === 0) return around(all[0]!, NORMAL * s);
+  const mean = all.slice(1).reduce((a, b) => a + b) / refits.length;
+  const spread = all.slice(1).reduce((sum, x) => sum + (x - mean) ** 2, 0);
+  return around(mean, STUDENT * Math.sqrt(s ** 2 + 0.8 * spread));
+}
+
+function around(value: number, half: number): Interval {
+  return { value, low: value - half, high: value + half };
+}
+
+/** Whether the predictor is asked about inputs like those that it knows. */
+export function inReach(at: SkillLost, limits: Limits = LIMITS): boolean {
+  return strangeness(at) <= (byRefits(at) ? limits.disagreement : limits.reach);
+}
+
+/** How much less the predictor knows of moved samples: 1 for as much. */
+function strangeness(at: SkillLost): number {
+  return (byRefits(at) ? at.disagreement : at.reach) ?? 1;
+}
+
+function byRefits({ disagreement, refits = [] }: SkillLost): boolean {
+  return refits.length > 1 && typeof disagreement === "number";
+}
+
+/**
+ * The skill that an exact symmetry may seem to lose.
+ *
+ * @param lacking the share of the targets' variance that the predictor does not explain
+ */
+export function allowance(at: SkillLost, lacking: number, limits: Limits = LIMITS): number {
+  const strange = Math.max(0, strangeness(at) - 1);
+  return Math.max(limits.least, lacking * (limits.bias + limits.drift * strange));
+}
+
+/** What is left to be told once the intervals are known. */
+export interface Weighed {
+  verdict: Verdict;
+  reason: string;
+  size: number;
+  lost: Interval;
+  elsewhere: number | null;
+  broken: { low: number; high: number };
+  /** Whether other directions lose far more. */
+  stands: boolean;
+}
+
+/**
+ * Weigh what a span's directions lose against what other directions lose.
+ *
+ * @param inside what each direction of the span loses, at one or more sizes
+ * @param outside what each other direction loses
+ * @param lacking the share of the targets' variance that the predictor does not explain
+ */
+export function weigh(
+  inside: readonly (readonly SkillLost[])[],
+  outside: readonly (readonly SkillLost[])[],
+  lacking: number,
+  limits: Limits = LIMITS,
+): Weighed {
+  const reaches = (at: SkillLost) => inReach(at, limits);
+  const nothing = { value: Number.NaN, low: Number.NaN, high: Number.NaN };
+  const untold = (reason: string, size = Number.NaN, lost = nothing): Weighed => ({
+    verdict: "cannot tell",
+    reason,
+    size,
+    lost,
+    elsewhere: null,
+    broken: { low: Number.NaN, high: Number.NaN },
+    stands: false,
+  });
+  const most = Math.min(...inside.map((sizes) => sizes.length));
+  if (most === 0 || inside.length === 0) return untold("the moves change no input");
+  const reached = Array.from({ length: most }, (_, i) => inside.map((sizes) => sizes[i]!))
+    .filter((at) => at.every(reaches))
+    .at(-1);
+  if (reached === undefined)
+    return untold("moved samples lie far from all data, and there the predictor only guesses");
+  const size = Math.min(...reached.map((at) => at.size ?? Number.NaN));
+  const intervals = reached.map(interval);
+  const worst = (key: keyof Interval) => Math.max(...intervals.map((each) => each[key]));
+  const lost = { value: worst("value"), low: worst("low"), high: worst("high") };
+  if (!Object.values(lost).every(Number.isFinite))
+    return untold("nothing is left to compare", size, lost);
+  const earlier = Array.from({ length: most }, (_, i) => inside.map((sizes) => sizes[i]!))
+    .slice(0, -1)
+    .flatMap((at) => at.filter(reaches));
+  const falls = earlier.some(
+    (at) => interval(at).low > Math.max(lost.high, allowance(at, lacking, limits)),
+  );
+  const floor = Math.max(...reached.map((at) => Math.abs(at.floor ?? 0)));
+  if (floor > limits.broken ** 2 / 3 && floor > lost.high / 2)
+    return untold("the grid is too coarse: interpolation alone loses as much", size, lost);
+  // The skill lost grows at least as the square of a move, and so as its size.
+  const others = outside.flatMap((sizes) => {
+    const reached = sizes.filter(reaches);
+    const scaled = (reached.length > 0 ? reached : sizes.slice(0, 1)).map(
+      (at) => interval(at).low * Math.min(1, size / (at.size ?? Number.NaN)),
+    );
+    const measured = scaled.filter(Number.isFinite);
+    return measured.length === 0 ? [] : [Math.max(0, ...measured)];
+  });
+  const elsewhere = others.length === 0 ? null : Math.min(...others);
+  const sure = reached.map((at) => interval(at).low - allowance(at, lacking, limits));
+  const low = Math.sqrt(Math.max(0, ...sure));
+  // What the predictor does not explain can hide a breaking as well as feign one.
+  const seen = reached.map((at) => interval(at).high + allowance(at, lacking, limits));
+  const high = Math.sqrt(Math.max(0, ...seen));
+  const contrast = elsewhere === null ? 0 : Math.max(lost.high, 0) / elsewhere;
+  const stands = contrast <= limits.contrast;
+  const found = { size, lost, elsewhere, broken: { low, high }, stands };
+  if (falls)
+    return { ...found, verdict: "none", reason: "larger moves cost less: the group is finite" };
+  if (low === 0 && high <= limits.broken && stands)
+    return { ...found, verdict: "symmetry", reason: "" };
+  if (low > 0 && low <= limits.broken && stands)
+    return { ...found, verdict: "approximate", reason: "" };
+  if (low > 0) return { ...found, verdict: "none", reason: "" };
+  const reason = stands
+    ? `a breaking of up to ${inPercent(high)} of the output's spread cannot be excluded`
+    : "other directions lose as little skill";
+  return { ...found, verdict: "cannot tell", reason };
+}
+
+/** The share of the targets' variance that a predictor does not explain. */
+export function lackingOf({ skill }: Pick<EvidenceMeasured, "skill">): number {
+  return Math.max(0, 1 - (skill ?? 0));
+}
+
+/** Why nothing can be told from these data and this predictor at all; undefined if it can. */
+export function hopeless(
+  { skill, skillError, scenes, targets }: Omit<EvidenceMeasured, "directions" | "matrices">,
+  limits: Limits = LIMITS,
+): string | undefined {
+  if (scenes < limits.scenes)
+    return `only ${scenes} scenes judge, and at least ${limits.scenes} are needed`;
+  if (skill === null) return "the predictor's skill could not be measured";
+  if (targets && skill - NORMAL * (skillError ?? 0) <= 0)
+    return "the predictor has no skill: a constant predicts as well";
+  return undefined;
+}
+
+/** Write a share in percent, with two digits. */
+export function inPercent(share: number): string {
+  const shown = 100 * share;
+  return `${Math.abs(shown) < 0.05 ? "0" : shown.toPrecision(2)} %`;
+}
+
+/** What a direction loses at a middle size, by which directions are sorted. */
+export function lostAt(sizes: readonly SkillLost[]): number {
+  const judged = sizes[Math.min(1, sizes.length - 1)];
+  return judged?.lost ?? Number.POSITIVE_INFINITY;
+}

@@ -1,0 +1,255 @@
+/**
+ * The verdict on a symmetry, from the skill that a predictor loses on held-out data (METHOD 2.13).
+ * There is one rule for all experiments, predictors and solvers.
+ */
+import { z } from "zod";
+import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
+import { combine, norm, type SquareMatrix } from "../algebra/linalg.js";
+import { frame, project } from "../algebra/span.js";
+import type { Context } from "../experiment/context.js";
+import type {
+  AlgebraEvidence,
+  AlgebraMeasured,
+  AlgebraResult,
+  CosetResult,
+  EvidenceMeasured,
+  Judgement,
+  SkillLost,
+} from "../result.js";
+import type { SolverInputs } from "./data.js";
+import { hopeless, inPercent, inReach, lackingOf, lostAt, type Weighed, weigh } from "./rule.js";
+
+/** Sizes of the moves at which generators are judged. */
+const SIZES = [0.05, 0.2, 0.5] as const;
+/** Sizes of the moves that lead away from a component. */
+const FAR = [0.2, 0.5, 1] as const;
+/** Samples (times charts) that judge what was found, and what it is compared with. */
+const MANY = 1500;
+const FEW = 400;
+
+/** Make the config field that says how much evidence is measured. */
+export const evidenceField = () =>
+  z
+    .enum(["quick", "none"])
+    .default("quick")
+    .describe("Judge on held-out data (none: by the relative error)");
+
+/**
+ * Judge an algebra by the skill that its generators lose on held-out data (METHOD 2.13).
+ *
+ * The generators are sorted by what they lose. The symmetries are the most generators, counted from
+ * the first, whose span passes: each of them, and random combinations of them.
+ */
+export async function judgeAlgebra(
+  ctx: Context,
+  { predictor, others: judges }: SolverInputs,
+  measured: AlgebraMeasured,
+): Promise<AlgebraResult> {
+  const options = { dataset: judges, seed: ctx.seed };
+  const generators = measured.generators.map(unit);
+  const rest = complement(measured, generators);
+  if (generators.length + rest.length === 0) return analyseAlgebra(measured);
+  const ask = (directions: SquareMatrix[], sizes: readonly number[], samples: number) =>
+    ctx.timed("evidence", () =>
+      ctx.session.measureEvidence(predictor, { ...options, directions, sizes, samples }),
+    );
+  const own = await ask(generators, SIZES, MANY);
+  // Other directions are compared up to the size at which the best generator is judged.
+  const at = Math.max(
+    0,
+    ...own.directions.map((sizes) => sizes.findLastIndex((at) => inReach(at))),
+  );
+  const others = rest.length === 0 ? [] : (await ask(rest, SIZES.slice(0, at + 1), FEW)).directions;
+  const lacking = lackingOf(own);
+  const order = generators
+    .map((_, i) => i)
+    .sort((a, b) => lostAt(own.directions[a]!) - lostAt(own.directions[b]!));
+  const sorted = order.map((i) => own.directions[i]!);
+  const reason = hopeless(own);
+  const weighed = (k: number, combined: SkillLost[][] = []) =>
+    weigh([...sorted.slice(0, k), ...combined], [...sorted.slice(k), ...others], lacking);
+  let symmetries = 0;
+  let approximate = 0;
+  let plausible = 0;
+  let best = generators.length === 0 ? undefined : weighed(1);
+  for (let k = generators.length; k > 0 && reason === undefined; k--) {
+    let now = weighed(k);
+    if (k > 1 && now.verdict !== "none" && now.verdict !== "cannot tell") {
+      const chosen = order.slice(0, k).map((i) => generators[i]!);
+      const { directions } = await ask(combinations(chosen), SIZES, FEW);
+      now = weighed(k, directions);
+    }
+    if (now.verdict === "approximate" && approximate === 0) {
+      approximate = k;
+      best = now;
+    }
+    if (now.verdict === "cannot tell" && now.stands && plausible === 0) plausible = k;
+    if (now.verdict !== "symmetry") continue;
+    symmetries = k;
+    best = now;
+    break;
+  }
+  // The solver's order stays where its first generators are the symmetries.
+  const count = symmetries > 0 ? symmetries : approximate;
+  const first = order.slice(0, count).every((i) => i < count);
+  const kept = first ? generators.map((_, i) => i) : order;
+  const result = analyseAlgebra({
+    ...measured,
+    ...sortedBy(kept, measured),
+    symmetryCount: symmetries,
+  });
+  const told: Weighed = {
+    ...(best ?? weigh([], [], lacking)),
+    ...(reason !== undefined && { verdict: "cannot tell" as const, reason }),
+    ...(generators.length === 0 && { verdict: "none" as const, reason: measured.explanation }),
+  };
+  const extra = Math.max(0, approximate - symmetries);
+  const span = analyseAlgebra({ ...result, symmetryCount: count });
+  const words = describe(told, own, nameOf(span), sorted.length + others.length);
+  const { skill, skillError, scenes, heldOut: held, targets } = own;
+  const evidence: AlgebraEvidence = {
+    ...judgement(told, words),
+    skill,
+    skillError,
+    scenes,
+    heldOut: held,
+    targets,
+    approximate: extra,
+    plausible: Math.max(0, plausible - Math.max(symmetries, approximate)),
+    directions: [
+      ...kept.map((i) => ({ direction: generators[i]!, sizes: own.directions[i]! })),
+      ...rest.map((direction, i) => ({ direction, sizes: others[i]! })),
+    ],
+  };
+  return { ...result, explanation: `${words}; ${measured.explanation}`, evidence };
+}
+
+/** Name a span, or count its generators if no name fits. */
+function nameOf({ identified: { name }, symmetryCount: count }: AlgebraResult): string {
+  if (name !== "unidentified") return name;
+  return count === 1 ? "the generator" : `the span of ${count} generators`;
+}
+
+function judgement({ verdict, size, lost, elsewhere, broken }: Weighed, words: string): Judgement {
+  return { verdict, words, size, lost, elsewhere, broken };
+}
+
+/**
+ * Judge components by the skill lost at their matrices. Those that are certainly none become
+ * undefined.
+ *
+ * @param algebra basis of the Lie algebra of the identity component; k may be 0
+ */
+export async function judgeCosets(
+  ctx: Context,
+  { predictor, others: judges }: SolverInputs,
+  cosets: readonly CosetResult[],
+  algebra: readonly SquareMatrix[],
+): Promise<(CosetResult | undefined)[]> {
+  if (cosets.length === 0) return [];
+  const n = cosets[0]!.matrix.length;
+  const outside = complementOf(frame(algebra), n);
+  const matrices = cosets.map(({ matrix }) => matrix);
+  const found = await ctx.timed("evidence", () =>
+    ctx.session.measureEvidence(predictor, {
+      dataset: judges,
+      directions: outside,
+      matrices,
+      sizes: FAR,
+      samples: MANY,
+      seed: ctx.seed,
+    }),
+  );
+  const reason = hopeless(found);
+  const lacking = lackingOf(found);
+  // A component lies as far from the identity as it does: neither size nor reach is compared.
+  const moved = found.directions.map((sizes) =>
+    sizes.map((each) => ({ ...each, size: 1, reach: null })),
+  );
+  return cosets.map((coset, i) => {
+    const at = { ...found.matrices[i]!, size: 1 };
+    const now = weigh([[at]], moved, lacking);
+    const told = reason === undefined ? now : { ...now, verdict: "cannot tell" as const, reason };
+    if (told.verdict === "none") return undefined;
+    const words = describe(told, found, coset.name, 0);
+    const size = found.matrices[i]!.size;
+    return { ...coset, evidence: { ...judgement(told, words), size } };
+  });
+}
+
+/** Put the verdict in words. */
+function describe(
+  { verdict, reason, lost, elsewhere, broken, size }: Weighed,
+  { skill, heldOut, targets }: EvidenceMeasured,
+  name: string,
+  directions: number,
+): string {
+  const what = targets ? `of the predictor's skill (${(skill ?? 0).toFixed(2)})` : "of its output";
+  const cost = `${inPercent(lost.value)} [${inPercent(lost.low)}, ${inPercent(lost.high)}] ${what}`;
+  const move = directions > 0 ? `; moves of size ${size.toPrecision(2)} cost ${cost}` : "";
+  const other =
+    elsewhere === null || directions === 0
+      ? ""
+      : `, other directions at least ${inPercent(elsewhere)}`;
+  const seen = heldOut ? "" : ", on the data that it was fitted to";
+  const tail = `${move}${other}${directions > 0 ? seen : ""}`;
+  switch (verdict) {
+    case "symmetry":
+      return `${name}: not broken by more than ${inPercent(broken.high)} of the output's spread${tail}`;
+    case "approximate":
+      return (
+        `${name} holds approximately: broken by ${inPercent(broken.low)} to ` +
+        `${inPercent(broken.high)} of the output's spread${tail}`
+      );
+    case "none":
+      return reason === ""
+        ? `no symmetry: the best direction is broken by at least ` +
+            `${inPercent(broken.low)} of the output's spread${tail}`
+        : reason;
+    case "cannot tell":
+      return `cannot tell: ${reason}`;
+  }
+}
+
+function unit(matrix: SquareMatrix): SquareMatrix {
+  return combine([1 / Math.max(norm(matrix), 1e-30)], [matrix], matrix.length);
+}
+
+/** The directions of the spectrum that are not in the span of the generators. */
+function complement(
+  { spectrum }: AlgebraMeasured,
+  generators: readonly SquareMatrix[],
+): SquareMatrix[] {
+  const span = frame(generators);
+  const outside = (spectrum ?? [])
+    .map(({ direction }) => direction)
+    .filter((direction) => norm(project(direction, span)) < 0.7);
+  if (outside.length > 0) return outside;
+  const n = generators[0]?.length;
+  return n === undefined ? [] : complementOf(span, n);
+}
+
+/** An orthonormal basis of the directions of gl(n) that are orthogonal to a frame. */
+function complementOf(span: readonly SquareMatrix[], n: number): SquareMatrix[] {
+  const everything = namedAlgebra(`gl(${n})`, n) ?? [];
+  return frame([...span, ...everything]).slice(span.length);
+}
+
+/** Twice as many random combinations as there are generators, the same in every run. */
+function combinations(generators: readonly SquareMatrix[]): SquareMatrix[] {
+  const span = frame(generators);
+  const n = generators[0]!.length;
+  return Array.from({ length: 2 * span.length }, (_, row) => {
+    // Weights spread evenly over the directions, by multiples of an irrational angle.
+    const weights = span.map((_, i) => Math.cos((row + 1) * (i + 1) * 2.399963 + i));
+    return unit(combine(weights, span, n));
+  });
+}
+
+function sortedBy(order: readonly number[], measured: AlgebraMeasured) {
+  return {
+    generators: order.map((i) => measured.generators[i]!),
+    losses: order.map((i) => measured.losses[i]!),
+    relativeErrors: order.map((i) => measured.relativeErrors[i]!),
+  };
+}

@@ -1,0 +1,125 @@
+/** The rule that makes verdicts of evidence. */
+import { expect } from "chai";
+import { allowance, hopeless, inReach, interval, LIMITS, weigh } from "../../../src/method/rule.js";
+import type { SkillLost } from "../../../src/result.js";
+
+const at = (lost: number, error = 0.001, more: Partial<SkillLost> = {}): SkillLost => ({
+  length: 1,
+  size: 0.2,
+  floor: 0,
+  reach: 1,
+  lost,
+  error,
+  ...more,
+});
+const judge = (inside: SkillLost[], outside: SkillLost[], lacking = 0.05) =>
+  weigh(
+    inside.map((one) => [one]),
+    outside.map((one) => [one]),
+    lacking,
+  );
+
+describe("the rule of verdicts", () => {
+  it("calls a direction that loses next to nothing a symmetry, with its bound", () => {
+    const { verdict, broken } = judge([at(0.002)], [at(0.5)]);
+    expect(verdict).to.equal("symmetry");
+    expect(broken.low).to.equal(0);
+    expect(broken.high).to.be.within(0.05, LIMITS.broken);
+  });
+
+  it("calls a small loss that cannot be the predictor's approximate, with both bounds", () => {
+    const { verdict, broken } = judge([at(0.05)], [at(0.5)]);
+    expect(verdict).to.equal("approximate");
+    expect(broken.low).to.be.greaterThan(0.1);
+    expect(broken.high).to.be.greaterThan(broken.low);
+  });
+
+  it("finds no symmetry where all directions lose alike", () => {
+    expect(judge([at(0.4)], [at(0.5), at(0.6)]).verdict).to.equal("none");
+  });
+
+  it("cannot tell where nothing loses more than an exact symmetry might", () => {
+    const { verdict, reason } = judge([at(0.002)], [at(0.003)]);
+    expect(verdict).to.equal("cannot tell");
+    expect(reason).to.contain("other directions");
+  });
+
+  it("cannot tell where the interval is wide, and says what cannot be excluded", () => {
+    const { verdict, reason } = judge([at(0.05, 0.08)], [at(1.5)], 0.3);
+    expect(verdict).to.equal("cannot tell");
+    expect(reason).to.match(/up to \d+ %/);
+  });
+
+  it("takes the worst direction of a span", () => {
+    expect(judge([at(0.001), at(0.3)], [at(0.5)]).verdict).to.equal("none");
+  });
+
+  it("judges at the largest size that is in reach", () => {
+    const sizes = [at(0.001, 0.001, { size: 0.05 }), at(0.9, 0.01, { size: 0.5, reach: 40 })];
+    const { verdict, size } = weigh([sizes], [[at(0.5, 0.01, { size: 0.05 })]], 0.05);
+    expect([verdict, size]).to.deep.equal(["symmetry", 0.05]);
+    const far = [at(0.001, 0.001, { reach: 40 })];
+    expect(weigh([far], [[at(0.5)]], 0.05)).to.include({ verdict: "cannot tell" });
+  });
+
+  it("compares a direction that leaves the reach sooner in proportion to the size", () => {
+    const inside = [at(0.02, 0.001, { size: 0.5 })];
+    const outside = [at(0.1, 0.001, { size: 0.05 }), at(9, 0.1, { size: 0.5, reach: 99 })];
+    // At its own size it loses 0.1, which is not scaled up.
+    expect(weigh([inside], [outside], 0.2).elsewhere).to.be.closeTo(0.098, 0.001);
+    const larger = [at(0.5, 0.001, { size: 0.2 })];
+    expect(weigh([[at(0, 0.001, { size: 0.1 })]], [larger], 0.2).elsewhere).to.be.closeTo(
+      0.249,
+      0.001,
+    );
+  });
+
+  it("knows a finite group by a loss that falls at larger moves", () => {
+    const sizes = [at(0.3, 0.01, { size: 0.05 }), at(0.01, 0.01, { size: 0.5 })];
+    const { verdict, reason } = weigh([sizes], [[at(2, 0.1, { size: 0.5 })]], 0.02);
+    expect(verdict).to.equal("none");
+    expect(reason).to.contain("finite");
+  });
+
+  it("lets the bound alone decide where there is no other direction", () => {
+    expect(judge([at(0.01)], []).verdict).to.equal("symmetry");
+    expect(judge([at(0.1)], []).verdict).to.equal("approximate");
+    expect(judge([at(0.9)], []).verdict).to.equal("none");
+  });
+
+  it("does not blame a symmetry for what interpolation loses", () => {
+    expect(judge([at(0.09, 0.001, { floor: 0.08 })], [at(0.5)]).reason).to.contain("coarse");
+  });
+
+  it("cannot tell of moves that change nothing", () => {
+    expect(weigh([[]], [[at(0.5)]], 0.1).verdict).to.equal("cannot tell");
+    expect(weigh([], [], 0.1).verdict).to.equal("cannot tell");
+  });
+
+  it("widens intervals by the spread of refits", () => {
+    const one = interval(at(0.1, 0.01));
+    const refits = interval(at(0.1, 0.01, { refits: [0.05, 0.1, 0.15, 0.1, 0.1] }));
+    expect(refits.high - refits.low).to.be.greaterThan(2 * (one.high - one.low));
+    expect(refits.value).to.be.closeTo(0.1, 1e-12);
+  });
+
+  it("asks refits how strange moved samples are, if there are any", () => {
+    const refits = [0.1, 0.1];
+    expect(inReach(at(0.1, 0.01, { reach: 1, disagreement: 99, refits }))).to.equal(false);
+    expect(inReach(at(0.1, 0.01, { reach: 99, disagreement: 1, refits }))).to.equal(true);
+  });
+
+  it("allows for what the predictor lacks, and more where samples are strange", () => {
+    expect(allowance(at(0), 0)).to.equal(LIMITS.least);
+    expect(allowance(at(0), 0.1)).to.be.lessThan(allowance(at(0, 0, { reach: 3 }), 0.1));
+  });
+
+  it("tells nothing from few scenes or a predictor without skill", () => {
+    const evidence = { skill: 0.9, skillError: 0.01, scenes: 200, heldOut: true, targets: true };
+    expect(hopeless(evidence)).to.equal(undefined);
+    expect(hopeless({ ...evidence, scenes: 19 })).to.contain("19 scenes");
+    expect(hopeless({ ...evidence, skill: 0.01, skillError: 0.01 })).to.contain("no skill");
+    expect(hopeless({ ...evidence, skill: 0, targets: false })).to.equal(undefined);
+    expect(hopeless({ ...evidence, skill: null })).to.contain("could not");
+  });
+});
