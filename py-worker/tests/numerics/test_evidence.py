@@ -1,4 +1,4 @@
-"""Evidence: the skill lost estimates what a direction breaks, and knows its limits (METHOD 2.13)."""
+"""Evidence: the skill lost estimates what a direction breaks, and knows its limits (2.13)."""
 
 from __future__ import annotations
 
