@@ -47,10 +47,11 @@ const STEPS = {
 };
 /**
  * The same processor gives the same bits. Others, and other builds of PyTorch, round otherwise,
- * which each further step carries on: with and without AVX by at most 5 roundings a step. Where the
- * state of an optimiser is lost, the generators are at least 9 times farther off than this.
+ * which each further step carries on: with and without AVX by at most 5 roundings a step, with the
+ * matrix units of newer Xeons by 67. Where the state of an optimiser is lost, the generators are off
+ * by at least 270.
  */
-const ROUNDINGS = 30;
+const ROUNDINGS = 120;
 
 describe("runs that version 0.1 recorded", function () {
   this.timeout(LONG);
