@@ -22,6 +22,7 @@ import type {
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
 import { chiefCurves, stagesOf } from "./curves.js";
+import { evidenceSection } from "./evidence.js";
 import { Html, html } from "./html.js";
 import type { Picture } from "./illustration.js";
 import { interactiveParts } from "./interactive.js";
@@ -201,6 +202,7 @@ algebra.</p>
   )}${n === 2 && symmetryCount > 0 ? flows(algebra) : undefined}</div>
 ${symmetryCount > 1 ? html`<h3>A readable basis of the same span</h3><div class="row">${readableBasis.map((b, i) => html`<figure>${matrixPlot(b, `readable generator ${i + 1}`)}</figure>`)}</div>` : undefined}
 ${metric && html`<h3>Invariant metric</h3><p>The symmetric J with BᵀJ + JB = 0${metric.conformal ? ", up to scale" : ""}: signature (${metric.signature[0]}, ${metric.signature[1]}), residual ${short(metric.residual)}.</p>${matrixPlot(metric.matrix, "invariant metric")}`}
+${algebra.evidence && evidenceSection(algebra.evidence, symmetryCount)}
 <h3>In numbers</h3>${symmetryCount > 0 ? table(facts) : table(facts.slice(-2))}
 ${spectrum(algebra)}</section>`;
 }

@@ -1,0 +1,47 @@
+/** The evidence for an algebra in a report: the verdict, and what each direction loses. */
+import type { AlgebraEvidence } from "../result.js";
+import { type Html, html } from "./html.js";
+import { short } from "./plots.js";
+
+/** Half width of an interval in standard errors. */
+const NORMAL = 1.96;
+const WIDTH = 560;
+const LEFT = 96;
+const ROW = 22;
+/** Skill lost at the left end of the axis, which is logarithmic. */
+const LEAST = 1e-4;
+
+/** Draw the skill that each direction loses, with its interval, and tell the verdict. */
+export function evidenceSection(evidence: AlgebraEvidence, symmetries: number): Html {
+  const { verdict, words, skill, skillError, scenes, heldOut, targets, size } = evidence;
+  const rows = evidence.directions.flatMap(({ sizes }, i) => {
+    const near = (at: number | null) => Math.abs(Math.log((at ?? 1) / (size ?? 1)));
+    const [judged] = [...sizes].sort((a, b) => near(a.size) - near(b.size));
+    if (judged === undefined || judged.lost === null || judged.error === null) return [];
+    const name = i < symmetries ? `generator ${i + 1}` : `direction ${i + 1}`;
+    return [{ ...judged, lost: judged.lost, error: judged.error, name, kept: i < symmetries }];
+  });
+  const most = Math.max(1, ...rows.map(({ lost, error }) => lost + NORMAL * error));
+  const x = (lost: number) => {
+    const share = Math.log(Math.max(lost, LEAST) / LEAST) / Math.log(most / LEAST);
+    return LEFT + share * (WIDTH - LEFT - 24);
+  };
+  const ticks = [1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100].filter((tick) => tick <= most);
+  const height = rows.length * ROW + 34;
+  const judge = heldOut ? "held-out scenes" : "scenes that the predictor was fitted to";
+  const about = targets
+    ? `Skill of the predictor ${short(skill ?? Number.NaN)} ± ${short(skillError ?? Number.NaN)}, on ${scenes} ${judge}.`
+    : `No targets: the predictor's own outputs, on ${scenes} scenes, take their place.`;
+  return html`<h3>Evidence: ${verdict}</h3>
+<p>${words}.</p>
+<p>${about} The skill lost is 0 for an exact symmetry, and 1 if no more is left than a constant knows.
+Bars are 95 % intervals at moves of about the same size (${short(size ?? Number.NaN)}).</p>
+<svg viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="skill lost along each direction">
+${ticks.map((tick) => html`<line class="grid" x1="${x(tick)}" x2="${x(tick)}" y1="4" y2="${height - 26}"/><text class="tick middle" x="${x(tick)}" y="${height - 10}">${tick}</text>`)}
+${rows.map(({ lost, error, name, kept }, i) => {
+  const y = i * ROW + 16;
+  const [low, high] = [x(lost - NORMAL * error), x(lost + NORMAL * error)];
+  const kind = kept ? "symmetry" : "other";
+  return html`<text class="tick" x="0" y="${y + 4}">${name}</text><rect class="${kind}" x="${low}" y="${y - 3}" width="${Math.max(2, high - low)}" height="6" rx="3"><title>${name}: ${short(lost)} ± ${short(error)}</title></rect><circle class="head" cx="${x(lost)}" cy="${y}" r="3.5"/>`;
+})}</svg>`;
+}
