@@ -37,7 +37,7 @@ export function evidenceSection(evidence: AlgebraEvidence, symmetries: number): 
 <p>${about} The skill lost is 0 for an exact symmetry, and 1 if no more is left than a constant knows.
 Bars are 95 % intervals at moves of about the same size (${short(size ?? Number.NaN)}).</p>
 <svg viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="skill lost along each direction">
-${ticks.map((tick) => html`<line class="grid" x1="${x(tick)}" x2="${x(tick)}" y1="4" y2="${height - 26}"/><text class="tick middle" x="${x(tick)}" y="${height - 10}">${tick}</text>`)}
+${ticks.map((tick) => html`<line class="grid" x1="${x(tick)}" x2="${x(tick)}" y1="4" y2="${height - 26}"/><text class="tick middle" x="${x(tick)}" y="${height - 10}">${String(tick)}</text>`)}
 ${rows.map(({ lost, error, name, kept }, i) => {
   const y = i * ROW + 16;
   const [low, high] = [x(lost - NORMAL * error), x(lost + NORMAL * error)];

@@ -30,7 +30,8 @@ function contextOf(dimension: number) {
 }
 
 describe("growAlgebra", () => {
-  const config = { solver: "grassmann", k: "auto", epochs: 0, algebra_epochs: 3 } as const;
+  const search = { solver: "grassmann", k: "auto", epochs: 0, algebra_epochs: 3 } as const;
+  const config = { ...search, evidence: "none" } as const;
   const inputs = {} as Parameters<typeof growAlgebra>[2];
   for (const [dimension, searches] of [
     [0, 1],
