@@ -16,6 +16,9 @@ import {
   foreignPath,
   givenField,
   givenFit,
+  groupAlgebra,
+  groupFields,
+  lookUpGroup,
   isDistribution,
   makePredictor,
   nearSymmetries,
@@ -44,9 +47,10 @@ const config = {
   ...foreignFields(),
   ...typeFields(),
   ...trajectoryFields(),
+  ...groupFields(),
   ...chartFields(),
   ...ownFitFields(),
-  ...algebraFields({ manifold: "planar", most: 16, k: "auto", epochs: 3, trained: false }),
+  ...algebraFields({ manifold: "planar", most: 4096, k: "auto", epochs: 3, trained: false }),
 };
 type Config = ConfigOf<typeof config>;
 const FOR_FIELDS = [...Object.keys(chartFields()), "halo"];
@@ -113,9 +117,10 @@ async function prepare<C extends Config>(c: C, preparation: Preparation): Promis
   if (charts === "auto" && predictor === undefined)
     refuseGiven(given, ["r_in", "r_out", "margin"], "with --charts auto");
   const found = predictor === undefined ? undefined : foreignPath(predictor, preparation);
+  const group = await lookUpGroup(lookup, c.group);
   const layout = [...FOR_FIELDS, ...Object.keys(ON_SETS)];
   const given_fields = layout.filter((field) => given[field] !== undefined);
-  return { ...c, ...files, predictor: found, charts, given_fields };
+  return { ...c, ...files, predictor: found, charts, given_fields, group };
 }
 
 async function discover<C extends Config>(ctx: Context, c: C, name: string) {
@@ -129,10 +134,11 @@ async function discover<C extends Config>(ctx: Context, c: C, name: string) {
   const { charts, reach, ...fit } = placed;
   const settled = charts.kind === "vectors" ? onSets(c, given) : c;
   const atlas = await ctx.atlas(charts);
+  const group = groupAlgebra(ctx, c, atlas);
   const setting = { dataset, atlas };
   const { predictor, about } = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
   const search = { ...settled, epochs: 0 };
-  const on = { predictor, ...setting };
+  const on = { predictor, ...setting, groupAlgebra: group };
   const found = await solveOnCharts(ctx, search, on, charts, { choose, reach });
   if (charts.kind === "planar") ctx.illustrate({ dataset, atlas: charts, map: found.chartMap });
   const { called } = predictor.facts;

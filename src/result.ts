@@ -20,22 +20,22 @@ const Square = z.array(z.array(z.number()));
 /** [k, n, n] */
 const Squares = z.array(Square);
 
-/** The groups whose product acts, and the coordinates D of comparisons (METHOD 1.7). */
+/** The groups whose product acts, in the order of their blocks (METHOD 1.7). */
+export const Factors = z.array(
+  z.object({
+    /** Its letter in types of features; empty for the group without a letter. */
+    name: z.string(),
+    n: z.int(),
+    /** Whether it translates too: its block then has n + 1 rows. */
+    affine: z.boolean(),
+    /** Whether it moves the map of a field. */
+    map: z.boolean(),
+  }),
+);
+
 const FRAME = {
-  /** The groups, in the order of their blocks; left out for one GL(n). */
-  factors: z
-    .array(
-      z.object({
-        /** Its letter in types of features; empty for the group without a letter. */
-        name: z.string(),
-        n: z.int(),
-        /** Whether it translates too: its block then has n + 1 rows. */
-        affine: z.boolean(),
-        /** Whether it moves the map of a field. */
-        map: z.boolean(),
-      }),
-    )
-    .optional(),
+  /** The groups; left out for one GL(n). */
+  factors: Factors.optional(),
   /** D: matrices are compared as D M D⁻¹. Left out if they are compared as they are. */
   coordinates: Square.optional(),
 };

@@ -52,11 +52,22 @@ export function matchAffine(basis: readonly SquareMatrix[], n: number): Match {
   return { ...apart(basis, exact), name: named, nearest, exact, about };
 }
 
+/**
+ * Find the linear parts of a span of affine maps, without the directions that only translate.
+ *
+ * @param basis orthonormal, [k, n + 1, n + 1]
+ * @returns [l, n, n], orthonormal
+ */
+export function linearParts(basis: readonly SquareMatrix[], n: number): SquareMatrix[] {
+  return frame(split(basis, n).rest.map((m) => m.slice(0, n).map((row) => row.slice(0, n))));
+}
+
 /** Separate the directions that only translate from a complement of them. */
 function split(basis: readonly SquareMatrix[], n: number) {
   // Rows: linear parts of the basis. A left singular vector of a small value only translates.
   const linear = basis.map((m) => m.slice(0, n).flatMap((row) => row.slice(0, n)));
   const gram = linear.map((a) => linear.map((b) => a.reduce((sum, x, i) => sum + x * b[i]!, 0)));
+  if (basis.length === 0) return { translations: [], rest: [] };
   const { values, vectors } = singular(gram);
   const mixed = vectors.map((v) => combine(v, basis, n + 1));
   const isTranslation = values.map((x) => Math.sqrt(Math.max(0, x)) < TRANSLATION);
@@ -123,9 +134,7 @@ function units(n: number): SquareMatrix[] {
 }
 
 function withTranslations(name: string, n: number): string {
-  const [plain, changed] = name.endsWith(BASIS)
-    ? [name.slice(0, -BASIS.length), BASIS]
-    : [name, ""];
+  const [plain, changed] = stem(name);
   if (plain === "none") return "translations";
   for (const [linear, affine] of WITH_TRANSLATIONS)
     if (linear.test(plain)) return plain.replace(linear, affine) + changed;
@@ -133,8 +142,14 @@ function withTranslations(name: string, n: number): string {
   return `${plain} ⋉ R^${n}${changed}`;
 }
 
+/** Split "so(2) up to a change of basis" into the name and the rest. */
+function stem(name: string): [name: string, changed: string] {
+  return name.endsWith(BASIS) ? [name.slice(0, -BASIS.length), BASIS] : [name, ""];
+}
+
 function inPart(name: string, translations: number): string {
-  return translations === 0 ? `${name} about a point` : `${name} ⋉ R^${translations}`;
+  const [plain, changed] = stem(name);
+  return `${plain}${translations === 0 ? " about a point" : ` ⋉ R^${translations}`}${changed}`;
 }
 
 /**

@@ -12,9 +12,9 @@ import type {
 } from "../result.js";
 import { namedAlgebra } from "./catalogue.js";
 import { describeComponent } from "./components.js";
-import { blocksOf, type Frame, inward, linearPart, outward } from "./factors.js";
+import { blocksOf, type Frame, inward, linearPart } from "./factors.js";
 import { nameComponentGroup, nameFiniteGroup } from "./finite.js";
-import { identityMatrix, type SquareMatrix } from "./linalg.js";
+import { dot, invert, type SquareMatrix } from "./linalg.js";
 import { identifyIn } from "./products.js";
 import { closure, invariantMetric, killingSignature, metricCosine, readableBasis } from "./span.js";
 
@@ -47,13 +47,11 @@ export function analyseAlgebra(measured: AlgebraMeasured): AlgebraResult {
 
 /** Move a point from the coordinates D to those of the data. */
 function pointAt(point: readonly number[], coordinates: SquareMatrix | undefined): number[] {
-  const n = point.length;
-  const shift = identityMatrix(n + 1).map((row, i) =>
-    i < n ? [...row.slice(0, n), point[i]!] : row,
-  );
-  return outward([shift], coordinates)[0]!
-    .slice(0, n)
-    .map((row) => row[n]!);
+  if (coordinates === undefined) return [...point];
+  const place = [...point, 1];
+  return invert(coordinates)
+    .slice(0, point.length)
+    .map((row) => dot(row, place));
 }
 
 /**

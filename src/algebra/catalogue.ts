@@ -78,7 +78,7 @@ export function catalogue(n: number): NamedAlgebra[] {
 
 /**
  * Get the basis of an algebra by its name: "so(2)", "so(1,3)⊕R" or "so(1,3)+R", "R scaling",
- * "none". Case and spaces do not matter.
+ * "none". Case and spaces do not matter. Shells refuse bare parentheses, so "so13" is so(1,3) too.
  *
  * @param n size of the matrices
  * @returns [k, n, n]; undefined if no algebra of this size has the name
@@ -86,7 +86,9 @@ export function catalogue(n: number): NamedAlgebra[] {
 export function namedAlgebra(name: string, n: number): SquareMatrix[] | undefined {
   const wanted = plain(name);
   const found = catalogue(n).find((a) =>
-    [a.name, ...a.aliases].some((known) => plain(known) === wanted),
+    [a.name, ...a.aliases].some(
+      (known) => plain(known) === wanted || plain(known).replaceAll(/[(),]/g, "") === wanted,
+    ),
   );
   return found?.basis;
 }

@@ -3,9 +3,11 @@
  * name of a component (METHOD 4.4).
  */
 import { determinant } from "ml-matrix";
+import { linearParts } from "./affine.js";
 import {
   type Block,
   blocksOf,
+  cut,
   type Factor,
   type Frame,
   hasPositiveBlocks,
@@ -158,7 +160,9 @@ function describeIn(
   factors: readonly Factor[],
 ): GroupComponent {
   const metrics = blocksOf(factors, matrix.length).map((block) => {
-    const parts = frame(basis.map((b) => linearPart(b, block)));
+    const parts = block.affine
+      ? linearParts(frame(basis.map((b) => cut(b, block))), block.n)
+      : frame(basis.map((b) => linearPart(b, block)));
     return { block, parts, metric: invariantMetric(parts) };
   });
   const kept = metrics.flatMap(({ block, metric }) =>
@@ -209,7 +213,9 @@ function nameInProduct(
     }))
     .filter(({ distance }) => distance < SAME_COMPONENT);
   const least = Math.min(...near.map(({ distance }) => distance));
-  const member = near.find(({ distance }) => distance <= least + 0.02);
+  // An algebra that is learnt puts the elements of one component at different distances.
+  const far = Math.max(least + 0.02, SAME_COMPONENT / 2);
+  const member = near.find(({ distance }) => distance <= far);
   if (member) return written(member.names);
   return written(
     parts.map(({ block, parts: algebra, metric }) => {

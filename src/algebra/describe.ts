@@ -111,6 +111,10 @@ function describeAlgebra(algebra: AlgebraResult, components: number): string[] {
       ].join(", "),
     ),
   ];
+  const { parts, about } = algebra.identified;
+  if (parts !== undefined)
+    lines.push(label("", parts.map(({ name, on }) => `${name} on ${on}`).join("; ")));
+  if (about !== undefined) lines.push(label("", `about [${about.map(formatEntry).join(", ")}]`));
   // One generator is shown as learnt. Several are shown as a readable basis of their span.
   const shown = symmetryCount === 1 ? generators.slice(0, 1) : readableBasis;
   lines.push(...shown.map((m) => label("", formatMatrix(m))));

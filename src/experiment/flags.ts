@@ -32,6 +32,8 @@ interface Property {
   default?: unknown;
   placeholder?: string;
   positional?: boolean;
+  /** Whether help leaves the flag out, because few need it. */
+  rare?: boolean;
   only?: Where[];
   minimum?: number;
   exclusiveMinimum?: number;
@@ -236,7 +238,7 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
     property.default === undefined || property.default === false
       ? ""
       : ` (default: ${property.default})`;
-  const { positional = false, only = [] } = property;
+  const { positional = false, rare = false, only = [] } = property;
   const use = useOf(only);
   const option = new Option(
     `--${name}${argument}`,
@@ -255,7 +257,7 @@ function makeFlag(field: string, property: Property, accepts: Accepts, schema: z
     );
   };
   const takes = takenBy(accepts);
-  return { field, name, option, expected, takes, positional, only, hidden: false, parse };
+  return { field, name, option, expected, takes, positional, only, hidden: rare, parse };
 }
 
 function takenBy({ text, number, integer, choices }: Accepts): Flag["takes"] {

@@ -187,11 +187,12 @@ export class RunLookup {
    */
   async identity(given: string, n: number): Promise<Identity> {
     const named = namedAlgebra(given, n);
+    const names = `one of ${choices(given, namedAlgebras(n))}`;
     const found: Identity = named
       ? { source: given, basis: named }
       : (await isFile(given))
         ? { source: resolve(given), basis: await readBasis(resolve(given)) }
-        : await this.identityOfRun(given, n);
+        : await this.identityOfRun(given, "--identity", names, n);
     const wrong = found.basis.find((m) => m.length !== n || m.some((row) => row.length !== n));
     if (wrong)
       throw new UsageError(
@@ -203,17 +204,44 @@ export class RunLookup {
     return found;
   }
 
-  private async identityOfRun(given: string, n: number): Promise<Identity> {
-    if (looksLikeFile(given)) throw missingFile("--identity", given);
+  /**
+   * Look up the generators of a run, or of a file, of any size.
+   *
+   * @param flag that refers to them
+   * @param others what else the flag may be, for errors
+   * @throws UsageError or FileError if there is no such algebra, or its matrices are not square
+   */
+  async algebra(given: string, flag: string, others: string): Promise<Identity> {
+    const found: Identity = (await isFile(given))
+      ? { source: resolve(given), basis: await readBasis(resolve(given)) }
+      : await this.identityOfRun(given, flag, others);
+    const size = found.basis[0]?.length ?? 0;
+    const isSquare = (m: number[][]) => m.length === size && m.every((row) => row.length === size);
+    if (!found.basis.every(isSquare))
+      throw new UsageError(
+        `${flag} ${given}: its matrices are not square, or of different sizes`,
+        "give a basis of shape [d, n, n]",
+      );
+    if (found.basis.flat(2).some((x) => !Number.isFinite(x)))
+      throw new UsageError(`${flag} ${given}: it has entries that are not finite numbers`);
+    return found;
+  }
+
+  private async identityOfRun(
+    given: string,
+    flag: string,
+    others: string,
+    n?: number,
+  ): Promise<Identity> {
+    if (looksLikeFile(given)) throw missingFile(flag, given);
     let run: Run;
     try {
       run = await findRun(this.dir, given);
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
       throw new UsageError(
-        `--identity ${given}: ${error.message}`,
-        "give a run, a .json, .npy or .safetensors file, or one of " +
-          choices(given, namedAlgebras(n)),
+        `${flag} ${given}: ${error.message}`,
+        `give a run, a .json, .npy or .safetensors file, or ${others}`,
       );
     }
     const result = await run.result();
@@ -223,9 +251,9 @@ export class RunLookup {
         `finish it with: atlas resume ${run.id}`,
       );
     const of = Measured.safeParse(result).data?.algebra.spectrum[0]?.direction.length ?? n;
-    if (of !== n)
+    if (n !== undefined && of !== n)
       throw new UsageError(
-        `--identity ${given}: the algebra of run ${run.id} has ${of}x${of} matrices`,
+        `${flag} ${given}: the algebra of run ${run.id} has ${of}x${of} matrices`,
         `give a basis of shape [k, ${n}, ${n}]`,
       );
     const parsed = HoldsBasis.safeParse(result);

@@ -16,6 +16,8 @@ export interface Setting {
 /** What a solver works on: a predictor, its dataset, and the charts. */
 export interface SolverInputs extends Setting {
   predictor: RemoteObject;
+  /** Basis of the algebra in which to search, [d, n, n]; left out for all that acts. */
+  groupAlgebra?: readonly number[][][];
 }
 
 /**

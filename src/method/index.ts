@@ -10,6 +10,7 @@ export * from "./downstream.js";
 export * from "./evidence.js";
 export * from "./files.js";
 export * from "./grow.js";
+export * from "./group.js";
 export * from "./own.js";
 export * from "./predictor.js";
 export * from "./rotations.js";

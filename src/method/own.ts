@@ -11,6 +11,7 @@ import { Tensor } from "../tensor/index.js";
 import type { AtlasOptions, PredictorOptions, RemoteObject } from "../worker/index.js";
 import { autoCharts, centresOf, OWN } from "./charts.js";
 import { fileField } from "./data.js";
+import { type GroupConfig, hasGroups, typesFor } from "./group.js";
 import { type TrajectoryConfig, targetsType } from "./trajectories.js";
 
 const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/; // path.py:factory
@@ -27,6 +28,7 @@ export const foreignFields = () => ({
   }),
   classifier: z.boolean().default(false).describe("The outputs are logits of classes"),
   halo: count(0, "Pixels beyond r_in that the predictor reads on each side").meta({
+    rare: true,
     former: ["reach"],
   }),
 });
@@ -70,7 +72,7 @@ export function areSets(shape: readonly number[], axes: string | undefined): boo
 /** Make the config fields that type the features of inputs and outputs (METHOD 1.6). */
 export const typeFields = () => ({
   axes: z.string().optional().meta({
-    description: "Axes of the inputs: n,c,y,x or n,y,x; n,items,features or n,features",
+    description: "Axes of the inputs: n,c,y,x or n,y,x or n,items,features or n,features",
     placeholder: "names",
   }),
   inputs_as: z.string().optional().meta({
@@ -84,7 +86,7 @@ export const typeFields = () => ({
 });
 
 /** Config of {@link typeFields} and {@link chartFields}. */
-export interface OwnAtlasConfig {
+export interface OwnAtlasConfig extends GroupConfig {
   inputs_as?: string;
   targets_as?: string;
   charts?: string;
@@ -98,22 +100,29 @@ export interface OwnAtlasConfig {
  * sets `[N, items, features]`.
  *
  * @param shape of the dataset's inputs
+ * @param targets shape of its targets
  */
 export function ownAtlas(
   shape: readonly number[],
   c: OwnAtlasConfig,
+  targets: readonly number[] = [],
 ): Extract<AtlasOptions, { kind: "planar" | "vectors" }> {
-  const [, , third = 1, fourth] = shape;
+  const [, second, third = 1, fourth] = shape;
   const targets_as = c.targets_as === "class" ? undefined : c.targets_as;
+  const grouped = c.dimensions !== undefined || hasGroups(c.inputs_as, targets_as);
+  const counted = { dimensions: c.dimensions, target_features: targets[1] };
+  const more = grouped ? counted : undefined;
   if (fourth === undefined)
     // The worker finds n from the types.
     return {
       kind: "vectors",
-      params: { n: 0, features: third, inputs_as: c.inputs_as, targets_as },
+      params: { n: 0, features: third, inputs_as: typesFor(c).inputs_as, targets_as, ...more },
     };
   const { r_in, r_out, margin, inputs_as } = c;
   const charts = centresOf(c.charts, third, fourth, r_in, r_out);
-  return { kind: "planar", params: { charts, r_in, r_out, margin, inputs_as, targets_as } };
+  const params = { charts, r_in, r_out, margin, inputs_as, targets_as };
+  const features = grouped ? { features: second, ...counted } : undefined;
+  return { kind: "planar", params: { ...params, ...features } };
 }
 
 /**
@@ -191,6 +200,7 @@ export function ownFit(
   const numbers = sample.reduce((a, b) => a * b, 1);
   const small = numbers <= FEW_NUMBERS || sample[0] === 1;
   const network = !sets ? "strided_cnn" : small ? "polynomial" : "quadratic";
+  const points = params !== undefined && "inputs_as" in params && params.inputs_as?.includes("X");
   const several = params !== undefined && "charts" in params && params.charts.length > 1;
   const batch_size = !sets ? 16 : samples >= 10_000 ? 128 : samples >= 4000 ? 64 : 32;
   const fields = ownFitFields();
@@ -208,6 +218,7 @@ export function ownFit(
   return {
     architecture: settle(c, fields, "architecture", network, {
       strided_cnn: several && c.architecture === undefined ? { own: OWN } : {},
+      mlp: points ? { centre: true } : {},
     }),
     training,
     epochs: c.epochs ?? Math.min(Math.max(passes, 4), 150),
@@ -232,7 +243,7 @@ export async function givenFit(
   loss: OwnLoss,
 ): Promise<OwnSetting> {
   const { inputs, targets } = shapes!;
-  const charts = ownAtlas(inputs, { ...c, targets_as: targetsType(c, inputs, targets) });
+  const charts = ownAtlas(inputs, { ...c, targets_as: targetsType(c, inputs, targets) }, targets);
   if (c.predictor === undefined)
     return { charts, ...ownFit(c, inputs, charts, loss, ctx.seedFor("split")) };
   const training: Block<"training"> = { kind: "supervised", params: { loss } };
@@ -249,7 +260,7 @@ export async function autoFit(
   const { inputs } = dataset.shapes!;
   if (inputs[3] === undefined)
     throw new UsageError("--charts auto: sets of vectors have no charts", "leave it out");
-  const { params: { inputs_as, targets_as } = {} } = ownAtlas(inputs, c);
+  const { params: { inputs_as, targets_as } = {} } = ownAtlas(inputs, c, dataset.shapes!.targets);
   const types = { inputs_as, targets_as };
   const seed = ctx.seedFor("split");
   const { architecture, training, epochs } = ownFit(c, inputs, {}, loss, seed);

@@ -27,18 +27,26 @@ class Mlp(nn.Module):
     """There are no pixels."""
     scale: Tensor
     """Scalar by which the inputs are divided."""
+    mean: Tensor
+    """``[n]``, which is subtracted from every item before, with ``centre``."""
 
     def __init__(self, signature: Signature, params: MlpParams, seed: torch.Generator) -> None:
         super().__init__()
         widths = [math.prod(signature.inputs), *[params.width] * params.layers, signature.outputs]
         self.layers = nn.ModuleList(linear(a, b, seed) for a, b in itertools.pairwise(widths))
         self.register_buffer("scale", torch.tensor(signature.scale))
+        self.centred = params.centre and signature.sample is not None
+        if self.centred and signature.sample is not None:
+            # Points far from the origin would all look alike.
+            mean = signature.sample.float().flatten(0, -2).mean(0)
+            self.register_buffer("mean", mean.cpu())
+            self.scale.copy_((signature.sample.float() - mean).square().mean().sqrt() + 1e-12)
         self.activation = getattr(functional, params.activation)
 
     @property
     def reference_layout(self) -> Layout | None:
         """The reference layout of the weights, or None for another activation than ReLU."""
-        if self.activation is not functional.relu:
+        if self.activation is not functional.relu or self.centred:
             return None
         names = dict[str, str]()
         for i in range(len(self.layers)):
@@ -47,7 +55,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         """Compute the outputs ``[B, C, out]`` of ``x [B, C, m, n]``."""
-        h = x.flatten(-2) / self.scale
+        h = ((x - self.mean) if self.centred else x).flatten(-2) / self.scale
         for layer in self.layers[:-1]:
             h = self.activation(layer(h))
         return cast(Tensor, self.layers[-1](h))
@@ -71,6 +79,9 @@ class MlpParams:
     layers: int = param(2, "Number of hidden layers", minimum=0, maximum=64)
     activation: Literal["relu", "gelu", "silu", "softplus"] = param(
         "relu", "Activation function after each hidden layer"
+    )
+    centre: bool = param(
+        False, "Subtract the items' mean first, as suits points far from the origin", added=True
     )
 
 

@@ -218,7 +218,7 @@ def report_algebra(
         ],
         start_losses=sorted(starts),
         explanation=explanation,
-        coordinates=space.coordinates,
+        coordinates=space.scaled,
         factors=space.factors,
     )
 

@@ -188,7 +188,8 @@ class MultistartSolver(AdamSolver):
 
     def _random(self) -> Tensor:
         n = self._objective.n
-        return torch.randn(self._p.candidates, n, n, generator=random_stream(self._seed, 0))
+        drawn = torch.randn(self._p.candidates, n, n, generator=random_stream(self._seed, 0))
+        return self._ambient.balanced(drawn)
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """Run ``steps`` steps of Adam on every candidate.
@@ -268,7 +269,7 @@ class MultistartSolver(AdamSolver):
             losses=[float(loss[i]) for i in kept],
             noise_floor=float(noise_floor[kept].mean()) if kept else 0.0,
             candidates=candidates,
-            coordinates=self._space.coordinates,
+            coordinates=self._space.scaled,
             factors=self._space.factors,
         )
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+FLAT = 1e-6
+"""Variance, relative to that of all directions, below which points do not spread."""
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -139,6 +142,21 @@ class Ambient:
         parts = [torch.linalg.det(self.linear_part(g, f.name)).sign() for f in self.factors]
         return torch.stack(parts, -1)
 
+    def balanced(self, g: Tensor) -> Tensor:
+        """Give matrices ``[m, N, N]`` every combination of the determinants' signs in turn.
+
+        Independent random signs would leave out some combination too often. Those of one factor are
+        left as they are.
+        """
+        if len(self.factors) == 1:
+            return g
+        g = g.clone()
+        for at, (factor, block) in enumerate(self.blocks()):
+            wanted = 1 - 2 * (torch.arange(len(g)) >> at & 1)
+            signs = torch.linalg.det(self.linear_part(g, factor.name)).sign()
+            g[:, block.start, block] *= (wanted * signs)[:, None]
+        return g
+
     def mean_square(self, error: Tensor) -> Tensor:
         """Return the mean squared entry of matrices ``[..., N, N]``, of the factor with the most.
 
@@ -163,12 +181,16 @@ def normalised(matrices: Tensor) -> Tensor:
     return matrices / roots[..., None, None]
 
 
-def homogeneous(ambient: Ambient, points: dict[str, Tensor]) -> Tensor | None:
+def homogeneous(
+    ambient: Ambient, points: dict[str, Tensor], *, whiten: bool = False
+) -> Tensor | None:
     """Return coordinates in which points have mean 0 and spread 1.
 
     Args:
         ambient: The group.
         points: Points ``[N, n]`` of each affine factor, by the factor's name.
+        whiten: Spread 1 in every direction, and not in the mean over directions. Directions in
+            which the points do not spread are left as they are.
 
     Returns:
         D ``[N, N]`` float64: the map to these coordinates, which leaves linear factors alone. None
@@ -183,8 +205,12 @@ def homogeneous(ambient: Ambient, points: dict[str, Tensor]) -> Tensor | None:
         x = points[factor.name].double().cpu()
         centre = x.mean(0)
         spread = float((x - centre).square().sum() / max(x.numel(), 1))
-        scale = math.sqrt(spread) if spread > 0 else 1.0
+        scale = torch.eye(factor.n, dtype=torch.float64) / (math.sqrt(spread) if spread else 1.0)
+        if whiten and spread > 0:
+            values, vectors = torch.linalg.eigh((x - centre).mT @ (x - centre) / len(x))
+            sizes = torch.where(values > FLAT * spread, values, spread).sqrt()
+            scale = vectors @ torch.diag(1 / sizes) @ vectors.mT
         at = slice(block.start, block.start + factor.n)
-        d[at, at] /= scale
-        d[at, block.stop - 1] = -centre / scale
+        d[at, at] = scale
+        d[at, block.stop - 1] = -scale @ centre
     return d

@@ -286,13 +286,14 @@ def ambient_of(atlas: Atlas) -> Ambient:
     return product(_types(atlas, 2), 2, known, plain=True)
 
 
-def coordinates_of(atlas: Atlas, dataset: Dataset) -> Tensor | None:
+def coordinates_of(atlas: Atlas, dataset: Dataset, *, whiten: bool = False) -> Tensor | None:
     """Return coordinates in which the points of a dataset have mean 0 and spread 1.
 
     Args:
         atlas: The types.
         dataset: The points: those of the inputs, or of the outputs for a group that translates
             nothing else.
+        whiten: Spread 1 in every direction.
 
     Returns:
         D ``[n, n]`` float64 (see :func:`homogeneous`); None if no group translates.
@@ -304,7 +305,7 @@ def coordinates_of(atlas: Atlas, dataset: Dataset) -> Tensor | None:
         for name in frozenset() if type is None else type.affine - points.keys():
             at = [part for kind, part in type.parts() if kind == f"X{name}"] if type else []
             points[name] = torch.cat([values[..., part].flatten(0, -2) for part in at])
-    return homogeneous(atlas.ambient, points)
+    return homogeneous(atlas.ambient, points, whiten=whiten)
 
 
 def space_of(
@@ -321,7 +322,13 @@ def space_of(
     Raises:
         InvalidInput: ``group`` is empty, or not in the algebra of the whole group.
     """
-    return Space(ambient_of(atlas), coordinates_of(atlas, dataset), group, field)
+    return Space(
+        ambient_of(atlas),
+        coordinates_of(atlas, dataset, whiten=True),
+        group,
+        field,
+        scaled=coordinates_of(atlas, dataset),
+    )
 
 
 def feature_types(atlas: Atlas) -> tuple[FeatureType | None, FeatureType | None]:

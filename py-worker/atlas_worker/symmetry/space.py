@@ -2,8 +2,8 @@
 
 A space has an inner product, in which frames are orthonormal, complements orthogonal and directions
 of unit length. On gl(n) it is that of Frobenius. For affine groups it is that of Frobenius in
-coordinates in which the points have mean 0 and spread 1; otherwise the unit of length would decide
-whether a translation is large or small.
+coordinates in which the points have mean 0 and spread 1 in every direction. Otherwise the unit of
+length would decide whether a translation is large or small.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Space:
             Frobenius for ``D A D⁻¹`` and ``D B D⁻¹``. None for the identity.
         group: Matrices ``[k, n, n]`` that span the space; None for the whole group's algebra.
         field: The parameter that gave ``group``, for errors.
+        scaled: Coordinates ``[n, n]`` in which reports are to be read, which keep angles. None: D.
 
     Raises:
         InvalidInput: ``group`` is empty, or not in the whole group's algebra.
@@ -44,8 +45,12 @@ class Space:
         coordinates: Tensor | None = None,
         group: Tensor | None = None,
         field: str = "group_algebra",
+        *,
+        scaled: Tensor | None = None,
     ) -> None:
         self.ambient, self.coordinates = ambient, coordinates
+        self.scaled = coordinates if scaled is None else scaled
+        """Coordinates in which reports are to be read."""
         n = ambient.n
         self._inverse = None if coordinates is None else torch.linalg.inv(coordinates)
         standard = ambient.algebra()
