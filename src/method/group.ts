@@ -10,8 +10,6 @@ import { Factors } from "../result.js";
 import { choices } from "../suggest.js";
 import type { RemoteObject } from "../worker/index.js";
 
-type Basis = number[][][];
-
 /** Groups that have a meaning for every kind of data. */
 const KINDS = ["gl", "sl", "so", "affine"];
 /** Names of algebras with translations. */
@@ -106,7 +104,7 @@ export function groupAlgebra(
   ctx: Pick<Context, "note" | "info">,
   { group, inputs_as, k }: GroupConfig & { inputs_as?: string; k?: number | "auto" },
   atlas: Pick<RemoteObject, "facts">,
-): Basis | undefined {
+): number[][][] | undefined {
   const { read } = typesFor({ group, inputs_as });
   if (read !== undefined)
     ctx.note(
@@ -150,7 +148,7 @@ function nameOf(group: string | Identity): string {
   return typeof group === "string" ? group : group.source;
 }
 
-function basisOf(group: string | Identity, factors: readonly Factor[]): Basis | undefined {
+function basisOf(group: string | Identity, factors: readonly Factor[]): number[][][] | undefined {
   const size = factors.reduce((sum, f) => sum + f.n + Number(f.affine), 0);
   const blocks = blocksOf(factors, size);
   if (typeof group !== "string") return fitted(group, factors, size);
@@ -179,7 +177,11 @@ function basisOf(group: string | Identity, factors: readonly Factor[]): Basis | 
 }
 
 /** Check the size of given matrices; linear maps of points are made affine ones. */
-function fitted({ source, basis }: Identity, factors: readonly Factor[], size: number): Basis {
+function fitted(
+  { source, basis }: Identity,
+  factors: readonly Factor[],
+  size: number,
+): number[][][] {
   const given = basis[0]?.length ?? 0;
   const [only] = factors;
   if (given === size) return basis;

@@ -227,7 +227,8 @@ def typical_displacement(
     """Compute the mean displacement of each factor of the ambient group.
 
     One factor may move the outputs far more than another. Beside it the errors of the other would
-    look small.
+    look small. A restricted space may hold symmetries alone, along which nothing moves, so the mean
+    is over all of the ambient group there too.
 
     Args:
         objective: The objective.
@@ -237,9 +238,9 @@ def typical_displacement(
         seed: Seed of ``η``.
     """
     space = objective.space
-    if len(space.ambient.factors) == 1:
+    if len(space.ambient.factors) == 1 and not space.restricted:
         return Typical(space, everything.displacement.mean()[None])
-    basis = space.basis.float()
+    basis = space.outward(space.ambient.algebra()).float()
     shares, along = space.shares(basis), measure(objective, batches, basis, scale, seed)
     total = shares.sum(0)
     mean = (along.displacement @ shares) / total.clamp(min=1e-30)

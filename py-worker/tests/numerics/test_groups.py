@@ -220,6 +220,17 @@ def test_a_search_in_so3_finds_what_is_left_of_it() -> None:
     assert float((kept.mT @ kept - torch.eye(3)).abs().max()) < 1e-3
 
 
+def test_an_imperfect_predictor_has_the_symmetries_that_alone_are_sought() -> None:
+    """Inside of so(3) nothing moves. What moves elsewhere is what errors are compared with."""
+
+    def f(x: Tensor) -> Tensor:
+        waves = torch.sin(2 * x @ samples(3, 1, seed=4).to(x))
+        return (norm_in(torch.eye(3).to(x))(x) + 0.01 * waves)[..., 0, :]
+
+    report = found(task(f, samples(512, 1, 3), torch.stack(turns(3))))
+    assert len(report.generators) == report.symmetry_count == 3
+
+
 @pytest.mark.parametrize("precondition", [False, True])
 def test_components_stay_in_the_normaliser_of_the_group(precondition: bool) -> None:
     metric = MIXED.T @ ETA @ MIXED
