@@ -18,8 +18,8 @@ import {
   givenFit,
   groupAlgebra,
   groupFields,
-  lookUpGroup,
   isDistribution,
+  lookUpGroup,
   makePredictor,
   nearSymmetries,
   ON_SETS,
@@ -137,9 +137,8 @@ async function discover<C extends Config>(ctx: Context, c: C, name: string) {
   const group = groupAlgebra(ctx, c, atlas);
   const setting = { dataset, atlas };
   const { predictor, about } = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
-  const search = { ...settled, epochs: 0 };
   const on = { predictor, ...setting, groupAlgebra: group };
-  const found = await solveOnCharts(ctx, search, on, charts, { choose, reach });
+  const found = await solveOnCharts(ctx, { ...settled, epochs: 0 }, on, charts, { choose, reach });
   if (charts.kind === "planar") ctx.illustrate({ dataset, atlas: charts, map: found.chartMap });
   const { called } = predictor.facts;
   const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
