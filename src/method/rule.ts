@@ -14,6 +14,8 @@ export const LIMITS = {
   bias: 0.4,
   /** … and in the same units, times how much stranger moved samples are to it. */
   drift: 0.6,
+  /** Skill that a generator off by 6° loses, in units of what other directions lose. */
+  angle: 0.01,
   /** Skill lost that is never told from none: 3 % of the output's spread. */
   least: 1e-3,
   /** The largest difference from the nearest training samples, in units of unmoved samples'. */
@@ -144,7 +146,8 @@ export function weigh(
     return measured.length === 0 ? [] : [Math.max(0, ...measured)];
   });
   const elsewhere = others.length === 0 ? null : Math.min(...others);
-  const sure = reached.map((at) => interval(at).low - allowance(at, lacking, limits));
+  const inexact = limits.angle * (elsewhere ?? 0);
+  const sure = reached.map((at) => interval(at).low - allowance(at, lacking, limits) - inexact);
   const low = Math.sqrt(Math.max(0, ...sure));
   // What the predictor does not explain can hide a breaking as well as feign one.
   const seen = reached.map((at) => interval(at).high + allowance(at, lacking, limits));
