@@ -172,8 +172,8 @@ export async function discoverAlgebra(
     evidence?: "quick" | "none";
   },
 ): Promise<AlgebraResult> {
-  const { predictor, dataset, atlas } = inputs;
-  const algebra = await ctx.algebra({ predictor, dataset, atlas, solver, k, epochs });
+  const { others: _, ...objects } = inputs;
+  const algebra = await ctx.algebra({ ...objects, solver, k, epochs });
   const second = { stage, object: algebra };
   if (train) await ctx.alternate({ stage: "predictor", object: inputs.predictor }, second, epochs);
   else await ctx.advance(stage, algebra);

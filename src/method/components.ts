@@ -187,9 +187,9 @@ export async function discoverCosets(
     evidence?: "quick" | "none";
   },
 ): Promise<ComponentFindings> {
-  const { predictor, dataset, atlas } = inputs;
+  const { others: _, ...objects } = inputs;
   const asked = evidence === "none" ? solver : proposing(solver);
-  const search = { predictor, dataset, atlas, solver: asked, identityAlgebra: identity, epochs };
+  const search = { ...objects, solver: asked, identityAlgebra: identity, epochs };
   const cosets = await ctx.cosets(search);
   await ctx.advance("cosets", cosets);
   const found = await ctx.timed("cosets", () => ctx.session.getCosets(cosets));
@@ -201,7 +201,7 @@ export async function discoverCosets(
   return {
     cosets: judged.filter((coset) => coset !== undefined),
     cosetSearch: { noiseFloor, candidates },
-    group: await closeGroup(ctx, { predictor, dataset, atlas }, { found, kept, identity, solver }),
+    group: await closeGroup(ctx, objects, { found, kept, identity, solver }),
   };
 }
 

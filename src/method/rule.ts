@@ -32,6 +32,9 @@ export type Limits = Readonly<Record<keyof typeof LIMITS, number>>;
 /** Half widths of intervals in standard errors: over scenes, and over five refits too. */
 export const NORMAL = 1.96;
 const STUDENT = 2.78;
+/** A smaller size is less than this share of the largest one, and above the smallest. */
+const SMALLER = 0.7;
+const SMALLEST = 0.15;
 
 /** An interval of the skill lost. */
 interface Interval {
@@ -93,11 +96,31 @@ export interface Weighed {
 /**
  * Weigh what a span's directions lose against what other directions lose.
  *
+ * A span is judged at the largest size in reach. If it holds only approximately there, but is a
+ * symmetry of smaller moves, it is called a symmetry with the smaller size.
+ *
  * @param inside what each direction of the span loses, at one or more sizes
  * @param outside what each other direction loses
  * @param lacking the share of the targets' variance that the predictor does not explain
  */
 export function weigh(
+  inside: readonly (readonly SkillLost[])[],
+  outside: readonly (readonly SkillLost[])[],
+  lacking: number,
+  limits: Limits = LIMITS,
+): Weighed {
+  const whole = weighAtLargest(inside, outside, lacking, limits);
+  if (whole.verdict !== "approximate") return whole;
+  const less = inside.map((sizes) =>
+    sizes.filter(({ size }) => (size ?? 0) < SMALLER * whole.size),
+  );
+  if (!less.every((sizes) => (sizes.at(-1)?.size ?? 0) > SMALLEST)) return whole;
+  const smaller = weighAtLargest(less, outside, lacking, limits);
+  return smaller.verdict === "symmetry" ? smaller : whole;
+}
+
+/** Weigh at the largest size in reach. */
+function weighAtLargest(
   inside: readonly (readonly SkillLost[])[],
   outside: readonly (readonly SkillLost[])[],
   lacking: number,

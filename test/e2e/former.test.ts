@@ -68,9 +68,11 @@ describe("a name of version 0.1", function () {
 
   it("is a flag still", async () => {
     for (const { name, path } of builtinExperiments()) {
+      const former = FLAGS[name as keyof typeof FLAGS] as string | undefined;
+      if (former === undefined) continue; // a newer experiment
       const { tasks } = await loadExperiment(path);
       const flags = Object.values(tasks).flatMap((task) => flagsOf(task).map((flag) => flag.name));
-      expect(flags, name).to.include.members(FLAGS[name as keyof typeof FLAGS].split(/\s+/));
+      expect(flags, name).to.include.members(former.split(/\s+/));
     }
   });
 

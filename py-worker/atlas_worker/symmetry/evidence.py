@@ -27,6 +27,7 @@ from torch.nn import functional
 from ..errors import InvalidInput
 from ..rng import random_stream
 from .action import Action, Inputs, Predictor, max_batch
+from .features import FeatureType
 
 CHARTS_AT_ONCE = 4
 """Charts on which a sample is judged; they are drawn at random."""
@@ -380,6 +381,10 @@ class _Sizing:
         self._x = subject.train_inputs.draw(subject.train[order[: min(SIZED, at_once)]], charts)
         self._still = self._action.crop_in(self._x)
         self._whiten = whitening(self._still)
+        # A translation has to be as long as the points are far apart.
+        kind = getattr(self._action, "rho_in", None)
+        affine = isinstance(kind, FeatureType) and bool(kind.affine)
+        self._longest = LONGEST * max(1.0, float(self._still.abs().max()) if affine else 1.0)
         centred = self._still - self._still.mean(0, keepdim=True)
         self._spread = float(self._norm(centred))
 
@@ -413,7 +418,7 @@ class _Sizing:
             longer = math.sqrt(size / now) if now > 0 else MOST_LONGER
             guess = t * min(max(longer, 1 / MOST_LONGER), MOST_LONGER)
             t = guess if guess > below else (t + below) / 2
-            if t > LONGEST:
+            if t > self._longest:
                 return None
         return t
 
