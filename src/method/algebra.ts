@@ -27,6 +27,7 @@ export function algebraFields({
   epochs,
   values,
   trained = true,
+  evidence = "quick",
 }: {
   manifold: Manifold;
   /** The largest number of generators that may be asked for. */
@@ -39,6 +40,8 @@ export function algebraFields({
   values?: SolverOptions["values"];
   /** Whether the run trains the predictor. If not, no solver can take turns with the training. */
   trained?: boolean;
+  /** Default of the evidence that is measured. */
+  evidence?: "quick" | "none";
 }) {
   const count = z.int().min(1).max(most);
   const field =
@@ -68,7 +71,7 @@ export function algebraFields({
       formerValues: k === "auto" ? { 0: "auto" } : undefined,
     }),
     algebra_epochs: whole(epochs, "Epochs of the search (atlasd: as --epochs)"),
-    evidence: evidenceField(),
+    evidence: evidenceField(evidence),
   };
 }
 

@@ -28,10 +28,10 @@ const MANY = 1500;
 const FEW = 400;
 
 /** Make the config field that says how much evidence is measured. */
-export const evidenceField = () =>
+export const evidenceField = (usual: "quick" | "none" = "quick") =>
   z
     .enum(["quick", "none"])
-    .default("quick")
+    .default(usual)
     .describe("Judge on held-out data (none: by the relative error)");
 
 /**
