@@ -65,7 +65,8 @@ const discovery = discoveryTasks({
   algebra: {
     most: N * N,
     k: "auto",
-    ...{ epochs: 1, evidence: "none" }, // the rule is not tried on jets yet
+    epochs: 1,
+    evidence: "none", // the rule has not been tried on jets (METHOD 2.13)
     values: () => ({
       "*": { evaluation: 256, scale: 0.1 },
       grassmann: { batch_size: 128, charts: 1, start: "spectral", steps: 0 },
@@ -76,7 +77,6 @@ const discovery = discoveryTasks({
   reference: { kind: "mlp" },
   presets: { fast: {}, published: { ...PUBLISHED, ...NETWORK, "training.epsilon": 1e-8, k: 7 } },
   setting: (ctx, c) => setting(ctx, c, "val"),
-
   async conclude(ctx, _, { predictor: about, ...found }, predictor, { others }) {
     const scores = await score(ctx, predictor, others);
     const auc = scores.auc?.toFixed(4);

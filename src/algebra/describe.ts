@@ -1,5 +1,5 @@
 /** Describe a result in words and numbers, for a terminal. */
-import type { AlgebraResult, GroupResult, Result } from "../result.js";
+import type { AlgebraResult, CosetResult, GroupResult, Result } from "../result.js";
 import { describeChartMap } from "./describe-charts.js";
 import type { SquareMatrix } from "./linalg.js";
 
@@ -32,7 +32,7 @@ export function describeResult(result: Result): string[] {
     );
     lines.push(
       ...cosets.map((c) =>
-        label("", `${formatMatrix(c.matrix)}  ${c.name}, loss ${c.loss.toPrecision(3)}`),
+        label("", `${formatMatrix(c.matrix)}  ${c.name}, loss ${c.loss.toPrecision(3)}${doubt(c)}`),
       ),
     );
   }
@@ -162,6 +162,11 @@ export function describeGroup(group: GroupResult): string {
   const words = orders.map(([m, many]) => `${many} of order ${m}`).join(", ");
   const abstract = [undefined, name].includes(abstractName) ? "" : ` (abstractly ${abstractName})`;
   return `${name}${abstract}, ${order} elements: the identity, ${words}`;
+}
+
+/** Say how sure a component is, if its evidence does not make it a symmetry. */
+export function doubt({ evidence }: CosetResult): string {
+  return evidence === undefined || evidence.verdict === "symmetry" ? "" : `; ${evidence.words}`;
 }
 
 /** Say that no generator was found. There may still be discrete symmetries. */

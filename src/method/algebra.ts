@@ -15,7 +15,7 @@ import type { Context } from "../experiment/context.js";
 import { whole } from "../experiment/define.js";
 import type { AlgebraResult } from "../result.js";
 import type { SolverInputs } from "./data.js";
-import { evidenceField, judgeAlgebra } from "./verdict.js";
+import { type EvidenceKind, evidenceField, judgeAlgebra } from "./verdict.js";
 
 type SolverOptions = ChoiceOptions<"algebra_solver">;
 
@@ -41,7 +41,7 @@ export function algebraFields({
   /** Whether the run trains the predictor. If not, no solver can take turns with the training. */
   trained?: boolean;
   /** Default of the evidence that is measured. */
-  evidence?: "quick" | "none";
+  evidence?: EvidenceKind;
 }) {
   const count = z.int().min(1).max(most);
   const field =
@@ -92,7 +92,7 @@ export interface AlgebraConfig {
   epochs: number;
   algebra_epochs: number;
   reuse_predictor?: boolean | string;
-  evidence?: "quick" | "none";
+  evidence?: EvidenceKind;
 }
 
 /** Whether the epochs of a config's solver take turns with the predictor's (METHOD 2.2). */
@@ -172,7 +172,7 @@ export async function discoverAlgebra(
     /** Name of the stage, one for each search of a run (default "algebra"). */
     stage?: string;
     /** Evidence on held-out data; "none": the relative error decides. */
-    evidence?: "quick" | "none";
+    evidence?: EvidenceKind;
   },
 ): Promise<AlgebraResult> {
   const { others: _, ...objects } = inputs;

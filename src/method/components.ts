@@ -11,7 +11,7 @@ import type { CosetsMeasured, Findings, GroupResult } from "../result.js";
 import { choices } from "../suggest.js";
 import { Tensor } from "../tensor/index.js";
 import type { SolverInputs } from "./data.js";
-import { judgeCosets } from "./verdict.js";
+import { type EvidenceKind, judgeCosets } from "./verdict.js";
 
 /** Make the config field for an algebra from elsewhere, which {@link lookUpIdentity} looks up. */
 export const identityField = (description: string) =>
@@ -43,7 +43,7 @@ export function cosetFields({
 /** Config of the search for components. */
 export interface CosetConfig {
   coset_epochs: number;
-  evidence?: "quick" | "none";
+  evidence?: EvidenceKind;
 }
 
 /**
@@ -184,7 +184,7 @@ export async function discoverCosets(
     identity: readonly number[][][];
     epochs: number;
     /** Evidence on held-out data; "none": the relative error decides. */
-    evidence?: "quick" | "none";
+    evidence?: EvidenceKind;
   },
 ): Promise<ComponentFindings> {
   const { others: _, ...objects } = inputs;

@@ -127,7 +127,7 @@ export function discoveryTasks<D extends Shape, S extends Setting>(problem: Whol
     }),
     discover_cosets: define({
       summary: "Find the components, given the Lie algebra (default: of the newest fitting run)",
-      config: { ...fields, ...cosets, ...identity },
+      config: { ...fields, ...cosets, ...identity, evidence: algebra.evidence },
       async prepare(config, preparation) {
         const found = await lookUpIdentityOrNewest(preparation, config.identity, n, alike(config));
         return prepare({ ...config, identity: found }, preparation);

@@ -1,10 +1,11 @@
-/**
- * The rule by which evidence becomes a verdict (METHOD 2.13). It is the same for all experiments,
- * predictors and solvers.
- */
+/** The rule by which evidence becomes a verdict (METHOD 2.13). It knows nothing of experiments. */
+import { type Interval, interval, NORMAL } from "../algebra/interval.js";
 import type { EvidenceMeasured, SkillLost, Verdict } from "../result.js";
 
-/** The limits of the rule. Nothing else decides. */
+/**
+ * The limits of the rule. They were chosen by hand, with the problems of `npm run calibrate` and
+ * some tests in view (METHOD 2.13).
+ */
 export const LIMITS = {
   /** The largest share of the output's spread by which a symmetry may be broken. */
   broken: 0.35,
@@ -29,33 +30,10 @@ export const LIMITS = {
 /** The limits of the rule. */
 export type Limits = Readonly<Record<keyof typeof LIMITS, number>>;
 
-/** Half widths of intervals in standard errors: over scenes, and over five refits too. */
-export const NORMAL = 1.96;
-const STUDENT = 2.78;
-/** A smaller size is less than this share of the largest one, and above the smallest. */
+/** A smaller size is at most this share of the largest size … */
 const SMALLER = 0.7;
+/** … and more than this. Smaller moves say little. */
 const SMALLEST = 0.15;
-
-/** An interval of the skill lost. */
-interface Interval {
-  value: number;
-  low: number;
-  high: number;
-}
-
-/** Compute the interval of a skill lost; over refits too, if there are any. */
-export function interval({ lost, error, refits = [] }: SkillLost): Interval {
-  const all = [lost, ...refits].map((x) => x ?? Number.NaN);
-  const s = error ?? Number.NaN;
-  if (refits.length === 0) return around(all[0]!, NORMAL * s);
-  const mean = all.slice(1).reduce((a, b) => a + b) / refits.length;
-  const spread = all.slice(1).reduce((sum, x) => sum + (x - mean) ** 2, 0);
-  return around(mean, STUDENT * Math.sqrt(s ** 2 + 0.8 * spread));
-}
-
-function around(value: number, half: number): Interval {
-  return { value, low: value - half, high: value + half };
-}
 
 /** Whether the predictor is asked about inputs like those that it knows. */
 export function inReach(at: SkillLost, limits: Limits = LIMITS): boolean {
@@ -124,7 +102,7 @@ function weighAtLargest(
   inside: readonly (readonly SkillLost[])[],
   outside: readonly (readonly SkillLost[])[],
   lacking: number,
-  limits: Limits = LIMITS,
+  limits: Limits,
 ): Weighed {
   const reaches = (at: SkillLost) => inReach(at, limits);
   const nothing = { value: Number.NaN, low: Number.NaN, high: Number.NaN };
@@ -139,9 +117,8 @@ function weighAtLargest(
   });
   const most = Math.min(...inside.map((sizes) => sizes.length));
   if (most === 0 || inside.length === 0) return untold("the moves change no input");
-  const reached = Array.from({ length: most }, (_, i) => inside.map((sizes) => sizes[i]!))
-    .filter((at) => at.every(reaches))
-    .at(-1);
+  const bySize = Array.from({ length: most }, (_, i) => inside.map((sizes) => sizes[i]!));
+  const reached = bySize.filter((at) => at.every(reaches)).at(-1);
   if (reached === undefined)
     return untold("moved samples lie far from all data, and there the predictor only guesses");
   const size = Math.min(...reached.map((at) => at.size ?? Number.NaN));
@@ -150,9 +127,7 @@ function weighAtLargest(
   const lost = { value: worst("value"), low: worst("low"), high: worst("high") };
   if (!Object.values(lost).every(Number.isFinite))
     return untold("nothing is left to compare", size, lost);
-  const earlier = Array.from({ length: most }, (_, i) => inside.map((sizes) => sizes[i]!))
-    .slice(0, -1)
-    .flatMap((at) => at.filter(reaches));
+  const earlier = bySize.slice(0, -1).flatMap((at) => at.filter(reaches));
   const falls = earlier.some(
     (at) => interval(at).low > Math.max(lost.high, allowance(at, lacking, limits)),
   );

@@ -1,6 +1,5 @@
 /**
  * The verdict on a symmetry, from the skill that a predictor loses on held-out data (METHOD 2.13).
- * There is one rule for all experiments, predictors and solvers.
  */
 import { z } from "zod";
 import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
@@ -27,18 +26,22 @@ const FAR = [0.2, 0.5, 1] as const;
 const MANY = 1500;
 const FEW = 400;
 
+/** How findings are judged: on held-out data, or by the relative error. */
+export type EvidenceKind = "quick" | "none";
+
 /** Make the config field that says how much evidence is measured. */
-export const evidenceField = (usual: "quick" | "none" = "quick") =>
+export const evidenceField = (usual: EvidenceKind = "quick") =>
   z
     .enum(["quick", "none"])
     .default(usual)
-    .describe("Judge on held-out data (none: by the relative error)");
+    // Runs that were begun before this field end as they were begun.
+    .meta({ description: "Judge on held-out data (none: by the relative error)", before: "none" });
 
 /**
  * Judge an algebra by the skill that its generators lose on held-out data (METHOD 2.13).
  *
  * The generators are sorted by what they lose. The symmetries are the most generators, counted from
- * the first, whose span passes: each of them, and random combinations of them.
+ * the first, whose span passes: each of them, and combinations of them.
  */
 export async function judgeAlgebra(
   ctx: Context,
@@ -235,7 +238,7 @@ function complementOf(span: readonly SquareMatrix[], n: number): SquareMatrix[] 
   return frame([...span, ...everything]).slice(span.length);
 }
 
-/** Twice as many random combinations as there are generators, the same in every run. */
+/** Twice as many combinations as there are generators, spread over the span, always the same. */
 function combinations(generators: readonly SquareMatrix[]): SquareMatrix[] {
   const span = frame(generators);
   const n = generators[0]!.length;

@@ -1,10 +1,9 @@
 /** The evidence for an algebra in a report: the verdict, and what each direction loses. */
+import { interval } from "../algebra/interval.js";
 import type { AlgebraEvidence } from "../result.js";
 import { type Html, html } from "./html.js";
 import { short } from "./plots.js";
 
-/** Half width of an interval in standard errors. */
-const NORMAL = 1.96;
 const WIDTH = 560;
 const LEFT = 96;
 const ROW = 22;
@@ -17,11 +16,12 @@ export function evidenceSection(evidence: AlgebraEvidence, symmetries: number): 
   const rows = evidence.directions.flatMap(({ sizes }, i) => {
     const near = (at: number | null) => Math.abs(Math.log((at ?? 1) / (size ?? 1)));
     const [judged] = [...sizes].sort((a, b) => near(a.size) - near(b.size));
-    if (judged === undefined || judged.lost === null || judged.error === null) return [];
-    const name = i < symmetries ? `generator ${i + 1}` : `direction ${i + 1}`;
-    return [{ ...judged, lost: judged.lost, error: judged.error, name, kept: i < symmetries }];
+    const lost = judged && interval(judged);
+    if (lost === undefined || !Object.values(lost).every(Number.isFinite)) return [];
+    const kept = i < symmetries;
+    return [{ ...lost, kept, name: `${kept ? "generator" : "direction"} ${i + 1}` }];
   });
-  const most = Math.max(1, ...rows.map(({ lost, error }) => lost + NORMAL * error));
+  const most = Math.max(1, ...rows.map(({ high }) => high));
   const x = (lost: number) => {
     const share = Math.log(Math.max(lost, LEAST) / LEAST) / Math.log(most / LEAST);
     return LEFT + share * (WIDTH - LEFT - 24);
@@ -38,10 +38,9 @@ export function evidenceSection(evidence: AlgebraEvidence, symmetries: number): 
 Bars are 95 % intervals at moves of about the same size (${short(size ?? Number.NaN)}).</p>
 <svg viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="skill lost along each direction">
 ${ticks.map((tick) => html`<line class="grid" x1="${x(tick)}" x2="${x(tick)}" y1="4" y2="${height - 26}"/><text class="tick middle" x="${x(tick)}" y="${height - 10}">${String(tick)}</text>`)}
-${rows.map(({ lost, error, name, kept }, i) => {
+${rows.map(({ value, low, high, name, kept }, i) => {
   const y = i * ROW + 16;
-  const [low, high] = [x(lost - NORMAL * error), x(lost + NORMAL * error)];
   const kind = kept ? "symmetry" : "other";
-  return html`<text class="tick" x="0" y="${y + 4}">${name}</text><rect class="${kind}" x="${low}" y="${y - 3}" width="${Math.max(2, high - low)}" height="6" rx="3"><title>${name}: ${short(lost)} ± ${short(error)}</title></rect><circle class="head" cx="${x(lost)}" cy="${y}" r="3.5"/>`;
+  return html`<text class="tick" x="0" y="${y + 4}">${name}</text><rect class="${kind}" x="${x(low)}" y="${y - 3}" width="${Math.max(2, x(high) - x(low))}" height="6" rx="3"><title>${name}: ${short(value)}, from ${short(low)} to ${short(high)}</title></rect><circle class="head" cx="${x(value)}" cy="${y}" r="3.5"/>`;
 })}</svg>`;
 }

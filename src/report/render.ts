@@ -2,6 +2,7 @@
 import {
   componentsOf,
   describeGroup,
+  doubt,
   formatCosine,
   formatSignature,
   nothingFound,
@@ -264,7 +265,7 @@ name of its component.</p>
       c,
       i,
     ) => html`<figure>${c.matrix.length === 2 ? imagePlot(c.matrix, `what component ${i + 1} does`) : undefined}${matrixPlot(c.matrix, `component ${i + 1}`)}
-<figcaption><b>${capital(c.name)}</b><br>det ${short(c.determinant)}, loss ${short(c.loss)}<br>${order(c)}${c.preservesMetric === null ? "" : html`<br>${c.preservesMetric ? "keeps" : "does not keep"} the metric`}</figcaption></figure>`,
+<figcaption><b>${capital(c.name)}</b><br>det ${short(c.determinant)}, loss ${short(c.loss)}${doubt(c)}<br>${order(c)}${c.preservesMetric === null ? "" : html`<br>${c.preservesMetric ? "keeps" : "does not keep"} the metric`}</figcaption></figure>`,
   )}</div>${search && searchPlot(search, cosets)}</section>`;
 }
 

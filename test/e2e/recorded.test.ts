@@ -47,8 +47,8 @@ const STEPS = {
 };
 /**
  * The same processor gives the same bits. Others, and other builds of PyTorch, round otherwise,
- * which each further step carries on: with and without AVX by at most 5 roundings a step, with the
- * matrix units of newer Xeons by 67. Where the state of an optimiser is lost, the generators are off
+ * which each further step carries on: with and without AVX by at most 5 roundings a step, with
+ * AVX-512 of a newer Xeon by 67. Where the state of an optimiser is lost, the generators are off
  * by at least 270.
  */
 const ROUNDINGS = 120;

@@ -1,6 +1,7 @@
 /** The rule that makes verdicts of evidence. */
 import { expect } from "chai";
-import { allowance, hopeless, inReach, interval, LIMITS, weigh } from "../../../src/method/rule.js";
+import { interval } from "../../../src/algebra/interval.js";
+import { allowance, hopeless, inReach, LIMITS, weigh } from "../../../src/method/rule.js";
 import type { SkillLost } from "../../../src/result.js";
 
 const at = (lost: number, error = 0.001, more: Partial<SkillLost> = {}): SkillLost => ({
