@@ -198,7 +198,10 @@ function describe(
   const tail = `${move}${other}${directions > 0 ? seen : ""}`;
   switch (verdict) {
     case "symmetry":
-      return `${name}: not broken by more than ${inPercent(broken.high)} of the output's spread${tail}`;
+      return (
+        `${name}: not broken by more than ${inPercent(broken.high)} of the output's spread, ` +
+        `as far as the predictor sees${tail}`
+      );
     case "approximate":
       return (
         `${name} holds approximately: broken by ${inPercent(broken.low)} to ` +
