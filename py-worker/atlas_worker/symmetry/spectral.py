@@ -138,7 +138,13 @@ def gaps(spectrum: Spectrum) -> Tensor:
 
 
 def count(
-    spectrum: Spectrum, relative: Tensor, threshold: float, gap: float, *, moved: bool | None = None
+    spectrum: Spectrum,
+    relative: Tensor,
+    threshold: float,
+    gap: float,
+    *,
+    moved: bool | None = None,
+    proposed: float = 0,
 ) -> tuple[int, str]:
     """Decide how many of the directions are symmetries, and say why (METHOD 2.7).
 
@@ -154,11 +160,16 @@ def count(
         gap: Smallest factor.
         moved: Whether some direction moves the prediction at finite size; None: as the spectrum
             tells.
+        proposed: Largest relative error of a direction that is judged by more than this error
+            afterwards; at least ``threshold`` counts. Nothing but ``threshold`` makes all
+            directions symmetries where the spectrum has a gap.
 
     Returns:
         The number of symmetries, and the reason in words.
     """
     everything = len(relative)
+    all_within = bool((relative <= threshold).all())
+    threshold = max(threshold, proposed)
     if not (spectrum.typical > 0 if moved is None else moved):
         return everything, "the prediction never changes: every direction is a symmetry"
     if spectrum.typical == 0:
@@ -168,9 +179,10 @@ def count(
         )
     factors = gaps(spectrum)
     most = int((relative <= threshold).long().cumprod(0).sum())
-    if most == everything:
+    last = min(most, everything - 1)
+    candidates = [k for k in range(1, last + 1) if float(factors[k]) >= gap]
+    if most == everything and (all_within or not candidates):
         return everything, f"all directions have a relative error of at most {threshold:g}"
-    candidates = [k for k in range(1, most + 1) if float(factors[k]) >= gap]
     if not candidates:
         if not most and float(relative.min()) > threshold:
             return 0, (
