@@ -99,11 +99,12 @@ class FeatureType:
         return frozenset(kind[1:] for _, kind in self.terms if kind[0] == POINT)
 
     @cached_property
-    def _ambient(self) -> Ambient:
+    def acting(self) -> Ambient:
+        """The product of all groups."""
         return self.ambient or Ambient((Factor("", self.n, "" in self.affine),))
 
     def _dimension(self, group: str) -> int:
-        return next((f.n for f in self._ambient.factors if f.name == group), self.n)
+        return next((f.n for f in self.acting.factors if f.name == group), self.n)
 
     def _size_of(self, kind: str) -> int:
         return int(self._dimension(kind[1:]) ** _ORDER[kind[0]])
@@ -149,7 +150,22 @@ class FeatureType:
         return rho
 
     def _part(self, g: Tensor, group: str) -> Tensor:
-        return self._ambient.linear_part(g, group)
+        return self.acting.linear_part(g, group)
+
+    def derivative(self, a: Tensor) -> Tensor:
+        """Compute the representation of the algebra; of affine maps, of their linear part.
+
+        Args:
+            a: Elements ``[..., N, N]`` of the algebra of the product of all groups.
+
+        Returns:
+            ``d/dt ρ(exp(t a))`` at t = 0: ``[..., size, size]``, block diagonal.
+        """
+        rho = a.new_zeros(*a.shape[:-2], self.size, self.size)
+        for kind, at in self.parts():
+            if kind[0] not in "SP":
+                rho[..., at, at] = _derivative(kind[0], self._part(a, kind[1:]))
+        return rho
 
     def shift(self, g: Tensor) -> Tensor | None:
         """Compute by how much affine maps ``g [..., N, N]`` translate the components.
@@ -162,7 +178,7 @@ class FeatureType:
         shift = g.new_zeros(*g.shape[:-2], self.size)
         for kind, at in self.parts():
             if kind[0] == POINT:
-                shift[..., at] = self._ambient.translation(g, kind[1:])
+                shift[..., at] = self.acting.translation(g, kind[1:])
         return shift
 
     def check(self, components: int) -> None:
@@ -392,4 +408,16 @@ def _block(kind: str, g: Tensor) -> Tensor:
             return dual
     a = g if kind == "T" else torch.linalg.inv(g).mT
     square: Tensor = torch.einsum("...ij,...kl->...ikjl", a, a).flatten(-4, -3).flatten(-2, -1)
+    return square
+
+
+def _derivative(kind: str, a: Tensor) -> Tensor:
+    if kind in ("C", "F"):
+        a = -a.mT
+    if kind not in ("T", "F"):
+        return a
+    unit = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    left = torch.einsum("...ij,kl->...ikjl", a, unit)
+    right = torch.einsum("ij,...kl->...ikjl", unit, a)
+    square: Tensor = (left + right).flatten(-4, -3).flatten(-2, -1)
     return square
