@@ -64,6 +64,7 @@ class Client:
             "OpenSession", label=label, protocol_version=PROTOCOL_VERSION, device=device
         )
         self.session: str = opened.session_id
+        self.device: str = opened.device
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.linger = 0

@@ -193,7 +193,8 @@ function describe(address: string, info: WorkerInfo): string[] {
         d.memoryTotalBytes > 0
           ? `, ${gib(d.memoryFreeBytes)} of ${gib(d.memoryTotalBytes)} GiB free`
           : "";
-      return `device     ${d.name}${d.description === "" ? "" : `  ${d.description}`}${memory}`;
+      const load = `, ${d.sessions} session${d.sessions === 1 ? "" : "s"}, ${d.waiting} waiting`;
+      return `device     ${d.name}${d.description === "" ? "" : `  ${d.description}`}${memory}${load}`;
     }),
   ];
   if (dataPlane) lines.push(`tensors    ${dataPlane.tensors}`, `metrics    ${dataPlane.metrics}`);

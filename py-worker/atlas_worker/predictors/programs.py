@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,10 @@ class ModuleParams(ForeignParams):
     each: bool = param(False, "Make a module for each chart; for modules that take one chart")
 
 
+_SEEDING = threading.Lock()
+"""Held while torch's own generator, which all threads share, has a seed of ours."""
+
+
 @register(
     "architecture",
     "module",
@@ -136,7 +141,7 @@ def make_module(
     refuse_tensors(tensors)
     factory = _factory(Path(params.file), params.factory)
     count = signature.charts if params.each and params.takes == "chart" else 1
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=seed)))
         try:
             modules = [factory() for _ in range(count)]

@@ -13,7 +13,6 @@ from atlas_worker.errors import Cancelled, InvalidInput
 from atlas_worker.gen.atlas.v1 import objects_pb2
 from atlas_worker.symmetry import action_on, inputs_on, manifold_of
 
-from .compute import Compute
 from .limits import Limits
 from .sessions import Entry, Session, Sessions
 from .specs import check_whole
@@ -25,15 +24,15 @@ T = TypeVar("T")
 class ChartQueries:
     """The part of ``atlas.v1.ObjectService`` that is about charts of fields."""
 
-    def __init__(self, sessions: Sessions, compute: Compute, limits: Limits) -> None:
-        self._sessions, self._compute, self._limits = sessions, compute, limits
+    def __init__(self, sessions: Sessions, limits: Limits) -> None:
+        self._sessions, self._limits = sessions, limits
 
     def _codec(self, session: Session) -> TensorCodec:
         return TensorCodec(self._limits, session.tickets, session.id)
 
     def _work(self, context: grpc.ServicerContext, session: Session, work: Callable[[], T]) -> T:
         with session.held():
-            return self._compute.call(context, session.id, work)
+            return session.compute.call(context, session.id, work)
 
     def MeasureCharts(
         self, request: objects_pb2.MeasureChartsRequest, context: grpc.ServicerContext

@@ -1,4 +1,4 @@
-"""The one thread that works on tensors: jobs by epochs, calls between them, sessions in turn."""
+"""The threads that work on tensors, one for each device: jobs by epochs, sessions in turn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Compute:
-    """A single thread for all work on tensors.
+    """A single thread for all work on one device's tensors.
 
     With one thread, objects are never seen in the middle of an epoch, jobs share the device fairly,
     torch's thread pool is made once, and nothing depends on how calls interleave.
@@ -31,16 +31,15 @@ class Compute:
 
     Args:
         threads: Threads of torch's CPU work.
+        name: Name of the thread.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, name: str = "compute") -> None:
         self._changed = threading.Condition()
         self._queues: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
         """Queues of the sessions that wait, in the order of their turns."""
-        self._closed = False
-        self._thread = threading.Thread(
-            target=self._serve, args=(threads,), name="compute", daemon=True
-        )
+        self._closed, self._busy = False, False
+        self._thread = threading.Thread(target=self._serve, args=(threads,), name=name, daemon=True)
         self._thread.start()
 
     def submit(self, session: str, work: Callable[[], T]) -> Future[T]:
@@ -83,6 +82,12 @@ class Compute:
                 raise Cancelled
         return future.result()
 
+    @property
+    def waiting(self) -> int:
+        """Number of pieces of work that wait or run."""
+        with self._changed:
+            return self._busy + sum(map(len, self._queues.values()))
+
     def close(self) -> None:
         """Drop the queued work and wait for the running work to end."""
         with self._changed:
@@ -98,6 +103,7 @@ class Compute:
         torch.set_num_threads(threads)
         while True:
             with self._changed:
+                self._busy = False
                 while not self._queues and not self._closed:
                     self._changed.wait()
                 if self._closed:
@@ -107,6 +113,7 @@ class Compute:
                 future, work = queue.popleft()
                 if queue:
                     self._queues[session] = queue
+                self._busy = True
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(work())
@@ -114,6 +121,45 @@ class Compute:
                     future.set_exception(error)
             # While this thread waits, these must not keep the tensors that they refer to.
             del future, work
+
+
+class DeviceQueues:
+    """The compute threads of all devices; each starts when its device is first used.
+
+    Devices do not wait for each other. Within each, sessions take turns.
+
+    Args:
+        threads: Threads of torch's CPU work, for each device.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._queues: dict[torch.device, Compute] = {}
+        self._closed = False
+
+    def of(self, device: torch.device) -> Compute:
+        """Find the thread of a device."""
+        with self._lock:
+            if device not in self._queues:
+                self._queues[device] = Compute(self._threads, f"compute {device}")
+                if self._closed:
+                    self._queues[device].close()
+            return self._queues[device]
+
+    def waiting(self, device: torch.device) -> int:
+        """Count the pieces of work that wait or run on a device."""
+        with self._lock:
+            queue = self._queues.get(device)
+        return queue.waiting if queue else 0
+
+    def close(self) -> None:
+        """Close all threads, as :meth:`Compute.close` does."""
+        with self._lock:
+            self._closed = True
+            queues = list(self._queues.values())
+        for queue in queues:
+            queue.close()
 
 
 def _drop(future: Future[Any]) -> None:

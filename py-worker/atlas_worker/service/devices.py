@@ -112,7 +112,7 @@ class Devices:
     """The devices that sessions may use.
 
     Args:
-        choice: "auto" allows all devices and prefers the first CUDA device. "cpu" hides the others.
+        choice: "auto" allows all devices and prefers CUDA devices. "cpu" hides the others.
             "cuda" or "cuda:1" must exist, and is preferred.
 
     Raises:
@@ -126,30 +126,28 @@ class Devices:
             else []
         )
         self.all = [torch.device("cpu"), *cuda]
-        self.default = cuda[0] if cuda else self.all[0]
+        self.preferred = cuda or self.all
         if choice != "auto":
-            self.default = self.find(choice, "device")
+            self.preferred = self.find(choice, "device")
 
-    def find(self, name: str, field: str) -> torch.device:
-        """Find a device by name.
+    def find(self, name: str, field: str) -> list[torch.device]:
+        """Find the devices that a name allows.
 
         Args:
             name: "auto" (or empty), "cpu", "cuda" or "cuda:1".
             field: Dotted path of the name in the request, for the error.
 
         Returns:
-            The device.
+            The preferred devices for "auto" and for their type; else the one of that name, or all
+            of that type.
 
         Raises:
             InvalidInput: The device does not exist. The error lists the devices that do.
         """
-        if name in ("", "auto"):
-            return self.default
-        if name == "cuda" and self.default.type == "cuda":
-            return self.default
-        for device in self.all:
-            if name in (str(device), device.type):
-                return device
+        if name in ("", "auto", self.preferred[0].type):
+            return self.preferred
+        if found := [device for device in self.all if name in (str(device), device.type)]:
+            return found
         raise InvalidInput(
             f"this worker has no device {name!r}",
             field,
@@ -157,16 +155,24 @@ class Devices:
             "choose one of them",
         )
 
-    def describe(self) -> list[worker_pb2.Device]:
-        """Describe all devices as messages."""
-        return [_describe(device) for device in self.all]
 
+def describe(device: torch.device, sessions: int, waiting: int) -> worker_pb2.Device:
+    """Describe a device as a message.
 
-def _describe(device: torch.device) -> worker_pb2.Device:
+    Args:
+        device: The device.
+        sessions: Its open sessions.
+        waiting: Pieces of work that wait or run on it.
+    """
     free, total = memory(device)
     description = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return worker_pb2.Device(
-        name=str(device), description=description, memory_total_bytes=total, memory_free_bytes=free
+        name=str(device),
+        description=description,
+        memory_total_bytes=total,
+        memory_free_bytes=free,
+        sessions=sessions,
+        waiting=waiting,
     )
 
 

@@ -338,15 +338,8 @@ class Job:
 class JobService:
     """Implements ``atlas.v1.JobService``; ``job.proto`` documents the methods."""
 
-    def __init__(
-        self, sessions: Sessions, compute: Compute, publish: Publish, limits: Limits
-    ) -> None:
-        self._sessions, self._compute, self._publish, self._limits = (
-            sessions,
-            compute,
-            publish,
-            limits,
-        )
+    def __init__(self, sessions: Sessions, publish: Publish, limits: Limits) -> None:
+        self._sessions, self._publish, self._limits = sessions, publish, limits
         self._watches = threading.Semaphore(limits.max_watches)
 
     def StartJob(
@@ -401,7 +394,7 @@ class JobService:
             request.snapshot_every,
             session.id,
             codec,
-            self._compute,
+            session.compute,
             self._publish,
         )
         session.jobs[job.id] = entry.job = job

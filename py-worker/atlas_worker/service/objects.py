@@ -48,7 +48,8 @@ _LARGEST_SIZE = 1.0
 class ObjectService(ChartQueries):
     """Implements ``atlas.v1.ObjectService``; ``objects.proto`` documents the methods.
 
-    Work on tensors is done on the compute thread, between the epochs of running jobs.
+    Work on tensors is done on the compute thread of the session's device, between the epochs of
+    running jobs.
     """
 
     def CreateObject(
@@ -413,7 +414,9 @@ class ObjectService(ChartQueries):
         n = matrices.shape[-1]
         algebra = basis(codec, request, "basis", n)
         codec.check_size(len(matrices) ** 2 * matrices.element_size())
-        labels, residuals = self._compute.call(context, "", lambda: compare(algebra, matrices))
+        labels, residuals = self._sessions.queues.of(torch.device("cpu")).call(
+            context, "", lambda: compare(algebra, matrices)
+        )
         return objects_pb2.CompareComponentsResponse(
             component=labels, residuals=codec.encode(residuals)
         )

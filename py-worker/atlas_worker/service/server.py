@@ -19,8 +19,8 @@ from atlas_worker.service.dataplane import DataPlane
 
 from . import healthport, logs
 from .auth import Access, TokenRequired
-from .compute import Compute
-from .devices import Devices, machine, versions
+from .compute import DeviceQueues
+from .devices import Devices, describe, machine, versions
 from .jobs import JobService
 from .limits import Limits
 from .objects import ObjectService
@@ -77,9 +77,9 @@ class Worker:
         limits, access = limits or Limits(), access or Access()
         # ZeroMQ binds to addresses, not to names.
         host = "127.0.0.1" if host == "localhost" else host
-        self._compute = Compute(threads)
+        self._compute = DeviceQueues(threads)
         tickets = Tickets(limits)
-        self._sessions = Sessions(limits, tickets)
+        self._sessions = Sessions(limits, tickets, self._compute)
         self._server = grpc.server(
             ThreadPoolExecutor(limits.max_watches + _SPARE_THREADS, "grpc"),
             maximum_concurrent_rpcs=limits.max_calls,
@@ -118,8 +118,8 @@ class Worker:
             WorkerService(
                 self._sessions, self.dataplane, devices or Devices("cpu"), threads, limits
             ),
-            ObjectService(self._sessions, self._compute, limits),
-            JobService(self._sessions, self._compute, self.dataplane.publish, limits),
+            ObjectService(self._sessions, limits),
+            JobService(self._sessions, self.dataplane.publish, limits),
         )
         for service, implementation in zip(_SERVICES, implementations, strict=True):
             add_service(self._server, service, implementation)
@@ -192,7 +192,10 @@ class WorkerService:
             protocol_version=PROTOCOL_VERSION,
             worker_version=__version__,
             versions=versions(),
-            devices=self._devices.describe(),
+            devices=[
+                describe(device, self._sessions.on(device), self._sessions.queues.waiting(device))
+                for device in self._devices.all
+            ],
             data_plane=self._dataplane.describe(),
             limits=worker_pb2.Limits(
                 max_inline_bytes=limits.max_inline_bytes,
@@ -220,12 +223,14 @@ class WorkerService:
                 str(PROTOCOL_VERSION),
                 f"update the {older}, so that both come from the same release",
             )
-        device = self._devices.find(request.device, "device")
-        session = self._sessions.open(request.label, device)
+        devices = self._devices.find(request.device, "device")
+        session = self._sessions.open(request.label, devices)
         logs.bind(run=session.label, session=session.id)
-        log.info("session opened on %s", device)
+        log.info("session opened on %s", session.device)
         return worker_pb2.OpenSessionResponse(
-            session_id=session.id, device=str(device), lease_seconds=self._limits.lease_seconds
+            session_id=session.id,
+            device=str(session.device),
+            lease_seconds=self._limits.lease_seconds,
         )
 
     def RenewLease(

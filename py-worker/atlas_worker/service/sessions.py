@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,7 +16,8 @@ import torch
 from atlas_worker.errors import InvalidInput, LimitExceeded, NotFound, NotReady
 
 from . import logs
-from .devices import return_freed_memory
+from .compute import Compute, DeviceQueues
+from .devices import memory, return_freed_memory
 from .limits import Limits
 from .snapshots import Origin, State
 from .tickets import Tickets
@@ -24,6 +25,8 @@ from .tickets import Tickets
 log = logging.getLogger("atlas_worker")
 
 _JOB_STOP_SECONDS = 5.0
+_SCARCE = 0.1
+"""Share of a device's memory below which it is chosen last."""
 
 
 class Work(Protocol):
@@ -94,18 +97,28 @@ class Entry:
 class Session:
     """Objects, jobs and tickets of one client.
 
-    ``lock`` guards the tables. The objects themselves belong to the compute thread.
+    ``lock`` guards the tables. The objects themselves belong to the compute thread
+    of the device.
 
     Args:
         label: The client's name for the session, shown in logs.
         device: Device of its objects.
         limits: Limits of the worker.
         tickets: Buffers of the tensor plane.
+        compute: The device's compute thread.
     """
 
-    def __init__(self, label: str, device: torch.device, limits: Limits, tickets: Tickets) -> None:
+    def __init__(
+        self,
+        label: str,
+        device: torch.device,
+        limits: Limits,
+        tickets: Tickets,
+        compute: Compute,
+    ) -> None:
         self.id = secrets.token_hex(16)
         self.label, self.device, self.limits, self.tickets = label, device, limits, tickets
+        self.compute = compute
         self.lock = threading.RLock()
         self.entries: dict[str, Entry] = {}
         self.jobs: dict[str, Work] = {}
@@ -311,8 +324,8 @@ class Sessions:
     lock; otherwise calls would wait for each other.
     """
 
-    def __init__(self, limits: Limits, tickets: Tickets) -> None:
-        self._limits, self.tickets = limits, tickets
+    def __init__(self, limits: Limits, tickets: Tickets, queues: DeviceQueues) -> None:
+        self._limits, self.tickets, self.queues = limits, tickets, queues
         self._lock = threading.Lock()
         self._open: dict[str, Session] = {}
         self._stopped = threading.Event()
@@ -321,8 +334,19 @@ class Sessions:
         """Start the thread that closes expired sessions."""
         threading.Thread(target=self._watch_leases, name="leases", daemon=True).start()
 
-    def open(self, label: str, device: torch.device) -> Session:
-        """Open a session. Raises ``LimitExceeded`` if there are too many."""
+    def open(self, label: str, devices: Sequence[torch.device]) -> Session:
+        """Open a session on the device with the least to do.
+
+        A device with hardly any free memory comes last; then the one with the fewest pieces of
+        work, the fewest sessions, and the most free memory comes first.
+
+        Args:
+            label: The client's name for the session.
+            devices: Devices that the session may use.
+
+        Raises:
+            LimitExceeded: There are too many sessions.
+        """
         self._close_expired()
         with self._lock:
             if len(self._open) >= self._limits.max_sessions:
@@ -333,7 +357,8 @@ class Sessions:
                     "close a session, or try again later: a session whose client is gone is closed "
                     f"{self._limits.lease_seconds:g} s after its last job",
                 )
-            session = Session(label, device, self._limits, self.tickets)
+            device = devices[0] if len(devices) == 1 else min(devices, key=self._load)
+            session = Session(label, device, self._limits, self.tickets, self.queues.of(device))
             self._open[session.id] = session
             return session
 
@@ -345,6 +370,15 @@ class Sessions:
             raise _no_session()
         logs.bind(run=session.label, session=session.id)
         return session
+
+    def _load(self, device: torch.device) -> tuple[bool, int, int, int]:
+        free, total = memory(device)
+        here = sum(session.device == device for session in self._open.values())
+        return free < _SCARCE * total, self.queues.waiting(device), here, -free
+
+    def on(self, device: torch.device) -> int:
+        """Count the sessions of a device."""
+        return sum(session.device == device for session in self._all())
 
     def any(self) -> bool:
         """Whether a session is open."""

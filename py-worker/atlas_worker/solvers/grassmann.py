@@ -302,9 +302,7 @@ class GrassmannSolver(AdamSolver):
         typical = typical_displacement(self._objective, batches, along, p.scale, self._seed)
         errors = relative_errors(along, typical.at(spectrum.directions), size)
         moved = float(along.displacement.max()) > ROUNDING * size
-        found, reason = count(
-            spectrum, errors, p.threshold, p.gap, moved=moved, proposed=PROPOSED
-        )
+        found, reason = count(spectrum, errors, p.threshold, p.gap, moved=moved, proposed=PROPOSED)
         if found == 0 and moved and spectrum.typical > 0:
             return 1, f"{reason}; the direction of least error is judged all the same"
         return found, reason

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from atlas_worker.client import Client
 from atlas_worker.gen.atlas.v1 import objects_pb2 as pb
+from atlas_worker.service.compute import Compute
 from atlas_worker.service.limits import Limits
 from atlas_worker.service.sessions import Session
 from atlas_worker.service.specs import plan
@@ -56,7 +57,7 @@ class Plans:
     def __init__(self, former: bool) -> None:
         limits = Limits(trust_code=True)
         self.former, self.origins = former, dict[str, list[str]]()
-        self._session = Session("test", torch.device("cpu"), limits, Tickets(limits))
+        self._session = Session("test", torch.device("cpu"), limits, Tickets(limits), Compute(1))
         self._codec = TensorCodec(limits, self._session.tickets, self._session.id)
         self._handles: dict[str, str] = {}
 

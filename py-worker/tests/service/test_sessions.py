@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -16,11 +16,19 @@ from atlas_worker.catalogue import blocks, schema
 from atlas_worker.client import Client
 from atlas_worker.errors import AddressInUse, InvalidInput
 from atlas_worker.gen.atlas.v1 import job_pb2, objects_pb2
-from atlas_worker.service import devices
+from atlas_worker.service import devices, sessions
 from atlas_worker.service.server import PROTOCOL_VERSION, Worker
 
 from . import fakes
-from .support import Objects, Refused, wait_for
+from .support import (
+    Objects,
+    Refused,
+    block,
+    random_points,
+    vector_atlas,
+    vector_predictor,
+    wait_for,
+)
 
 
 def test_describe(client: Client) -> None:
@@ -67,15 +75,88 @@ def test_an_absent_device_is_refused(client: Client, device: str) -> None:
 
 
 def test_devices() -> None:
-    assert str(devices.Devices("cpu").find("auto", "device")) == "cpu"
+    assert devices.Devices("cpu").find("auto", "device") == [torch.device("cpu")]
     with pytest.raises(InvalidInput, match="cuda:9"):
         devices.Devices("cuda:9")
 
 
-def test_the_memory_that_can_be_had_is_some_of_what_there_is() -> None:
-    for device, described in zip(
-        devices.Devices("auto").all, devices.Devices("auto").describe(), strict=True
+@pytest.fixture
+def two_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a worker with two devices beside the CPU, simulated on it: torch takes cpu:1."""
+    simulated = devices.Devices("cpu")
+    simulated.preferred = [torch.device("cpu", i) for i in (1, 2)]
+    simulated.all += simulated.preferred
+    worker = Worker(devices=simulated)
+    worker.start()
+    yield worker.address
+    fakes.GATE.set()
+    worker.stop()
+
+
+def test_sessions_are_placed_where_there_is_least_to_do(two_devices: str) -> None:
+    with (
+        Client(two_devices, "auto") as first,
+        Client(two_devices, "auto") as second,
+        Client(two_devices, "cpu:2") as pinned,
+        Client(two_devices, "auto") as third,
     ):
+        fakes.GATE.clear()
+        assert [c.device for c in (first, second, pinned)] == ["cpu:1", "cpu:2", "cpu:2"]
+        assert third.device == "cpu:1", "it has fewer sessions"
+        both = (first, third)
+        handles = [Objects(c).predictor(gate_at=1, epochs=1) for c in both]
+        held = [c.call("StartJob", handle=h).job for c, h in zip(both, handles, strict=True)]
+        with Client(two_devices, "auto") as fourth:
+            assert fourth.device == "cpu:2", "the sessions of the other have work"
+            # Work goes on there while the first device is held up.
+            fourth.run(Objects(fourth).predictor(epochs=2))
+        told = {d.name: (d.sessions, d.waiting) for d in first.call("Describe").devices}
+        assert told == {"cpu": (0, 0), "cpu:1": (2, 2), "cpu:2": (2, 0)}
+        fakes.GATE.set()
+        for client, job in zip(both, held, strict=True):
+            list(client.watch(job.job_id))
+
+
+def test_a_device_without_memory_is_chosen_last(
+    two_devices: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = {"cpu:1": 5, "cpu:2": 60}
+    monkeypatch.setattr(sessions, "memory", lambda device: (free[str(device)], 100))
+    with Client(two_devices, "auto") as first, Client(two_devices, "auto") as second:
+        assert (first.device, second.device) == ("cpu:2", "cpu:2")
+
+
+@pytest.mark.usefixtures("real")
+def test_devices_at_work_together_give_what_each_gives_alone(two_devices: str) -> None:
+    def results(clients: list[Client]) -> list[torch.Tensor]:
+        jobs = []
+        for client in clients:
+            dataset, atlas = random_points(client, n=3, samples=512), vector_atlas(client, 3)
+            spec = objects_pb2.AlgebraSpec(
+                solver=block("grassmann", steps=15, batch_size=64, evaluation=64),
+                predictor=vector_predictor(
+                    client, dataset, atlas, "expression", expression="sin(x1**2 + x2**2) + x3"
+                ),
+                dataset=dataset,
+                atlas=atlas,
+                k=1,
+                epochs=2,
+            )
+            handle = client.create(algebra=spec)
+            jobs.append((client, handle, client.call("StartJob", handle=handle).job.job_id))
+        for client, _, job in jobs:
+            list(client.watch(job))
+        return [c.receive(c.call("GetAlgebra", handle=handle).generators) for c, handle, _ in jobs]
+
+    with Client(two_devices, "cpu:1") as first, Client(two_devices, "cpu:2") as second:
+        alone = results([first])[0]
+        for got in results([first, second]):
+            assert torch.equal(got, alone)
+
+
+def test_the_memory_that_can_be_had_is_some_of_what_there_is() -> None:
+    for device in devices.Devices("auto").all:
+        described = devices.describe(device, 0, 0)
         free, total = devices.memory(device)
         assert 0 < free <= total
         assert described.memory_total_bytes == total
