@@ -45,6 +45,9 @@ class Signature:
     examples: tuple[Tensor, Tensor | None] | None = None
     """Inputs ``[some, *inputs]`` and targets ``[some, outputs]`` of samples from the whole dataset,
     for architectures that work in standard units (vectors). Class labels are left out."""
+    types: tuple[str, str, int, str] | None = None
+    """Types of the inputs and the outputs, n, and the dimensions of further groups, for
+    architectures that need them: those whose parameters are ``typed``."""
 
     def check_manifold(self, block: Block) -> None:
         """Raise ``InvalidInput`` if the architecture ``block`` does not work on this manifold."""

@@ -43,6 +43,7 @@ from ..symmetry import (
     max_batch,
     space_of,
     targets_on,
+    written_types,
 )
 from ..symmetry.charts import ChosenCharts
 from ..symmetry.evidence import Subject
@@ -705,6 +706,7 @@ def make_predictor(
         scale=1.0 if sample is None else float(sample.double().square().mean().sqrt()) or 1.0,
         sample=sample,
         examples=examples,
+        types=written_types(atlas) if getattr(block.params, "typed", False) else None,
     )
     signature.check_manifold(block)
     module = block.make(params, signature=signature, tensors=given, seed=random_stream(seed, 0))
@@ -765,6 +767,8 @@ def _written(params: Any, signature: Signature, tensors: Mapping[str, Tensor]) -
     """
     shapes = dataclasses.asdict(dataclasses.replace(signature, sample=None, examples=None))
     del shapes["examples"]  # snapshots of earlier versions do not have it
+    if signature.types is None:
+        del shapes["types"]
     return json.dumps(
         {
             "params": recorded_params(params),
@@ -798,7 +802,11 @@ def build(kind: str, built: str, weights: Mapping[str, Tensor]) -> tuple[nn.Modu
             "kind",
             "an architecture of Atlas",
         )
-    signature = Signature(**{**said["signature"], "inputs": tuple(said["signature"]["inputs"])})
+    shapes: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in said["signature"].items()
+    }
+    signature = Signature(**shapes)
     module = cast(
         nn.Module,
         block.make(

@@ -15,6 +15,7 @@ from .manifold import (
     manifold_of,
     space_of,
     targets_on,
+    written_types,
 )
 from .objective import Batch, EquivarianceErrors, EquivarianceObjective, Objective
 from .planar import FieldInputs, PlanarAction
@@ -52,4 +53,5 @@ __all__ = [
     "max_batch",
     "space_of",
     "targets_on",
+    "written_types",
 ]

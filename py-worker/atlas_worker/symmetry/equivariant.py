@@ -36,7 +36,8 @@ MOST_TO_CLOSE = 640
 SEMISIMPLE = 1e-3
 """Smallest eigenvalue of the Killing form of a semisimple algebra, relative to the largest."""
 
-_ORDERS = {"S": 0, "P": 0, "V": 1, "C": 1, "X": 1, "T": 2, "F": 2}
+ORDERS = {"S": 0, "P": 0, "V": 1, "C": 1, "X": 1, "T": 2, "F": 2}
+"""How many factors g each kind of term has."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def maps_of_terms(
         a, b = (torch.eye(d.shape[-1], dtype=d.dtype) for d in (derivative, more))
         derivative = _kron(derivative, b) + _kron(a, more)
         rho = _kron(rho, finite)
-    order = sum(_ORDERS[kind[0]] for kind in (*origins, into))
+    order = sum(ORDERS[kind[0]] for kind in (*origins, into))
     return _solve(group, (derivative, rho), one(into), "⊗".join(origins), into, max(order, 1))
 
 
@@ -315,7 +316,7 @@ def _representation(group: Group, type: FeatureType) -> tuple[Tensor, Tensor]:
 
 
 def _order(type: FeatureType) -> int:
-    return max(_ORDERS[kind[0]] for _, kind in type.terms)
+    return max(ORDERS[kind[0]] for _, kind in type.terms)
 
 
 def _kron(a: Tensor, b: Tensor) -> Tensor:

@@ -362,6 +362,18 @@ def feature_types(atlas: Atlas) -> tuple[FeatureType | None, FeatureType | None]
     return inputs, None if given[1] is None or given[1].is_scalar else given[1]
 
 
+def written_types(atlas: Atlas) -> tuple[str, str, int, str]:
+    """Return what determines an atlas's types: those of inputs and outputs, n, and dimensions.
+
+    No text stands for outputs that no matrix moves.
+    """
+    if isinstance(atlas, VectorSpace):
+        targets = atlas.targets_as or ("V" if atlas.vector_output else "")
+        return atlas.inputs_as or "V", targets, atlas.n, atlas.dimensions
+    inputs, targets = (getattr(atlas, name, "") for name in ("inputs_as", "targets_as"))
+    return inputs, targets, 2, getattr(atlas, "dimensions", "")
+
+
 def check_features(atlas: Atlas, dataset: Dataset, *, labels: bool) -> None:
     """Check that an atlas's types have as many components as the data.
 
