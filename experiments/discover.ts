@@ -136,8 +136,9 @@ async function discover<C extends Config>(ctx: Context, c: C, name: string) {
   const atlas = await ctx.atlas(charts);
   const group = groupAlgebra(ctx, c, atlas);
   const setting = { dataset, atlas };
-  const { predictor, about } = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
-  const on = { predictor, ...setting, groupAlgebra: group };
+  const made = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
+  const { predictor, about } = made;
+  const on = { ...setting, predictor, groupAlgebra: group, fit: made.fit };
   const found = await solveOnCharts(ctx, { ...settled, epochs: 0 }, on, charts, { choose, reach });
   if (charts.kind === "planar") ctx.illustrate({ dataset, atlas: charts, map: found.chartMap });
   const { called } = predictor.facts;

@@ -92,6 +92,8 @@ export const SkillLost = z.object({
   disagreement: Measured.optional(),
   /** `lost` of each refit. */
   refits: z.array(Measured).optional(),
+  /** `lost` of a breaking that was planted in the targets, if all of it were learnt. */
+  planted: Measured.optional(),
 });
 /** The skill that a predictor loses when its inputs are moved. */
 export type SkillLost = z.infer<typeof SkillLost>;
@@ -112,6 +114,11 @@ export const EvidenceMeasured = z.object({
   /** For each matrix. */
   matrices: z.array(SkillLost),
   refitSkills: z.array(Measured).optional(),
+  /**
+   * Upper bound of the share of the targets' variance that the predictor could still learn; null if
+   * neighbouring samples do not tell it from noise.
+   */
+  learnable: Measured.optional(),
 });
 /** What the worker measures as evidence. */
 export type EvidenceMeasured = z.infer<typeof EvidenceMeasured>;
@@ -138,6 +145,20 @@ export const Judgement = z.object({
 /** How sure a finding is. */
 export type Judgement = z.infer<typeof Judgement>;
 
+/** Above which size a breaking of the symmetry would have been seen (METHOD 2.13). */
+export const Limit = z.object({
+  /** Length over which the planted breaking changes. */
+  length: z.number(),
+  /** Of the length: the inputs' spread (standard deviations), or pixels. */
+  unit: z.enum(["spread", "pixels"]),
+  /** The share of the planted breaking that the predictor shows; null if its moves say nothing. */
+  recovered: Measured,
+  /** In units of the output's spread; null if none up to the whole spread would have been seen. */
+  above: Measured,
+});
+/** Above which size a breaking would have been seen. */
+export type Limit = z.infer<typeof Limit>;
+
 /** The evidence for an algebra. */
 export const AlgebraEvidence = Judgement.extend({
   skill: Measured,
@@ -151,6 +172,14 @@ export const AlgebraEvidence = Judgement.extend({
   plausible: z.int(),
   /** The directions that were judged: the generators in their order, then others. */
   directions: z.array(z.object({ direction: Square, sizes: z.array(SkillLost) })),
+  /** Skill of each refit. */
+  refitSkills: z.array(Measured).optional(),
+  /** Above which size breakings of several lengths would have been seen. */
+  limits: z.array(Limit).optional(),
+  /** Largest angles of the span of refits to this one, in degrees. */
+  refitAngles: z.array(z.number()).optional(),
+  /** The same of fits in other coordinates. */
+  coordinateAngles: z.array(z.number()).optional(),
 });
 /** The evidence for an algebra. */
 export type AlgebraEvidence = z.infer<typeof AlgebraEvidence>;

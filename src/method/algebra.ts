@@ -13,8 +13,9 @@ import {
 } from "../experiment/choice.js";
 import type { Context } from "../experiment/context.js";
 import { whole } from "../experiment/define.js";
-import type { AlgebraResult } from "../result.js";
-import type { SolverInputs } from "./data.js";
+import type { AlgebraMeasured, AlgebraResult } from "../result.js";
+import type { RemoteObject } from "../worker/index.js";
+import { type SolverInputs, solverObjects } from "./data.js";
 import { type EvidenceKind, evidenceField, judgeAlgebra } from "./verdict.js";
 
 type SolverOptions = ChoiceOptions<"algebra_solver">;
@@ -175,13 +176,24 @@ export async function discoverAlgebra(
     evidence?: EvidenceKind;
   },
 ): Promise<AlgebraResult> {
-  const { others: _, ...objects } = inputs;
+  const objects = solverObjects(inputs);
   const algebra = await ctx.algebra({ ...objects, solver, k, epochs });
   const second = { stage, object: algebra };
   if (train) await ctx.alternate({ stage: "predictor", object: inputs.predictor }, second, epochs);
   else await ctx.advance(stage, algebra);
   const measured = await ctx.timed(stage, () => ctx.session.getAlgebra(algebra));
-  return evidence === "none" ? analyseAlgebra(measured) : judgeAlgebra(ctx, inputs, measured);
+  if (evidence === "none") return analyseAlgebra(measured);
+  /** Search again with another fit, for as many generators. */
+  async function search(predictor: RemoteObject, name: string): Promise<AlgebraMeasured> {
+    const options = { ...objects, predictor, solver, k: measured.generators.length, epochs };
+    const again = await ctx.algebra(options);
+    await ctx.advance(`${stage}_${name}`, again);
+    return ctx.timed(stage, () => ctx.session.getAlgebra(again));
+  }
+  return judgeAlgebra(ctx, inputs, measured, {
+    kind: evidence,
+    search: train ? undefined : search,
+  });
 }
 
 /**

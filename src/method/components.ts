@@ -10,7 +10,7 @@ import { Identity, type RecordedConfig, type RunLookup } from "../experiment/loo
 import type { CosetsMeasured, Findings, GroupResult } from "../result.js";
 import { choices } from "../suggest.js";
 import { Tensor } from "../tensor/index.js";
-import type { SolverInputs } from "./data.js";
+import { type SolverInputs, solverObjects } from "./data.js";
 import { type EvidenceKind, judgeCosets } from "./verdict.js";
 
 /** Make the config field for an algebra from elsewhere, which {@link lookUpIdentity} looks up. */
@@ -187,7 +187,7 @@ export async function discoverCosets(
     evidence?: EvidenceKind;
   },
 ): Promise<ComponentFindings> {
-  const { others: _, ...objects } = inputs;
+  const objects = solverObjects(inputs);
   const asked = evidence === "none" ? solver : proposing(solver);
   const search = { ...objects, solver: asked, identityAlgebra: identity, epochs };
   const cosets = await ctx.cosets(search);
@@ -196,7 +196,7 @@ export async function discoverCosets(
   const { noiseFloor, candidates } = found;
   const analysed = analyseCosets(found, identity);
   const judged =
-    evidence === "none" ? analysed : await judgeCosets(ctx, inputs, analysed, identity);
+    evidence === "none" ? analysed : await judgeCosets(ctx, inputs, analysed, identity, evidence);
   const kept = judged.flatMap((coset, i) => (coset === undefined ? [] : [i]));
   return {
     cosets: judged.filter((coset) => coset !== undefined),

@@ -18,6 +18,16 @@ export interface SolverInputs extends Setting {
   predictor: RemoteObject;
   /** Basis of the algebra in which to search, [d, n, n]; left out for all that acts. */
   groupAlgebra?: readonly number[][][];
+  /** How the predictor was fitted; left out for one from elsewhere. */
+  fit?: Fit;
+}
+
+/** How a predictor is fitted: network, training, data and charts. */
+export type Fit = Parameters<Context["predictor"]>[0];
+
+/** Select what solvers are made of. */
+export function solverObjects({ others: _, fit: __, ...objects }: SolverInputs) {
+  return objects;
 }
 
 /**

@@ -174,8 +174,8 @@ function stepsOf<D extends Shape, S extends Setting>(problem: Problem<D, S>) {
     parts: { algebra: boolean; cosets: boolean },
   ): Promise<Findings> {
     const setting = await problem.setting(ctx, config);
-    const { predictor, about } = await fitPredictor(ctx, config, setting);
-    const inputs = { ...setting, predictor };
+    const { predictor, about, fit } = await fitPredictor(ctx, config, setting);
+    const inputs = { ...setting, predictor, fit };
     const findings: Findings = { task: name, predictor: about };
     if (parts.algebra)
       findings.algebra = await solveAlgebra(ctx, config as unknown as AlgebraConfig, inputs);

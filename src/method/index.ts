@@ -9,6 +9,7 @@ export * from "./distribution.js";
 export * from "./downstream.js";
 export * from "./evidence.js";
 export * from "./files.js";
+export * from "./full.js";
 export * from "./group.js";
 export * from "./grow.js";
 export * from "./own.js";

@@ -17,7 +17,7 @@ import { flagName } from "../experiment/names.js";
 import type { Findings } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
 import { alternates } from "./algebra.js";
-import type { Setting } from "./data.js";
+import type { Fit, Setting } from "./data.js";
 
 type ArchitectureOptions = Omit<ChoiceOptions<"architecture">, "description">;
 type TrainingValues = Exclude<ChoiceOptions<"training">["values"], undefined>;
@@ -198,7 +198,7 @@ export function fitPredictor(
     /** Name of the stage (default "predictor"). */
     stage?: string;
   } = {},
-): Promise<{ predictor: RemoteObject; about: Findings["predictor"] }> {
+): Promise<{ predictor: RemoteObject; about: Findings["predictor"]; fit?: Fit }> {
   const options = {
     architecture: chosen(config, "architecture", "architecture"),
     training: chosen(config, "training", "training"),
@@ -215,7 +215,7 @@ export function fitPredictor(
 /**
  * Create a predictor, and train it or load weights into it.
  *
- * @returns the predictor, and its description for the result
+ * @returns the predictor, its description for the result, and how it was fitted, if it was
  */
 export async function makePredictor(
   ctx: Context,
@@ -235,14 +235,15 @@ export async function makePredictor(
     /** Name of the stage (default "predictor"). */
     stage?: string;
   },
-): Promise<{ predictor: RemoteObject; about: Findings["predictor"] }> {
+): Promise<{ predictor: RemoteObject; about: Findings["predictor"]; fit?: Fit }> {
   const predictor = await ctx.predictor(options);
   const reused = typeof source === "string" ? source : undefined;
   const warn = (line: string) => ctx.warn(line);
   if (reused !== undefined)
     await ctx.reuse(stage, predictor, (own) => readPredictor(reused, { own, key, warn }));
   else if (!later) await ctx.advance(stage, predictor);
-  return { predictor, about: { loss: null, epochs: options.epochs, source: reused ?? "trained" } };
+  const about = { loss: null, epochs: options.epochs, source: reused ?? "trained" };
+  return { predictor, about, fit: reused === undefined ? options : undefined };
 }
 
 /**

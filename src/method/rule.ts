@@ -35,6 +35,9 @@ const SMALLER = 0.7;
 /** … and more than this. Smaller moves say little. */
 const SMALLEST = 0.15;
 
+/** Share of a planted breaking below which a predictor cannot show one. */
+const HIDDEN = 0.1;
+
 /** Whether the predictor is asked about inputs like those that it knows. */
 export function inReach(at: SkillLost, limits: Limits = LIMITS): boolean {
   return strangeness(at) <= (byRefits(at) ? limits.disagreement : limits.reach);
@@ -59,6 +62,31 @@ export function allowance(at: SkillLost, lacking: number, limits: Limits = LIMIT
   return Math.max(limits.least, lacking * (limits.bias + limits.drift * strange));
 }
 
+/**
+ * The share of a planted breaking that a predictor shows, along all directions of a span together.
+ *
+ * @param own what each direction costs without the breaking, at several sizes
+ * @param planted what it costs with it
+ * @param size the size that is judged
+ * @returns null if the moves hardly change the breaking
+ */
+export function recoveredShare(
+  own: readonly (readonly SkillLost[])[],
+  planted: readonly (readonly SkillLost[])[],
+  size: number,
+): number | null {
+  const near = (sizes: readonly SkillLost[]) =>
+    sizes.toSorted((a, b) => Math.abs((a.size ?? 0) - size) - Math.abs((b.size ?? 0) - size))[0];
+  let [shown, all] = [0, 0];
+  for (const [i, sizes] of planted.entries()) {
+    const [before, after] = [near(own[i]!), near(sizes)];
+    if (before === undefined || after === undefined) continue;
+    shown += (after.lost ?? Number.NaN) - interval(before).value;
+    all += after.planted ?? Number.NaN;
+  }
+  return all > 0 && Number.isFinite(shown) ? Math.min(1, shown / all) : null;
+}
+
 /** What is left to be told once the intervals are known. */
 export interface Weighed {
   verdict: Verdict;
@@ -69,7 +97,12 @@ export interface Weighed {
   broken: { low: number; high: number };
   /** Whether other directions lose far more. */
   stands: boolean;
+  /** Least skill lost that would have been told from none. */
+  noticed: number;
 }
+
+/** Tells the share of a breaking that would be shown by moves of a size; null if unknown. */
+export type Recovery = (size: number) => number | null;
 
 /**
  * Weigh what a span's directions lose against what other directions lose.
@@ -80,20 +113,22 @@ export interface Weighed {
  * @param inside what each direction of the span loses, at one or more sizes
  * @param outside what each other direction loses
  * @param lacking the share of the targets' variance that the predictor does not explain
+ * @param recovery what planted breakings show; left out if none were planted
  */
 export function weigh(
   inside: readonly (readonly SkillLost[])[],
   outside: readonly (readonly SkillLost[])[],
   lacking: number,
   limits: Limits = LIMITS,
+  recovery?: Recovery,
 ): Weighed {
-  const whole = weighAtLargest(inside, outside, lacking, limits);
+  const whole = weighAtLargest(inside, outside, lacking, limits, recovery);
   if (whole.verdict !== "approximate") return whole;
   const less = inside.map((sizes) =>
     sizes.filter(({ size }) => (size ?? 0) < SMALLER * whole.size),
   );
   if (!less.every((sizes) => (sizes.at(-1)?.size ?? 0) > SMALLEST)) return whole;
-  const smaller = weighAtLargest(less, outside, lacking, limits);
+  const smaller = weighAtLargest(less, outside, lacking, limits, recovery);
   return smaller.verdict === "symmetry" ? smaller : whole;
 }
 
@@ -103,6 +138,7 @@ function weighAtLargest(
   outside: readonly (readonly SkillLost[])[],
   lacking: number,
   limits: Limits,
+  recovery: Recovery | undefined,
 ): Weighed {
   const reaches = (at: SkillLost) => inReach(at, limits);
   const nothing = { value: Number.NaN, low: Number.NaN, high: Number.NaN };
@@ -114,6 +150,7 @@ function weighAtLargest(
     elsewhere: null,
     broken: { low: Number.NaN, high: Number.NaN },
     stands: false,
+    noticed: Number.NaN,
   });
   const most = Math.min(...inside.map((sizes) => sizes.length));
   if (most === 0 || inside.length === 0) return untold("the moves change no input");
@@ -147,12 +184,23 @@ function weighAtLargest(
   const inexact = limits.angle * (elsewhere ?? 0);
   const sure = reached.map((at) => interval(at).low - allowance(at, lacking, limits) - inexact);
   const low = Math.sqrt(Math.max(0, ...sure));
-  // What the predictor does not explain can hide a breaking as well as feign one.
-  const seen = reached.map((at) => interval(at).high + allowance(at, lacking, limits));
+  // What the predictor does not explain can hide a breaking as well as feign one. How much it
+  // hides, planted breakings tell.
+  const share = recovery?.(size) ?? null;
+  const seen = reached.map((at) => {
+    const most = interval(at).high;
+    if (share === null) return most + allowance(at, lacking, limits);
+    return Math.max(most, limits.least) / Math.max(share, 1e-9);
+  });
   const high = Math.sqrt(Math.max(0, ...seen));
+  const halves = reached.map((at) => {
+    const { value, high } = interval(at);
+    return 2 * (high - value) + allowance(at, lacking, limits) + inexact;
+  });
+  const noticed = Math.max(...halves);
   const contrast = elsewhere === null ? 0 : Math.max(lost.high, 0) / elsewhere;
   const stands = contrast <= limits.contrast;
-  const found = { size, lost, elsewhere, broken: { low, high }, stands };
+  const found = { size, lost, elsewhere, broken: { low, high }, stands, noticed };
   if (falls)
     return { ...found, verdict: "none", reason: "larger moves cost less: the group is finite" };
   if (low === 0 && high <= limits.broken && stands)
@@ -160,9 +208,12 @@ function weighAtLargest(
   if (low > 0 && low <= limits.broken && stands)
     return { ...found, verdict: "approximate", reason: "" };
   if (low > 0) return { ...found, verdict: "none", reason: "" };
-  const reason = stands
-    ? `a breaking of up to ${inPercent(high)} of the output's spread cannot be excluded`
-    : "other directions lose as little skill";
+  const hidden = share !== null && share < HIDDEN;
+  const reason = hidden
+    ? `a planted breaking was learnt to ${inPercent(Math.max(0, share))} only`
+    : stands
+      ? `a breaking of up to ${inPercent(high)} of the output's spread cannot be excluded`
+      : "other directions lose as little skill";
   return { ...found, verdict: "cannot tell", reason };
 }
 

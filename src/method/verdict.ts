@@ -13,10 +13,32 @@ import type {
   CosetResult,
   EvidenceMeasured,
   Judgement,
+  Limit,
   SkillLost,
 } from "../result.js";
 import type { SolverInputs } from "./data.js";
-import { hopeless, inPercent, inReach, lackingOf, lostAt, type Weighed, weigh } from "./rule.js";
+import {
+  type Agreement,
+  agrees,
+  compareFits,
+  fitOnly,
+  fitsOf,
+  limitsOf,
+  measurePlanted,
+  type Search,
+  unitOf,
+} from "./full.js";
+import {
+  hopeless,
+  inPercent,
+  inReach,
+  LIMITS,
+  lackingOf,
+  lostAt,
+  recoveredShare,
+  type Weighed,
+  weigh,
+} from "./rule.js";
 
 /** Sizes of the moves at which generators are judged. */
 const SIZES = [0.05, 0.2, 0.5] as const;
@@ -27,15 +49,18 @@ const MANY = 1500;
 const FEW = 400;
 
 /** How findings are judged: on held-out data, or by the relative error. */
-export type EvidenceKind = "quick" | "none";
+export type EvidenceKind = "quick" | "full" | "none";
 
 /** Make the config field that says how much evidence is measured. */
 export const evidenceField = (usual: EvidenceKind = "quick") =>
   z
-    .enum(["quick", "none"])
+    .enum(["quick", "full", "none"])
     .default(usual)
     // Runs that were begun before this field end as they were begun.
-    .meta({ description: "Judge on held-out data (none: by the relative error)", before: "none" });
+    .meta({
+      description: "Judge on held-out data (full: with refits; none: by the relative error)",
+      before: "none",
+    });
 
 /**
  * Judge an algebra by the skill that its generators lose on held-out data (METHOD 2.13).
@@ -45,16 +70,27 @@ export const evidenceField = (usual: EvidenceKind = "quick") =>
  */
 export async function judgeAlgebra(
   ctx: Context,
-  { predictor, others: judges }: SolverInputs,
+  inputs: SolverInputs,
   measured: AlgebraMeasured,
+  { kind = "quick", search }: { kind?: EvidenceKind; search?: Search } = {},
 ): Promise<AlgebraResult> {
+  const { predictor, others: judges, fit } = inputs;
+  const full = kind === "full" && fitOnly(inputs) === undefined ? fit : undefined;
+  if (kind === "full" && full === undefined) ctx.note(`--evidence full: ${fitOnly(inputs)}`);
+  const fits = full && (await fitsOf(ctx, full));
   const options = { dataset: judges, seed: ctx.seed };
   const generators = measured.generators.map(unit);
   const rest = complement(measured, generators);
   if (generators.length + rest.length === 0) return analyseAlgebra(measured);
   const ask = (directions: SquareMatrix[], sizes: readonly number[], samples: number) =>
     ctx.timed("evidence", () =>
-      ctx.session.measureEvidence(predictor, { ...options, directions, sizes, samples }),
+      ctx.session.measureEvidence(predictor, {
+        ...options,
+        directions,
+        sizes,
+        samples,
+        refits: fits?.refits,
+      }),
     );
   const own = await ask(generators, SIZES, MANY);
   // Other directions are compared up to the size at which the best generator is judged.
@@ -69,8 +105,22 @@ export async function judgeAlgebra(
     .sort((a, b) => lostAt(own.directions[a]!) - lostAt(own.directions[b]!));
   const sorted = order.map((i) => own.directions[i]!);
   const reason = hopeless(own);
+  const moves = { ...options, directions: generators, sizes: SIZES, samples: FEW };
+  const planted = fits === undefined ? [] : await measurePlanted(ctx, fits, moves);
+  /** What the first k generators show of each planted breaking. */
+  const shown = (k: number) =>
+    planted.map((each) => ({
+      ...each,
+      directions: order.slice(0, k).map((i) => each.directions[i]!),
+    }));
   const weighed = (k: number, combined: SkillLost[][] = []) =>
-    weigh([...sorted.slice(0, k), ...combined], [...sorted.slice(k), ...others], lacking);
+    weigh(
+      [...sorted.slice(0, k), ...combined],
+      [...sorted.slice(k), ...others],
+      lacking,
+      LIMITS,
+      fits && ((size) => recoveredShare(sorted, shown(k)[1]!.directions, size)),
+    );
   let symmetries = 0;
   let approximate = 0;
   let plausible = 0;
@@ -108,7 +158,18 @@ export async function judgeAlgebra(
   };
   const extra = Math.max(0, approximate - symmetries);
   const span = analyseAlgebra({ ...result, symmetryCount: count });
-  const words = describe(told, own, nameOf(span), sorted.length + others.length);
+  const limits =
+    full && count > 0
+      ? limitsOf(sorted, shown(count), told.size, told.noticed, unitOf(full))
+      : undefined;
+  const chosen = order.slice(0, count).map((i) => generators[i]!);
+  const agreement =
+    full && fits && search && count > 0
+      ? await compareFits(ctx, full, fits, search, chosen, measured.coordinates)
+      : undefined;
+  const more = [...describeLimits(limits ?? []), ...describeAgreement(agreement)];
+  const stated = describe(told, own, nameOf(span), sorted.length + others.length);
+  const words = [stated, ...more].join(". ");
   const { skill, skillError, scenes, heldOut: held, targets } = own;
   const evidence: AlgebraEvidence = {
     ...judgement(told, words),
@@ -119,6 +180,10 @@ export async function judgeAlgebra(
     targets,
     approximate: extra,
     plausible: Math.max(0, plausible - Math.max(symmetries, approximate)),
+    refitSkills: own.refitSkills?.length ? own.refitSkills : undefined,
+    limits,
+    refitAngles: agreement?.refits,
+    coordinateAngles: agreement?.systems,
     directions: [
       ...kept.map((i) => ({ direction: generators[i]!, sizes: own.directions[i]! })),
       ...rest.map((direction, i) => ({ direction, sizes: others[i]! })),
@@ -145,11 +210,15 @@ function judgement({ verdict, size, lost, elsewhere, broken }: Weighed, words: s
  */
 export async function judgeCosets(
   ctx: Context,
-  { predictor, others: judges }: SolverInputs,
+  inputs: SolverInputs,
   cosets: readonly CosetResult[],
   algebra: readonly SquareMatrix[],
+  kind: EvidenceKind = "quick",
 ): Promise<(CosetResult | undefined)[]> {
   if (cosets.length === 0) return [];
+  const { predictor, others: judges, fit } = inputs;
+  const full = kind === "full" && fitOnly(inputs) === undefined ? fit : undefined;
+  const refits = full && (await fitsOf(ctx, full)).refits;
   const n = cosets[0]!.matrix.length;
   const outside = complementOf(frame(algebra), n);
   const matrices = cosets.map(({ matrix }) => matrix);
@@ -161,6 +230,7 @@ export async function judgeCosets(
       sizes: FAR,
       samples: MANY,
       seed: ctx.seed,
+      refits,
     }),
   );
   const reason = hopeless(found);
@@ -215,6 +285,39 @@ function describe(
     case "cannot tell":
       return `cannot tell: ${reason}`;
   }
+}
+
+/** Say above which sizes breakings would have been seen. */
+export function describeLimits(limits: readonly Limit[]): string[] {
+  const seen = limits.filter(({ above }) => above !== null);
+  if (limits.length === 0) return [];
+  const [first, ...rest] = seen;
+  if (first === undefined) return ["No breaking that was planted would have been seen"];
+  const length = ({ length, unit }: Limit) =>
+    unit === "pixels"
+      ? `one that changes within ${length} pixel${length === 1 ? "" : "s"}`
+      : `one that changes over ${length} of the inputs' spread`;
+  const roughest = limits.at(-1)!;
+  const unseen = roughest.above === null ? [`${length(roughest)}: not at all`] : [];
+  const others = [...rest.map((each) => `${length(each)}: ${inPercent(each.above!)}`), ...unseen];
+  const brackets = others.length === 0 ? "" : ` (${others.join("; ")})`;
+  return [`A smooth breaking above ${inPercent(first.above!)} would have been seen${brackets}`];
+}
+
+/** Say whether other coordinates give the same answer. */
+export function describeAgreement(agreement: Agreement | undefined): string[] {
+  if (agreement === undefined) return [];
+  const { systems, refits } = agreement;
+  const spread = `${Math.max(0, ...refits).toFixed(1)}°`;
+  if (systems === undefined)
+    return [`Refits agree within ${spread}; other coordinates: not tested`];
+  const angle = `${Math.max(0, ...systems).toFixed(1)}°`;
+  return agrees(agreement)
+    ? [`Same answer in ${systems.length} other coordinate systems, within ${angle}`]
+    : [
+        `Other coordinate systems give answers up to ${angle} away, where refits differ by ` +
+          `${spread}: the network's own axes matter`,
+      ];
 }
 
 function unit(matrix: SquareMatrix): SquareMatrix {

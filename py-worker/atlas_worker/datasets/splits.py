@@ -28,7 +28,13 @@ class Splits:
         return {name: len(getattr(self, name)) for name in ("training", "validation", "test")}
 
 
-def split(dataset: Dataset, validation: float, test: float, seed: int, field: str) -> Splits | None:
+PARTS = 5
+"""Parts of the training samples of which a refit leaves out one (METHOD 2.13)."""
+
+
+def split(
+    dataset: Dataset, validation: float, test: float, seed: int, field: str, left_out: int = 0
+) -> Splits | None:
     """Split a dataset at random by whole scenes, such as trajectories.
 
     Args:
@@ -37,14 +43,17 @@ def split(dataset: Dataset, validation: float, test: float, seed: int, field: st
         test: Fraction of the scenes for the test.
         seed: Seed of the choice.
         field: Dotted path of the fractions' block in the request, for errors.
+        left_out: Which fifth of the training scenes is left out, from 1 to 5; 0 for none. The
+            validation and test scenes do not depend on it.
 
     Returns:
-        The parts, each with at least one scene unless its fraction is 0; None if both are 0.
+        The parts, each with at least one scene unless its fraction is 0; None if both are 0 and
+        nothing is left out.
 
     Raises:
         InvalidInput: There are too few scenes, or the fractions leave nothing for the training.
     """
-    if not validation and not test:
+    if not validation and not test and not left_out:
         return None
     samples = len(dataset.inputs)
     given = dataset.scenes
@@ -58,14 +67,18 @@ def split(dataset: Dataset, validation: float, test: float, seed: int, field: st
             f"{field}.params.test",
             "fractions whose sum is less than 1",
         )
-    if len(numbers) <= sum(sizes):
+    fewest = sum(sizes) + (PARTS if left_out else 1)
+    if len(numbers) < fewest:
         raise InvalidInput(
             f"{len(numbers)} {noun} are too few for a training and held-out parts",
             "predictor.dataset",
-            f"at least {sum(sizes) + 1}, and better hundreds",
+            f"at least {fewest}, and better hundreds",
             "give more samples",
         )
     order = numbers[torch.randperm(len(numbers), generator=random_stream(seed, 94))]
+    if left_out:
+        kept = torch.arange(len(order) - sum(sizes)) % PARTS != left_out - 1
+        order = torch.cat([order[: sum(sizes)], order[sum(sizes) :][kept]])
     chosen = [part.sort().values for part in order.split([*sizes, len(order) - sum(sizes)])]
     parts = [torch.isin(scenes, part).nonzero()[:, 0] for part in chosen]
     return Splits(training=parts[2], validation=parts[0], test=parts[1], scenes=scenes)

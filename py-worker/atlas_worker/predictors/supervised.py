@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..catalogue import find, param, parse_params, recorded_params, register
 from ..checkpointing import check_finite, check_kind, convert, restore
 from ..datasets.checks import refuse_unlearnable
-from ..datasets.splits import Splits, split
+from ..datasets.splits import PARTS, Splits, split
 from ..errors import InvalidInput
 from ..interfaces import Dataset, Signature
 from ..matching import Misfit, Own, match
@@ -48,8 +48,10 @@ from ..symmetry import (
 from ..symmetry.charts import ChosenCharts
 from ..symmetry.evidence import Subject
 from ..trainable import StepCallback
+from .coordinates import InCoordinates, moved_signature
 from .foreign import Foreign
 from .held_out import EarlyStopping, Skill, measure_skill
+from .planted import Breaking, PlantedTargets
 from .trial import try_out
 
 MOST_AT_A_TIME = 128
@@ -143,6 +145,35 @@ class SupervisedParams:
         added=True,
     )
     split_seed: int = param(0, "Seed of the choice of these samples", minimum=0, added=True)
+    left_out: int = param(
+        0,
+        "Which fifth of the training samples is left out, from 1 to 5, for a refit; 0: none",
+        minimum=0,
+        maximum=PARTS,
+        added=True,
+    )
+    planted: float = param(
+        0.0,
+        "Size of a random breaking that is added to the targets, in standard deviations; for "
+        "classes the share of labels that are changed; 0: none",
+        minimum=0,
+        maximum=1,
+        added=True,
+    )
+    planted_length: float = param(
+        1.0,
+        "Length over which the breaking changes, in standard deviations of the inputs; on fields "
+        "in pixels",
+        minimum=0.01,
+        maximum=64,
+        added=True,
+    )
+    coordinates: int = param(
+        0,
+        "Seed of other coordinates in which sets of vectors are fitted; 0: their own",
+        minimum=0,
+        added=True,
+    )
 
 
 @register(
@@ -169,6 +200,7 @@ class FittedPredictor:
 
     Attributes:
         splits: The training, validation and test samples; None if none are held out.
+        breaking: The breaking that is planted in the targets; None for none.
     """
 
     def __init__(
@@ -191,7 +223,12 @@ class FittedPredictor:
         materialise = epochs > 0  # without epochs no sample is drawn twice
         check_features(atlas, dataset, labels=self.loss != "l1")
         self.splits = split(
-            dataset, params.validation, params.test, params.split_seed, "predictor.training"
+            dataset,
+            params.validation,
+            params.test,
+            params.split_seed,
+            "predictor.training",
+            params.left_out,
         )
         self._stopping = EarlyStopping(params.patience)
         self._x = inputs_on(
@@ -201,6 +238,10 @@ class FittedPredictor:
             atlas, dataset, labels=self.loss != "l1", materialise=materialise, device=device
         )
         self._outputs = dataset.outputs
+        self.breaking: Breaking | None = None
+        if params.planted:
+            self.breaking = self._plant(dataset)
+            self._y = PlantedTargets(self._x, self._y, self.breaking)
         self._epoch = 0
         self._unchecked: Dataset | None = dataset  # until the first epoch
         self._unit: Tensor | None = None
@@ -226,6 +267,26 @@ class FittedPredictor:
             lr=params.learning_rate,
             eps=params.epsilon,
             fused=True,
+        )
+
+    def _plant(self, dataset: Dataset) -> Breaking:
+        """Make the breaking that is planted in the targets."""
+        p, labels = self._p, self.loss != "l1"
+        unit = torch.ones(dataset.outputs)
+        if not labels:
+            # Some samples are enough, and fields may be too many to read.
+            every = torch.arange(0, len(dataset.inputs), max(1, len(dataset.inputs) // SAMPLE))
+            y = self._y.draw(every, None)
+            unit = y.double().std([d for d in range(y.dim()) if d != 2], correction=0).float().cpu()
+        return Breaking(
+            self._x,
+            dataset.outputs,
+            classes=dataset.outputs if labels else 0,
+            length=p.planted_length,
+            share=p.planted,
+            unit=unit,
+            halo=self.halo,
+            seed=self._seed,
         )
 
     @property
@@ -709,7 +770,13 @@ def make_predictor(
         types=written_types(atlas) if getattr(block.params, "typed", False) else None,
     )
     signature.check_manifold(block)
-    module = block.make(params, signature=signature, tensors=given, seed=random_stream(seed, 0))
+    other = getattr(how, "coordinates", 0)
+    moved, action, d = signature, None, None
+    if other:
+        moved, action, d = moved_signature(atlas, space_of(atlas, dataset), other, signature)
+    module = block.make(params, signature=moved, tensors=given, seed=random_stream(seed, 0))
+    if action is not None and d is not None:
+        module = InCoordinates(module, action, d)
     if epochs and not any(True for _ in module.parameters()):
         raise InvalidInput(
             f"a predictor of kind {block.kind} has nothing to train",
@@ -725,7 +792,8 @@ def make_predictor(
             how,
             module=module,
             kind=block.recorded_kind,
-            built="" if block.executes_code else _written(params, signature, given),
+            # A fit in other coordinates is only measured, and not used elsewhere.
+            built="" if block.executes_code or other else _written(params, signature, given),
             dataset=dataset,
             atlas=atlas,
             epochs=epochs,
@@ -856,7 +924,11 @@ def make_subject(
         x = inputs_on(atlas, data, predictor.halo, margin, device=predictor.device)
         if not data.has_targets:
             return x, None
-        return x, targets_on(atlas, data, labels=labels, device=predictor.device)
+        y: Inputs = targets_on(atlas, data, labels=labels, device=predictor.device)
+        if predictor.breaking is not None:
+            still = inputs_on(atlas, data, predictor.halo, margin=0, device=predictor.device)
+            y = PlantedTargets(still, y, predictor.breaking)
+        return x, y
 
     x, y = on(own)
     test_x, test_y = (x, y) if judge is own else on(judge)
@@ -876,6 +948,7 @@ def make_subject(
         classes=judge.outputs if labels else 0,
         class_weights=predictor.class_weights,
         scenes=judge.scenes,
+        breaking=predictor.breaking,
     )
     return subject, judge is not own or held or not predictor.total_epochs
 

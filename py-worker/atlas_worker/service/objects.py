@@ -373,6 +373,7 @@ class ObjectService(ChartQueries):
                 ],
                 matrices=map(_skill_lost, evidence.matrices),
                 refit_skills=evidence.refit_skills,
+                learnable=evidence.learnable,
             )
 
         return self._work(context, session, measure)
@@ -432,6 +433,7 @@ def _skill_lost(lost: Lost) -> objects_pb2.SkillLost:
         reach=lost.reach,
         disagreement=lost.disagreement,
         refits=lost.refits,
+        planted=lost.planted,
     )
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -59,8 +60,22 @@ NEAREST = 4
 """Nearest training samples whose predictions are averaged."""
 PATCHES = 4
 """Patches of each window."""
+ONE_SIDED = 1.645
+"""Standard errors of a one-sided bound of 95 %."""
 SAMPLE = 2048
 """Training targets of which the mean is taken."""
+
+
+class PlantedBreaking(Protocol):
+    """A breaking that was planted in the targets."""
+
+    def __call__(self, x: Tensor, charts: Tensor | None = None) -> Tensor:
+        """Compute its values for inputs."""
+        ...
+
+    def broken(self, moved: Tensor, still: Tensor, f: Tensor) -> Tensor:
+        """Compute how far it moves the targets apart."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,8 @@ class Subject:
     """Weight of each class, ``[classes]``; None for equal weights."""
     scenes: Tensor | None = None
     """Scene of each sample of ``inputs``; None if each is its own scene."""
+    breaking: PlantedBreaking | None = None
+    """The breaking that was planted in the targets; None for none."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +135,8 @@ class Lost:
     """Disagreement of refits at moved samples in units of that at unmoved ones; NaN if unknown."""
     refits: tuple[float, ...]
     """S of each refit."""
+    planted: float = math.nan
+    """S that the planted breaking alone would cost if it were learnt; NaN for none."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +152,8 @@ class Evidence:
     """For each matrix."""
     refit_skills: tuple[float, ...]
     """Skill of each refit."""
+    learnable: float = math.nan
+    """Upper bound of the share of the targets' variance that could still be learnt."""
 
 
 def collect(
@@ -183,7 +204,7 @@ def collect(
         float(1 - still.moved[f].sum() / still.constant.sum())
         for f in range(1, len(subject.predictors))
     )
-    return Evidence(judge.skill(), judge.count, rows, single, skills)
+    return Evidence(judge.skill(), judge.count, rows, single, skills, judge.learnable())
 
 
 @dataclass(frozen=True)
@@ -200,6 +221,8 @@ class _Sums:
     """``[scenes]``: of the prediction after interpolation there and back."""
     spread: Tensor
     """Disagreement of the refits, moved and still: ``[2]``."""
+    planted: Tensor
+    """``[scenes]``: what the planted breaking alone costs."""
 
 
 class _Judge:
@@ -239,6 +262,43 @@ class _Judge:
         e0, ec = self._unmoved.still[0], self._unmoved.constant
         return _ratio(ec - e0, ec, self._seed)
 
+    def learnable(self) -> float:
+        """Bound the share of the targets' variance that the predictor could still learn.
+
+        What is still to be learnt is alike for samples that are near each other; noise is not. So
+        the products of neighbours' residuals have the mean square of the former, times the
+        correlation over the distance of neighbours (as for the nugget of a variogram). That is not
+        known; it is taken to be the correlation of the predictions at twice the distance.
+        """
+        if self._s.targets is None:
+            return math.nan
+        if len(self._s.inputs.shape) != 3:
+            return math.nan  # windows overlap, and their noise may be alike
+        x = torch.cat([x for x, _, _ in self._cache])
+        y = torch.cat([y for _, y, _ in self._cache]).flatten(1)
+        f = torch.cat([still[0] for _, _, still in self._cache]).flatten(1)
+        if len(x) <= 2 * NEAREST:
+            return math.nan
+        weight = self._weight.repeat_interleave(y.shape[1] // len(self._weight))
+        features = (x.double() @ whitening(x)).flatten(1)
+        distances = torch.cdist(features, features).fill_diagonal_(math.inf)
+        near = distances.topk(NEAREST, largest=False).indices
+        apart = self._scene[:, None] != self._scene[near]
+
+        def alike(a: Tensor) -> Tensor:
+            products = (a[:, None] * a[near] * weight).sum(-1).double()
+            mean: Tensor = (products * apart).sum(1) / apart.sum(1).clamp(min=1)
+            return mean
+
+        centred = f - f.mean(0)
+        correlation = float(alike(centred).mean() / (centred.square() * weight).sum(1).mean())
+        products, total = alike(y - f), self._unmoved.constant.sum() / len(y)
+        if correlation <= 0:
+            return math.nan
+        error = float(products.std()) / math.sqrt(len(products))
+        most = (max(0.0, float(products.mean())) + ONE_SIDED * error) / float(total)
+        return most / correlation**4
+
     def length(self, direction: Tensor, size: float) -> float | None:
         """Length t at which ``exp(±tB)`` has a size, or None."""
         return self._sizing.length(direction, size)
@@ -248,7 +308,7 @@ class _Judge:
         sums = [self.at(g) for g in pair]
         moved, still = (sum_of([getattr(s, k) for s in sums]) for k in ("moved", "still"))
         constant, floor = (sum_of([getattr(s, k) for s in sums]) for k in ("constant", "floor"))
-        spread = sum_of([s.spread for s in sums])
+        spread, planted = sum_of([s.spread for s in sums]), sum_of([s.planted for s in sums])
         room = constant - still
         if not bool(room[0].sum() > 0):
             value = Estimate(math.nan, math.nan)
@@ -265,6 +325,7 @@ class _Judge:
             reach=sum(self._reach.ratio(g) for g in pair) / len(pair),
             disagreement=float(spread[0] / spread[1]) if float(spread[1]) > 0 else math.nan,
             refits=refits,
+            planted=math.nan if self._s.breaking is None else float(planted.sum() / room[0].sum()),
         )
 
     def at(self, g: Tensor | None) -> _Sums:
@@ -273,6 +334,7 @@ class _Judge:
         count = len(subject.predictors)
         sums = torch.zeros(2 * count + 2, self.count, dtype=torch.float64)
         spread = torch.zeros(2, dtype=torch.float64)
+        planted = torch.zeros(self.count, dtype=torch.float64)
         for (_, picked, part), (x, y, still) in zip(self._batches, self._cache, strict=True):
             lead = x.shape[:2]
             back, mask = still, None
@@ -299,6 +361,13 @@ class _Judge:
                     error = error * reduced
                 per = error.flatten(1).sum(1).double().cpu()
                 sums[row].index_add_(0, self._scene[part], per)
+            if subject.breaking is not None and g is not None:
+                b = action.crop_out(subject.breaking(action.crop_in(x), picked))
+                moved_b = action.act_out(inverse, subject.breaking(moved, picked))
+                error = self._square(subject.breaking.broken(moved_b, b, still[0]), y)
+                if mask is not None:
+                    error = error * reduced
+                planted.index_add_(0, self._scene[part], error.flatten(1).sum(1).double().cpu())
             if count > 2:
                 for row, outputs in enumerate((back, still)):
                     stack = torch.stack(outputs[1:])
@@ -307,7 +376,12 @@ class _Judge:
                         apart = apart * reduced
                     spread[row] += float(apart.sum()) / (count - 2)
         return _Sums(
-            sums[:count], sums[count : 2 * count], sums[2 * count], sums[2 * count + 1], spread
+            sums[:count],
+            sums[count : 2 * count],
+            sums[2 * count],
+            sums[2 * count + 1],
+            spread,
+            planted,
         )
 
     def _still(self, indices: Tensor, picked: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -332,7 +406,11 @@ class _Judge:
 
     def _score(self, a: Tensor, y: Tensor) -> Tensor:
         """Weighted squared difference ``[B, C, 1, ...]`` of outputs ``[B, C, out, ...]``."""
-        weighted = (a - y).square() * self._weight.view(-1, *[1] * (y.dim() - 3))
+        return self._square(a - y, y)
+
+    def _square(self, apart: Tensor, y: Tensor) -> Tensor:
+        """Weighted square of differences of outputs from targets, or of other differences."""
+        weighted = apart.square() * self._weight.view(-1, *[1] * (y.dim() - 3))
         square = weighted.sum(2, keepdim=True)
         if self._s.classes and self._s.class_weights is not None:
             square = square * (y * self._s.class_weights.view(-1, *[1] * (y.dim() - 3))).sum(

@@ -140,3 +140,22 @@ def test_the_skill_of_a_classifier_compares_probabilities_with_frequencies() -> 
     brier, constant = ((q - labels[test]).square().mean() for q in (p, frequencies))
     assert metrics["skill"] == pytest.approx(1 - float(brier / constant), abs=1e-5)
     assert metrics["skill"] > 0.7
+
+
+def test_a_fifth_of_the_training_scenes_is_left_out_and_nothing_else_changes() -> None:
+    dataset = pairs(100)
+    whole = split(dataset, 0.2, 0.2, 3, "f")
+    assert whole is not None
+    left = []
+    for part in range(1, 6):
+        refit = split(dataset, 0.2, 0.2, 3, "f", part)
+        assert refit is not None
+        assert torch.equal(refit.test, whole.test)
+        assert torch.equal(refit.validation, whole.validation)
+        left += sorted(set(whole.training.tolist()) - set(refit.training.tolist()))
+    assert sorted(left) == whole.training.tolist()
+    alone = split(dataset, 0.0, 0.0, 3, "f", 2)
+    assert alone is not None
+    assert alone.sizes == {"training": 80, "validation": 0, "test": 0}
+    with pytest.raises(InvalidInput, match="too few"):
+        split(pairs(4), 0.0, 0.0, 0, "f", 1)
