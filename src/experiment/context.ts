@@ -15,6 +15,7 @@ import { AtlasError, FileError, RpcError } from "../errors.js";
 import { formatSeconds } from "../format.js";
 import type { OwnTensors } from "../interop/index.js";
 import type { Illustration } from "../report/illustration.js";
+import type { MotionIllustration } from "../report/motion.js";
 import type { EpochRecord, RunEvent, StageRecord } from "../run/events.js";
 import { type Checkpoint, computingTime, type RunFolder } from "../run/folder.js";
 import { readSafetensors } from "../tensor/index.js";
@@ -71,6 +72,7 @@ export type StageSession = Pick<
   | "measureCharts"
   | "measureReach"
   | "measureEvidence"
+  | "moveSample"
   | "countShared"
   | "delete"
 >;
@@ -103,6 +105,7 @@ export class Context {
   readonly seed: number;
   /** What the report shows of the data, in order. */
   readonly illustrations: Illustration[] = [];
+  readonly motions: MotionIllustration[] = [];
   /** What the user should know, for the result. */
   readonly notes: string[] = [];
   readonly signal: AbortSignal;
@@ -177,6 +180,11 @@ export class Context {
    */
   illustrate(illustration: Illustration): void {
     this.illustrations.push(illustration);
+  }
+
+  /** Let the report show a sample that a generator moves, beside what the predictor says of it. */
+  illustrateMotion(motion: MotionIllustration): void {
+    this.motions.push(motion);
   }
 
   /** Create an atlas. */

@@ -1,5 +1,5 @@
 /** Write the report of a run. A run is good even if its report fails. */
-import { drawPictures, renderReport } from "../report/index.js";
+import { drawMotions, drawPictures, renderReport } from "../report/index.js";
 import type { Result } from "../result.js";
 import type { RunFolder } from "../run/folder.js";
 import type { Context } from "./context.js";
@@ -23,8 +23,12 @@ export async function writeReport(
         return [];
       },
     );
+    const motions = await drawMotions(context.session, context.motions).catch((error: unknown) => {
+      progress.warn(`the report shows no moving samples: ${messageOf(error)}`);
+      return [];
+    });
     await run.writeReport(
-      renderReport({ result, config: run.config, events: await run.events(), pictures }),
+      renderReport({ result, config: run.config, events: await run.events(), pictures, motions }),
     );
     return run.reportPath;
   } catch (error) {

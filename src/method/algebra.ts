@@ -16,6 +16,7 @@ import { whole } from "../experiment/define.js";
 import type { AlgebraMeasured, AlgebraResult } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
 import { type SolverInputs, solverObjects } from "./data.js";
+import { showMotions } from "./motion.js";
 import { type EvidenceKind, evidenceField, judgeAlgebra } from "./verdict.js";
 
 type SolverOptions = ChoiceOptions<"algebra_solver">;
@@ -182,7 +183,6 @@ export async function discoverAlgebra(
   if (train) await ctx.alternate({ stage: "predictor", object: inputs.predictor }, second, epochs);
   else await ctx.advance(stage, algebra);
   const measured = await ctx.timed(stage, () => ctx.session.getAlgebra(algebra));
-  if (evidence === "none") return analyseAlgebra(measured);
   /** Search again with another fit, for as many generators. */
   async function search(predictor: RemoteObject, name: string): Promise<AlgebraMeasured> {
     const options = { ...objects, predictor, solver, k: measured.generators.length, epochs };
@@ -190,10 +190,15 @@ export async function discoverAlgebra(
     await ctx.advance(`${stage}_${name}`, again);
     return ctx.timed(stage, () => ctx.session.getAlgebra(again));
   }
-  return judgeAlgebra(ctx, inputs, measured, {
-    kind: evidence,
-    search: train ? undefined : search,
-  });
+  const result =
+    evidence === "none"
+      ? analyseAlgebra(measured)
+      : await judgeAlgebra(ctx, inputs, measured, {
+          kind: evidence,
+          search: train ? undefined : search,
+        });
+  showMotions(ctx, inputs, result);
+  return result;
 }
 
 /**

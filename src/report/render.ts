@@ -28,6 +28,7 @@ import { Html, html } from "./html.js";
 import type { Picture } from "./illustration.js";
 import { interactiveParts } from "./interactive.js";
 import { matricesSection } from "./matrices.js";
+import { type MotionPicture, motionSection } from "./motion.js";
 import { pictureSections } from "./pictures.js";
 import { type Bar, barPlot, curvePlot, flowPlot, imagePlot, matrixPlot, short } from "./plots.js";
 import { rotationsSection } from "./rotations.js";
@@ -41,6 +42,8 @@ export interface ReportParts {
   events?: readonly RunEvent[];
   /** Drawings of the data. */
   pictures?: readonly Picture[];
+  /** Samples that move along generators. */
+  motions?: readonly MotionPicture[];
   /** Drawings of the data as markup, from an earlier report of the run. */
   formerPictures?: string;
 }
@@ -51,6 +54,7 @@ export function renderReport({
   config,
   events = [],
   pictures = [],
+  motions = [],
   formerPictures,
 }: ReportParts): string {
   const former = formerPictures === undefined ? undefined : new Html(formerPictures);
@@ -65,7 +69,7 @@ export function renderReport({
 <body><main>
 <header><p class="run">${config.experiment} · ${result.task} · seed ${result.seed} · ${config.created.slice(0, 16).replace("T", " ")} UTC</p><h1>${title}</h1><p class="lead">${lead}</p></header>
 ${resultSections(result).map((section) => section.html)}
-${PICTURES[0]}${former ?? pictureSections(pictures)}${PICTURES[1]}
+${PICTURES[0]}${former ?? [motionSection(motions), ...pictureSections(pictures)]}${PICTURES[1]}
 ${trainingSection(result, events)}
 ${matricesSection(result)}
 ${settingsSection(result, config)}

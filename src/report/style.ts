@@ -44,6 +44,8 @@ svg text.tick { fill: var(--soft); font-size: 11.5px; } .middle { text-anchor: m
 :is(.field, .globe) :is(.chart, .inner) { filter: drop-shadow(0 0 .4px #000); } .labels :is(.chart, .inner) { filter: none; stroke: var(--ink); stroke-opacity: .6; } .labels .chart { stroke-width: 1.2; } .labels .centre { fill: none; }
 .mapped { fill-opacity: .5; stroke: #fff; stroke-opacity: .8; } .map text { text-anchor: middle; dominant-baseline: central; fill: #fff; paint-order: stroke; stroke: #000; stroke-opacity: .5; stroke-width: .6px; }
 .limb { fill: none; stroke: var(--soft); stroke-width: 1.2; } .graticule { fill: none; stroke: #fff; stroke-opacity: .2; stroke-width: .6; } .labels .graticule { stroke: var(--soft); stroke-opacity: .35; }
+.frames { display: flex; flex-wrap: wrap; gap: 8px; } .frame { display: none; } .frame.key { display: block; } .frame p { margin: 2px 0 0; font-size: 12px; } .arrow { stroke: var(--accent); stroke-width: 1.5; } .ring { fill: none; stroke: var(--plus); stroke-width: 2.5; }
+.motion.live .frame { display: none; } .motion.live .frame.now { display: block; } .motion.live .frame p { display: none; } .motion input { width: min(480px, 100%); accent-color: var(--accent); vertical-align: middle; } .motion output { margin-left: 12px; font-variant-numeric: tabular-nums; }
 .sample + .sample { margin-top: 28px; } .none { fill: var(--panel); stroke: var(--soft); stroke-opacity: .6; } .row.sphere { margin-top: 16px; gap: 18px; } .row.predictions { margin-top: 18px; gap: 22px; } .predictions figcaption { max-width: 206px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13px; color: var(--soft); margin: 8px 0 0; padding: 0; list-style: none; }
 .legend svg { display: inline-block; vertical-align: -1px; margin-right: 6px; }
@@ -65,5 +67,5 @@ header p.run { margin: 0; color: var(--soft); font-size: 14px; }
 header p.lead { margin: 0; font-size: 18px; color: var(--soft); max-width: 46em; }
 .still { display: none; } button.copy { border: 1px solid var(--line); border-radius: 6px; background: var(--card); color: var(--soft); font: 12px system-ui, sans-serif; cursor: pointer; } .u-legend { color: var(--soft); font-size: 12px; text-align: left; }
 footer { color: var(--soft); font-size: 13px; margin-top: 22px; }
-@media print { body { background: #fff; } main { padding: 0; max-width: none; } section { border-color: #ccc; } .plot, button.copy { display: none; } .still { display: block; } details:not([open])::details-content { content-visibility: visible; block-size: auto; } }
+@media print { body { background: #fff; } main { padding: 0; max-width: none; } section { border-color: #ccc; } .plot, button.copy, .slider { display: none; } .motion.live .frame.now { display: none; } .motion.live .frame.key, .motion.live .frame p { display: block; } .still { display: block; } details:not([open])::details-content { content-visibility: visible; block-size: auto; } }
 `;

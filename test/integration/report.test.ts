@@ -70,6 +70,41 @@ describe("a report in Chromium", function () {
     await page.context().close();
   });
 
+  it("moves a sample with a slider, and shows three frames without scripts", async () => {
+    const moving = join(dir, "moving.html");
+    const direction = [
+      [0, -Math.SQRT1_2],
+      [Math.SQRT1_2, 0],
+    ];
+    const frames = [0, 1, 2].map((t): [number, number][] => [[Math.cos(t), Math.sin(t)]]);
+    const lengths = Array.from({ length: 13 }, (_, i) => (i - 6) / 6);
+    const panel = { kind: "vectors" as const, caption: "moved sample", axes: [0, 1] as const };
+    const motion = {
+      ...{ name: "B1", holds: true, direction, lengths, apart: [] },
+      panels: [{ ...panel, frames: lengths.map((_, i) => frames[i % 3]!) }],
+    };
+    writeFileSync(moving, renderReport({ result: planar(), config: CONFIG, motions: [motion] }));
+    const page = await open(moving, true);
+    const faults = faultsOf(page);
+    await page.reload();
+    const shown = page.locator(".motion .frame:visible");
+    expect(await shown.count()).to.equal(1);
+    const slider = page.getByRole("slider", { name: "How far B1 moves the sample" });
+    const before = await shown.innerHTML();
+    await slider.focus();
+    await page.keyboard.press("ArrowRight");
+    expect(await shown.innerHTML()).not.to.equal(before);
+    expect(await page.locator(".motion output").textContent()).to.equal("6.8°");
+    await page.emulateMedia({ media: "print" });
+    expect(await shown.count()).to.equal(3);
+    expect(await slider.isVisible()).to.equal(false);
+    expect(faults).to.deep.equal({ errors: [], elsewhere: [] });
+    await page.context().close();
+    const still = await open(moving, false);
+    expect(await still.locator(".motion .frame:visible").count()).to.equal(3);
+    await still.context().close();
+  });
+
   it("can be read without scripts, and on paper", async () => {
     const still = await open(file, false);
     for (const name of ["Lie algebra", "Components", "Training", "Settings"])

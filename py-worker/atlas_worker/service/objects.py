@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -41,6 +42,8 @@ _MEASURED_BYTES = 38
 """Bytes of a ``MatrixEquivariance`` in its message."""
 _EVIDENCE_BYTES = 128
 """Bytes of a ``SkillLost`` in its message, with some refits."""
+_FRAMES = 256
+"""Most frames of a moved sample."""
 _LARGEST_SIZE = 1.0
 """Largest size of a move at which a direction may be judged."""
 
@@ -377,6 +380,42 @@ class ObjectService(ChartQueries):
             )
 
         return self._work(context, session, measure)
+
+    def MoveSample(
+        self, request: objects_pb2.MoveSampleRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.MoveSampleResponse:
+        """Move one sample along a generator, and predict from each of its frames."""
+        from atlas_worker.predictors.supervised import make_subject
+        from atlas_worker.symmetry.motion import move
+
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "predictor")
+        own, atlas = entry.uses
+        codec = self._codec(session)
+        direction = basis(codec, request, "direction", action_on(atlas.value).n)
+        if len(direction) != 1:
+            raise InvalidInput(f"there are {len(direction)} directions", "direction", "one")
+        lengths = list(request.lengths)
+        if not 1 <= len(lengths) <= _FRAMES or not all(map(math.isfinite, lengths)):
+            raise InvalidInput(
+                f"lengths are {lengths}", "lengths", f"1 to {_FRAMES} finite numbers"
+            )
+        dataset = _named(session, request, "dataset", "", own)
+
+        def frames() -> objects_pb2.MoveSampleResponse:
+            check_whole(entry)
+            _check_fit(entry, dataset, atlas)
+            subject, _ = make_subject(
+                entry.value, None if dataset is own else dataset.value, [], own.value
+            )
+            motion = move(subject, direction[0], lengths, request.sample, request.chart)
+            return objects_pb2.MoveSampleResponse(
+                inputs=codec.encode(motion.inputs),
+                predicted=codec.encode(motion.predicted),
+                expected=codec.encode(motion.expected),
+            )
+
+        return self._work(context, session, frames)
 
     def GetAlgebra(
         self, request: objects_pb2.GetAlgebraRequest, context: grpc.ServicerContext

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.symmetry import FieldInputs, PlanarAction, VectorAction, VectorInputs
 from atlas_worker.symmetry.evidence import Evidence, Subject, collect
 from atlas_worker.symmetry.features import FeatureType
+from atlas_worker.symmetry.motion import move
 
 ROTATION = torch.tensor([[0.0, -1.0], [1.0, 0.0]]) / 2**0.5
 SCALING = torch.eye(2) / 2**0.5
@@ -192,3 +194,22 @@ def test_fields_are_compared_away_from_repeated_borders() -> None:
     for row in evidence.directions:
         assert abs(row[0].skill_lost.value) < 0.01
         assert abs(row[0].floor) < 0.01
+
+
+class TestMotion:
+    def test_predictions_move_as_they_should_along_a_symmetry_alone(self) -> None:
+        lengths = [-1.0, 0.0, 0.5]
+        action = VectorAction(2, True)
+        some = subject(points(), None, lambda x: x * x.norm(dim=-1, keepdim=True), action)
+        for direction, holds in ((ROTATION, True), (STRETCH, False)):
+            motion = move(some, direction, lengths, 3, 0)
+            x = points()[HALF + 3]
+            for t, seen in zip(lengths, motion.inputs, strict=True):
+                assert torch.allclose(seen, x @ torch.matrix_exp(t * direction).T, atol=1e-5)
+            assert torch.allclose(motion.predicted, motion.expected, atol=1e-5) == holds
+            assert torch.equal(motion.predicted[1], motion.expected[1])
+
+    @pytest.mark.parametrize(("sample", "chart"), [(HALF, 0), (0, 1)])
+    def test_a_sample_that_is_not_there_is_refused(self, sample: int, chart: int) -> None:
+        with pytest.raises(InvalidInput, match=r"sample is 800|chart is 1"):
+            move(subject(points(), None, radius), ROTATION, [1.0], sample, chart)

@@ -1,6 +1,6 @@
 /**
- * What a report can do with JavaScript: curves with hover and zoom, and matrices to copy. Without
- * it, and on paper, everything can be read too.
+ * What a report can do with JavaScript: curves with hover and zoom, samples that move, and matrices
+ * to copy. Without it, and on paper, everything can be read too.
  */
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -75,6 +75,34 @@ for (const figure of /** @type {NodeListOf<HTMLElement>} */ (
 dark.addEventListener("change", () => {
   for (const paint of painters) paint();
 });
+
+for (const motion of /** @type {NodeListOf<HTMLElement>} */ (
+  document.querySelectorAll(".motion")
+)) {
+  /** @type {string[]} */
+  const labels = JSON.parse(motion.dataset.labels ?? "[]");
+  const slider = document.createElement("input");
+  slider.type = "range";
+  slider.max = String(labels.length - 1);
+  slider.value = String((labels.length - 1) / 2);
+  slider.setAttribute("aria-label", `How far ${motion.dataset.name} moves the sample`);
+  const told = document.createElement("output");
+  const show = () => {
+    const at = Number(slider.value);
+    told.textContent = labels[at] ?? "";
+    slider.setAttribute("aria-valuetext", told.textContent);
+    for (const frames of motion.querySelectorAll(".frames"))
+      for (const [i, frame] of [...frames.children].entries())
+        frame.classList.toggle("now", i === at);
+  };
+  const place = document.createElement("p");
+  place.className = "slider";
+  place.append(slider, told);
+  motion.querySelector("h3")?.after(place);
+  motion.classList.add("live");
+  slider.addEventListener("input", show);
+  show();
+}
 
 for (const table of /** @type {NodeListOf<HTMLElement>} */ (
   document.querySelectorAll("table[data-matrix]")

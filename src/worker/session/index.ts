@@ -22,6 +22,8 @@ export type {
   EquivarianceFindings,
   EquivarianceOptions,
   EvidenceOptions,
+  MotionFrames,
+  MotionOptions,
   PredictorInput,
   PredictorOptions,
 } from "./predictors.js";

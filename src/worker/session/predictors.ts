@@ -178,6 +178,57 @@ export async function measureReach(
   return (await link.call(ObjectServiceService.measureReach, request, LONG)).felt;
 }
 
+/** Options of `Session.moveSample`. */
+export interface MotionOptions {
+  /** Samples to choose from (default: those that were held back from the training). */
+  dataset?: RemoteObject;
+  /** Generator B, n by n. */
+  direction: Matrices[number];
+  /** Lengths t: the sample is moved by exp(tB). */
+  lengths: readonly number[];
+  /** Index of the sample (default 0). */
+  sample?: number;
+  /** Index of the chart (default 0). */
+  chart?: number;
+}
+
+/** A sample moved along a generator, for each length; class probabilities stand for logits. */
+export interface MotionFrames {
+  /** What the predictor sees, [T, ...]. */
+  inputs: Tensor;
+  /** What it says of that, [T, out, ...]. */
+  predicted: Tensor;
+  /** What it says of the sample as it is, moved, [T, out, ...]. */
+  expected: Tensor;
+}
+
+/** Move one sample along a generator, and predict from each of its frames. */
+export async function moveSample(
+  link: Link,
+  { handle }: RemoteObject,
+  { dataset, direction, lengths, sample = 0, chart = 0 }: MotionOptions,
+): Promise<MotionFrames> {
+  const request = {
+    sessionId: link.id,
+    handle,
+    dataset: dataset?.handle,
+    direction: await link.sendMatrices([direction]),
+    lengths: [...lengths],
+    sample,
+    chart,
+  };
+  const { inputs, predicted, expected } = await link.call(
+    ObjectServiceService.moveSample,
+    request,
+    LONG,
+  );
+  return {
+    inputs: await link.fetch(inputs),
+    predicted: await link.fetch(predicted),
+    expected: await link.fetch(expected),
+  };
+}
+
 /** Options of `Session.measureEvidence`. */
 export interface EvidenceOptions {
   /** Samples that judge (default: those that were held back from the training). */

@@ -40,10 +40,13 @@ import {
   type EquivarianceOptions,
   type EvidenceOptions,
   loadWeights,
+  type MotionFrames,
+  type MotionOptions,
   measureCharts,
   measureEquivariance,
   measureEvidence,
   measureReach,
+  moveSample,
   type PredictorInput,
   type PredictorOptions,
   predict,
@@ -297,6 +300,17 @@ export class Session {
     options: EvidenceOptions = {},
   ): Promise<EvidenceMeasured> {
     return measureEvidence(this.link, predictor, options);
+  }
+
+  /**
+   * Move one sample along a generator, and predict from each of its frames. Of an equivariant
+   * predictor, `predicted` and `expected` are the same.
+   *
+   * @throws RpcUsageError if the direction or the dataset does not fit the predictor, or there is no
+   *   such sample or chart
+   */
+  moveSample(predictor: RemoteObject, options: MotionOptions): Promise<MotionFrames> {
+    return moveSample(this.link, predictor, options);
   }
 
   /** Count the samples of `test` whose inputs are also inputs in `train`. */

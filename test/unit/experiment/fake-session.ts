@@ -6,10 +6,13 @@
 import { createHash } from "node:crypto";
 import type { StageSession } from "../../../src/experiment/context.js";
 import type { EvidenceMeasured, SkillLost } from "../../../src/result.js";
+import { Tensor } from "../../../src/tensor/index.js";
 import type {
   AdvanceOptions,
   Epoch,
   EvidenceOptions,
+  MotionFrames,
+  MotionOptions,
   RemoteObject,
 } from "../../../src/worker/index.js";
 
@@ -48,6 +51,11 @@ export class FakeSession {
   attach(): void {
     this.created = this.told = 0;
     this.failAfter = Number.POSITIVE_INFINITY;
+  }
+
+  async moveSample(_: RemoteObject, { lengths }: MotionOptions): Promise<MotionFrames> {
+    const frames = Tensor.zeros("float32", [lengths.length, 1, 4, 4]);
+    return { inputs: frames, predicted: frames, expected: frames };
   }
 
   async measureEvidence(

@@ -480,6 +480,45 @@ describe("writing the report", () => {
     expect(readFileSync(run.reportPath, "utf8")).to.not.contain("data:image");
   });
 
+  for (const [what, shape, out, vectors] of [
+    ["fields", [13, 1, 8, 8], [13, 1, 6, 6], false],
+    ["vectors and numbers", [13, 4, 2], [13, 3], true],
+  ] as const)
+    it(`shows ${what} that move along a generator`, async () => {
+      const full = (sizes: readonly number[], from: number) =>
+        Tensor.fromBytes(
+          "float32",
+          [...sizes],
+          new Uint8Array(
+            Float32Array.from({ length: sizes.reduce((a, b) => a * b) }, (_, i) =>
+              Math.sin(i + from),
+            ).buffer,
+          ),
+        );
+      const asked: unknown[] = [];
+      const context = contextWith();
+      Object.assign(context.session, {
+        moveSample: async (_: unknown, options: { lengths: number[] }) => {
+          asked.push(options.lengths);
+          return { inputs: full(shape, 0), predicted: full(out, 0), expected: full(out, 0.01) };
+        },
+      });
+      const direction = [
+        [0, -Math.SQRT1_2],
+        [Math.SQRT1_2, 0],
+      ];
+      const motion = { predictor: dataset, dataset, vectors, direction, longest: 2 };
+      context.illustrateMotion({ ...motion, name: "B1", holds: false });
+      await writeReport(run, planar(), context, progress);
+      expect(warnings).to.deep.equal([]);
+      expect(asked).to.deep.equal([Array.from({ length: 13 }, (_, i) => (i - 6) / 3)]);
+      const page = withoutScripts(readFileSync(run.reportPath, "utf8"));
+      expectWellFormed(page);
+      expect(page).to.contain("B1 (no symmetry)").and.contain("% apart");
+      expect(page).to.match(/data-labels="\[&quot;-81°/); // 2 / √2 radians
+      expect(page.match(/class="frame key"/g)).to.have.length(3 * (vectors ? 2 : 3));
+    });
+
   it("does without pictures, or without a report, and warns", async () => {
     const context = contextWith(() => Promise.reject(new Error("the worker died")));
     context.illustrate({ dataset });

@@ -367,6 +367,7 @@ export class FakeWorker {
         reply(null, { measured: Array.from({ length: matrices?.shape[0] ?? 0 }, () => one) });
       },
       measureEvidence: unimplemented,
+      moveSample: unimplemented,
       deleteObject: unimplemented,
       listObjects: unimplemented,
       loadWeights: unimplemented,

@@ -1,0 +1,41 @@
+/** What the report shows moving: a sample along each generator. */
+import type { SquareMatrix } from "../algebra/linalg.js";
+import type { Context } from "../experiment/context.js";
+import type { AlgebraResult } from "../result.js";
+import type { SolverInputs } from "./data.js";
+import { inReach } from "./rule.js";
+
+/** Generators shown at most. */
+const MOST = 3;
+/** Length of a unit generator's longest move where no evidence says how far the data reach. */
+const USUAL = 1;
+
+/**
+ * Let the report show a sample that moves along the generators that hold or nearly do; along the
+ * best one where none does. It moves as far as the data support a verdict.
+ */
+export function showMotions(
+  ctx: Context,
+  { predictor, atlas, others: dataset }: SolverInputs,
+  { generators, symmetryCount, evidence }: AlgebraResult,
+): void {
+  const { approximate = 0, plausible = 0, directions = [] } = evidence ?? {};
+  const shown = Math.min(MOST, Math.max(1, symmetryCount + approximate + plausible));
+  generators.slice(0, shown).forEach((generator, i) => {
+    const judged = directions[i]?.sizes.filter((size) => inReach(size) && size.length > 0) ?? [];
+    ctx.illustrateMotion({
+      name: `B${i + 1}`,
+      holds: i < symmetryCount,
+      predictor,
+      dataset,
+      vectors: atlas.kind === "vectors",
+      direction: unit(generator),
+      longest: Math.max(0, ...judged.map(({ length }) => length)) || USUAL,
+    });
+  });
+}
+
+function unit(matrix: SquareMatrix): SquareMatrix {
+  const size = Math.hypot(...matrix.flat()) || 1;
+  return matrix.map((row) => row.map((x) => x / size));
+}
