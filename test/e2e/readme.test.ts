@@ -18,7 +18,8 @@ import { waves } from "./waves.js";
 
 const SEARCH = "--solver.starts 1 --solver.steps 2 --solver.evaluation 2";
 const FAST: readonly [commands: RegExp, flags: string][] = [
-  [/^pde .*--task/, "--N 8 --epochs 1"],
+  // So few samples decide nothing by themselves.
+  [/^pde .*--task/, "--N 8 --epochs 1 --evidence none"],
   [/^pde .*--task discover(_algebra)?(?!.*paper) /, `--algebra-epochs 1 ${SEARCH}`],
   [/^pde .*--task discover(_cosets)? /, "--candidates 4 --max-components 4 --coset_solver.steps 4"],
   [/^own-data |^discover .*--targets /, "--epochs 1"],
