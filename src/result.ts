@@ -469,6 +469,47 @@ export const BenchmarkRow = z.object({
 /** One answer of a benchmark, beside the known one. */
 export type BenchmarkRow = z.infer<typeof BenchmarkRow>;
 
+/** A number and its 95 % interval; the ends are null where one run gives none. */
+const Between = z.object({ value: Measured, low: Measured, high: Measured });
+
+/** One network of a comparison, trained with one number of samples. */
+export const ComparedArm = z.object({
+  /** "none", "found", "exact" or "wrong". */
+  arm: z.enum(["none", "found", "exact", "wrong"]),
+  /** Trained weights. */
+  parameters: z.int(),
+  /** Mean time of a training, in seconds. */
+  seconds: z.number(),
+  /** Skill on held-out samples, for each repeat: 1 is perfect, 0 a constant. */
+  skills: z.array(z.number()),
+  /** Their mean. */
+  skill: Between,
+  /**
+   * What the network leaves unexplained, over what the network without a symmetry leaves: the
+   * geometric mean over repeats. Below 1 is better.
+   */
+  ratio: Between,
+});
+
+/** Networks with and without a symmetry, on the same samples (METHOD 5.6). */
+export const Comparison = z.object({
+  repeats: z.int(),
+  /** What each network commutes with. */
+  arms: z.array(z.object({ arm: z.string(), architecture: z.string(), symmetry: z.string() })),
+  sizes: z.array(
+    z.object({
+      samples: z.int(),
+      arms: z.array(ComparedArm),
+      /** What the network with the found symmetry leaves, over that with the exact one. */
+      foundOverExact: Between.optional(),
+      /** What follows, in words. */
+      words: z.array(z.string()),
+    }),
+  ),
+});
+/** Networks with and without a symmetry, on the same samples. */
+export type Comparison = z.infer<typeof Comparison>;
+
 const Document = z.object({
   schema: z.literal(RESULT_SCHEMA),
   experiment: z.string(),
@@ -482,6 +523,7 @@ const Document = z.object({
   group: GroupResult.optional(),
   benchmark: z.array(BenchmarkRow).optional(),
   globalRotations: GlobalRotations.optional(),
+  comparison: Comparison.optional(),
   downstream: z
     .object({
       metrics: z.record(z.string(), Measured),

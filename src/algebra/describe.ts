@@ -1,6 +1,7 @@
 /** Describe a result in words and numbers, for a terminal. */
 import type { AlgebraResult, CosetResult, GroupResult, Result } from "../result.js";
 import { describeChartMap } from "./describe-charts.js";
+import { describeComparison } from "./describe-comparison.js";
 import type { SquareMatrix } from "./linalg.js";
 
 /**
@@ -68,6 +69,10 @@ export function describeResult(result: Result): string[] {
         ),
       );
   }
+  if (result.comparison)
+    lines.push(
+      ...describeComparison(result.comparison).map((line, i) => label(i === 0 ? "arms" : "", line)),
+    );
   if (downstream) {
     const metrics = Object.entries(downstream.metrics).map(([name, value]) => {
       if (value === null) return `${name} –`;

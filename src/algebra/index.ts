@@ -17,7 +17,9 @@ export {
   nameFiniteGroup,
 } from "./finite.js";
 export { type Identification, identify } from "./identify.js";
+export type { Interval } from "./interval.js";
 export { expm, logm, type SquareMatrix } from "./linalg.js";
+export { exactAlgebra } from "./products.js";
 export { axisSpread, type Turn, turnOf } from "./rotations.js";
 export {
   bracket,
@@ -34,3 +36,4 @@ export {
   type Signature,
   structureConstants,
 } from "./span.js";
+export { meanInterval, ratioInterval } from "./student.js";

@@ -44,6 +44,32 @@ export function identifyIn(
   return { name, cosine, grassmannDistance, angleDegrees, nearest, parts: shown };
 }
 
+/**
+ * Find the named algebra that a span of matrices is, in the coordinates of the span.
+ *
+ * @param generators [k, n, n]
+ * @returns its name, a basis, and the largest angle to it in degrees; undefined if no name fits, or
+ *   if one algebra acts on several factors together
+ */
+export function exactAlgebra(
+  generators: readonly SquareMatrix[],
+  { factors }: Pick<Frame, "factors"> = {},
+): { name: string; basis: SquareMatrix[]; angleDegrees: number } | undefined {
+  const basis = frame(generators);
+  const n = basis[0]?.length;
+  if (n === undefined) return undefined;
+  const blocks = blocksOf(factors, n);
+  const single = blocks.length === 1 ? [{ ...matchBlock(basis, blocks[0]!), on: "" }] : undefined;
+  const parts = single ?? partsOf(basis, blocks);
+  if (parts.some(({ exact, name }) => exact === undefined || name === "unidentified"))
+    return undefined;
+  const exact = parts.flatMap((part) => part.exact!);
+  const name = parts
+    .map((part) => (part.on ? `${part.name} on ${part.on}` : part.name))
+    .join(" ⊕ ");
+  return { name, basis: exact, angleDegrees: apart(basis, exact).angleDegrees };
+}
+
 /** An algebra inside of a product. */
 interface Part extends Match {
   on: string;

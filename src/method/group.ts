@@ -47,14 +47,19 @@ export async function lookUpGroup(
 ): Promise<string | Identity | undefined> {
   if (typeof given !== "string") return given;
   if (isName(given)) return given;
-  const found = await lookup.algebra(given, "--group", `${KINDS.join(", ")}, or a name like so(3)`);
+  const found = await lookUpBasis(lookup, given, "--group");
   if (found.basis.length === 0)
     throw new UsageError(`--group ${given}: the algebra is empty`, "give one with generators");
   return found;
 }
 
+/** Look up the algebra of a file or a run, for a flag. @throws UsageError if there is none */
+export function lookUpBasis(lookup: RunLookup, given: string, flag: string): Promise<Identity> {
+  return lookup.algebra(given, flag, `${KINDS.join(", ")}, or a name like so(3)`);
+}
+
 /** Whether a text is the name of a group, of some size. */
-function isName(text: string): boolean {
+export function isName(text: string): boolean {
   const wanted = text.trim().toLowerCase();
   if (KINDS.includes(wanted) || AFFINE.test(wanted)) return true;
   const numbers = (text.match(/\d+/g) ?? []).map(Number);
@@ -97,6 +102,7 @@ export function hasGroups(...types: readonly (string | undefined)[]): boolean {
  * Make the algebra in which a run searches, and say what the user should know of it.
  *
  * @param atlas whose facts tell the groups that act
+ * @param flag that gives the group, for errors
  * @returns [d, n, n]; undefined for all of the algebra of the groups that act
  * @throws UsageError if the group does not fit what acts
  */
@@ -104,27 +110,28 @@ export function groupAlgebra(
   ctx: Pick<Context, "note" | "info">,
   { group, inputs_as, k }: GroupConfig & { inputs_as?: string; k?: number | "auto" },
   atlas: Pick<RemoteObject, "facts">,
+  flag = "--group",
 ): number[][][] | undefined {
   const { read } = typesFor({ group, inputs_as });
   if (read !== undefined)
     ctx.note(
-      `--inputs-as ${inputs_as} is read as ${read}, since --group ${nameOf(group!)} translates ` +
+      `--inputs-as ${inputs_as} is read as ${read}, since ${flag} ${nameOf(group!)} translates ` +
         "points; write X for points and V for vectors that are not translated, such as velocities",
     );
   const factors = Factors.parse(atlas.facts.groups ?? []);
   if (translates(group) && factors.some((f) => f.map))
     throw new UsageError(
-      `--group ${nameOf(group!)} translates the points of sets, and these are fields`,
+      `${flag} ${nameOf(group!)} translates the points of sets, and these are fields`,
       "leave it out: fields are moved about the centres of their charts",
     );
   if (translates(group) && !factors.some((f) => f.affine))
     throw new UsageError(
-      `--group ${nameOf(group!)} translates points, but --inputs-as ${inputs_as} has none`,
+      `${flag} ${nameOf(group!)} translates points, but --inputs-as ${inputs_as} has none`,
       "write X for points",
     );
   if (factors.length > 1)
     ctx.info(`groups     ${factors.map((f) => `GL(${f.n}) on ${labelOf(f)}`).join(", ")}`);
-  const basis = group === undefined ? undefined : basisOf(group, factors);
+  const basis = group === undefined ? undefined : basisOf(group, factors, flag);
   const whole = factors.reduce((sum, f) => sum + f.n * (f.n + Number(f.affine)), 0);
   const most = basis === undefined ? whole : frame(basis, 1e-6).length;
   if (typeof k === "number" && k > most)
@@ -134,11 +141,11 @@ export function groupAlgebra(
     );
   if (group === undefined || basis === undefined) return undefined;
   if (most === 0)
-    throw new UsageError(`--group ${nameOf(group)}: the algebra is empty`, "give a larger one");
+    throw new UsageError(`${flag} ${nameOf(group)}: the algebra is empty`, "give a larger one");
   const { max } = closure(basis);
   if (max > CLOSED)
     ctx.note(
-      `the span of --group ${nameOf(group)} is no Lie algebra: a bracket of two of its matrices ` +
+      `the span of ${flag} ${nameOf(group)} is no Lie algebra: a bracket of two of its matrices ` +
         `is ${(100 * max).toFixed(0)} % outside`,
     );
   return basis;
@@ -148,17 +155,21 @@ function nameOf(group: string | Identity): string {
   return typeof group === "string" ? group : group.source;
 }
 
-function basisOf(group: string | Identity, factors: readonly Factor[]): number[][][] | undefined {
+function basisOf(
+  group: string | Identity,
+  factors: readonly Factor[],
+  flag: string,
+): number[][][] | undefined {
   const size = factors.reduce((sum, f) => sum + f.n + Number(f.affine), 0);
   const blocks = blocksOf(factors, size);
-  if (typeof group !== "string") return fitted(group, factors, size);
+  if (typeof group !== "string") return fitted(group, factors, size, flag);
   const wanted = group.trim().toLowerCase();
   const plain = factors.every((f) => !f.affine);
   if (wanted === "affine" || (wanted === "gl" && plain)) return undefined;
   const parts = KINDS.includes(wanted) ? factors.map((f) => `${wanted}(${f.n})`) : factorsOf(group);
   if (parts.length !== factors.length)
     throw new UsageError(
-      `--group ${group}: ${parts.length === 1 ? "one algebra" : `${parts.length} algebras`} for ` +
+      `${flag} ${group}: ${parts.length === 1 ? "one algebra" : `${parts.length} algebras`} for ` +
         `${factors.length === 1 ? "one group" : `${factors.length} groups`}`,
       `give one for each of ${factors.map(labelOf).join(", ")}, such as ` +
         `"${factors.map((f) => `so(${f.n})`).join(" x ")}", or a FILE`,
@@ -169,7 +180,7 @@ function basisOf(group: string | Identity, factors: readonly Factor[]): number[]
     const basis = affine ? namedAffine(parts[i]!, n, linear) : linear(parts[i]!);
     if (basis === undefined)
       throw new UsageError(
-        `--group ${group}: there is no algebra ${parts[i]} of ${labelOf(block)} in R^${n}`,
+        `${flag} ${group}: there is no algebra ${parts[i]} of ${labelOf(block)} in R^${n}`,
         `choose one of ${choices(parts[i]!, [...(affine ? [`se(${n})`] : []), ...namedAlgebras(n)])}`,
       );
     return basis.map((m) => embed(m, start, size));
@@ -181,6 +192,7 @@ function fitted(
   { source, basis }: Identity,
   factors: readonly Factor[],
   size: number,
+  flag: string,
 ): number[][][] {
   const given = basis[0]?.length ?? 0;
   const [only] = factors;
@@ -189,7 +201,7 @@ function fitted(
     return basis.map((m) => embed(m, 0, size));
   const acting = factors.map((f) => `${labelOf(f)} in R^${f.n}`).join(", ");
   throw new UsageError(
-    `--group ${source}: its matrices are ${given}x${given}, but those that act are ${size}x${size} ` +
+    `${flag} ${source}: its matrices are ${given}x${given}, but those that act are ${size}x${size} ` +
       `(${acting})`,
     `give a basis of shape [d, ${size}, ${size}]`,
   );

@@ -15,5 +15,7 @@ export * from "./grow.js";
 export * from "./own.js";
 export * from "./predictor.js";
 export * from "./rotations.js";
+export * from "./symmetry.js";
+export * from "./train.js";
 export * from "./trajectories.js";
 export * from "./verdict.js";

@@ -22,6 +22,7 @@ import type {
 } from "../result.js";
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
+import { comparisonSection } from "./comparison.js";
 import { chiefCurves, stagesOf } from "./curves.js";
 import { evidenceSection } from "./evidence.js";
 import { Html, html } from "./html.js";
@@ -99,13 +100,14 @@ export interface Section {
 /** Make the sections about a result. */
 export function resultSections(result: Result): Section[] {
   const { algebra, cosets, cosetSearch, group, globalRotations, downstream, equivariance } = result;
-  const { notes = [] } = result;
+  const { notes = [], comparison } = result;
   const sections: [id: string, title: string, html: Html | undefined | false][] = [
     ["notes", "Notes", notes.length > 0 && notesSection(notes)],
     ["algebra", "Lie algebra", algebra && algebraSection(algebra)],
     ["components", "Components", cosets && cosetSection(cosets, cosetSearch)],
     ["group", "Group", group && groupSection(group)],
     ["rotations", "Rotations", globalRotations && rotationsSection(globalRotations)],
+    ["comparison", "Comparison", comparison && comparisonSection(comparison)],
     ["downstream", "Downstream", downstream && downstreamSection(downstream)],
     ["equivariance", "Equivariance", equivariance && equivarianceSection(equivariance)],
   ];

@@ -25,6 +25,7 @@ const FAST: readonly [commands: RegExp, flags: string][] = [
   [/^own-data |^discover .*--targets /, "--epochs 1"],
   [/^discover /, `--algebra-epochs 1 ${SEARCH}`],
   [/^discover /, "--candidates 2 --coset_solver.steps 2 --worker local --device cpu"],
+  [/^train /, "--samples 40 --pairs 1 --epochs 1"],
   [/^data toptagging /, "--generate 60"],
   [/^data climate /, "--generate 2"],
   [/^climate /, "--N 2 --test 1 --stride 8 --epochs 1"],
@@ -38,7 +39,9 @@ const FAST: readonly [commands: RegExp, flags: string][] = [
   [/^toptagging .*(discover|discover_cosets) /, "--candidates 4"],
 ];
 
-const EXPERIMENTS = new Set("pde toptagging mnist climate probe own-data discover".split(" "));
+const EXPERIMENTS = new Set(
+  "pde toptagging mnist climate probe own-data discover train".split(" "),
+);
 
 /** Of this repository. */
 const DOCUMENTS = [

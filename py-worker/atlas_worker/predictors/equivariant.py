@@ -138,11 +138,10 @@ class EquivariantLinear(nn.Module):
 
     def forward(self, x: Features) -> Features:
         """Map features to features of the kinds in ``after``."""
-        lead = next(iter(x.values())).shape[0]
-        some = next(self.parameters())
+        some = next(iter(x.values()))
         y: Features = {}
         for into, (width, size) in self.after.items():
-            total = some.new_zeros(lead, width * size)
+            total = some.new_zeros(some.shape[0], width * size)
             for kind, other in self.pairs:
                 if other == into:
                     total = total + x[kind].flatten(1) @ cast(Tensor, self._of(f"{kind}_{into}")).mT

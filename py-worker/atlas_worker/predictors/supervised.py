@@ -174,6 +174,12 @@ class SupervisedParams:
         minimum=0,
         added=True,
     )
+    samples: int = param(
+        0,
+        "Samples to train and validate with, drawn from those not for the test; 0: all",
+        minimum=0,
+        added=True,
+    )
 
 
 @register(
@@ -229,6 +235,7 @@ class FittedPredictor:
             params.split_seed,
             "predictor.training",
             params.left_out,
+            params.samples,
         )
         self._stopping = EarlyStopping(params.patience)
         self._x = inputs_on(

@@ -60,6 +60,20 @@ def test_a_split_depends_on_its_seed_alone() -> None:
     assert split(dataset, 0.0, 0.0, 1, "f") is None
 
 
+def test_fewer_samples_are_among_more_and_leave_the_test_as_it_is() -> None:
+    dataset = pairs(200, scenes=torch.arange(100).repeat_interleave(2))
+    parts = [split(dataset, 0.2, 0.2, 1, "f", limit=limit) for limit in (0, 20, 60)]
+    every, few, more = (part for part in parts if part is not None)
+    assert torch.equal(every.test, few.test)
+    owned = [set(torch.cat([p.training, p.validation]).tolist()) for p in (few, more)]
+    assert [len(own) for own in owned] == [20, 60]
+    assert owned[0] < owned[1]
+    scenes = [set((p // 2).tolist()) for p in (more.training, more.validation, more.test)]
+    assert not scenes[0] & scenes[1] | scenes[0] & scenes[2] | scenes[1] & scenes[2]
+    with pytest.raises(InvalidInput, match="only 160"):
+        split(dataset, 0.2, 0.2, 1, "f", limit=161)
+
+
 def test_a_split_that_leaves_nothing_to_train_with_is_refused() -> None:
     with pytest.raises(InvalidInput, match="too few"):
         split(pairs(2), 0.15, 0.15, 0, "f")

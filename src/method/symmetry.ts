@@ -1,0 +1,237 @@
+/** A symmetry to build networks from: of a run, a file or a name, and one that does not hold. */
+import { z } from "zod";
+import { blocksOf } from "../algebra/factors.js";
+import { catalogue, exactAlgebra, type Factor, grassmannDistance } from "../algebra/index.js";
+import {
+  diagonalMatrix,
+  identityMatrix,
+  invert,
+  multiply,
+  norm,
+  type SquareMatrix,
+  subtract,
+} from "../algebra/linalg.js";
+import { closure } from "../algebra/span.js";
+import { UsageError } from "../errors.js";
+import type { Context } from "../experiment/context.js";
+import { Identity, isFile, type RunLookup, readBytes } from "../experiment/lookup.js";
+import { Factors } from "../result.js";
+import { findRun } from "../run/folder.js";
+import type { RemoteObject } from "../worker/index.js";
+import { groupAlgebra, isName, lookUpBasis } from "./group.js";
+
+/** Generators and components of a symmetry, and their source. */
+export const Symmetry = Identity.extend({
+  /** One matrix for each further component, with its name. */
+  components: z.array(z.object({ name: z.string(), matrix: z.array(z.array(z.number())) })),
+  /** Whether evidence was measured for it; undefined for a file of matrices. */
+  evidence: z.boolean().optional(),
+});
+/** Generators and components of a symmetry, and their source. */
+export type Symmetry = z.infer<typeof Symmetry>;
+
+/** A result with components. */
+const HoldsComponents = z.object({
+  algebra: z.object({ evidence: z.unknown().optional() }).optional(),
+  cosets: z.array(z.object({ name: z.string(), matrix: z.array(z.array(z.number())) })).default([]),
+});
+
+/** Make the config field of a symmetry, which {@link lookUpSymmetry} looks up. */
+export const symmetryField = () =>
+  z.union([z.string(), Symmetry]).optional().meta({
+    description: "The symmetry: of a RUN or a FILE, or a NAME like so(3)",
+    placeholder: "from",
+  });
+
+/**
+ * Look up a symmetry. A name is kept, because its size depends on the data.
+ *
+ * @throws UsageError if there is no such symmetry, or it has neither generators nor components
+ */
+export async function lookUpSymmetry(
+  lookup: RunLookup,
+  given: string | Symmetry | undefined,
+): Promise<string | Symmetry> {
+  if (given === undefined)
+    throw new UsageError(
+      "atlas train needs a symmetry",
+      "give --symmetry RUN (of atlas discover), a FILE, or a name like so(3)",
+    );
+  if (typeof given !== "string") return given;
+  if (isName(given)) return given;
+  const found = await lookUpBasis(lookup, given, "--symmetry");
+  const more = HoldsComponents.safeParse(await documentOf(lookup, given)).data;
+  const components = (more?.cosets ?? []).filter(({ name }) => name !== "identity");
+  if (found.basis.length === 0 && components.length === 0)
+    throw new UsageError(
+      `--symmetry ${given}: it has neither generators nor components`,
+      "give one that was found, or a name like so(3)",
+    );
+  const evidence = more?.algebra && more.algebra.evidence !== undefined;
+  return { ...found, components, evidence };
+}
+
+/** Read the result of a run, or a JSON file; undefined for other files. */
+async function documentOf(lookup: RunLookup, given: string): Promise<unknown> {
+  if (!(await isFile(given))) return (await findRun(lookup.dir, given)).result();
+  if (!given.endsWith(".json")) return undefined;
+  return JSON.parse(new TextDecoder().decode(await readBytes(given)));
+}
+
+/** A group that a network commutes with. */
+export interface ArmGroup {
+  arm: "found" | "exact" | "wrong";
+  /** What it is, in words. */
+  called: string;
+  basis: SquareMatrix[];
+  components: SquareMatrix[];
+  /** Relative error of the matrices. */
+  accuracy: number;
+}
+
+/** Relative error of matrices that are written down. */
+const EXACT = 1e-6;
+/** Relative error of learnt matrices that no named algebra tells. */
+const UNTOLD = 0.01;
+/** Names of algebras that keep a metric, which are taken first as the wrong one. */
+const ORTHOGONAL = /^so\(\d+(,\d+)?\)/;
+/** Largest stretch of the axes that makes a group a wrong one. */
+const STRETCH = 3;
+/** Grassmann distance, per root of a generator, from which on a span is another. */
+const ANOTHER = 0.2;
+
+/**
+ * Make the groups of a comparison: the found one, the named one that it is near to, and a wrong one
+ * of the same dimension.
+ *
+ * The wrong one is the named algebra of the same dimension that is furthest from it, without
+ * components; one that keeps a metric, such as so(1,2), if there is one. If there is none at all, as for products of groups, it is the same group after the axes were
+ * stretched by 1 to 3.
+ *
+ * @throws UsageError if the matrices do not fit what acts
+ */
+export function armGroups(
+  ctx: Context,
+  symmetry: string | Symmetry,
+  atlas: RemoteObject,
+  inputs_as: string | undefined,
+): ArmGroup[] {
+  const given = typeof symmetry === "string" ? symmetry : undefined;
+  const identity = typeof symmetry === "string" ? symmetry : { ...symmetry };
+  const factors = Factors.parse(atlas.facts.groups ?? []);
+  const empty = typeof symmetry !== "string" && symmetry.basis.length === 0;
+  const basis = empty
+    ? []
+    : (groupAlgebra(ctx, { group: identity, inputs_as }, atlas, "--symmetry") ?? whole(factors));
+  const components = typeof symmetry === "string" ? [] : symmetry.components;
+  const size = factors.reduce((sum, f) => sum + f.n + Number(f.affine), 0);
+  const odd = components.find(({ matrix }) => matrix.length !== size);
+  if (odd)
+    throw new UsageError(
+      `--symmetry: the component ${odd.name} is ${odd.matrix.length}x${odd.matrix.length}, but the ` +
+        `matrices that act are ${size}x${size}`,
+      "give a symmetry of the same features",
+    );
+  if (typeof symmetry !== "string" && symmetry.evidence === false)
+    ctx.note(`the symmetry of ${symmetry.source} has no evidence: nothing tells how sure it is`);
+  const many = factors.length > 1 || factors.some((f) => f.affine);
+  const exact = exactAlgebra(basis, many ? { factors } : {});
+  const groups: ArmGroup[] = [];
+  const ideal = components.map((c) => ideally(c, factors));
+  const accuracy = Math.max(
+    EXACT,
+    exact ? Math.sin((exact.angleDegrees * Math.PI) / 180) : Math.max(UNTOLD, closure(basis).max),
+    ideal.includes(undefined) ? UNTOLD : 0,
+  );
+  if (given !== undefined)
+    groups.push({ arm: "exact", called: given, basis, components: [], accuracy: EXACT });
+  else {
+    // Any matrix of a component serves; the one that its name means has no error.
+    const matrices = components.map(({ matrix }, i) => (exact && ideal[i]) || matrix);
+    const name = exact?.name ?? `${basis.length} generators`;
+    const called = `${name} as found${withNames(components.map((c) => c.name))}`;
+    groups.push({ arm: "found", called, basis, components: matrices, accuracy });
+    if (exact === undefined && basis.length > 0)
+      ctx.note(
+        "no named algebra is near to the found one, so there is no exact one to compare with",
+      );
+    else {
+      const known = components.filter((_, i) => ideal[i] !== undefined);
+      const lost = components.filter((_, i) => ideal[i] === undefined).map((c) => c.name);
+      if (lost.length > 0)
+        ctx.note(
+          `the exact group leaves out components without a known matrix: ${lost.join(", ")}`,
+        );
+      groups.push({
+        arm: "exact",
+        called: `${exact?.name ?? "no generators"}${withNames(known.map((c) => c.name))}`,
+        basis: exact?.basis ?? [],
+        components: ideal.filter((m) => m !== undefined),
+        accuracy: EXACT,
+      });
+    }
+  }
+  const wrong = wrongGroup(groups.at(-1)!, factors);
+  if (wrong) groups.push(wrong);
+  else ctx.note("there is no other algebra of this dimension, so nothing wrong is compared");
+  return groups;
+}
+
+function withNames(names: readonly string[]): string {
+  return names.length === 0 ? "" : ` with ${names.join(", ")}`;
+}
+
+function whole(factors: readonly Factor[]): SquareMatrix[] {
+  const [only] = factors;
+  return catalogue(only!.n).find(({ name }) => name === `gl(${only!.n})`)!.basis;
+}
+
+/** Make the matrix that a component's name means; undefined for a name that means none. */
+function ideally(
+  { name }: Symmetry["components"][number],
+  factors: readonly Factor[],
+): SquareMatrix | undefined {
+  const [only] = factors;
+  if (factors.length !== 1 || only!.affine) return undefined;
+  const n = only!.n;
+  const signs = (sign: (i: number) => number) =>
+    diagonalMatrix(Array.from({ length: n }, (_, i) => sign(i)));
+  if (name === "−I" || name === "-I") return signs(() => -1);
+  if (name === "reflection") return signs((i) => (i === n - 1 ? -1 : 1));
+  if (name === "parity") return signs((i) => (i === 0 ? 1 : -1));
+  if (name === "time reversal") return signs((i) => (i === 0 ? -1 : 1));
+  return undefined;
+}
+
+/** Make a group of the same dimension that does not hold. */
+function wrongGroup(right: ArmGroup, factors: readonly Factor[]): ArmGroup | undefined {
+  const { basis, components, called } = right;
+  const size = basis[0]?.length ?? components[0]!.length;
+  const limit = ANOTHER * Math.sqrt(basis.length);
+  const wrong = { arm: "wrong", accuracy: EXACT } as const;
+  const plain = factors.length === 1 && !factors[0]!.affine && basis.length > 0;
+  const [furthest] = (plain ? catalogue(size) : [])
+    .filter((known) => known.basis.length === basis.length)
+    .map((known) => ({ ...known, distance: grassmannDistance(basis, known.basis) }))
+    .filter(({ distance }) => distance > limit)
+    .sort(
+      (a, b) =>
+        Number(ORTHOGONAL.test(b.name)) - Number(ORTHOGONAL.test(a.name)) ||
+        b.distance - a.distance,
+    );
+  if (furthest !== undefined)
+    return { ...wrong, basis: furthest.basis, components: [], called: furthest.name };
+  const stretch = identityMatrix(size);
+  for (const { start, n } of blocksOf(factors, size))
+    for (let i = 0; i < n; i++)
+      stretch[start + i]![start + i] = STRETCH ** (n === 1 ? 0 : i / (n - 1));
+  const inverse = invert(stretch);
+  const moved = (m: SquareMatrix) => multiply(stretch, m, inverse);
+  const stretched = { basis: basis.map(moved), components: components.map(moved) };
+  const changed =
+    basis.length > 0
+      ? grassmannDistance(basis, stretched.basis) > limit
+      : components.some((m, i) => norm(subtract(m, stretched.components[i]!)) > ANOTHER);
+  if (!changed) return undefined;
+  return { ...wrong, ...stretched, called: `${called}, with axes stretched by 1 to ${STRETCH}` };
+}

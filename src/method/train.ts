@@ -1,0 +1,265 @@
+/** Train networks with and without a symmetry on the same samples, and compare them (METHOD 5.6). */
+import { z } from "zod";
+import { meanInterval, ratioInterval } from "../algebra/index.js";
+import type { Block } from "../blocks.js";
+import { UsageError } from "../errors.js";
+import { chooseLater, settle } from "../experiment/choice.js";
+import type { Context } from "../experiment/context.js";
+import { whole } from "../experiment/define.js";
+import type { Comparison } from "../result.js";
+import { Tensor } from "../tensor/index.js";
+import type { RemoteObject } from "../worker/index.js";
+import type { OwnLoss, ownAtlas } from "./own.js";
+import { ownFit } from "./own.js";
+import type { ArmGroup } from "./symmetry.js";
+
+type Size = Comparison["sizes"][number];
+type Arm = Size["arms"][number];
+
+/** Numbers of samples to compare at, unless the user gives others. */
+const SAMPLES = [100, 1000, 10_000];
+/** Share of the samples that is for the test, and so not for the training. */
+const TEST = 0.15;
+/** Hidden layers of the network without a symmetry. */
+const LAYERS = 3;
+
+/** Make the config fields of a comparison. */
+export const comparisonFields = () => ({
+  samples: z
+    .string()
+    .optional()
+    .refine((text) => text === undefined || samplesOf(text) !== undefined, {
+      message: "expected whole numbers, as in 100,1000",
+    })
+    .meta({
+      description: "Numbers of samples to train with (default: 100,1000,10000 that fit)",
+      placeholder: "numbers",
+    }),
+  pairs: whole(5, "Trainings of each network, on the same samples as the others"),
+  ...chooseLater("network", "architecture", {
+    description: "Network with a symmetry",
+    kinds: ["equivariant_mlp"],
+  }),
+  ...chooseLater("baseline", "architecture", {
+    description: "Network without (default: mlp of as many parameters)",
+    kinds: ["mlp", "polynomial", "quadratic"],
+  }),
+  epochs: z.int().positive().optional().meta({
+    description: "Passes over the data (default: by the number of samples)",
+    placeholder: "number",
+  }),
+  ...chooseLater("training", "training", {
+    description: "Training recipe",
+    kinds: ["supervised"],
+  }),
+});
+
+/** Config of {@link comparisonFields}. */
+export interface ComparisonConfig {
+  samples?: string;
+  pairs: number;
+  network?: string;
+  baseline?: string;
+  epochs?: number;
+}
+
+function samplesOf(text: string): number[] | undefined {
+  const numbers = text.split(",").map((part) => Number(part.trim()));
+  return numbers.every((n) => Number.isInteger(n) && n > 0) ? numbers : undefined;
+}
+
+/** Choose the numbers of samples. @throws UsageError if there are too few samples */
+function sizesOf({ samples }: ComparisonConfig, available: number): number[] {
+  const most = Math.floor((1 - TEST) * available);
+  const given = samples === undefined ? undefined : samplesOf(samples)!;
+  const over = given?.find((n) => n > most);
+  if (over !== undefined)
+    throw new UsageError(
+      `--samples ${over}: of ${available} samples ${available - most} are for the test`,
+      `give at most ${most}`,
+    );
+  const fitting = given ?? SAMPLES.filter((n) => n <= most);
+  if (fitting.length > 0) return [...new Set(fitting)].sort((a, b) => a - b);
+  return [most];
+}
+
+/**
+ * Train a network without a symmetry and one for each group, `pairs` times at each number of
+ * samples. In a repeat all networks have the same samples and the same test.
+ */
+export async function compareArms(
+  ctx: Context,
+  c: ComparisonConfig,
+  {
+    dataset,
+    atlas,
+    charts,
+    loss,
+  }: {
+    dataset: RemoteObject;
+    atlas: RemoteObject;
+    charts: ReturnType<typeof ownAtlas>;
+    loss: OwnLoss;
+  },
+  groups: readonly ArmGroup[],
+): Promise<Comparison> {
+  const [available = 0, ...sample] = dataset.shapes!.inputs;
+  const outputs = Number(dataset.facts.outputs ?? dataset.shapes!.targets[1] ?? 1);
+  const sizes: Size[] = [];
+  const told = new Map<string, string>();
+  for (const samples of sizesOf(c, available)) {
+    const trained = new Map<string, { skills: number[]; seconds: number; parameters: number }>();
+    for (let repeat = 0; repeat < c.pairs; repeat++) {
+      const seed = ctx.seedFor(`repeat ${repeat}`);
+      const fit = ownFit(
+        { epochs: c.epochs, ...trainingOf(c) },
+        [samples, ...sample],
+        charts,
+        loss,
+        seed,
+      );
+      const training = withSamples(fit.training, samples);
+      let parameters = 0;
+      for (const { arm, group } of [
+        ...groups.map((group) => ({ arm: group.arm, group })),
+        { arm: "none" as const, group: undefined },
+      ]) {
+        const architecture = group ? symmetric(c, group) : baseline(c, parameters, sample, outputs);
+        told.set(arm, architecture.kind);
+        const own = ctx.within(`${arm}-${samples}-${repeat}`);
+        const predictor = await own.predictor({
+          dataset,
+          atlas,
+          architecture,
+          training,
+          epochs: fit.epochs,
+          seed: seed % 2 ** 31,
+          tensors: group && tensorsOf(group),
+        });
+        const { skill = Number.NaN } = await own.advance("train", predictor);
+        const stage = `${arm}-${samples}-${repeat}-train`;
+        const row = trained.get(arm) ?? { skills: [], seconds: 0, parameters: 0 };
+        row.parameters = Number(predictor.facts.parameters);
+        if (arm === groups[0]?.arm) parameters = row.parameters;
+        row.skills.push(skill);
+        row.seconds += (ctx.timings[stage] ?? 0) / c.pairs;
+        trained.set(arm, row);
+      }
+    }
+    const arms = [...trained].map(([arm, row]) => ({ arm: arm as Arm["arm"], ...row }));
+    sizes.push(sized(samples, arms));
+  }
+  const symmetryOf = (arm: string) => groups.find((group) => group.arm === arm)?.called ?? "none";
+  const order = ["none", "found", "exact", "wrong"].filter((arm) => told.has(arm));
+  return {
+    repeats: c.pairs,
+    arms: order.map((arm) => ({ arm, architecture: told.get(arm)!, symmetry: symmetryOf(arm) })),
+    sizes,
+  };
+}
+
+/** The fields of the training recipe that the user gave. */
+function trainingOf(c: ComparisonConfig): object {
+  return Object.fromEntries(Object.entries(c).filter(([field]) => /^training(\.|$)/.test(field)));
+}
+
+function withSamples({ kind, params }: Block<"training">, samples: number): Block<"training"> {
+  if (kind !== "supervised")
+    throw new UsageError(`--training ${kind}: networks are compared by targets`, "leave it out");
+  return { kind, params: { ...params, samples } };
+}
+
+function symmetric(c: ComparisonConfig, { accuracy }: ArmGroup): Block<"architecture"> {
+  const fields = comparisonFields();
+  return settle(c, pick(fields, "network"), "architecture", "equivariant_mlp", {
+    equivariant_mlp: { accuracy: Math.min(accuracy, 1) },
+  });
+}
+
+/** Make the network without a symmetry: by default with about as many parameters. */
+function baseline(
+  c: ComparisonConfig,
+  parameters: number,
+  sample: readonly number[],
+  outputs: number,
+): Block<"architecture"> {
+  const inputs = sample.reduce((a, b) => a * b, 1);
+  // (inputs + 1) w + (LAYERS − 1) (w + 1) w + (w + 1) outputs = parameters
+  const a = LAYERS - 1;
+  const b = inputs + LAYERS + outputs;
+  const root = (Math.sqrt(b * b + 4 * a * Math.max(parameters - outputs, 1)) - b) / (2 * a);
+  const width = Math.max(4, Math.round(root));
+  return settle(c, pick(comparisonFields(), "baseline"), "architecture", "mlp", {
+    mlp: { width, layers: LAYERS, activation: "silu" },
+  });
+}
+
+function pick(fields: Readonly<Record<string, z.ZodType>>, name: string) {
+  return Object.fromEntries(
+    Object.entries(fields).filter(([field]) => field === name || field.startsWith(`${name}.`)),
+  );
+}
+
+function tensorsOf({ basis, components }: ArmGroup): Record<string, Tensor> {
+  const n = basis[0]?.length ?? components[0]!.length;
+  const tensor = (matrices: readonly number[][][]) =>
+    new Tensor("float64", [matrices.length, n, n], Float64Array.from(matrices.flat(2)));
+  return { algebra: tensor(basis), components: tensor(components) };
+}
+
+/** Compare the networks that were trained with one number of samples. */
+function sized(
+  samples: number,
+  arms: readonly { arm: Arm["arm"]; skills: number[]; seconds: number; parameters: number }[],
+): Size {
+  const order = ["none", "found", "exact", "wrong"];
+  const left = (arm: string) =>
+    arms.find((each) => each.arm === arm)?.skills.map((skill) => Math.max(1 - skill, 1e-12));
+  const none = left("none")!;
+  const rows = [...arms]
+    .sort((a, b) => order.indexOf(a.arm) - order.indexOf(b.arm))
+    .map((row) => ({
+      ...row,
+      seconds: Math.round(row.seconds * 100) / 100,
+      skill: ended(meanInterval(row.skills)),
+      ratio: ended(ratioInterval(left(row.arm)!, none)),
+    }));
+  const [found, exact] = [left("found"), left("exact")];
+  const foundOverExact = found && exact && ended(ratioInterval(found, exact));
+  return { samples, arms: rows, foundOverExact, words: wordsOf(rows, foundOverExact) };
+}
+
+/** The interval of one value has no ends. */
+function ended({ value, low, high }: { value: number; low: number; high: number }) {
+  const finite = (x: number) => (Number.isFinite(x) ? x : null);
+  return low > 0 && high === Number.POSITIVE_INFINITY
+    ? { value: finite(value), low: null, high: null }
+    : { value: finite(value), low: finite(low), high: finite(high) };
+}
+
+const CALLED = { none: "no", found: "the found", exact: "the exact", wrong: "a wrong" } as const;
+
+function wordsOf(rows: readonly Arm[], foundOverExact: Size["foundOverExact"]): string[] {
+  const words: string[] = [];
+  for (const { arm, ratio } of rows) {
+    if (arm === "none") continue;
+    const verdict = verdictOf(ratio);
+    words.push(`${CALLED[arm]} symmetry is ${verdict} than none`);
+  }
+  if (foundOverExact) {
+    const { low, high } = foundOverExact;
+    const same = low === null || high === null || (low <= 1 && high >= 1);
+    words.push(
+      same
+        ? "the found and the exact one cannot be told apart"
+        : `the found one is ${low > 1 ? "worse" : "better"} than the exact one`,
+    );
+  }
+  return words;
+}
+
+function verdictOf({ low, high }: Arm["ratio"]): string {
+  if (high !== null && high < 1) return "better";
+  if (low !== null && low > 1) return "worse";
+  return "neither clearly better nor worse";
+}

@@ -1,0 +1,98 @@
+/** `atlas train`: networks with and without a symmetry, on the user's own sets of vectors. */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect } from "chai";
+import type { Result } from "../../src/result.js";
+import { ensureVenv } from "../../src/setup/venv.js";
+import { atlas, json, LONG, refuses, sharedWorker } from "./atlas.js";
+
+/** Pairs of vectors in space with their inner product, and fields. */
+const ARRAYS = `
+import numpy as np
+rng = np.random.default_rng(0)
+x = rng.normal(size=(300, 2, 3)).astype(np.float32)
+np.save("pairs", x)
+np.save("dot", (x[:, 0] * x[:, 1]).sum(1, keepdims=True))
+np.save("fields", rng.normal(size=(8, 1, 40, 40)).astype(np.float32))
+`;
+/** Rotations of space as a search finds them, and a reflection. */
+const FOUND = {
+  algebra: {
+    generators: [
+      [[0, -1.001, 0], [0.999, 0.001, 0], [0, 0.001, 0]],
+      [[0, 0, -1], [0.001, 0, 0], [1, 0, 0.001]],
+      [[0.001, 0, 0], [0, 0, -1], [0, 1.001, 0]],
+    ],
+    symmetryCount: 3,
+  },
+  cosets: [
+    { name: "identity", matrix: [[1, 0, 0], [0, 1, 0], [0, 0, 1]] },
+    { name: "reflection", matrix: [[1.001, 0, 0], [0, 1, 0.001], [0, 0, -1]] },
+  ],
+}; // biome-ignore format: matrices
+
+describe("atlas train", function () {
+  this.timeout(LONG);
+  let dir: string;
+  let worker: string;
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-train-"));
+    execFileSync((await ensureVenv()).python, ["-c", ARRAYS], { cwd: dir });
+    writeFileSync(join(dir, "found.json"), JSON.stringify(FOUND));
+    writeFileSync(join(dir, "none.json"), "[]");
+    writeFileSync(join(dir, "plane.json"), "[[[0, -1], [1, 0]]]");
+    worker = await sharedWorker();
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+  const FILES = "--inputs pairs.npy --targets dot.npy";
+  const QUICK = "--samples 60 --pairs 2 --epochs 12 --fixed-seed";
+  const args = (text: string) => ["train", "--worker", worker, ...text.split(" ")];
+
+  it("compares what was found with the exact, no, and a wrong symmetry", async () => {
+    const run = args(`--symmetry found.json ${FILES} ${QUICK}`);
+    const { comparison, notes } = await json<Result>(run, { cwd: dir });
+    const { arms, sizes } = comparison!;
+    expect(arms.map(({ arm }) => arm)).to.deep.equal(["none", "found", "exact", "wrong"]);
+    expect(arms[2]!.symmetry).to.equal("so(3) with reflection");
+    expect(arms[3]!.symmetry).to.match(/^so\(\d,\d\)/);
+    expect(notes!.join()).to.match(/no evidence/);
+    const [none, found, exact, wrong] = sizes[0]!.arms;
+    expect(sizes[0]!.samples).to.equal(60);
+    expect(none!.parameters).to.be.closeTo(found!.parameters, 0.1 * found!.parameters);
+    expect(found!.skills).to.have.length(2);
+    // The inner product is one of the invariants that the network takes.
+    expect(Math.min(...found!.skills, ...exact!.skills)).to.be.above(0.9);
+    expect(Math.max(...none!.skills, ...wrong!.skills)).to.be.below(0.9);
+    expect(exact!.ratio.value).to.be.below(0.5);
+  });
+
+  it("takes a name, and shows a table in the terminal and in the report", async () => {
+    const { stdout, code } = await atlas(args(`--symmetry so3 ${FILES} ${QUICK}`), { cwd: dir });
+    expect(code).to.equal(0);
+    expect(stdout).to.match(/exact +equivariant_mlp: so3/);
+    expect(stdout).to.match(/none +\d+ +\d/);
+    const report = /report +(.*)/.exec(stdout)![1]!;
+    expect(readFileSync(report, "utf8")).to.include("<h2>Comparison</h2>");
+  });
+
+  it("refuses in one line what it cannot do", async () => {
+    const bad: [args: string, line: RegExp][] = [
+      [FILES, /^error: atlas train needs a symmetry/],
+      ["--symmetry so3 --inputs pairs.npy", /^error: atlas train needs samples/],
+      [`--symmetry nowhere ${FILES}`, /^error: --symmetry nowhere: .*a name like so\(3\)/],
+      [`--symmetry none.json ${FILES}`, /^error: --symmetry none.json: .*neither generators/],
+      [`--symmetry plane.json ${FILES}`, /^error: --symmetry .*2x2.*3x3/],
+      [`--symmetry so3 ${FILES} --inputs-as 2V`, /^error: .*3 features.*\(--inputs-as\)/],
+      [`--symmetry so3 ${FILES} --targets-as V`, /^error: .*\(--targets-as\)/],
+      [`--symmetry so3 ${FILES} --samples 290`, /^error: --samples 290: .*give at most 255/],
+      [`--symmetry so3 ${FILES} --samples few`, /^error: .*samples.*100,1000/],
+      ["--symmetry so2 --inputs fields.npy --targets fields.npy", /^error: .*sets of vectors/],
+    ];
+    await refuses(
+      bad.map(([text, line]) => [args(text), line]),
+      { cwd: dir },
+    );
+  });
+});
