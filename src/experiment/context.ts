@@ -105,7 +105,7 @@ export class Context {
   readonly seed: number;
   /** What the report shows of the data, in order. */
   readonly illustrations: Illustration[] = [];
-  readonly motions: MotionIllustration[] = [];
+  motions: readonly MotionIllustration[] = [];
   /** What the user should know, for the result. */
   readonly notes: string[] = [];
   readonly signal: AbortSignal;
@@ -182,9 +182,12 @@ export class Context {
     this.illustrations.push(illustration);
   }
 
-  /** Let the report show a sample that a generator moves, beside what the predictor says of it. */
-  illustrateMotion(motion: MotionIllustration): void {
-    this.motions.push(motion);
+  /**
+   * Let the report show a sample that generators move, beside what the predictor says of it, in
+   * place of those named before.
+   */
+  illustrateMotions(motions: readonly MotionIllustration[]): void {
+    this.motions = motions;
   }
 
   /** Create an atlas. */

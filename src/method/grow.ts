@@ -3,6 +3,7 @@ import type { Context } from "../experiment/context.js";
 import type { AlgebraResult } from "../result.js";
 import { type AlgebraConfig, solveAlgebra } from "./algebra.js";
 import type { SolverInputs } from "./data.js";
+import { showMotions } from "./motion.js";
 
 /**
  * Find a Lie algebra of any dimension: look for one generator, then for two, and so on, until one
@@ -24,6 +25,7 @@ export async function growAlgebra(
     if (next.symmetryCount < k) {
       const worst = next.relativeErrors.at(-1)!.toPrecision(2);
       const reason = `with ${k} generators, one has a relative error of ${worst}`;
+      showMotions(ctx, inputs, found);
       return { ...found, explanation: `${found.explanation}; ${reason}` };
     }
     found = next;

@@ -21,18 +21,20 @@ export function showMotions(
 ): void {
   const { approximate = 0, plausible = 0, directions = [] } = evidence ?? {};
   const shown = Math.min(MOST, Math.max(1, symmetryCount + approximate + plausible));
-  generators.slice(0, shown).forEach((generator, i) => {
-    const judged = directions[i]?.sizes.filter((size) => inReach(size) && size.length > 0) ?? [];
-    ctx.illustrateMotion({
-      name: `B${i + 1}`,
-      holds: i < symmetryCount,
-      predictor,
-      dataset,
-      vectors: atlas.kind === "vectors",
-      direction: unit(generator),
-      longest: Math.max(0, ...judged.map(({ length }) => length)) || USUAL,
-    });
-  });
+  ctx.illustrateMotions(
+    generators.slice(0, shown).map((generator, i) => {
+      const judged = directions[i]?.sizes.filter((size) => inReach(size) && size.length > 0) ?? [];
+      return {
+        name: `B${i + 1}`,
+        holds: i < symmetryCount,
+        predictor,
+        dataset,
+        vectors: atlas.kind === "vectors",
+        direction: unit(generator),
+        longest: Math.max(0, ...judged.map(({ length }) => length)) || USUAL,
+      };
+    }),
+  );
 }
 
 function unit(matrix: SquareMatrix): SquareMatrix {

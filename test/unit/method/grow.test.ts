@@ -10,7 +10,11 @@ const UNITS = [0, 1, 2, 3].map((at) =>
 /** A context whose solver finds as many of k generators as the algebra has. */
 function contextOf(dimension: number) {
   const stages: string[] = [];
+  const shown: string[] = [];
   const context = {
+    illustrateMotions: (motions: readonly { name: string }[]) => {
+      shown.splice(0, shown.length, ...motions.map(({ name }) => name));
+    },
     algebra: async ({ k }: { k: number }) => ({ k }),
     advance: async (stage: string) => void stages.push(stage),
     timed: (_: string, work: () => unknown) => work(),
@@ -26,13 +30,13 @@ function contextOf(dimension: number) {
       }),
     },
   };
-  return { context: context as unknown as Context, stages };
+  return { context: context as unknown as Context, stages, shown };
 }
 
 describe("growAlgebra", () => {
   const search = { solver: "grassmann", k: "auto", epochs: 0, algebra_epochs: 3 } as const;
   const config = { ...search, evidence: "none" } as const;
-  const inputs = {} as Parameters<typeof growAlgebra>[2];
+  const inputs = { atlas: { kind: "planar" } } as Parameters<typeof growAlgebra>[2];
   for (const [dimension, searches] of [
     [0, 1],
     [1, 2],
@@ -40,9 +44,10 @@ describe("growAlgebra", () => {
     [4, 4],
   ] as const)
     it(`finds ${dimension} generators in ${searches} searches, each a stage of its own`, async () => {
-      const { context, stages } = contextOf(dimension);
+      const { context, stages, shown } = contextOf(dimension);
       const found = await growAlgebra(context, config, inputs);
       expect(found.symmetryCount).to.equal(dimension);
+      expect(shown).to.deep.equal(["B1", "B2", "B3"].slice(0, Math.max(1, dimension)));
       expect(found.generators).to.have.length(Math.max(dimension, 1));
       expect(stages).to.deep.equal(
         ["algebra", "algebra_2", "algebra_3", "algebra_4"].slice(0, searches),

@@ -508,7 +508,7 @@ describe("writing the report", () => {
         [Math.SQRT1_2, 0],
       ];
       const motion = { predictor: dataset, dataset, vectors, direction, longest: 2 };
-      context.illustrateMotion({ ...motion, name: "B1", holds: false });
+      context.illustrateMotions([{ ...motion, name: "B1", holds: false }]);
       await writeReport(run, planar(), context, progress);
       expect(warnings).to.deep.equal([]);
       expect(asked).to.deep.equal([Array.from({ length: 13 }, (_, i) => (i - 6) / 3)]);
