@@ -509,6 +509,81 @@ export const Comparison = z.object({
 });
 /** Networks with and without a symmetry, on the same samples. */
 export type Comparison = z.infer<typeof Comparison>;
+/** One layer of an audited network (METHOD 4.8). Errors are relative to the layer's own spread. */
+export const AuditedLayer = z.object({
+  name: z.string(),
+  /** Class of the layer. */
+  kind: z.string(),
+  /** Shape of its output for one row of a batch. */
+  shape: z.array(z.int()),
+  /** How it moves: a type of features, or that only a fitted map explains. */
+  movedAs: z.string(),
+  /** `‖h(gx) − ρ(g) h(x)‖` for each element; empty if the layer was not compared. */
+  errors: z.array(Measured),
+  /** What interpolation and rounding may cause of each. */
+  floors: z.array(Measured),
+  /** The output's error at the judged element if the layer's output were ρ(g) h(x). */
+  repaired: Measured,
+  /** The part of the output's error that this removes, beside repairs of earlier layers. */
+  added: Measured,
+  /** Whether this is the first layer that breaks the equivariance. */
+  breaks: z.boolean(),
+});
+/** One layer of an audited network. */
+export type AuditedLayer = z.infer<typeof AuditedLayer>;
+
+/** What the worker measures in an audit (`AuditPredictorResponse`). */
+export const AuditMeasured = z.object({
+  sizes: z.array(Measured),
+  errors: z.array(Measured),
+  floors: z.array(Measured),
+  judged: z.int(),
+  broken: z.boolean(),
+  layers: z.array(AuditedLayer),
+  worst: z.array(z.object({ sample: z.int(), error: Measured })),
+});
+/** What the worker measures in an audit. */
+export type AuditMeasured = z.infer<typeof AuditMeasured>;
+
+/** How far a network is from a symmetry, layer by layer (METHOD 4.8). */
+export const Audit = z.object({
+  /** The symmetry: a name, a run, a file, or "discovered". */
+  symmetry: z.string(),
+  /** Elements of the group at which the network was compared. */
+  elements: z.array(
+    z.object({
+      name: z.string(),
+      matrix: Square,
+      /** The share of the inputs' own spread that it moves. */
+      size: Measured,
+      /** `‖f(gx) − g f(x)‖`, relative to the outputs' spread. */
+      error: Measured,
+      /** What interpolation and rounding may cause of it. */
+      floor: Measured,
+    }),
+  ),
+  /** Number of the element at which the layers were judged. */
+  judged: z.int(),
+  /** Whether the error exceeds its floor at any element. */
+  broken: z.boolean(),
+  /** The first layer that breaks the symmetry; null if none does. */
+  layer: z.string().nullable(),
+  /** In the order in which they end; the network's own output last. */
+  layers: z.array(AuditedLayer),
+  /** Samples with the largest errors at the judged element, the worst first. */
+  worst: z.array(z.object({ sample: z.int(), error: Measured })),
+  /** The same network before its training. */
+  before: z
+    .object({
+      errors: z.array(Measured),
+      broken: z.boolean(),
+      layer: z.string().nullable(),
+      layers: z.array(AuditedLayer),
+    })
+    .optional(),
+});
+/** How far a network is from a symmetry, layer by layer. */
+export type Audit = z.infer<typeof Audit>;
 
 const Document = z.object({
   schema: z.literal(RESULT_SCHEMA),
@@ -531,6 +606,8 @@ const Document = z.object({
       gauge: z.string().optional(),
     })
     .optional(),
+  /** How far the predictor is from a symmetry, layer by layer. */
+  audit: Audit.optional(),
   /** Errors of the predictor or the network under given transformations. */
   equivariance: Equivariance.optional(),
   predictor: z.object({

@@ -1,5 +1,6 @@
 /** Describe a result in words and numbers, for a terminal. */
 import type { AlgebraResult, CosetResult, GroupResult, Result } from "../result.js";
+import { describeAudit } from "./describe-audit.js";
 import { describeChartMap } from "./describe-charts.js";
 import { describeComparison } from "./describe-comparison.js";
 import type { SquareMatrix } from "./linalg.js";
@@ -81,6 +82,8 @@ export function describeResult(result: Result): string[] {
     lines.push(label("metrics", metrics.join(", ")));
     if (downstream.gauge !== undefined) lines.push(label("gauge", downstream.gauge));
   }
+  if (result.audit)
+    lines.push(...describeAudit(result.audit).map(([name, text]) => label(name, text)));
   const errors = equivariance?.map(
     (e) => `${e.name} ${e.relativeError.toPrecision(2)} (${e.interpolation.toPrecision(2)})`,
   );

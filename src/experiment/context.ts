@@ -73,6 +73,7 @@ export type StageSession = Pick<
   | "measureReach"
   | "measureEvidence"
   | "moveSample"
+  | "auditPredictor"
   | "countShared"
   | "delete"
 >;

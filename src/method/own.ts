@@ -39,6 +39,12 @@ export interface ForeignConfig {
   takes: "chart" | "charts";
   halo: number;
   output_key?: string;
+  weights?: string;
+}
+
+/** Whether a text names a function in a Python file that makes a module. */
+export function isFactory(given: string): boolean {
+  return FACTORY.test(given);
 }
 
 /** Make the path of a foreign predictor absolute, where the worker sees the files of this machine. */
@@ -51,11 +57,19 @@ export function foreignPath(given: string, { lookup }: Preparation): string {
  * Make the block of a foreign predictor, and the tensors that it is made of. A program is sent to
  * the worker. The file of a module must be on the worker's machine.
  */
-export async function foreignPredictor({ predictor = "", takes, halo, output_key }: ForeignConfig) {
+export async function foreignPredictor({
+  predictor = "",
+  takes,
+  halo,
+  output_key,
+  weights,
+}: ForeignConfig) {
   const [, file, factory] = FACTORY.exec(predictor) ?? [];
   const how = { takes, halo, output_key };
   if (file !== undefined)
-    return { architecture: { kind: "module", params: { file, factory, ...how } } as const };
+    return {
+      architecture: { kind: "module", params: { file, factory, weights, ...how } } as const,
+    };
   const bytes = await readBytes(predictor);
   const program = new Tensor("uint8", [bytes.length], new Uint8Array(bytes));
   return { architecture: { kind: "program", params: how } as const, tensors: { program } };

@@ -7,6 +7,7 @@ import {
   formatSignature,
   nothingFound,
 } from "../algebra/describe.js";
+import { verdictOf } from "../algebra/describe-audit.js";
 import { namedAlgebra, type SquareMatrix } from "../algebra/index.js";
 import { inner } from "../algebra/linalg.js";
 import { frame, project } from "../algebra/span.js";
@@ -22,6 +23,7 @@ import type {
 } from "../result.js";
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
+import { auditSection } from "./audit.js";
 import { comparisonSection } from "./comparison.js";
 import { chiefCurves, stagesOf } from "./curves.js";
 import { evidenceSection } from "./evidence.js";
@@ -109,6 +111,7 @@ export function resultSections(result: Result): Section[] {
     ["rotations", "Rotations", globalRotations && rotationsSection(globalRotations)],
     ["comparison", "Comparison", comparison && comparisonSection(comparison)],
     ["downstream", "Downstream", downstream && downstreamSection(downstream)],
+    ["audit", "Audit", result.audit && auditSection(result.audit)],
     ["equivariance", "Equivariance", equivariance && equivarianceSection(equivariance)],
   ];
   return sections.flatMap(([id, title, html]) => (html ? [{ id, title, html }] : []));
@@ -125,8 +128,14 @@ export function headline({
   group,
   globalRotations,
   downstream,
+  audit,
   task,
 }: Result): [string, string] {
+  if (audit)
+    return [
+      audit.broken ? `Broken in layer ${audit.layer}` : "No layer breaks the symmetry",
+      `${capital(verdictOf(audit))}.`,
+    ];
   const components = cosets && list(cosets.map((c) => c.name));
   const tail =
     components === undefined

@@ -26,6 +26,7 @@ const FAST: readonly [commands: RegExp, flags: string][] = [
   [/^discover /, `--algebra-epochs 1 ${SEARCH}`],
   [/^discover /, "--candidates 2 --coset_solver.steps 2 --worker local --device cpu"],
   [/^train /, "--samples 40 --pairs 1 --epochs 1"],
+  [/^audit /, "--worker local --device cpu --samples 8"],
   [/^data toptagging /, "--generate 60"],
   [/^data climate /, "--generate 2"],
   [/^climate /, "--N 2 --test 1 --stride 8 --epochs 1"],
@@ -40,7 +41,7 @@ const FAST: readonly [commands: RegExp, flags: string][] = [
 ];
 
 const EXPERIMENTS = new Set(
-  "pde toptagging mnist climate probe own-data discover train".split(" "),
+  "pde toptagging mnist climate probe own-data discover train audit".split(" "),
 );
 
 /** Of this repository. */

@@ -135,6 +135,10 @@ class Programs(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Programs:
         return self
 
+    def file(self, number: int) -> bytes:
+        """Return the file of program ``number``."""
+        return self._files[number]
+
     def on(self, device: torch.device, dtype: torch.dtype | None = None) -> list[nn.Module]:
         """Return the programs on a device, as they are or converted to a type.
 

@@ -26,8 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from ..catalogue import param, register
-from ..errors import InvalidInput
+from ..checkpoints import CheckpointError, every_tensor, load
+from ..errors import InvalidInput, listed
 from ..interfaces import Signature, refuse_tensors
+from ..matching import Misfit, Own, match
 from .foreign import FIELD, Foreign, Modules, Programs, failed
 
 
@@ -116,6 +118,12 @@ class ModuleParams(ForeignParams):
     file: str = param("", "Python file with the factory", file=True)
     factory: str = param("", "Name of the function that returns the torch.nn.Module")
     each: bool = param(False, "Make a module for each chart; for modules that take one chart")
+    weights: str = param(
+        "",
+        "File of weights (.pt, .safetensors) to load into the module; empty: as the factory says",
+        file=True,
+        added=True,
+    )
 
 
 _SEEDING = threading.Lock()
@@ -153,7 +161,32 @@ def make_module(
             f"{FIELD}.factory",
             "a torch.nn.Module",
         )
+    if params.weights:
+        for module in modules:
+            _load_weights(module, Path(params.weights))
     return _foreign(Modules(modules), params, signature)
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    """Load a file of weights into a module. No code in the file is executed."""
+    own = module.state_dict()
+    needed = {name: Own(t.is_floating_point(), t.shape) for name, t in own.items()}
+    field = f"{FIELD}.weights"
+    try:
+        names, mappings = every_tensor(load(path).content)
+        found = match(names, mappings, needed).tensors
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error.strerror}", field, "a file of weights"
+        ) from None
+    except (CheckpointError, Misfit) as error:
+        raise InvalidInput(
+            f"the weights of {path} do not fit the module: {error}",
+            field,
+            f"tensors {listed(list(own))}",
+            error.remedy,
+        ) from error
+    module.load_state_dict({**own, **found})
 
 
 def _foreign(networks: Programs | Modules, params: ForeignParams, signature: Signature) -> Foreign:

@@ -307,6 +307,11 @@ class FittedPredictor:
         return self._total
 
     @property
+    def module(self) -> nn.Module:
+        """The architecture itself, not a copy."""
+        return self._module
+
+    @property
     def parameters(self) -> int:
         """Number of trained weights of all charts."""
         return sum(p.numel() for p in self._module.parameters())

@@ -44,6 +44,8 @@ _EVIDENCE_BYTES = 128
 """Bytes of a ``SkillLost`` in its message, with some refits."""
 _FRAMES = 256
 """Most frames of a moved sample."""
+_LAYER_BYTES = 256
+"""Bytes of an ``AuditedLayer`` in its message, without errors and floors."""
 _LARGEST_SIZE = 1.0
 """Largest size of a move at which a direction may be judged."""
 
@@ -416,6 +418,60 @@ class ObjectService(ChartQueries):
             )
 
         return self._work(context, session, frames)
+
+    def AuditPredictor(
+        self, request: objects_pb2.AuditPredictorRequest, context: grpc.ServicerContext
+    ) -> objects_pb2.AuditPredictorResponse:
+        """Find the layer in which a predictor loses an equivariance."""
+        from atlas_worker.predictors.auditing import audit_predictor
+
+        session = self._sessions.get(request.session_id)
+        entry = session.find(request.handle, "handle", "predictor")
+        dataset, atlas = entry.uses
+        n = action_on(atlas.value).n
+        matrices = self._codec(session).decode_matrices(request.matrices, "matrices", n)
+        if not len(matrices):
+            raise InvalidInput(
+                "there are no matrices", "matrices.shape", f"[m, {n}, {n}] with m at least 1"
+            )
+        if request.samples < 1:
+            raise InvalidInput(f"samples is {request.samples}", "samples", "at least 1")
+        if not 0 <= request.accuracy < 1:
+            raise InvalidInput(
+                f"accuracy is {request.accuracy}", "accuracy", "at least 0, less than 1"
+            )
+        check_size = TensorCodec(self._limits, session.tickets).check_size
+
+        def measure() -> objects_pb2.AuditPredictorResponse:
+            check_whole(entry)
+            check_invertible(matrices)
+            found, kinds, drawn = audit_predictor(
+                entry.value,
+                dataset.value,
+                matrices,
+                request.samples,
+                request.seed,
+                request.accuracy,
+                lambda: check_wanted(context),
+            )
+            check_size(len(found.layers) * (_LAYER_BYTES + 16 * len(matrices)))
+            return objects_pb2.AuditPredictorResponse(
+                sizes=found.sizes,
+                errors=found.errors,
+                floors=found.floors,
+                judged=found.judged,
+                broken=found.broken,
+                layers=[
+                    objects_pb2.AuditedLayer(kind=kinds.get(layer.name, ""), **vars(layer))
+                    for layer in found.layers
+                ],
+                worst=[
+                    objects_pb2.AuditedSample(sample=int(drawn[i]), error=error)
+                    for i, error in found.worst
+                ],
+            )
+
+        return self._work(context, session, measure)
 
     def GetAlgebra(
         self, request: objects_pb2.GetAlgebraRequest, context: grpc.ServicerContext

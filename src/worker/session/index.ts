@@ -17,6 +17,7 @@ export type { AdvanceOptions, Epoch, Step } from "./jobs.js";
 export type { Matrices, SessionParts } from "./link.js";
 export type { ObjectType, RemoteObject } from "./objects.js";
 export type {
+  AuditOptions,
   ChartFindings,
   ChartOptions,
   EquivarianceFindings,

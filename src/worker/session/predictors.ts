@@ -1,7 +1,7 @@
 /** Predictors of a session: create them, load weights, predict, and score. */
 import type { Block } from "../../blocks.js";
 import { type CreateObjectRequest, ObjectServiceService } from "../../gen/atlas/v1/objects.js";
-import { EvidenceMeasured } from "../../result.js";
+import { AuditMeasured, EvidenceMeasured } from "../../result.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { type Link, LONG, LONG_READ, type Matrices } from "./link.js";
 import { type RemoteObject, wireBlock } from "./objects.js";
@@ -270,4 +270,26 @@ export async function measureEvidence(
     ...found,
     directions: found.directions.map((direction) => direction.sizes),
   });
+}
+
+/** Options of `Session.auditPredictor`. */
+export interface AuditOptions {
+  /** Number of random samples (default 256, or all if there are fewer). */
+  samples?: number;
+  /** Seed of the choice of samples (default 0). */
+  seed?: number;
+  /** Relative error of the matrices themselves, if they were learnt (default 0). */
+  accuracy?: number;
+}
+
+/** Find the layer in which a predictor from elsewhere loses an equivariance. */
+export async function auditPredictor(
+  link: Link,
+  { handle }: RemoteObject,
+  matrices: Matrices,
+  { samples = 256, seed = 0, accuracy = 0 }: AuditOptions,
+): Promise<AuditMeasured> {
+  const sent = await link.send(Tensor.from(matrices));
+  const request = { sessionId: link.id, handle, matrices: sent, samples, seed, accuracy };
+  return AuditMeasured.parse(await link.call(ObjectServiceService.auditPredictor, request, LONG));
 }

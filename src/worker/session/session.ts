@@ -2,6 +2,7 @@
 import { WorkerServiceService } from "../../gen/atlas/v1/worker.js";
 import type {
   AlgebraMeasured,
+  AuditMeasured,
   CosetsMeasured,
   EvidenceMeasured,
   GroupMeasured,
@@ -34,6 +35,8 @@ import {
   snapshotObject,
 } from "./objects.js";
 import {
+  type AuditOptions,
+  auditPredictor,
   type ChartFindings,
   type ChartOptions,
   type EquivarianceFindings,
@@ -311,6 +314,21 @@ export class Session {
    */
   moveSample(predictor: RemoteObject, options: MotionOptions): Promise<MotionFrames> {
     return moveSample(this.link, predictor, options);
+  }
+
+  /**
+   * Find the layer in which a predictor loses an equivariance (METHOD 4.8). Its architecture is
+   * `program` or `module`.
+   *
+   * @param matrices elements of the group, [m, n, n], invertible; m is at least 1
+   * @throws RpcUsageError if its layers cannot be reached
+   */
+  auditPredictor(
+    predictor: RemoteObject,
+    matrices: Matrices,
+    options: AuditOptions = {},
+  ): Promise<AuditMeasured> {
+    return auditPredictor(this.link, predictor, matrices, options);
   }
 
   /** Count the samples of `test` whose inputs are also inputs in `train`. */

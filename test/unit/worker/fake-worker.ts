@@ -368,6 +368,7 @@ export class FakeWorker {
       },
       measureEvidence: unimplemented,
       moveSample: unimplemented,
+      auditPredictor: unimplemented,
       deleteObject: unimplemented,
       listObjects: unimplemented,
       loadWeights: unimplemented,

@@ -1,0 +1,343 @@
+/** Audit a predictor: in which layer it loses a symmetry (METHOD 4.8). */
+import { z } from "zod";
+import { labelOf } from "../algebra/factors.js";
+import { closure, expm, type Factor, namedAlgebra, namedAlgebras } from "../algebra/index.js";
+import {
+  diagonalMatrix,
+  multiply,
+  norm,
+  type SquareMatrix,
+  subtract,
+  transpose,
+} from "../algebra/linalg.js";
+import { UsageError } from "../errors.js";
+import type { Context } from "../experiment/context.js";
+import { isFile, type RunLookup } from "../experiment/lookup.js";
+import {
+  type Audit,
+  type AuditMeasured,
+  type CosetResult,
+  Factors,
+  type Findings,
+  type GroupResult,
+  Result,
+} from "../result.js";
+import { findRun } from "../run/folder.js";
+import { choices } from "../suggest.js";
+import type { RemoteObject } from "../worker/index.js";
+import type { Setting } from "./data.js";
+import { groupAlgebra } from "./group.js";
+import { type ForeignConfig, foreignPredictor, isFactory, type OwnLoss } from "./own.js";
+import { makePredictor } from "./predictor.js";
+
+const Matrices = z.array(z.array(z.array(z.number())));
+/** A symmetry to audit: generators, and matrices outside of the identity component. */
+export const AuditedSymmetry = z.object({
+  source: z.string(),
+  generators: Matrices,
+  components: Matrices,
+  /** Relative error of the matrices, if they were learnt. */
+  accuracy: z.number().default(0),
+});
+/** A symmetry to audit. */
+export type AuditedSymmetry = z.infer<typeof AuditedSymmetry>;
+
+/** A symmetry that is looked up already, or a name, whose size depends on the data. */
+export type GivenSymmetry = string | AuditedSymmetry;
+
+/** Angles of rotations, in degrees, and lengths of other moves. */
+const ANGLES = [10, 45, 90] as const;
+const LENGTHS = [0.1, 0.3, 1] as const;
+/** Generators from which on each is taken at fewer sizes. */
+const MANY = 4;
+/** Largest number of elements of a finite group that are compared. */
+const MOST = 24;
+/** Largest symmetric part of a generator of rotations. */
+const SKEW = 0.2;
+/** Groups beside the named algebras. */
+const FINITE = /^(c|d)[_(]?(\d+)\)?$/;
+const ORTHOGONAL = /^o\(?(\d)(?:,(\d))?\)?$/;
+const OTHERS = ["o(n)", "o(p,q)", "c(k)", "d(k)", "permutations"];
+
+/**
+ * Look up a symmetry that is a run or a file. A name is kept.
+ *
+ * @throws UsageError if there is none
+ */
+export async function lookUpSymmetry(
+  lookup: RunLookup,
+  given: GivenSymmetry,
+): Promise<GivenSymmetry> {
+  if (typeof given !== "string" || isName(given)) return given;
+  const others = `a name like so(3), ${OTHERS.join(", ")}`;
+  const found = await lookup.algebra(given, "--symmetry", others);
+  const run = (await isFile(given)) ? undefined : await findRun(lookup.dir, given);
+  const result = run && Result.parse(await run.result());
+  const components = result === undefined ? [] : componentsOf(result);
+  const accuracy = result === undefined ? closure(found.basis).max : accuracyOf(result);
+  if (found.basis.length + components.length === 0)
+    throw new UsageError(
+      `--symmetry ${given}: it has no symmetry, so there is nothing to audit`,
+      "give another run, or a name like so(2)",
+    );
+  return { source: found.source, generators: found.basis, components, accuracy };
+}
+
+/** The matrices of a result outside of the identity component. */
+export function componentsOf({
+  cosets = [],
+  group,
+}: {
+  cosets?: readonly CosetResult[];
+  group?: GroupResult;
+}): SquareMatrix[] {
+  if (group?.resolved && group.elements.length > 1) return group.elements.slice(1);
+  return cosets.filter(({ name }) => name !== "identity").map(({ matrix }) => matrix);
+}
+
+/** Relative error of matrices about which nothing is known but that they were learnt. */
+const UNKNOWN = 0.02;
+
+/**
+ * Estimate the relative error of the matrices of a result: by how far the generators are from the
+ * named algebra and from being closed, and the components from keeping the metric.
+ */
+export function accuracyOf(result: Pick<Result, "algebra" | "cosets" | "group">): number {
+  const { algebra, group } = result;
+  const found = algebra !== undefined && algebra.symmetryCount > 0 ? algebra : undefined;
+  const errors: number[] = [];
+  if (found !== undefined) {
+    const { name, angleDegrees } = found.identified;
+    errors.push(name === "unidentified" ? UNKNOWN : (angleDegrees * Math.PI) / 180);
+    errors.push(found.closure.mean);
+  }
+  const components = componentsOf(result);
+  const n = components[0]?.length ?? 1;
+  const metric = found?.invariantMetric;
+  if (metric !== undefined && !metric.conformal) {
+    const j = metric.matrix;
+    const off = (h: SquareMatrix) => norm(subtract(multiply(transpose(h), j, h), j)) / norm(j) / 2;
+    errors.push(...components.map(off));
+  } else if (components.length > 0)
+    errors.push(group?.finite && group.resolved ? group.spread / Math.sqrt(n) : UNKNOWN);
+  return Math.min(Math.max(0, ...errors), 0.5);
+}
+
+/** Whether a text is the name of a symmetry, of some size. */
+function isName(text: string): boolean {
+  const wanted = text.trim().toLowerCase();
+  if (FINITE.test(wanted) || ORTHOGONAL.test(wanted) || wanted === "permutations") return true;
+  if (["gl", "sl", "so"].includes(wanted) || / x | \+ |⊕|×/.test(wanted)) return true;
+  const numbers = (text.match(/\d+/g) ?? []).map(Number);
+  const sizes = [1, 2, 3, 4, 5, 6, ...numbers, numbers.reduce((a, b) => a + b, 0)];
+  return sizes.some((n) => n >= 1 && n <= 64 && namedAlgebra(text, n) !== undefined);
+}
+
+/**
+ * Make the generators and components of a symmetry for what acts.
+ *
+ * @param atlas whose facts tell the groups that act
+ * @throws UsageError if the symmetry does not fit the data
+ */
+export function symmetryOn(
+  ctx: Pick<Context, "note" | "info">,
+  given: GivenSymmetry,
+  atlas: Pick<RemoteObject, "facts">,
+): AuditedSymmetry {
+  const factors = Factors.parse(atlas.facts.groups ?? []);
+  const size = factors.reduce((sum, f) => sum + f.n + Number(f.affine), 0);
+  if (typeof given !== "string") {
+    const wrong = [...given.generators, ...given.components].find((m) => m.length !== size);
+    if (wrong !== undefined)
+      throw new UsageError(
+        `--symmetry ${given.source}: its matrices are ${wrong.length}x${wrong.length}, but those ` +
+          `that act on the data are ${size}x${size} (${acting(factors)})`,
+        "check --inputs-as and --targets-as, or give another symmetry",
+      );
+    return given;
+  }
+  const special = factors.length === 1 ? named(given, size) : undefined;
+  if (special !== undefined) return special;
+  try {
+    const algebra = groupAlgebra(ctx, { group: given }, atlas);
+    const generators = algebra ?? namedAlgebra(`gl(${size})`, size) ?? [];
+    return { source: given, generators, components: [], accuracy: 0 };
+  } catch (error) {
+    if (error instanceof UsageError) {
+      error.message = error.message.replaceAll("--group", "--symmetry");
+      if (factors.length === 1)
+        error.remedy = `choose one of ${choices(given, [...namedAlgebras(size), ...OTHERS])}`;
+    }
+    throw error;
+  }
+}
+
+function acting(factors: readonly Factor[]): string {
+  return factors.map((f) => `${labelOf(f)} in R^${f.n}`).join(", ");
+}
+
+/** Make a group that is more than the identity component of a named algebra. */
+function named(name: string, n: number): AuditedSymmetry | undefined {
+  const wanted = name.trim().toLowerCase();
+  const mirrored = (from: number, to: number) =>
+    diagonalMatrix(Array.from({ length: n }, (_, i) => (i >= from && i < to ? -1 : 1)));
+  const [, kind, times] = FINITE.exec(wanted) ?? [];
+  if (kind !== undefined) {
+    const k = Number(times);
+    if (n !== 2 || k < 1)
+      throw new UsageError(
+        `--symmetry ${name}: it acts on the plane, and these data have ${n} dimensions`,
+        "give a run or a file with the matrices",
+      );
+    const turn = (i: number) => planeTurn((2 * Math.PI * i) / k);
+    const turns = Array.from({ length: Math.min(k, MOST) - 1 }, (_, i) => turn(i + 1));
+    const components = kind === "d" ? [...turns, mirrored(1, 2)] : turns;
+    return { source: name, generators: [], components, accuracy: 0 };
+  }
+  if (wanted === "permutations") {
+    if (n < 2) throw new UsageError("--symmetry permutations: there is one component", "give more");
+    const orders = [
+      (i: number) => (i < 2 ? 1 - i : i),
+      (i: number) => (i + 1) % n,
+      (i: number) => n - 1 - i,
+      (i: number) => (i % 2 === 0 ? Math.min(i + 1, n - 1) : i - 1),
+    ];
+    const permutation = (order: (i: number) => number) =>
+      Array.from({ length: n }, (_, row) =>
+        Array.from({ length: n }, (_, col) => (order(row) === col ? 1 : 0)),
+      );
+    const components = orders.slice(0, n < 3 ? 1 : orders.length).map(permutation);
+    return { source: name, generators: [], components, accuracy: 0 };
+  }
+  const [, p, q] = ORTHOGONAL.exec(wanted) ?? [];
+  if (p === undefined || Number(p) + Number(q ?? 0) !== n) return undefined;
+  const split = q === undefined ? n - 1 : Number(p);
+  const generators = namedAlgebra(q === undefined ? `so(${n})` : `so(${p},${q})`, n) ?? [];
+  const components = [mirrored(split, n), ...(q === undefined ? [] : [mirrored(0, split)])];
+  return { source: name, generators, components, accuracy: 0 };
+}
+
+function planeTurn(angle: number): SquareMatrix {
+  const [c, s] = [Math.cos(angle), Math.sin(angle)];
+  return [
+    [c, -s],
+    [s, c],
+  ];
+}
+
+/** Choose elements of a group, small and large ones, with names. */
+export function elementsOf({ generators, components }: AuditedSymmetry): {
+  name: string;
+  matrix: SquareMatrix;
+}[] {
+  const few = generators.length > MANY;
+  const along = generators.flatMap((b, i) => {
+    const of = generators.length > 1 ? ` ${i + 1}` : "";
+    const size = norm(b);
+    if (size === 0) return [];
+    const symmetric = b.map((row, r) => row.map((x, c) => x + b[c]![r]!));
+    const rotates = norm(symmetric) < SKEW * size;
+    // A rotation of one plane has the Frobenius norm √2 times its angle.
+    const unit = rotates ? size / Math.SQRT2 : size;
+    const steps = (rotates ? ANGLES : LENGTHS).filter((_, j) => !few || j > 0);
+    return steps.map((step) => {
+      const t = (rotates ? (step * Math.PI) / 180 : step) / unit;
+      const name = rotates ? `generator${of}, ${step}°` : `generator${of}, length ${step}`;
+      return { name, matrix: expm(b.map((row) => row.map((x) => t * x))) };
+    });
+  });
+  const rest = components
+    .slice(0, MOST)
+    .map((matrix, i) => ({ name: `component ${i + 1}`, matrix: matrix.map((row) => [...row]) }));
+  return [...along, ...rest];
+}
+
+/** Audit a predictor, and the same one before its training if it is given. */
+export async function auditLayers(
+  ctx: Context,
+  predictor: RemoteObject,
+  symmetry: AuditedSymmetry,
+  { samples, before }: { samples: number; before?: RemoteObject },
+): Promise<Audit> {
+  const elements = elementsOf(symmetry);
+  const matrices = elements.map(({ matrix }) => matrix);
+  const look = (one: RemoteObject) =>
+    ctx.timed("audit", () =>
+      ctx.session.auditPredictor(one, matrices, {
+        samples,
+        seed: ctx.seedFor("audit"),
+        accuracy: symmetry.accuracy,
+      }),
+    );
+  const found = await look(predictor);
+  const former = before && (await look(before));
+  return {
+    symmetry: symmetry.source,
+    elements: elements.map(({ name, matrix }, i) => ({
+      name,
+      matrix,
+      size: found.sizes[i] ?? null,
+      error: found.errors[i] ?? null,
+      floor: found.floors[i] ?? null,
+    })),
+    judged: found.judged,
+    broken: found.broken,
+    layer: breaking(found),
+    layers: found.layers,
+    worst: found.worst,
+    before: former && {
+      errors: former.errors,
+      broken: former.broken,
+      layer: breaking(former),
+      layers: former.layers,
+    },
+  };
+}
+
+function breaking({ layers }: AuditMeasured): string | null {
+  return layers.find(({ breaks }) => breaks)?.name ?? null;
+}
+
+/** A predictor to audit, and the one before the training. */
+interface Pair {
+  predictor?: string;
+  weights?: string;
+  before?: string;
+}
+
+/** @throws UsageError unless the weights of a pair belong together */
+export function checkPair({ predictor = "", weights, before }: Pair): void {
+  const made = isFactory(predictor);
+  if (weights !== undefined && !made)
+    throw new UsageError(
+      `--weights ${weights}: the program ${predictor} has its weights in it`,
+      "leave it out, or give path.py:factory",
+    );
+  if (before !== undefined && made && !isFactory(before) && weights === undefined)
+    throw new UsageError(
+      `--before ${before} is one of two checkpoints: the weights after the training are missing`,
+      "give them with --weights FILE",
+    );
+}
+
+/** Load a predictor, and the one before its training if it is given. */
+export async function auditedPair(
+  ctx: Context,
+  c: ForeignConfig & Pair,
+  setting: Setting,
+  loss: OwnLoss,
+): Promise<{ predictor: RemoteObject; before?: RemoteObject; about: Findings["predictor"] }> {
+  const training = { kind: "supervised", params: { loss } } as const;
+  const load = async (one: Pair, stage: string) => {
+    const block = await foreignPredictor({ ...c, ...one });
+    const options = { ...block, training, ...setting, epochs: 0 };
+    return makePredictor(ctx, options, { source: false, stage });
+  };
+  const { predictor, about } = await load({}, "predictor");
+  const { before: former } = c;
+  const named = { predictor, about: { ...about, source: c.predictor ?? "" } };
+  if (former === undefined) return named;
+  const weights = isFactory(c.predictor ?? "") && !isFactory(former);
+  const one = weights ? { weights: former } : { predictor: former, weights: undefined };
+  return { ...named, before: (await load(one, "before")).predictor };
+}
