@@ -299,14 +299,14 @@ function breaking({ layers }: AuditMeasured): string | null {
 }
 
 /** A predictor to audit, and the one before the training. */
-interface Pair {
+export interface AuditedCheckpoints {
   predictor?: string;
   weights?: string;
   before?: string;
 }
 
 /** @throws UsageError unless the weights of a pair belong together */
-export function checkPair({ predictor = "", weights, before }: Pair): void {
+export function checkPair({ predictor = "", weights, before }: AuditedCheckpoints): void {
   const made = isFactory(predictor);
   if (weights !== undefined && !made)
     throw new UsageError(
@@ -323,12 +323,12 @@ export function checkPair({ predictor = "", weights, before }: Pair): void {
 /** Load a predictor, and the one before its training if it is given. */
 export async function auditedPair(
   ctx: Context,
-  c: ForeignConfig & Pair,
+  c: ForeignConfig & AuditedCheckpoints,
   setting: Setting,
   loss: OwnLoss,
 ): Promise<{ predictor: RemoteObject; before?: RemoteObject; about: Findings["predictor"] }> {
   const training = { kind: "supervised", params: { loss } } as const;
-  const load = async (one: Pair, stage: string) => {
+  const load = async (one: AuditedCheckpoints, stage: string) => {
     const block = await foreignPredictor({ ...c, ...one });
     const options = { ...block, training, ...setting, epochs: 0 };
     return makePredictor(ctx, options, { source: false, stage });

@@ -417,10 +417,9 @@ class Faulty(nn.Module):
                     b[:, :8] = 0  # scalars
                 return y + b
             case "layer norm":
-                normed: Tensor = self.norm(y.mT).mT if y.shape[1] == n else y
-                if y.shape[-1] == n:
-                    normed = self.norm(y)
                 if n in (y.shape[1], y.shape[-1]):
+                    last = y.shape[-1] == n
+                    normed: Tensor = self.norm(y) if last else self.norm(y.mT).mT
                     return normed
                 vectors = self.norm(y[:, 8:].unflatten(1, (8, n))).flatten(1)
                 return torch.cat([y[:, :8], vectors], 1)

@@ -602,7 +602,8 @@ def _near_identity(ambient: Ambient, accuracy: float, seed: int) -> Tensor:
     """An element of the whole group, so far from the identity: ``[1, 1, n, n]``."""
     draw = torch.randn(ambient.n, ambient.n, generator=random_stream(seed, 95)) * ambient.mask()
     step = draw * accuracy * math.sqrt(ambient.n) / draw.norm()
-    return (torch.eye(ambient.n) + step)[None, None]
+    near: Tensor = torch.eye(ambient.n) + step
+    return near[None, None]
 
 
 def _last(layers: Mapping[str, _Layer]) -> str:
