@@ -20,7 +20,7 @@ import {
   foreignPath,
   givenField,
   isFactory,
-  lookUpSymmetry,
+  lookUpAudited,
   nearSymmetries,
   onSets,
   ownAtlas,
@@ -99,7 +99,7 @@ async function prepare(c: Config, preparation: Preparation): Promise<Config> {
     before:
       before && (isFactory(before) ? foreignPath(before, preparation) : lookup.workerPath(before)),
     charts: await readCharts(c.charts),
-    symmetry: c.symmetry && (await lookUpSymmetry(lookup, c.symmetry)),
+    symmetry: c.symmetry && (await lookUpAudited(lookup, c.symmetry)),
     given_fields: layout,
   };
 }

@@ -43,7 +43,7 @@ export const AuditedSymmetry = z.object({
 export type AuditedSymmetry = z.infer<typeof AuditedSymmetry>;
 
 /** A symmetry that is looked up already, or a name, whose size depends on the data. */
-export type GivenSymmetry = string | AuditedSymmetry;
+export type GivenAudited = string | AuditedSymmetry;
 
 /** Angles of rotations, in degrees, and lengths of other moves. */
 const ANGLES = [10, 45, 90] as const;
@@ -64,10 +64,7 @@ const OTHERS = ["o(n)", "o(p,q)", "c(k)", "d(k)", "permutations"];
  *
  * @throws UsageError if there is none
  */
-export async function lookUpSymmetry(
-  lookup: RunLookup,
-  given: GivenSymmetry,
-): Promise<GivenSymmetry> {
+export async function lookUpAudited(lookup: RunLookup, given: GivenAudited): Promise<GivenAudited> {
   if (typeof given !== "string" || isName(given)) return given;
   const others = `a name like so(3), ${OTHERS.join(", ")}`;
   const found = await lookup.algebra(given, "--symmetry", others);
@@ -141,7 +138,7 @@ function isName(text: string): boolean {
  */
 export function symmetryOn(
   ctx: Pick<Context, "note" | "info">,
-  given: GivenSymmetry,
+  given: GivenAudited,
   atlas: Pick<RemoteObject, "facts">,
 ): AuditedSymmetry {
   const factors = Factors.parse(atlas.facts.groups ?? []);
