@@ -474,8 +474,7 @@ const Between = z.object({ value: Measured, low: Measured, high: Measured });
 
 /** One network of a comparison, trained with one number of samples. */
 export const ComparedArm = z.object({
-  /** "none", "found", "exact" or "wrong". */
-  arm: z.enum(["none", "found", "exact", "wrong"]),
+  arm: z.enum(["none", "augmented", "found", "exact", "wrong"]),
   /** Trained weights. */
   parameters: z.int(),
   /** Mean time of a training, in seconds. */

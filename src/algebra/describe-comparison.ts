@@ -4,6 +4,8 @@ import type { Comparison } from "../result.js";
 
 type Between = Comparison["sizes"][number]["arms"][number]["skill"];
 
+/** Length of the longest name of a network. */
+const ARM = "augmented".length;
 const HEAD = ["symmetry", "parameters", "time", "skill", "left unexplained, over none"] as const;
 
 /** Write a number with its 95 % interval: "0.31 [0.27, 0.36]". */
@@ -33,7 +35,7 @@ export function comparisonRows({ arms }: Comparison["sizes"][number]): string[][
 /** Describe a comparison in lines: what was compared, then a table for each number of samples. */
 export function describeComparison({ arms, repeats, sizes }: Comparison): string[] {
   const lines = arms.map(
-    ({ arm, architecture, symmetry }) => `${arm.padEnd(6)} ${architecture}: ${symmetry}`,
+    ({ arm, architecture, symmetry }) => `${arm.padEnd(ARM)} ${architecture}: ${symmetry}`,
   );
   for (const size of sizes) {
     const rows = comparisonRows(size);

@@ -20,6 +20,8 @@ type Arm = Size["arms"][number];
 const SAMPLES = [100, 1000, 10_000];
 /** Share of the samples that is for the test, and so not for the training. */
 const TEST = 0.15;
+/** The networks in the order of tables. */
+const ORDER: readonly Arm["arm"][] = ["none", "augmented", "found", "exact", "wrong"];
 /** Hidden layers of the network without a symmetry. */
 const LAYERS = 3;
 
@@ -36,6 +38,10 @@ export const comparisonFields = () => ({
       placeholder: "numbers",
     }),
   pairs: whole(5, "Trainings of each network, on the same samples as the others"),
+  augment: z
+    .boolean()
+    .default(false)
+    .describe("Also train the network without a symmetry on samples moved by the group"),
   ...chooseLater("network", "architecture", {
     description: "Network with a symmetry",
     kinds: ["equivariant_mlp"],
@@ -58,6 +64,7 @@ export const comparisonFields = () => ({
 export interface ComparisonConfig {
   samples?: string;
   pairs: number;
+  augment: boolean;
   network?: string;
   baseline?: string;
   epochs?: number;
@@ -120,10 +127,7 @@ export async function compareArms(
       );
       const training = withSamples(fit.training, samples);
       let parameters = 0;
-      for (const { arm, group } of [
-        ...groups.map((group) => ({ arm: group.arm, group })),
-        { arm: "none" as const, group: undefined },
-      ]) {
+      for (const { arm, group, moves } of armsOf(c, groups)) {
         const architecture = group ? symmetric(c, group) : baseline(c, parameters, sample, outputs);
         told.set(arm, architecture.kind);
         const own = ctx.within(`${arm}-${samples}-${repeat}`);
@@ -131,10 +135,10 @@ export async function compareArms(
           dataset,
           atlas,
           architecture,
-          training,
+          training: moves ? moving(training) : training,
           epochs: fit.epochs,
           seed: seed % 2 ** 31,
-          tensors: group && tensorsOf(group),
+          tensors: (group && tensorsOf(group)) ?? (moves && tensorsOf(moves, "augment_")),
         });
         const { skill = Number.NaN } = await own.advance("train", predictor);
         const stage = `${arm}-${samples}-${repeat}-train`;
@@ -149,13 +153,31 @@ export async function compareArms(
     const arms = [...trained].map(([arm, row]) => ({ arm: arm as Arm["arm"], ...row }));
     sizes.push(sized(samples, arms));
   }
-  const symmetryOf = (arm: string) => groups.find((group) => group.arm === arm)?.called ?? "none";
-  const order = ["none", "found", "exact", "wrong"].filter((arm) => told.has(arm));
+  const drawn = `none, but samples are moved by ${groups[0]?.called}`;
+  const symmetryOf = (arm: string) =>
+    groups.find((group) => group.arm === arm)?.called ?? (arm === "augmented" ? drawn : "none");
+  const order = ORDER.filter((arm) => told.has(arm));
   return {
     repeats: c.pairs,
     arms: order.map((arm) => ({ arm, architecture: told.get(arm)!, symmetry: symmetryOf(arm) })),
     sizes,
   };
+}
+
+/** List the networks to train: those with a group first, which tell the number of parameters. */
+function armsOf({ augment }: ComparisonConfig, groups: readonly ArmGroup[]) {
+  const plain = { arm: "none" as const, group: undefined, moves: undefined };
+  const [first] = groups;
+  return [
+    ...groups.map((group) => ({ arm: group.arm, group, moves: undefined })),
+    plain,
+    ...(augment && first ? [{ ...plain, arm: "augmented" as const, moves: first }] : []),
+  ];
+}
+
+/** Let a training move its samples by elements of a group, by angles of about 1 radian. */
+function moving({ params, ...rest }: Block<"training">): Block<"training"> {
+  return { ...rest, params: { ...params, augment: 1 } } as Block<"training">;
 }
 
 /** The fields of the training recipe that the user gave. */
@@ -200,11 +222,11 @@ function pick(fields: Readonly<Record<string, z.ZodType>>, name: string) {
   );
 }
 
-function tensorsOf({ basis, components }: ArmGroup): Record<string, Tensor> {
+function tensorsOf({ basis, components }: ArmGroup, prefix = ""): Record<string, Tensor> {
   const n = basis[0]?.length ?? components[0]!.length;
   const tensor = (matrices: readonly number[][][]) =>
     new Tensor("float64", [matrices.length, n, n], Float64Array.from(matrices.flat(2)));
-  return { algebra: tensor(basis), components: tensor(components) };
+  return { [`${prefix}algebra`]: tensor(basis), [`${prefix}components`]: tensor(components) };
 }
 
 /** Compare the networks that were trained with one number of samples. */
@@ -212,12 +234,11 @@ function sized(
   samples: number,
   arms: readonly { arm: Arm["arm"]; skills: number[]; seconds: number; parameters: number }[],
 ): Size {
-  const order = ["none", "found", "exact", "wrong"];
   const left = (arm: string) =>
     arms.find((each) => each.arm === arm)?.skills.map((skill) => Math.max(1 - skill, 1e-12));
   const none = left("none")!;
   const rows = [...arms]
-    .sort((a, b) => order.indexOf(a.arm) - order.indexOf(b.arm))
+    .sort((a, b) => ORDER.indexOf(a.arm) - ORDER.indexOf(b.arm))
     .map((row) => ({
       ...row,
       seconds: Math.round(row.seconds * 100) / 100,
@@ -237,14 +258,19 @@ function ended({ value, low, high }: { value: number; low: number; high: number 
     : { value: finite(value), low: finite(low), high: finite(high) };
 }
 
-const CALLED = { none: "no", found: "the found", exact: "the exact", wrong: "a wrong" } as const;
+const CALLED = {
+  none: "no symmetry",
+  augmented: "a training with moved samples",
+  found: "the found symmetry",
+  exact: "the exact symmetry",
+  wrong: "a wrong symmetry",
+} as const;
 
 function wordsOf(rows: readonly Arm[], foundOverExact: Size["foundOverExact"]): string[] {
   const words: string[] = [];
   for (const { arm, ratio } of rows) {
     if (arm === "none") continue;
-    const verdict = verdictOf(ratio);
-    words.push(`${CALLED[arm]} symmetry is ${verdict} than none`);
+    words.push(`${CALLED[arm]} is ${verdictOf(ratio)} than none`);
   }
   if (foundOverExact) {
     const { low, high } = foundOverExact;

@@ -69,10 +69,14 @@ describe("atlas train", function () {
   });
 
   it("takes a name, and shows a table in the terminal and in the report", async () => {
-    const { stdout, code } = await atlas(args(`--symmetry so3 ${FILES} ${QUICK}`), { cwd: dir });
+    const { stdout, code } = await atlas(args(`--symmetry so3 ${FILES} ${QUICK} --augment`), {
+      cwd: dir,
+    });
     expect(code).to.equal(0);
     expect(stdout).to.match(/exact +equivariant_mlp: so3/);
     expect(stdout).to.match(/none +\d+ +\d/);
+    expect(stdout).to.match(/augmented +\d+ +\d/);
+    expect(stdout).to.include("samples are moved by so3");
     const report = /report +(.*)/.exec(stdout)![1]!;
     expect(readFileSync(report, "utf8")).to.include("<h2>Comparison</h2>");
   });

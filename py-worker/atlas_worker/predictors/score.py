@@ -207,7 +207,7 @@ class ScorePredictor(FittedPredictor):
             metrics = {**metrics, "sigma": float(self._net.sigma)}
         return metrics
 
-    def _batch_loss(self, indices: Tensor) -> Tensor:
+    def _batch_loss(self, indices: Tensor, g: Tensor | None = None) -> Tensor:
         w = self._x.draw(indices, None)[:, 0] @ self._net.whiten
         low, high = math.log(self._score.smallest), math.log(self._score.largest)
         draws = torch.rand(len(w), generator=self._noise)

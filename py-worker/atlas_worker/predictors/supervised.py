@@ -45,7 +45,9 @@ from ..symmetry import (
     targets_on,
     written_types,
 )
+from ..symmetry.averaging import draw
 from ..symmetry.charts import ChosenCharts
+from ..symmetry.equivariant import Group
 from ..symmetry.evidence import Subject
 from ..trainable import StepCallback
 from .coordinates import InCoordinates, moved_signature
@@ -180,6 +182,14 @@ class SupervisedParams:
         minimum=0,
         added=True,
     )
+    augment: float = param(
+        0.0,
+        "Size of the moves by which training samples are moved at random, drawn from the group of "
+        "the tensors `augment_algebra` and `augment_components`; 0: none",
+        minimum=0,
+        maximum=10,
+        added=True,
+    )
 
 
 @register(
@@ -203,6 +213,7 @@ class FittedPredictor:
         epochs: Total number of passes over the data.
         seed: Seed of the order of the data.
         device: Device of the predictor.
+        moves: Group from which training samples are moved; None for no moves.
 
     Attributes:
         splits: The training, validation and test samples; None if none are held out.
@@ -221,8 +232,9 @@ class FittedPredictor:
         epochs: int,
         seed: int,
         device: torch.device,
+        moves: Group | None = None,
     ) -> None:
-        self._p, self._kind, self._built = params, kind, built
+        self._p, self._kind, self._built, self._moves = params, kind, built, moves
         self._total, self._seed = epochs, seed
         self._module = module.to(device)
         self.atlas, self.halo = atlas, cast(ChartwiseModule, module).halo
@@ -393,7 +405,7 @@ class FittedPredictor:
             )
             for group in self._optimiser.param_groups:
                 group["lr"] = p.learning_rate * factor
-            loss = self._batch_loss(indices)
+            loss = self._batch_loss(indices, self._drawn(len(indices), i))
             self._optimiser.zero_grad()
             loss.backward()
             self._optimiser.step()
@@ -453,8 +465,18 @@ class FittedPredictor:
         weigh = None if weights is None else weight
         return measure_skill(predict, targets, weigh, cast(Splits, self.splits), self.max_batch)
 
-    def _batch_loss(self, indices: Tensor) -> Tensor:
+    def _drawn(self, count: int, step: int) -> Tensor | None:
+        """Draw a matrix ``[count, 1, n, n]`` for each sample of a step, if samples are moved."""
+        if self._moves is None:
+            return None
+        stream = random_stream(self._seed, 97, self._epoch, step)
+        return draw(self._moves, count, self._p.augment, stream)[:, None].to(self._x.device)
+
+    def _batch_loss(self, indices: Tensor, g: Tensor | None = None) -> Tensor:
         x, target = self._x.draw(indices, None), self._y.draw(indices, None)
+        if g is not None:
+            action = action_on(self.atlas)
+            x, target = action.act_in(g, x), action.act_out(g, target)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._p.precision == "bfloat16"):
             predicted = self._module(x)
         predicted = predicted.float()
@@ -769,6 +791,7 @@ def make_predictor(
     if manifold == "vectors":
         sample, examples = dataset.inputs[:SAMPLE], _examples(dataset, getattr(how, "loss", "l2"))
     given = dict(tensors or {})
+    moves = _moves(given, atlas, getattr(how, "augment", 0.0))
     signature = Signature(
         manifold,
         len(atlas),
@@ -811,8 +834,36 @@ def make_predictor(
             epochs=epochs,
             seed=seed,
             device=device,
+            **({} if moves is None else {"moves": moves}),
         ),
     )
+
+
+def _moves(tensors: dict[str, Tensor], atlas: Atlas, size: float) -> Group | None:
+    """Take the group from which training samples are moved out of a predictor's tensors.
+
+    Raises:
+        InvalidInput: The group is missing or does not fit, or the samples are fields.
+    """
+    algebra, components = (tensors.pop(f"augment_{n}", None) for n in ("algebra", "components"))
+    field = "predictor.training.params.augment"
+    if not size:
+        if algebra is not None or components is not None:
+            raise InvalidInput(
+                "a group to move the samples is given, but they are not moved",
+                field,
+                "a number above 0",
+            )
+        return None
+    if not isinstance(atlas, VectorSpace):
+        raise InvalidInput("only sets of vectors are moved in training", field, "0 on fields")
+    if algebra is None:
+        raise InvalidInput(
+            "nothing tells from which group moves are drawn",
+            "predictor.tensors",
+            "augment_algebra, and augment_components if there are any",
+        )
+    return Group(algebra, components, atlas.ambient)
 
 
 def _examples(dataset: Dataset, loss: str) -> tuple[Tensor, Tensor | None]:
