@@ -43,3 +43,10 @@ export function wrap(text: string, width: number, indent: number): string[] {
   lines.push(line);
   return lines.map((each) => " ".repeat(indent) + each);
 }
+
+/** Write a number of bytes: 512 MiB. */
+export function formatBytes(bytes: number): string {
+  const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+  const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log2(bytes) / 10), units.length - 1);
+  return `${Number((bytes / 2 ** (10 * power)).toPrecision(3))} ${units[power]}`;
+}

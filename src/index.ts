@@ -18,6 +18,7 @@ export {
   type Manifold,
   type ParamSchema,
 } from "./blocks.js";
+export { type ArraySource, type DiscoverInput, discover } from "./discover.js";
 export * from "./errors.js";
 export {
   type Choice,
@@ -44,6 +45,7 @@ export {
   isExperiment,
   type Preparation,
   type Presets,
+  type Preview,
   refuseGiven,
   type Shape,
   type Task,
@@ -70,6 +72,7 @@ export {
   type ContinueOptions,
   type GoOnOptions,
   type Outcome,
+  previewExperiment,
   type RunOptions,
   type RunSlot,
   resumeExperiment,

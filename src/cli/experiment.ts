@@ -5,11 +5,11 @@ import { blocksOf } from "../blocks.js";
 import { UsageError } from "../errors.js";
 import type { Choice } from "../experiment/choice.js";
 import { findTask, presetsOf } from "../experiment/config.js";
-import type { Experiment, Task } from "../experiment/define.js";
+import type { Experiment, Preview, Task } from "../experiment/define.js";
 import { type Flag, flagsOf } from "../experiment/flags.js";
 import { flagName } from "../experiment/names.js";
 import { Progress } from "../experiment/progress.js";
-import { type Outcome, runExperiment } from "../experiment/runner.js";
+import { type Outcome, previewExperiment, runExperiment } from "../experiment/runner.js";
 import { helpWidth, wrap } from "../format.js";
 import { withFormerNames } from "../result.js";
 import { describeParams } from "./blocks.js";
@@ -76,6 +76,8 @@ export function buildExperimentCommand(
       `--preset <${presets.join("|")}>`,
       "Named set of values for the options that are not given",
     );
+  if (task.preview !== undefined)
+    command.option("--dry-run", "Print what the run would do, and make none");
   addCommonOptions(command, undefined, { hidden: true });
   command.addHelpText("after", appendix(experiment, task, command.name(), args, width));
   return command.action(async () => {
@@ -87,6 +89,9 @@ export function buildExperimentCommand(
       if (command.args[i] !== undefined) given[flag.field] = flag.parse(command.args[i]);
     if (!former) given.task = task.name;
     const preset: unknown = command.getOptionValue("preset");
+    const dryRun = command.getOptionValue("dryRun") === true;
+    if (dryRun && options.repeat !== undefined)
+      throw new UsageError("--dry-run has no effect with --repeat", "leave out one of them");
     if (options.repeat !== undefined) {
       const { repeatedRun, startSweep } = await import("./sweep.js");
       const settings = { preset: typeof preset === "string" ? preset : undefined, file };
@@ -104,20 +109,28 @@ export function buildExperimentCommand(
     checkDetach(options.detach_on_interrupt, options.worker);
     const interrupt = onInterrupt(progress, { detach: options.detach_on_interrupt });
     try {
-      const run = () =>
-        runExperiment(experiment, given, {
-          runs,
-          seed: seed ?? (fixed_seed ? 0 : undefined),
-          preset: typeof preset === "string" ? preset : undefined,
-          tags: tagsOf(options),
-          mlflow: options.mlflow,
-          worker: workerChoice(options),
-          progress,
-          signal: interrupt.signal,
-          onAttachable: interrupt.onAttachable,
-          trustCode,
-          file,
-        });
+      const settings = {
+        runs,
+        seed: seed ?? (fixed_seed ? 0 : undefined),
+        preset: typeof preset === "string" ? preset : undefined,
+        tags: tagsOf(options),
+        mlflow: options.mlflow,
+        worker: workerChoice(options),
+        progress,
+        signal: interrupt.signal,
+        onAttachable: interrupt.onAttachable,
+        trustCode,
+        file,
+      };
+      if (dryRun) {
+        const told = await previewExperiment(experiment, given, settings).catch(
+          (error: unknown) => {
+            throw nameField(error, task);
+          },
+        );
+        return printPreview(told, json);
+      }
+      const run = () => runExperiment(experiment, given, settings);
       const shown = () => withDashboard(options, progress, run);
       const outcome = await namingFlag("--runs DIR", shown).catch((error: unknown) => {
         throw nameField(error, task);
@@ -141,6 +154,14 @@ export function printOutcome({ path, report, result }: Outcome, json: boolean): 
   const lines = [...describeResult(result), `run     ${path}`];
   if (report !== undefined) lines.push(`report  ${report}`);
   process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+/** Print what a run would do on stdout. */
+function printPreview(told: Preview, json: boolean): void {
+  const width = Math.max(...Object.keys(told).map((name) => name.length));
+  const lines = Object.entries(told).map(([name, text]) => `${name.padEnd(width)}  ${text}`);
+  const text = json ? JSON.stringify(told, null, 2) : lines.join("\n");
+  process.stdout.write(`${text}\n`);
 }
 
 /** List the tasks of an experiment, one in a line. */
@@ -238,7 +259,7 @@ function checkTaskFlags(
   args: readonly string[],
 ): void {
   const own = new Set(
-    [...flags, ...COMMON_FLAGS].map(({ name }) => name).concat("task", "preset", "help"),
+    [...flags, ...COMMON_FLAGS].map(({ name }) => name).concat("task", "preset", "help", "dry-run"),
   );
   for (const arg of args) {
     const [, name] = /^--([^=]+)/.exec(arg) ?? [];

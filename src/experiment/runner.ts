@@ -1,6 +1,7 @@
 /** Run experiments: config, run folder, worker, stages, result, report. */
 import { existsSync } from "node:fs";
-import { rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { isAbsolute, join, relative, resolve } from "node:path";
 import {
   AtlasError,
@@ -10,6 +11,7 @@ import {
   UsageError,
   WorkerUnavailable,
 } from "../errors.js";
+import { formatBytes } from "../format.js";
 import { type Findings, RESULT_SCHEMA, Result, withFormerNames } from "../result.js";
 import { codeOf } from "../run/code.js";
 import type { RunEvent, WorkerRecord } from "../run/events.js";
@@ -28,7 +30,7 @@ import {
 } from "../worker/index.js";
 import { completeConfig, configReader } from "./config.js";
 import { Context } from "./context.js";
-import type { Experiment, GivenOf, Task, Tasks } from "./define.js";
+import type { Experiment, GivenOf, Preview, Task, Tasks } from "./define.js";
 import { RunLookup } from "./lookup.js";
 import { splitMembers } from "./members.js";
 import { metaOf } from "./names.js";
@@ -187,6 +189,52 @@ export async function startPlanned(
   const run = await RunFolder.create(options.runs ?? DEFAULT_RUNS, plan, id);
   const worker = { ...options.worker, ...plan.worker };
   return execute(experiment, run, worker, options, id === undefined ? "started" : "planned");
+}
+
+/**
+ * Say what a run would do, and make no run. The worker opens the data and builds the networks.
+ *
+ * @throws as {@link runExperiment}, and UsageError if the task cannot tell
+ */
+export async function previewExperiment<T extends Tasks>(
+  experiment: Experiment<T>,
+  given: GivenOf<T>,
+  options: RunOptions = {},
+): Promise<Preview> {
+  const plan = await planRun(experiment, given, options);
+  const { task, config } = completeConfig(experiment, plan.config, { recorded: true });
+  if (task.preview === undefined)
+    throw new UsageError(`task ${task.name} has no dry run`, "leave out --dry-run");
+  const { progress = new Progress(), signal = new AbortController().signal } = options;
+  const { address = "local", ...chosen } = options.worker ?? {};
+  const folder = await mkdtemp(join(tmpdir(), "atlas-dry-run-"));
+  let worker: Worker | undefined;
+  let run: RunFolder | undefined;
+  try {
+    run = await RunFolder.create(folder, plan);
+    worker = await connectWorker({
+      ...chosen,
+      worker: address,
+      files: filesOf(task, config, experiment.former),
+      trustCode: options.trustCode === true && task.code?.(config) !== undefined,
+      onLog: (line) => progress.debug(line),
+      onSetup: (line) => progress.info(line),
+      signal,
+    });
+    const { devices } = worker.info;
+    const session = await worker.openSession({ label: "dry run", device: options.worker?.device });
+    const place = placeOf(address);
+    const context = new Context({ session, run, seed: plan.seed, progress, signal, place });
+    const told = await task.preview(context, config);
+    const free = devices.find(({ name }) => name === session.device)?.memoryFreeBytes ?? 0;
+    const where = free > 0 ? `${session.device}, ${formatBytes(free)} of memory free` : "";
+    return { ...told, device: where || session.device };
+  } finally {
+    await worker?.close().catch(() => undefined);
+    await run?.close().catch(() => undefined);
+    await rm(folder, { recursive: true, force: true });
+    progress.erase();
+  }
 }
 
 /**

@@ -25,6 +25,9 @@ export interface Preparation {
   warn(line: string): void;
 }
 
+/** What a run would do: texts by their headings. */
+export type Preview = Readonly<Record<string, string>>;
+
 /** A task as an experiment defines it. */
 export interface TaskDefinition<S extends Shape = Shape> {
   /** One line for `--help`. */
@@ -57,6 +60,11 @@ export interface TaskDefinition<S extends Shape = Shape> {
    * none.
    */
   code?: (config: ConfigOf<S>) => string | undefined;
+  /**
+   * Says what a run would do, without doing it: texts by their headings, for `--dry-run`. Its
+   * context has a folder of its own, which is deleted afterwards.
+   */
+  preview?: (ctx: Context, config: ConfigOf<S>) => Promise<Preview>;
   /**
    * Runs the task. After an interruption it is called again with the same config, and finished
    * stages are restored.

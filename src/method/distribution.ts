@@ -4,12 +4,14 @@ import { UsageError } from "../errors.js";
 import { chosen } from "../experiment/choice.js";
 import type { Context } from "../experiment/context.js";
 import { refuseGiven } from "../experiment/define.js";
+import type { Identity } from "../experiment/lookup.js";
 import type { Findings } from "../result.js";
 import { type AlgebraConfig, solveAlgebra, symmetries } from "./algebra.js";
 import { chartFields } from "./charts.js";
 import { type CosetConfig, closeGroup, solveCosets } from "./components.js";
 import type { SolverInputs } from "./data.js";
 import { type OwnArraysConfig, ownDataset } from "./files.js";
+import { groupFields, identityAlgebra } from "./group.js";
 import { areSets, foreignFields, onSets, ownFitFields } from "./own.js";
 import { makePredictor } from "./predictor.js";
 
@@ -26,12 +28,15 @@ const SURE = 3;
 export function refuseForDistributions(given: Readonly<Record<string, unknown>>): void {
   const fit = Object.keys(ownFitFields()).filter((field) => field !== "epochs");
   const others = [foreignFields(), chartFields()].flatMap((fields) => Object.keys(fields));
-  refuseGiven(given, [...others, ...fit, "targets_as", "mask"], "without targets or a predictor");
+  const vain = [...others, ...fit, "targets_as", "mask", ...Object.keys(groupFields())];
+  refuseGiven(given, vain, "without targets or a predictor");
 }
 
 /** Config of a search for the symmetries of a distribution. */
-export interface DistributionConfig extends OwnArraysConfig, Omit<AlgebraConfig, "epochs"> {
+export interface DistributionConfig extends OwnArraysConfig {
   predictor?: string;
+  /** The Lie algebra, in a search for components alone. */
+  identity?: string | Identity;
   inputs_as?: string;
   epochs?: number;
   predict?: string;
@@ -74,12 +79,12 @@ function refuseFields(): never {
  * linear one, there is no algebra among the findings: a normal distribution has all rotations, and
  * nothing tells it from the unknown.
  *
- * @param name of the task; with the components for "discover" only
+ * @param name of the task, which needs the config of the searches that it does
  */
 export async function discoverDistribution<C extends DistributionConfig>(
   ctx: Context,
   c: C,
-  name: "discover" | "discover_algebra",
+  name: "discover" | "discover_algebra" | "discover_cosets",
 ): Promise<Findings> {
   const { outputs: _, ...given } = c;
   const all = await ownDataset(ctx, { ...given, outputs: 1 });
@@ -121,7 +126,16 @@ export async function discoverDistribution<C extends DistributionConfig>(
       `${order}, those of a higher order look like a continuous group`,
   ];
   const settled = onSets(c, Object.fromEntries(c.given_fields.map((field) => [field, true])));
-  findings.algebra = await solveAlgebra(ctx, { ...settled, epochs: 0 }, solved);
+  if (name === "discover_cosets") {
+    const known = identityAlgebra(c.identity, atlas);
+    const config = settled as C & CosetConfig;
+    return { ...findings, ...(await solveComponents(ctx, config, solved, known)) };
+  }
+  findings.algebra = await solveAlgebra(
+    ctx,
+    { ...settled, epochs: 0 } as unknown as AlgebraConfig,
+    solved,
+  );
   if (name === "discover_algebra") return findings;
   const identity = symmetries(findings.algebra);
   const config = settled as C & CosetConfig;

@@ -5,7 +5,8 @@ import { blocksOf, embed, labelOf } from "../algebra/factors.js";
 import { closure, type Factor, frame, namedAlgebra, namedAlgebras } from "../algebra/index.js";
 import { UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
-import { Identity, type RunLookup } from "../experiment/lookup.js";
+import type { Preparation } from "../experiment/define.js";
+import { Identity, type RecordedConfig, type RunLookup } from "../experiment/lookup.js";
 import { Factors } from "../result.js";
 import { choices } from "../suggest.js";
 import type { RemoteObject } from "../worker/index.js";
@@ -56,6 +57,51 @@ export async function lookUpGroup(
 /** Look up the algebra of a file or a run, for a flag. @throws UsageError if there is none */
 export function lookUpBasis(lookup: RunLookup, given: string, flag: string): Promise<Identity> {
   return lookup.algebra(given, flag, `${KINDS.join(", ")}, or a name like so(3)`);
+}
+
+/**
+ * Look up the algebra for a search for components alone, on data whose size only the worker knows:
+ * a name is kept, a file or a run is read. If none is given, it is the algebra of the newest
+ * finished run with a `compatible` config, which is then named to the user.
+ *
+ * @throws UsageError if there is none
+ */
+export async function lookUpOwnIdentity(
+  { lookup, info }: Preparation,
+  given: string | Identity | undefined,
+  compatible: (other: RecordedConfig) => boolean,
+): Promise<string | Identity> {
+  if (typeof given === "string")
+    return isName(given) ? given : lookup.algebra(given, "--identity", "a name like so(3)");
+  if (given !== undefined) return given;
+  const newest = await lookup.newestAlgebra(compatible);
+  if (newest === undefined)
+    throw new UsageError(
+      "no finished run has found an algebra for these data and settings",
+      "find one with --task discover_algebra, or give --identity RUN, FILE or a name like so(2)",
+    );
+  info(`identity  the algebra of run ${newest.source} (${newest.basis.length} generators)`);
+  return newest;
+}
+
+/**
+ * Make the basis of an algebra that {@link lookUpOwnIdentity} found.
+ *
+ * @param atlas whose facts tell the groups that act
+ * @returns [d, n, n]; empty for the trivial algebra
+ * @throws UsageError if it does not fit what acts
+ */
+export function identityAlgebra(
+  identity: string | Identity | undefined,
+  atlas: Pick<RemoteObject, "facts">,
+): number[][][] {
+  if (identity === undefined || (typeof identity !== "string" && identity.basis.length === 0))
+    return [];
+  const factors = Factors.parse(atlas.facts.groups ?? []);
+  const basis = basisOf(identity, factors, "--identity");
+  if (basis !== undefined) return basis;
+  const all = factors.map((f) => `${f.affine ? "aff" : "gl"}(${f.n})`);
+  return basisOf(all.join(" x "), factors, "--identity") ?? [];
 }
 
 /** Whether a text is the name of a group, of some size. */
@@ -155,10 +201,11 @@ function nameOf(group: string | Identity): string {
   return typeof group === "string" ? group : group.source;
 }
 
+/** @param flag that names the group, for errors */
 function basisOf(
   group: string | Identity,
   factors: readonly Factor[],
-  flag: string,
+  flag = "--group",
 ): number[][][] | undefined {
   const size = factors.reduce((sum, f) => sum + f.n + Number(f.affine), 0);
   const blocks = blocksOf(factors, size);

@@ -14,6 +14,7 @@ export * from "./full.js";
 export * from "./group.js";
 export * from "./grow.js";
 export * from "./own.js";
+export * from "./own-tasks.js";
 export * from "./predictor.js";
 export * from "./rotations.js";
 export * from "./symmetry.js";

@@ -1,7 +1,6 @@
 /** Trajectories of the user: what has to be predicted, and the type of it (METHOD 1.8). */
 import { z } from "zod";
 import { UsageError } from "../errors.js";
-import { fileField } from "./data.js";
 
 /** Make the config fields of trajectories. */
 export const trajectoryFields = () => ({
@@ -9,7 +8,12 @@ export const trajectoryFields = () => ({
     description: "Frames of trajectories to predict: next, next:5, or rest",
     placeholder: "frames",
   }),
-  mask: fileField("A .npy file [n, t]: which frames there are (default: those not NaN)"),
+  mask: z.string().optional().meta({
+    description: "A .npy file [n, t]: which frames there are (default: those not NaN)",
+    placeholder: "file",
+    file: true,
+    rare: true,
+  }),
 });
 
 /** Config of {@link trajectoryFields}, and what they depend on. */

@@ -1,6 +1,6 @@
 /** `atlas discover` on the user's own arrays: any layout, with types of features. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
@@ -108,6 +108,26 @@ describe("atlas discover on arrays", function () {
     const { notes, predictor } = await run("discover_algebra", `${files} --epochs 3`);
     expect(notes!.some((note) => /no better than a constant/.test(note))).to.equal(true);
     expect(predictor.heldOut!.skill!).to.be.below(0.1);
+  });
+
+  it("says what a run would do, and makes none", async () => {
+    const files = "--inputs orbits.npy --axes n,t,features --predict next --inputs-as 2V";
+    const args = ["discover", ...files.split(" "), "--dry-run", "--json", "--worker", worker];
+    const told = await json<Record<string, string>>([...args, "--runs", "none"], { cwd: dir });
+    expect(told.inputs).to.match(/, 1, 4\], type 2V$/);
+    expect(told.targets).to.match(/, 4\], type 2V$/);
+    expect(told.predictor).to.match(/^polynomial, [\d,]+ weights, \d+ epochs$/);
+    expect(told.split).to.match(/^\d+ samples to fit, \d+ to choose the epoch, \d+ to judge$/);
+    expect(told.time).to.match(/^fit at most .*, search about /);
+    expect(existsSync(join(dir, "none"))).to.equal(false);
+    await refuses([[[...args, "--targets-as", "3V"], /^error: .*3V/]], { cwd: dir });
+  });
+
+  it("looks for components alone, beside an algebra that is named", async () => {
+    const files = "--inputs pairs.npy --targets dot.npy --epochs 10 --candidates 4";
+    const { cosets, algebra } = await run("discover_cosets", `${files} --identity so3`);
+    expect(algebra).to.equal(undefined);
+    expect(cosets!.map((c) => c.name)).to.include("identity");
   });
 
   it("asks where a layout can be read in two ways, and refuses what does not fit", async () => {

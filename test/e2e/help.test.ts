@@ -20,7 +20,7 @@ const TASKS: Record<string, string[]> = {
   ],
   mnist: ["discover", "liegan_discover", "downstream_baseline", "downstream_discovered"],
   climate: ["discover", "downstream_baseline", "downstream_discovered"],
-  discover: ["discover", "discover_algebra"],
+  discover: ["discover", "discover_algebra", "discover_cosets"],
   "own-data": [],
   probe: [],
   benchmark: [],

@@ -11,6 +11,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { expect } from "chai";
+import { execa } from "execa";
 import { ensureVenv } from "../../src/setup/venv.js";
 import { writeNpy } from "../../src/tensor/index.js";
 import { apart, atlas, LONG, ROOT, sharedWorker } from "./atlas.js";
@@ -23,8 +24,9 @@ const FAST: readonly [commands: RegExp, flags: string][] = [
   [/^pde .*--task discover(_algebra)?(?!.*paper) /, `--algebra-epochs 1 ${SEARCH}`],
   [/^pde .*--task discover(_cosets)? /, "--candidates 4 --max-components 4 --coset_solver.steps 4"],
   [/^own-data |^discover .*--targets /, "--epochs 1"],
-  [/^discover /, `--algebra-epochs 1 ${SEARCH}`],
-  [/^discover /, "--candidates 2 --coset_solver.steps 2 --worker local --device cpu"],
+  [/^discover (?!.*_cosets )/, `--algebra-epochs 1 ${SEARCH}`],
+  [/^discover (?!.*_algebra )/, "--candidates 2 --coset_solver.steps 2"],
+  [/^discover /, "--worker local --device cpu"],
   [/^train /, "--samples 40 --pairs 1 --epochs 1"],
   [/^audit /, "--worker local --device cpu --samples 8"],
   [/^data toptagging /, "--generate 60"],
@@ -63,6 +65,7 @@ const fenced = (document: string, language: string) =>
   [...textOf(document).matchAll(/^```(\S*)\n([\s\S]*?)^```$/gm)]
     .filter((m) => m[1] === language)
     .map((m) => m[2]!);
+const isExperiment = (code: string) => code.includes("defineExperiment");
 /** Every command once, in the order of the documents. */
 const commands = new Set(
   DOCUMENTS.flatMap((document) => fenced(document, "sh"))
@@ -99,6 +102,9 @@ with h5py.File("pairs.h5", "w") as h: h.update({"x": x, "y": (x[:, 0] * x[:, 1])
 fields = numpy.random.default_rng(0).normal(size=(4, 12, 40, 40)).astype("f4")
 names = dict(zip(["T", "U", "V", "RAIN"], [(("time", "lat", "lon"), f) for f in fields]))
 lines = {"lat": numpy.linspace(40, 1, 40), "lon": numpy.arange(40.0)}
+t = numpy.arange(9) * 0.4 + numpy.arange(100)[:, None]
+turn = [numpy.cos(t), numpy.sin(t), -numpy.sin(t), numpy.cos(t)]
+numpy.save("orbits", numpy.stack(turn, 2))
 xarray.Dataset(names, lines).to_netcdf("storms.nc", engine="scipy")`;
     execFileSync(python, ["-W", "ignore", "-c", predictor], { cwd: dir });
     port = await freePort();
@@ -143,13 +149,41 @@ xarray.Dataset(names, lines).to_netcdf("storms.nc", engine="scipy")`;
     });
 
   it("have an experiment of one's own that runs", async () => {
-    const [example, ...others] = fenced("experiments/README.md", "ts");
-    expect(others).to.deep.equal([]);
+    const [example] = fenced("experiments/README.md", "ts").filter(isExperiment);
     writeFileSync(join(dir, "waves.ts"), example!);
     const run = ["./waves.ts", "--N", "20", "--worker", shared, "--json"];
     const { code, stdout, stderr } = await apart(run, { cwd: dir, env });
     expect(code, stderr).to.equal(0);
     expect(JSON.parse(stdout).notes).to.deep.equal(["20 samples"]);
+  });
+
+  it("have scripts of ten lines that find symmetries", async () => {
+    const scripts = fenced("experiments/README.md", "ts").filter((code) => !isExperiment(code));
+    expect(scripts).to.have.length(4);
+    for (const code of scripts) expect(code.trimEnd().split("\n").length).to.be.at.most(10);
+    const index = JSON.stringify(join(ROOT, "src/index.ts"));
+    const search = { "solver.starts": 1, "solver.steps": 2, "solver.evaluation": 2 };
+    const fast = { task: "discover_algebra", epochs: 1, algebra_epochs: 1, ...search };
+    const options = { seed: 0, worker: { address: shared } };
+    const library = `export * from ${index};
+      import { discover as whole, Progress } from ${index};
+      const progress = new Progress({ quiet: true });
+      export const discover = (input) => whole(
+        { ...input, ...${JSON.stringify(fast)} }, { ...${JSON.stringify(options)}, progress });`;
+    writeFileSync(join(dir, "library.mts"), library);
+    const names = scripts.map((code, i) => {
+      writeFileSync(join(dir, `${i}.mts`), code.replace('"atlas-symmetry"', '"./library.mts"'));
+      return `./${i}.mts`;
+    });
+    const all = names.map((name) => `await import("${name}");`).join("\n");
+    writeFileSync(join(dir, "all.mts"), all);
+    const { exitCode, stdout, stderr } = await execa(
+      process.execPath,
+      ["--import", import.meta.resolve("tsx"), join(dir, "all.mts")],
+      { cwd: dir, env, reject: false },
+    );
+    expect(exitCode, stderr).to.equal(0);
+    expect(stdout).to.match(/chart at \(\d+, \d+\): \w+, error 0\.\d+/);
   });
 
   it("link to what is there", () => {

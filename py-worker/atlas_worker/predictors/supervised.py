@@ -330,8 +330,9 @@ class FittedPredictor:
 
     @property
     def facts(self) -> dict[str, int | str]:
-        """``parameters``, and the facts of the architecture."""
-        return {"parameters": self.parameters, **getattr(self._module, "facts", {})}
+        """``parameters``, the numbers of samples in a split, and the facts of the architecture."""
+        sizes = {} if self.splits is None else self.splits.sizes
+        return {"parameters": self.parameters, **sizes, **getattr(self._module, "facts", {})}
 
     @property
     def device(self) -> torch.device:
