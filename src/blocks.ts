@@ -24,7 +24,7 @@ export type Block<T extends BlockType> = {
 }[BlockKind<T>];
 
 /** The input of a predictor: square windows of fields, sets of vectors, or an icosahedral grid. */
-export type Manifold = "planar" | "vectors" | "icosahedron";
+export type Manifold = "planar" | "lattice" | "vectors" | "icosahedron";
 
 /** The JSON Schema of one parameter. */
 export interface ParamSchema {

@@ -37,7 +37,7 @@ BlockType = Literal[
 BLOCK_TYPES: tuple[BlockType, ...] = typing.get_args(BlockType)
 """All block types, in alphabetical order."""
 
-Manifold = Literal["planar", "vectors", "icosahedron"]
+Manifold = Literal["planar", "lattice", "vectors", "icosahedron"]
 """What a predictor sees: square windows of fields, sets of vectors, or an icosahedral grid."""
 
 LARGEST_INT = 2**31 - 1

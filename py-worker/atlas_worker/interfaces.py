@@ -31,11 +31,12 @@ class Signature:
     charts: int
     """Number of charts."""
     inputs: tuple[int, ...]
-    """Shape of a sample: ``(channels, H, W)`` for fields, ``(m, n)`` for sets of vectors."""
+    """Shape of a sample: ``(channels, H, W)`` for fields of two dimensions, ``(channels, 1, W)`` of
+    one, ``(channels, D, H, W)`` of three, ``(m, n)`` for sets of vectors."""
     outputs: int
     """Number of output channels or output numbers; of classes, for a classifier."""
     radius: int = 0
-    """Radius of the charts in pixels (planar)."""
+    """Radius of the charts in pixels (planar, lattice)."""
     resolution: int = 0
     """Resolution of the grid (icosahedron)."""
     scale: float = 1.0
@@ -73,6 +74,7 @@ def _kinds_for(manifold: Manifold) -> list[str]:
 
 _DATA: dict[Manifold, str] = {
     "planar": "fields on planar charts",
+    "lattice": "fields of 1 or 3 dimensions",
     "vectors": "sets of vectors",
     "icosahedron": "fields on an icosahedral grid",
 }

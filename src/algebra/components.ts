@@ -287,7 +287,10 @@ function elements(
   metric: InvariantMetric | undefined,
 ): { name: string; matrix: SquareMatrix }[] {
   const one = { name: "identity", matrix: identityMatrix(n) };
-  const minus = { name: "−I", matrix: diagonalMatrix(Array<number>(n).fill(-1)) };
+  const minus = {
+    name: n === 1 ? "reflection" : "−I",
+    matrix: diagonalMatrix(Array<number>(n).fill(-1)),
+  };
   if (metric === undefined) return [one, minus];
   const [p, q] = metric.signature;
   const s = metricFrame(metric.matrix);

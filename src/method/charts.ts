@@ -6,7 +6,7 @@ import type { Block } from "../blocks.js";
 import { UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
 import { count, whole } from "../experiment/define.js";
-import type { PlanarParams } from "../gen/blocks.js";
+import type { LatticeParams, PlanarParams } from "../gen/blocks.js";
 import type { AlgebraResult, ChartMap, MappedChart } from "../result.js";
 import type { AtlasOptions, ChartFindings, RemoteObject } from "../worker/index.js";
 import { type AlgebraConfig, solveAlgebra } from "./algebra.js";
@@ -32,6 +32,8 @@ export const chartFields = () => ({
 
 const CENTRE = /^(\d+),(\d+)$/;
 const GRID = /^grid:([1-9]\d?)x([1-9]\d?)$/;
+/** A grid of charts on fields of 1 or 3 dimensions. */
+const SPATIAL = /^grid:[1-9]\d?(x[1-9]\d?x[1-9]\d?)?$/;
 const FORMS = 'give for example --charts "32,32 64,40", grid:4x4, auto, or a file of such lines';
 
 /**
@@ -42,11 +44,19 @@ const FORMS = 'give for example --charts "32,32 64,40", grid:4x4, auto, or a fil
  */
 export async function readCharts(text: string | undefined): Promise<string | undefined> {
   const given = text?.trim();
-  if (given === undefined || given === "auto" || GRID.test(given)) return given;
+  if (given === undefined || given === "auto" || GRID.test(given) || SPATIAL.test(given))
+    return given;
   const isFile = await stat(given).then(
     (s) => s.isFile() || s.isFIFO(),
     () => false,
   );
+  // Charts of 1 and of 3 dimensions have another count of numbers.
+  if (
+    !isFile &&
+    /^\d+(,\d+,\d+)?(\s|$)/.test(given) &&
+    given.split(/\s+/).every((c) => PLACE.test(c))
+  )
+    return given;
   if (!isFile) return parseCentres(given) && given;
   const lines = (await readFile(given, "utf8")).split("\n").map((line) => line.split("#")[0]!);
   const words = lines.map((line) => line.trim().replace(/\s*[,;\s]\s*/, ","));
@@ -110,8 +120,67 @@ export function centresOf(
       spaced(r_in, height - 1 - r_in, Number(rows)),
       spaced(r_in, width - 1 - r_in, Number(cols)),
     );
+  if (text !== undefined && SPATIAL.test(text))
+    throw new UsageError(`--charts ${text}: expected two numbers, as in grid:4x4`, FORMS);
   if (text !== undefined) return parseCentres(text);
   return [{ row: Math.floor(height / 2), col: Math.floor(width / 2) }];
+}
+
+const PLACE = /^\d+(,\d+)*$/;
+
+/** Margin, in pixels, of charts of 3 dimensions, whose corners move furthest. */
+const MARGIN = 2;
+/** Most pixels beyond a chart that a network of 1 and of 3 dimensions reads by default. */
+const BEYOND = { 1: 16, 3: 8 } as const;
+
+/**
+ * Place charts on fields of 1 or 3 dimensions, and make the network that fits them (METHOD 2.10).
+ *
+ * @param lattice size of the fields along each axis
+ * @param given what the user gave: centres or a grid, and lengths in pixels
+ * @throws UsageError if the charts are given in another form
+ */
+export function latticeCharts(
+  lattice: readonly number[],
+  given: { charts?: string; r_in?: number; r_out?: number; margin?: number },
+): { charts: LatticeParams; network: { stride: number; layers: number } } {
+  const n = lattice.length as 1 | 3;
+  const half = Math.floor((Math.min(...lattice) - 1) / 2);
+  const r_in = given.r_in ?? Math.min(14, Math.max(1, Math.round(0.36 * half)));
+  const r_out =
+    given.r_out ?? Math.max(Math.min(1, r_in), Math.round((n === 3 ? 0.5 : 0.7) * r_in));
+  const margin = given.margin ?? (n === 3 && half >= r_in + 2 * MARGIN ? MARGIN : 0);
+  const beyond = Math.min(half - r_in - margin, BEYOND[n]);
+  const stride = beyond >= (n === 3 ? 4 : 10) ? 2 : 1;
+  const layers = Math.floor((beyond - haloOf(r_in, stride, 0)) / stride);
+  return {
+    charts: { n, charts: sitesOf(given.charts, lattice, r_in), r_in, r_out, margin },
+    network: { stride, layers: Math.max(layers, 1) },
+  };
+}
+
+function sitesOf(
+  text: string | undefined,
+  lattice: readonly number[],
+  r_in: number,
+): LatticeParams["charts"] {
+  const n = lattice.length;
+  const example = n === 1 ? '--charts "32 64", grid:4' : '--charts "12,12,12", grid:2x2x2';
+  const refuse = (why: string) => new UsageError(`--charts ${text}: ${why}`, `give ${example}`);
+  const [, counts] = /^grid:([1-9]\d?(?:x[1-9]\d?)*)$/.exec(text ?? "") ?? [];
+  const middle = lattice.map((size) => Math.floor(size / 2));
+  let centres = [middle];
+  if (text === "auto") throw refuse("auto places charts on fields of 2 dimensions");
+  if (counts !== undefined) {
+    const each = counts.split("x").map(Number);
+    if (each.length !== n) throw refuse(`expected ${n} numbers, one for each axis`);
+    const along = lattice.map((size, i) => spaced(r_in, size - 1 - r_in, each[i]!));
+    centres = along.reduce<number[][]>((all, next) => all.flatMap((c) => next.map((p) => [...c, p])), [[]]); // biome-ignore format: a product
+  } else if (text !== undefined)
+    centres = text.trim().split(/\s+/).map((place) => place.split(",").map(Number)); // biome-ignore format: a line
+  if (centres.some((centre) => centre.length !== n || centre.some(Number.isNaN)))
+    throw refuse(`expected ${n} number${n === 1 ? "" : "s"} for each chart, in pixels`);
+  return centres.map((c) => ({ col: c.at(-1)!, row: c.at(-2) ?? 0, layer: c.at(-3) ?? 0 }));
 }
 
 /** Change of the output below which an input is not felt, as a share of its whole variance. */
@@ -357,6 +426,8 @@ export async function solveOnCharts(
   { kind, params: charts }: AtlasOptions,
   { choose, reach }: { choose: boolean; reach?: number },
 ): Promise<{ algebra: AlgebraResult; chartMap?: ChartMap; inputs: SolverInputs }> {
+  if (kind === "lattice" && c.k === "auto")
+    return { algebra: await growAlgebra(ctx, c, inputs), inputs };
   if (kind !== "planar" || charts === undefined)
     return { algebra: await solveAlgebra(ctx, c, inputs), inputs };
   const solve = c.k === "auto" ? growAlgebra : solveAlgebra;

@@ -9,7 +9,7 @@ import { count, type Preparation, whole } from "../experiment/define.js";
 import { readBytes } from "../experiment/lookup.js";
 import { Tensor } from "../tensor/index.js";
 import type { AtlasOptions, PredictorOptions, RemoteObject } from "../worker/index.js";
-import { autoCharts, centresOf, OWN } from "./charts.js";
+import { autoCharts, centresOf, latticeCharts, OWN } from "./charts.js";
 import { fileField } from "./data.js";
 import { type GroupConfig, hasGroups, typesFor } from "./group.js";
 import { type TrajectoryConfig, targetsType } from "./trajectories.js";
@@ -86,7 +86,7 @@ export function areSets(shape: readonly number[], axes: string | undefined): boo
 /** Make the config fields that type the features of inputs and outputs (METHOD 1.6). */
 export const typeFields = () => ({
   axes: z.string().optional().meta({
-    description: "Axes of the inputs: n,c,y,x or n,y,x or n,items,features or n,features",
+    description: "Axes of the inputs: n,c,y,x or n,c,x or n,c,z,y,x or n,items,features …",
     placeholder: "names",
   }),
   inputs_as: z.string().optional().meta({
@@ -120,7 +120,7 @@ export function ownAtlas(
   shape: readonly number[],
   c: OwnAtlasConfig,
   targets: readonly number[] = [],
-): Extract<AtlasOptions, { kind: "planar" | "vectors" }> {
+): Extract<AtlasOptions, { kind: "planar" | "lattice" | "vectors" }> {
   const [, second, third = 1, fourth] = shape;
   const targets_as = c.targets_as === "class" ? undefined : c.targets_as;
   const grouped = c.dimensions !== undefined || hasGroups(c.inputs_as, targets_as);
@@ -133,10 +133,35 @@ export function ownAtlas(
       params: { n: 0, features: third, inputs_as: typesFor(c).inputs_as, targets_as, ...more },
     };
   const { r_in, r_out, margin, inputs_as } = c;
+  const lattice = latticeOf(shape);
+  if (lattice !== undefined) {
+    const types = { inputs_as, targets_as, ...(grouped && { features: second, ...counted }) };
+    const { charts } = latticeCharts(lattice, givenLengths(c));
+    return { kind: "lattice", params: { ...charts, ...types } };
+  }
   const charts = centresOf(c.charts, third, fourth, r_in, r_out);
   const params = { charts, r_in, r_out, margin, inputs_as, targets_as };
   const features = grouped ? { features: second, ...counted } : undefined;
   return { kind: "planar", params: { ...params, ...features } };
+}
+
+/**
+ * The size of fields of 1 or 3 dimensions along each axis; undefined for other inputs. Fields of
+ * one dimension have one row.
+ *
+ * @param shape of a dataset's inputs
+ */
+export function latticeOf(shape: readonly number[]): number[] | undefined {
+  if (shape.length === 5) return shape.slice(2);
+  return shape.length === 4 && shape[2] === 1 ? shape.slice(3) : undefined;
+}
+
+/** Select the lengths of charts that the user gave. */
+function givenLengths(c: Pick<OwnAtlasConfig, "charts" | "r_in" | "r_out" | "margin"> & object) {
+  const { given_fields = [] } = c as { given_fields?: readonly string[] };
+  const pick = (field: "r_in" | "r_out" | "margin") =>
+    given_fields.includes(field) ? c[field] : undefined;
+  return { charts: c.charts, r_in: pick("r_in"), r_out: pick("r_out"), margin: pick("margin") };
 }
 
 /**
@@ -176,12 +201,22 @@ const HELD_OUT = { validation: 0.15, test: 0.15 } as const;
 const FEW_NUMBERS = 40;
 /** Steps of a training on sets, if the user sets no epochs. */
 const STEPS = 6500;
+/** Steps of a training on fields of 1 or 3 dimensions, likewise. */
+const LATTICE_STEPS = 800;
 
 /** Make the config fields of a network that is trained on the user's arrays. */
 export const ownFitFields = () => ({
   ...chooseLater("architecture", "architecture", {
     description: "Network to train (default: by the size of samples)",
-    kinds: ["strided_cnn", "encoder_decoder", "cgnet", "mlp", "polynomial", "quadratic"],
+    kinds: [
+      "strided_cnn",
+      "encoder_decoder",
+      "cgnet",
+      "lattice_cnn",
+      "mlp",
+      "polynomial",
+      "quadratic",
+    ],
   }),
   epochs: z.int().positive().optional().meta({
     description: "Passes over the data (default: by the number of samples)",
@@ -213,10 +248,17 @@ export function ownFit(
   const sets = shape.length < 4;
   const numbers = sample.reduce((a, b) => a * b, 1);
   const small = numbers <= FEW_NUMBERS || sample[0] === 1;
-  const network = !sets ? "strided_cnn" : small ? "polynomial" : "quadratic";
+  const lattice = latticeOf(shape);
+  const network = lattice
+    ? "lattice_cnn"
+    : !sets
+      ? "strided_cnn"
+      : small
+        ? "polynomial"
+        : "quadratic";
   const points = params !== undefined && "inputs_as" in params && params.inputs_as?.includes("X");
   const several = params !== undefined && "charts" in params && params.charts.length > 1;
-  const batch_size = !sets ? 16 : samples >= 10_000 ? 128 : samples >= 4000 ? 64 : 32;
+  const batch_size = lattice ? 8 : !sets ? 16 : samples >= 10_000 ? 128 : samples >= 4000 ? 64 : 32;
   const fields = ownFitFields();
   const training = settle(c, fields, "training", "supervised", {
     supervised: {
@@ -228,11 +270,14 @@ export function ownFit(
       ...HELD_OUT,
     },
   });
-  const passes = sets ? Math.round((STEPS * batch_size) / (0.7 * Math.max(samples, 1))) : 5;
+  const steps = sets ? STEPS : LATTICE_STEPS;
+  const passes =
+    sets || lattice ? Math.round((steps * batch_size) / (0.7 * Math.max(samples, 1))) : 5;
   return {
     architecture: settle(c, fields, "architecture", network, {
       strided_cnn: several && c.architecture === undefined ? { own: OWN } : {},
       mlp: points ? { centre: true } : {},
+      lattice_cnn: lattice ? latticeCharts(lattice, givenLengths(c as never)).network : {},
     }),
     training,
     epochs: c.epochs ?? Math.min(Math.max(passes, 4), 150),

@@ -21,6 +21,12 @@ wind = parts(c * a + r * b, -r * a + c * b)
 np.save("wind", wind / wind.std())
 divergence = parts(r * (c * a + r * b) + c * (-r * a + c * b))
 np.save("divergence", divergence / divergence.std())
+q = np.fft.rfftfreq(64)
+line = np.fft.rfft(rng.normal(size=(300, 1, 64))) * np.exp(-40 * q**2)
+save = lambda name, f: np.save(name, np.fft.irfft(f).astype(np.float32) * 4)
+save("lines", line)
+save("spread", line * np.exp(-60 * q**2))
+save("shifted", line * np.exp(-60 * q**2 - 6j * np.pi * q))
 np.save("last", np.moveaxis(wind, 1, 3))
 np.save("plain", wind[:, 0])
 x = rng.normal(size=(2000, 2, 3)).astype(np.float32)
@@ -121,6 +127,16 @@ describe("atlas discover on arrays", function () {
     expect(told.time).to.match(/^fit at most .*, search about /);
     expect(existsSync(join(dir, "none"))).to.equal(false);
     await refuses([[[...args, "--targets-as", "3V"], /^error: .*3V/]], { cwd: dir });
+  });
+
+  it("takes fields of one dimension, and finds the reflection that they have", async () => {
+    const files = (name: string) => `--inputs lines.npy --targets ${name}.npy --axes n,c,x`;
+    const search = "--epochs 12 --solver.steps 10 --candidates 4";
+    const even = await run("discover", `${files("spread")} ${search}`);
+    expect(even.algebra!.symmetryCount).to.equal(0);
+    expect(even.cosets!.map((c) => c.name)).to.have.members(["identity", "reflection"]);
+    const moved = await run("discover", `${files("shifted")} ${search}`);
+    expect(moved.cosets!.map((c) => c.name)).to.deep.equal(["identity"]);
   });
 
   it("looks for components alone, beside an algebra that is named", async () => {

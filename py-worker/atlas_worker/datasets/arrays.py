@@ -31,7 +31,8 @@ class ArraysParams:
     )
     axes: str = param(
         "",
-        "Names of the axes of the inputs in their order: n,c,y,x or n,y,x for fields, "
+        "Names of the axes of the inputs in their order: n,c,y,x or n,y,x for fields, n,c,x and "
+        "n,c,z,y,x for those of 1 and 3 dimensions, "
         "n,items,features or n,features for sets of vectors, with t for trajectories; empty: by "
         "their number",
         added=True,
@@ -55,10 +56,11 @@ class ArraysParams:
 class ArraysDataset(GivenDataset):
     """Inputs and targets that a client sent, as float32 on the device.
 
-    ``inputs`` are ``[N, channels, H, W]`` and ``targets`` ``[N, channels', H, W]``, or for sets of
-    vectors ``[N, m, n]`` and ``[N, outputs]``. ``axes`` says if they come in another order. With
-    the parameter ``outputs``, targets are zeros: this is for a predictor that was trained
-    elsewhere.
+    ``inputs`` are ``[N, channels, H, W]`` and ``targets`` ``[N, channels', H, W]``; fields of three
+    dimensions are ``[N, channels, D, H, W]``, those of one ``[N, channels, 1, W]``. For sets of
+    vectors they are ``[N, m, n]`` and ``[N, outputs]``. ``axes`` says if they come in another
+    order. With the parameter ``outputs``, targets are zeros: this is for a predictor that was
+    trained elsewhere.
 
     Trajectories have an axis ``t``. Their samples are frames. A tensor ``mask [n, t]`` may say
     which frames there are; otherwise frames of NaN are none. With ``predict``, no targets are sent.
@@ -177,6 +179,7 @@ class ArraysDataset(GivenDataset):
 
 
 _FIELDS, _SETS = ("n", "c", "y", "x"), ("n", "items", "features")
+_VOLUMES = ("n", "c", "z", "y", "x")
 _TRAJECTORIES = ("n", "t", "items", "features")
 _FIELD = "dataset.source.params.axes"
 _FEWEST = 16
@@ -191,7 +194,7 @@ def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
         text: The names as the user gave them, with commas; empty if not given.
 
     Returns:
-        A permutation of some of ``n, c, y, x``, or of ``n, t, items, features``.
+        A permutation of some of ``n, c, z, y, x``, or of ``n, t, items, features``.
 
     Raises:
         InvalidInput: The names do not fit, or are not given where two layouts are possible.
@@ -203,14 +206,16 @@ def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
     """
     names = tuple(translate_axes(text, _FIELD).split(",")) if text else ()
     if names:
-        whole = [all_ for all_ in (_FIELDS, _SETS, _TRAJECTORIES) if set(names) <= set(all_)]
-        needed = {"n", "y", "x"} if whole[:1] == [_FIELDS] else {"n", "features"}
+        whole = [all_ for all_ in (_VOLUMES, _SETS, _TRAJECTORIES) if set(names) <= set(all_)]
+        needed = {"n", "x"} if whole[:1] == [_VOLUMES] else {"n", "features"}
+        if "z" in names:
+            needed |= {"y"}
         if not whole or len(set(names)) < len(names) or not needed <= set(names):
             raise InvalidInput(
                 f"{text!r} are no axes of inputs",
                 _FIELD,
-                "n, y, x and perhaps c for fields, or n, features and perhaps items for sets, and "
-                "t for trajectories",
+                "n, y, x and perhaps c for fields (n, x in one dimension, n, z, y, x in three), or "
+                "n, features and perhaps items for sets, and t for trajectories",
             )
         if len(names) != len(shape):
             raise InvalidInput(
@@ -219,11 +224,11 @@ def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
                 f"{len(shape)} axes",
             )
         return names
-    if len(shape) not in (2, 3, 4):
+    if len(shape) not in (2, 3, 4, 5):
         raise InvalidInput(
             f"inputs have shape {list(shape)}",
             "dataset.tensors.inputs",
-            "[N, channels, H, W], [N, m, n], or [N, features]",
+            "[N, channels, H, W], [N, channels, D, H, W], [N, m, n], or [N, features]",
         )
     if len(shape) == 3 and min(shape[1:]) >= _FEWEST:
         raise InvalidInput(
@@ -238,12 +243,22 @@ def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
             _FIELD,
             "the names of the axes: n,y,x,c, or n,c,y,x",
         )
-    return {2: ("n", "features"), 3: _SETS, 4: _FIELDS}[len(shape)]
+    if len(shape) == 5 and shape[4] < 5 and min(shape[1:4]) > 2 * shape[4]:
+        raise InvalidInput(
+            f"inputs {list(shape)} seem to have their channels last",
+            _FIELD,
+            "the names of the axes: n,z,y,x,c, or n,c,z,y,x",
+        )
+    return {2: ("n", "features"), 3: _SETS, 4: _FIELDS, 5: _VOLUMES}[len(shape)]
 
 
 def _arrange(t: Tensor, axes: Sequence[str]) -> Tensor:
-    """Put the axes in the usual order, with axes of length 1 for those that are missing."""
-    order = _FIELDS if "features" not in axes else _TRAJECTORIES if "t" in axes else _SETS
+    """Put the axes in the usual order, with axes of length 1 for those that are missing.
+
+    Fields of one dimension have one row.
+    """
+    fields = _VOLUMES if "z" in axes else _FIELDS
+    order = fields if "features" not in axes else _TRAJECTORIES if "t" in axes else _SETS
     t = t.permute([axes.index(name) for name in order if name in axes])
     for at, name in enumerate(order):
         if name not in axes:
@@ -261,7 +276,8 @@ def _arrange_targets(t: Tensor, axes: Sequence[str]) -> Tensor:
         plain = [name for name in axes if name != "c"]
         if t.dim() == len(plain):
             return _arrange(t, plain)
-        if t.dim() == len(_FIELDS):
+        if t.dim() == len(plain) + 1:
             return _arrange(t, axes if "c" in axes else [plain[0], "c", *plain[1:]])
-        shape = "[N, channels, H, W] or [N, H, W], in the order of the inputs"
+        lattice = {2: "W", 3: "H, W"}.get(len(plain), "D, H, W")
+        shape = f"[N, channels, {lattice}] or [N, {lattice}], in the order of the inputs"
     raise InvalidInput(f"targets have shape {list(t.shape)}", "dataset.tensors.targets", shape)

@@ -57,11 +57,12 @@ def describe_inputs(x: Tensor, name: str, field: str) -> list[str]:
         raise InvalidInput(
             f"all entries of {name} are {float(x[(0,) * x.dim()]):g}", field, "inputs that vary"
         )
-    fields = x.dim() == 4
+    fields = x.dim() >= 4
+    lines = x.flatten(2) if fields else x
     if (
         fields
-        and x[0, 0].numel() > 1
-        and not any(bool((part != part[..., :1, :1]).any()) for part in parts_of(x))
+        and lines.shape[2] > 1
+        and not any(bool((part != part[..., :1]).any()) for part in parts_of(lines))
     ):
         raise InvalidInput(
             f"each field of {name} has one value everywhere",

@@ -218,3 +218,114 @@ def nearest_chart(rows: Tensor, cols: Tensor, radius: int) -> Tensor:
     side = 2 * radius + 1
     row, col = (t.gather(0, chart[None])[0] + radius for t in (rows, cols))
     return torch.where(distance <= radius, (chart * side + row) * side + col, -1)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A chart's centre on a lattice of 1 or 3 dimensions, in pixels."""
+
+    col: int = param(..., "Place along the last axis, in pixels", minimum=0)
+    row: int = param(0, "Place along the last axis but one; 0 in one dimension", minimum=0)
+    layer: int = param(0, "Place along the first axis; 0 in one dimension", minimum=0)
+
+
+@dataclass(frozen=True)
+class LatticeAtlas:
+    """A ``FieldAtlas`` of windows of lattices of 1 or 3 dimensions.
+
+    Fields are ``[N, channels, D, H, W]``, or ``[N, channels, 1, W]`` in one dimension.
+    """
+
+    n: int = param(..., "Dimensions of the fields: 1 or 3", minimum=1, maximum=3)
+    charts: tuple[Site, ...] = param(
+        ..., "Centres of the charts, in pixels of the dataset's lattice", minimum=1
+    )
+    r_in: int = param(
+        ...,
+        "Radius of a chart in pixels; the predictor's output is 2 r_in + 1 pixels wide",
+        minimum=0,
+    )
+    r_out: int = param(
+        ..., "Radius in pixels of the inner part of a chart where fields are compared", minimum=0
+    )
+    margin: int = param(
+        0, "Pixels beyond the predictor's input that moving an input may read", minimum=0
+    )
+    output_interpolation: OutputInterpolation = param(
+        "bilinear", "Interpolation of outputs when a matrix moves them"
+    )
+    inputs_as: str = param("", "Types of the input channels, such as S+V; empty: scalars")
+    targets_as: str = param("", "Types of the output channels, likewise")
+    dimensions: str = param(
+        "", "Dimensions of the groups that mix channels, such as b=2; empty: as the channels say"
+    )
+    features: int = param(0, "Number of input channels, to find dimensions; 0: unknown", minimum=0)
+    target_features: int = param(
+        0, "Number of output channels, to find dimensions; 0: unknown", minimum=0
+    )
+
+    def __len__(self) -> int:
+        return len(self.charts)
+
+    def _lattice(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[-self.n :]
+
+    def _centres(self) -> list[tuple[int, ...]]:
+        return [(c.layer, c.row, c.col)[-self.n :] for c in self.charts]
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ``InvalidInput`` if a chart of radius ``r_in`` leaves the lattice."""
+        lattice = {1: "[N, channels, 1, W]", 3: "[N, channels, D, H, W]"}.get(self.n, "")
+        if not lattice:
+            raise InvalidInput(
+                f"n is {self.n}", "atlas.action.params.n", "1 or 3; charts of a plane are planar"
+            )
+        if len(shape) != (4 if self.n == 1 else 5) or (self.n == 1 and shape[2] != 1):
+            raise InvalidInput(
+                f"the dataset's inputs have shape {list(shape)}", "atlas.action.kind", lattice
+            )
+        check_radii(self)
+        for i, centre in enumerate(self._centres()):
+            if not all(
+                self.r_in <= c < size - self.r_in
+                for c, size in zip(centre, self._lattice(shape), strict=True)
+            ):
+                at = ", ".join(map(str, centre))
+                size = "x".join(map(str, self._lattice(shape)))
+                raise InvalidInput(
+                    f"chart {i} at ({at}) of radius {self.r_in} leaves the {size} lattice",
+                    f"atlas.action.params.charts[{i}]",
+                    f"centres at least {self.r_in} pixels from every edge",
+                    "move the chart or lower r_in",
+                )
+
+    def room(self, shape: tuple[int, ...]) -> int:
+        """Return the number of pixels between the charts and the nearest edge of the lattice."""
+        lattice = self._lattice(shape)
+        edges = [
+            min(c, size - 1 - c)
+            for centre in self._centres()
+            for c, size in zip(centre, lattice, strict=True)
+        ]
+        return min(edges) - self.r_in
+
+    def pixels(self, shape: tuple[int, ...], radius: int) -> Tensor:
+        """Map each pixel of each chart to a pixel of the lattice, ``[C, s, …]``."""
+        lattice = self._lattice(shape)
+        offsets = torch.arange(-radius, radius + 1)
+        windows = []
+        for centre in self._centres():
+            axes = [
+                (c + offsets).clamp(0, size - 1) for c, size in zip(centre, lattice, strict=True)
+            ]
+            at = torch.zeros((), dtype=torch.long)
+            for places, size in zip(torch.meshgrid(*axes, indexing="ij"), lattice, strict=True):
+                at = at * size + places
+            windows.append(at[None] if self.n == 1 else at)
+        return torch.stack(windows)
+
+    def chart_index_map(self, shape: tuple[int, ...]) -> Tensor:
+        """Refuse: classes of pixels are drawn on planes only."""
+        raise InvalidInput(
+            f"fields of {self.n} dimensions are not drawn", "predictor", "fields of 2 dimensions"
+        )

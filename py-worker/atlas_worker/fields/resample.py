@@ -1,7 +1,8 @@
-"""The resampler: moves a planar field by a linear map about the exact centre of its lattice."""
+"""The resampler: moves a field by a linear map about the exact centre of its lattice."""
 
 from __future__ import annotations
 
+import weakref
 from typing import Literal
 
 import numpy as np
@@ -18,32 +19,37 @@ Interpolation = Literal["bilinear", "nearest", "bicubic"]
 def transform(
     field: Tensor, g: Tensor, radius_out: int, interpolation: Interpolation = "bilinear"
 ) -> Tensor:
-    """Move a field by a matrix: ``(g·x)(u) = x(g⁻¹ u)`` (METHOD 1.4).
+    """Move a field of n dimensions by a matrix: ``(g·x)(u) = x(g⁻¹ u)`` (METHOD 1.4).
 
-    ``u = (row, column)`` is in pixels from the exact centre ``(S - 1) / 2`` of the lattice, so the
-    *first* coordinate is the row. Pixels outside the returned window but inside the field are used
-    as true values. Beyond the field its border is repeated.
+    ``u = (row, column)``, in 3 dimensions ``(layer, row, column)``, is in pixels from the exact
+    centre ``(S - 1) / 2`` of the lattice, so the *first* coordinate is that of the first axis.
+    Pixels outside the returned window but inside the field are used as true values. Beyond the
+    field its border is repeated. Fields of one dimension have one row, ``[..., ch, 1, S]``.
 
     Args:
-        field: ``[..., ch, S, S]``, with S odd or even.
-        g: ``[..., 2, 2]``. Leading dimensions broadcast with those of ``field``.
+        field: ``[..., ch, S, S]``, with S odd or even; ``[..., ch, S, S, S]`` for n = 3,
+            ``[..., ch, 1, S]`` for n = 1.
+        g: ``[..., n, n]`` with n of 1 to 3. Leading dimensions broadcast with those of ``field``.
         radius_out: Radius of the returned window in pixels.
-        interpolation: How values between pixels are computed.
+        interpolation: How values between pixels are computed: linear, nearest or cubic in each
+            dimension. In 3 dimensions, "bicubic" is linear between pixels and cubic half pixels.
 
     Returns:
-        ``[..., ch, s, s]`` with ``s = 2 radius_out + 1`` (S odd) or ``2 radius_out`` (S even).
-        Differentiable in both arguments; with ``nearest``, in ``field`` only.
+        ``[..., ch, s, s]`` with ``s = 2 radius_out + 1`` (S odd) or ``2 radius_out`` (S even), and
+        for other n likewise. Differentiable in both arguments; with ``nearest``, in ``field`` only.
 
     Raises:
         InvalidInput: The shapes do not fit, or a matrix has no finite inverse.
     """
-    size = field.shape[-1]
+    size, n = field.shape[-1], g.shape[-1]
     side = 2 * radius_out + size % 2
-    if field.dim() < 3 or field.shape[-2] != size or g.shape[-2:] != (2, 2):
+    axes = max(n, 2)
+    lattice = {1: (1, size), 2: (size, size), 3: (size, size, size)}.get(n)
+    if g.shape[-2:] != (n, n) or field.dim() <= axes or field.shape[-axes:] != lattice:
         raise InvalidInput(
             f"cannot move a field {list(field.shape)} by {list(g.shape)}",
             "g",
-            "field [..., ch, S, S], g [..., 2, 2]",
+            "field [..., ch, S, S], g [..., 2, 2]; [..., ch, 1, S] for n = 1, and one S more for 3",
         )
     if not 0 < side <= size:
         raise InvalidInput(
@@ -57,27 +63,85 @@ def transform(
             "a matrix that moves a field is singular or not finite", "g", "an invertible matrix"
         )
 
-    batch = np.broadcast_shapes(field.shape[:-3], g.shape[:-2])
+    batch = np.broadcast_shapes(field.shape[: -axes - 1], g.shape[:-2])
     half = (side - 1) / 2
     axis = torch.linspace(-half, half, side, dtype=field.dtype, device=field.device)
-    u = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
+    u = torch.stack(torch.meshgrid(*[axis] * n, indexing="ij"), dim=-1)
+    places = "lrc"[3 - n :]
+    at = torch.einsum(f"...ij,{places}j->...{places}i", inverse.to(field.dtype), u)
+    flat = at.flatten(-n - 1, -2)
+    if n == 3 and interpolation == "bicubic":
+        field, interpolation = _finer(field), "bilinear"
+    field = field.expand(*batch, *field.shape[-axes - 1 :]).reshape(-1, *field.shape[-axes - 1 :])
+    source = flat.expand(*batch, *flat.shape[-2:]).reshape(-1, *flat.shape[-2:])
+    if n == 1:  # a field of one row
+        source = functional.pad(source, (1, 0))
     # grid_sample wants (x, y) = (column, row), which align_corners scales to [-1, 1] between the
     # centres of the first and last pixel.
-    source = torch.einsum("...ij,rcj->...rci", inverse.to(field.dtype), u).flip(-1) * (
-        2 / max(size - 1, 1)
-    )
+    source = source.flip(-1) * (2 / max(size - 1, 1))
+    window = {1: (1, side), 2: (side, side), 3: (side, side, side)}[n]
     moved = functional.grid_sample(
-        field.expand(*batch, *field.shape[-3:]).reshape(-1, *field.shape[-3:]),
-        source.expand(*batch, side, side, 2).reshape(-1, side, side, 2),
+        field,
+        source.reshape(-1, *window, axes),
         mode=interpolation,
         padding_mode="border",
         align_corners=True,
     )
-    return moved.reshape(*batch, *moved.shape[-3:])
+    return moved.reshape(*batch, *moved.shape[1:])
 
 
-def crop(field: Tensor, radius: int) -> Tensor:
-    """Crop ``field [..., S, S]`` to radius ``radius``: exactly ``transform`` for ``g = I``."""
+_KEPT = 4
+"""Fields in space whose finer lattice is kept, since each is moved by many matrices."""
+_kept: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+
+
+def _finer(field: Tensor) -> Tensor:
+    """Return :func:`_refined`, computed once for a field that is moved again and again."""
+    if field.requires_grad:
+        return _refined(field)
+    held = _kept.get(id(field))
+    if held is not None and held[0]() is field and held[1] == field._version:
+        return held[2]
+    finer = _refined(field)
+    for key in [key for key, (of, _, _) in _kept.items() if of() is None]:
+        _kept.pop(key, None)
+    while len(_kept) >= _KEPT:
+        _kept.pop(next(iter(_kept)), None)
+    _kept[id(field)] = (weakref.ref(field), field._version, finer)
+    return finer
+
+
+def _refined(field: Tensor) -> Tensor:
+    """Halve the distance of the pixels of ``[..., S, S, S]`` by cubic convolution (Keys 1981).
+
+    With a = −1/2 it is exact for quadratics. PyTorch has cubic interpolation in the plane only.
+
+    Returns:
+        ``[..., 2S − 1, 2S − 1, 2S − 1]``.
+    """
+    for axis in (-3, -2, -1):
+        f = field.movedim(axis, -1)
+        before, after = f[..., :1], f[..., -1:]
+        p = torch.cat([before, f, after], -1)
+        between = (9 * (p[..., 1:-2] + p[..., 2:-1]) - p[..., :-3] - p[..., 3:]) / 16
+        pairs = torch.stack([f[..., :-1], between], -1).flatten(-2)
+        field = torch.cat([pairs, after], -1).movedim(-1, axis)
+    return field
+
+
+def crop(field: Tensor, radius: int, n: int = 2) -> Tensor:
+    """Crop ``field [..., S, S]`` to radius ``radius``: exactly ``transform`` for ``g = I``.
+
+    Args:
+        field: As for :func:`transform`.
+        radius: Radius of the returned window in pixels.
+        n: Number of dimensions of the field.
+
+    Returns:
+        The window.
+    """
     size = field.shape[-1]
     cut = (size - (2 * radius + size % 2)) // 2
-    return field[..., cut : size - cut, cut : size - cut]
+    for axis in range(-n, 0):
+        field = field.narrow(axis, cut, size - 2 * cut)
+    return field

@@ -19,6 +19,7 @@ from ..checkpointing import check_finite, check_kind, convert, restore
 from ..datasets.checks import refuse_unlearnable
 from ..datasets.splits import PARTS, Splits, split
 from ..errors import InvalidInput
+from ..fields.atlas import LatticeAtlas
 from ..interfaces import Dataset, Signature
 from ..matching import Misfit, Own, match
 from ..optim import AdamW
@@ -274,7 +275,7 @@ class FittedPredictor:
             self._class_weights[dataset.background] = params.background_weight
         weights = list(self._module.parameters())
         # The biases and norms of all charts are [C, width].
-        vector = 2 if manifold_of(atlas) == "planar" else 1
+        vector = 2 if manifold_of(atlas) in ("planar", "lattice") else 1
         self._optimiser = AdamW(
             [
                 {
@@ -985,6 +986,9 @@ def make_subject(
     def on(data: Dataset) -> tuple[Inputs, Inputs | None]:
         # Moved windows need true neighbours; the atlas's margin may be too small for stretches.
         margin = max(getattr(atlas, "margin", 0), predictor.halo or reads)
+        if isinstance(atlas, LatticeAtlas):  # no neighbours beyond the edge of small volumes
+            room = atlas.room(data.inputs.shape) - predictor.halo
+            margin = max(min(margin, room), atlas.margin)
         x = inputs_on(atlas, data, predictor.halo, margin, device=predictor.device)
         if not data.has_targets:
             return x, None
@@ -1000,9 +1004,11 @@ def make_subject(
     train = torch.arange(len(x)) if splits is None else splits.training
     held = judge is own and splits is not None and len(splits.test) > 0
     test = splits.test if held and splits is not None else torch.arange(len(test_x))
+    action = action_on(atlas, predictor.halo)
     subject = Subject(
         predictors=[p.freeze() for p in (predictor, *refits)],
-        action=action_on(atlas, predictor.halo),
+        # Linear interpolation smooths coarse lattices, which would count as skill lost.
+        action=action.finer_interpolation() if isinstance(atlas, LatticeAtlas) else action,
         inputs=test_x,
         targets=test_y,
         test=test,

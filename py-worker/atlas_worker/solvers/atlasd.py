@@ -77,7 +77,7 @@ def regulariser(basis: Tensor, p: AtlasdParams) -> Tensor:
     "The gradient solver of AtlasD; its epochs alternate with the predictor's",
     AtlasdParams,
     aliases=("paper",),
-    manifolds=("planar", "vectors"),
+    manifolds=("planar", "lattice", "vectors"),
     needs_predictor=True,
     alternates=True,
     recorded_as=("paper", "PaperParams"),

@@ -228,7 +228,7 @@ def report_algebra(
     "grassmann",
     "Minimises the equivariance loss over orthonormal frames, from several starts",
     GrassmannParams,
-    manifolds=("planar", "vectors"),
+    manifolds=("planar", "lattice", "vectors"),
     needs_predictor=True,
     finds_k=True,
 )

@@ -104,7 +104,7 @@ def one_per_component(
     "Minimises the equivariance loss of many random matrices; reports one for each component",
     MultistartParams,
     aliases=("descent",),
-    manifolds=("planar", "vectors"),
+    manifolds=("planar", "lattice", "vectors"),
     needs_predictor=True,
     recorded_as=("descent", "CosetParams"),
 )

@@ -222,7 +222,7 @@ def inputs_metric(batches: list[Batch], n: int) -> Tensor:
     "products",
     "Multiplies, refines and tests the matrices found until no product is new, and looks for more",
     ProductsParams,
-    manifolds=("planar", "vectors"),
+    manifolds=("planar", "lattice", "vectors"),
     needs_predictor=True,
 )
 class ProductsSolver:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -504,7 +504,7 @@ class _Sizing:
         return (x.double() @ self._whiten).square().mean() if x.dim() == 4 else self._pixels(x)
 
     def _pixels(self, x: Tensor) -> Tensor:
-        scale = self._whiten.diagonal().view(-1, 1, 1)
+        scale = self._whiten.diagonal().view(-1, *[1] * (x.dim() - 3))
         return (x.double() * scale).square().mean()
 
 
@@ -552,10 +552,10 @@ class _Reach:
         windows = [self._action.crop_in(p) for p in parts]
         fitted = torch.cat(windows)
         self._whiten = whitening(fitted)
-        self._patches: list[tuple[slice, slice]] = []
+        self._patches: list[tuple[slice, ...]] = []
         if fitted.dim() != 4:
             inner = self._action.crop_out(self._f(fitted[:1], self._charts)).shape[-1]
-            self._patches = _patches(fitted.shape[-1], inner, seed)
+            self._patches = _patches(fitted.shape[3:], inner, seed)
         self._known = self._features(fitted)
         self._values = torch.cat([self._outputs(w) for w in windows])
         self._x = subject.inputs.draw(test[: min(len(test), 2 * at_once, 256)], self._charts)
@@ -579,31 +579,42 @@ class _Reach:
         y = self._action.crop_out(self._probable(self._f(x, self._charts))).double()
         if not self._patches:
             return y.flatten(1)
-        shift = (x.shape[-1] - y.shape[-1]) // 2
+        shifts = [(a - b) // 2 for a, b in zip(x.shape[3:], y.shape[3:], strict=True)]
         centres = [
-            ((r.start + r.stop - 1) // 2 - shift, (c.start + c.stop - 1) // 2 - shift)
-            for r, c in self._patches
+            [(p.start + p.stop - 1) // 2 - s for p, s in zip(patch, shifts, strict=True)]
+            for patch in self._patches
         ]
-        return torch.stack([y[..., r, c].flatten(1) for r, c in centres], 1).flatten(0, 1)
+        return torch.stack([y[_at(at)].flatten(1) for at in centres], 1).flatten(0, 1)
 
     def _features(self, x: Tensor) -> Tensor:
         """Whitened features of each set, or of each patch of the windows: ``[samples, d]``."""
         if x.dim() == 4:
             return (x.double() @ self._whiten).flatten(1)
-        scaled = (x.double() * self._whiten.diagonal().view(-1, 1, 1)).flatten(0, 1)
-        parts = [scaled[..., r, c].flatten(1) for r, c in self._patches]
+        scale = self._whiten.diagonal().view(-1, *[1] * (x.dim() - 3))
+        scaled = (x.double() * scale).flatten(0, 1)
+        parts = [scaled[_at(patch)].flatten(1) for patch in self._patches]
         return torch.stack(parts, 1).flatten(0, 1)
 
 
-def _patches(size: int, inner: int, seed: int) -> list[tuple[slice, slice]]:
+def _at(places: Sequence[int | slice]) -> tuple[Any, ...]:
+    """Index the last axes of a tensor."""
+    return (Ellipsis, *places)
+
+
+def _patches(lattice: Sequence[int], inner: int, seed: int) -> list[tuple[slice, ...]]:
     """Patches near the middle of windows, as wide as the predictor is taken to read."""
+    size = lattice[-1]
     width = min(max(NARROWEST, size - inner + 1), WIDEST, size)
     room = max(1, min(inner // 2, size - width + 1))
-    corners = torch.randint(room, (PATCHES, 2), generator=random_stream(seed, 99))
+    corners = torch.randint(room, (PATCHES, len(lattice)), generator=random_stream(seed, 99))
     first = (size - width - room + 1) // 2
+    # Fields of one dimension have one row.
     return [
-        (slice(first + r, first + r + width), slice(first + c, first + c + width))
-        for r, c in corners.tolist()
+        tuple(
+            slice(first + c, first + c + width) if whole > 1 else slice(0, 1)
+            for c, whole in zip(corner, lattice, strict=True)
+        )
+        for corner in corners.tolist()
     ]
 
 

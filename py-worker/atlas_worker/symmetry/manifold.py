@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..catalogue import Manifold, register
 from ..errors import InvalidInput
-from ..fields.atlas import PlanarAtlas, check_chosen, check_radii
+from ..fields.atlas import LatticeAtlas, PlanarAtlas, check_chosen, check_radii
 from ..fields.lattice import Lattice
 from ..fields.sphere import SphereAtlas
 from ..interfaces import Dataset
@@ -31,7 +31,7 @@ from .planar import FieldInputs, PlanarAction
 from .space import Space
 from .vectors import VectorAction, VectorInputs, VectorSpace
 
-Atlas = PlanarAtlas | SphereAtlas | VectorSpace | IcosahedralGrid
+Atlas = PlanarAtlas | SphereAtlas | LatticeAtlas | VectorSpace | IcosahedralGrid
 """The parameters of an action: where the charts are."""
 
 
@@ -45,7 +45,28 @@ def make_planar(atlas: PlanarAtlas) -> PlanarAtlas:
     """Check a planar atlas, and find the dimensions of its groups."""
     check_radii(atlas)
     check_chosen(atlas)
-    types = _types(atlas, 2)
+    dimensions = _field_dimensions(atlas, 2)
+    return atlas if dimensions is None else replace(atlas, dimensions=dimensions)
+
+
+@register(
+    "action",
+    "lattice",
+    "Charts of fields of 1 or 3 dimensions; a matrix moves each chart about its centre",
+    LatticeAtlas,
+)
+def make_lattice(atlas: LatticeAtlas) -> LatticeAtlas:
+    """Check an atlas of a lattice, and find the dimensions of its groups."""
+    if atlas.n not in (1, 3):
+        raise InvalidInput(f"n is {atlas.n}", "atlas.action.params.n", "1 or 3")
+    check_radii(atlas)
+    dimensions = _field_dimensions(atlas, atlas.n)
+    return atlas if dimensions is None else replace(atlas, dimensions=dimensions)
+
+
+def _field_dimensions(atlas: PlanarAtlas | LatticeAtlas, n: int) -> str | None:
+    """The dimensions of the groups that act on fields; None if only that of the map does."""
+    types = _types(atlas, n)
     for type in types:
         if type.affine:
             raise InvalidInput(
@@ -54,11 +75,11 @@ def make_planar(atlas: PlanarAtlas) -> PlanarAtlas:
                 "V for channels that turn with the map",
             )
     if any(type.groups - {""} for type in types) or atlas.dimensions:
-        atlas = replace(atlas, dimensions=write_dimensions(_dimensions(atlas, types, {"": 2})))
-    return atlas
+        return write_dimensions(_dimensions(atlas, types, {"": n}))
+    return None
 
 
-def _types(atlas: PlanarAtlas | VectorSpace, n: int) -> list[FeatureType]:
+def _types(atlas: PlanarAtlas | LatticeAtlas | VectorSpace, n: int) -> list[FeatureType]:
     """The types of inputs and outputs that are given."""
     return [
         FeatureType(text, n, f"atlas.action.params.{name}")
@@ -69,7 +90,7 @@ def _types(atlas: PlanarAtlas | VectorSpace, n: int) -> list[FeatureType]:
 
 
 def _dimensions(
-    atlas: PlanarAtlas | VectorSpace, types: list[FeatureType], known: dict[str, int]
+    atlas: PlanarAtlas | LatticeAtlas | VectorSpace, types: list[FeatureType], known: dict[str, int]
 ) -> dict[str, int]:
     """Find the dimension of each group."""
     field = "atlas.action.params.dimensions"
@@ -142,6 +163,8 @@ def manifold_of(atlas: Atlas) -> Manifold:
     """Return what a predictor sees: planar windows for charts of fields on any manifold."""
     if isinstance(atlas, VectorSpace):
         return "vectors"
+    if isinstance(atlas, LatticeAtlas):
+        return "lattice"
     return "icosahedron" if isinstance(atlas, IcosahedralGrid) else "planar"
 
 
@@ -280,10 +303,16 @@ def ambient_of(atlas: Atlas) -> Ambient:
     """Return the product of all groups that move something on an atlas."""
     if isinstance(atlas, VectorSpace):
         return atlas.ambient
-    if not isinstance(atlas, PlanarAtlas):
+    if not isinstance(atlas, PlanarAtlas | LatticeAtlas):
         return Ambient.linear(2)
+    n = map_dimensions(atlas)
     known = parse_dimensions(atlas.dimensions, "atlas.action.params.dimensions")
-    return product(_types(atlas, 2), 2, known, plain=True)
+    return product(_types(atlas, n), n, known, plain=True)
+
+
+def map_dimensions(atlas: Atlas) -> int:
+    """Return n of the vectors of an atlas, or the number of dimensions of its fields."""
+    return atlas.n if isinstance(atlas, VectorSpace | LatticeAtlas) else 2
 
 
 def coordinates_of(atlas: Atlas, dataset: Dataset, *, whiten: bool = False) -> Tensor | None:
@@ -344,7 +373,7 @@ def feature_types(atlas: Atlas) -> tuple[FeatureType | None, FeatureType | None]
     Raises:
         InvalidInput: One of them is not a type, or no matrix moves the items of a set.
     """
-    n = atlas.n if isinstance(atlas, VectorSpace) else 2
+    n = map_dimensions(atlas)
     usual = FeatureType("V" if isinstance(atlas, VectorSpace) else "S", n)
     ambient = ambient_of(atlas)
     given = [
@@ -407,4 +436,4 @@ def chosen_charts(atlas: Atlas) -> Tensor | None:
 
 def compared_radius(atlas: Atlas) -> int | None:
     """Return the radius of the part of an output that is compared; None for all of it."""
-    return atlas.r_out if isinstance(atlas, PlanarAtlas | SphereAtlas) else None
+    return atlas.r_out if isinstance(atlas, PlanarAtlas | SphereAtlas | LatticeAtlas) else None

@@ -1,4 +1,4 @@
-"""GL(2) acting on square windows of fields, the charts of a ``FieldAtlas``."""
+"""GL(n) acting on windows of fields of n = 1 to 3 dimensions, the charts of a ``FieldAtlas``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInput
 from ..fields.atlas import FieldAtlas
 from ..fields.resample import Interpolation, crop, transform
 from .ambient import Ambient
@@ -44,8 +43,13 @@ class PlanarAction:
 
     @property
     def n(self) -> int:
-        """Size of the matrices: g is 2 by 2, if no further group mixes the channels."""
+        """Size of the matrices: that of the map, and of further groups that mix the channels."""
         return self.ambient.n
+
+    @property
+    def dimensions(self) -> int:
+        """Number of dimensions of the fields. Those of one dimension have one row."""
+        return next(f.n for f in self.ambient.factors if f.name == "")
 
     def act_in(self, g: Tensor, x: Tensor) -> Tensor:
         """Move inputs ``[B, C, ch, S, S]`` and crop them to radius ``r_field``."""
@@ -59,11 +63,11 @@ class PlanarAction:
 
     def crop_in(self, x: Tensor) -> Tensor:
         """Crop inputs to radius ``r_field``."""
-        return crop(x, self.r_field)
+        return crop(x, self.r_field, self.dimensions)
 
     def crop_out(self, y: Tensor) -> Tensor:
         """Crop outputs to radius ``r_out``."""
-        return crop(y, self.r_out)
+        return crop(y, self.r_out, self.dimensions)
 
     def stays_in_support(self, g: Tensor, x: Tensor) -> Tensor:
         """Return True for all matrices: a field is moved, but its values stay the same."""
@@ -76,15 +80,16 @@ class PlanarAction:
         not tell how far it reads, it is taken to read from the compared window to the border.
         """
         axis = torch.arange(-self.r_out, self.r_out + 1, dtype=g.dtype, device=g.device)
-        u = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+        n = self.dimensions
+        u = torch.stack(torch.meshgrid(*[axis] * n, indexing="ij"), -1)
         g = self.ambient.linear_part(g, "")
-        landed = torch.einsum("ij,rcj->rci", g, u).abs().amax(-1)
+        landed = torch.einsum("ij,...j->...i", g, u).abs().amax(-1)
         reads = self.halo or self.r_field - self.r_out
         stretch = torch.linalg.inv(g).abs().sum(-1).max()
         drawn = (x.shape[-1] - 1) / 2
         near = u.abs().amax(-1) + stretch * reads <= max(drawn, self.r_field) + 0.5
         clean: Tensor = (landed <= self.r_out + 1e-4) & near
-        return clean[None]
+        return clean[None, None] if n == 1 else clean[None]
 
     def output_terms(self, outputs: int) -> list[slice]:
         """Return the terms of the outputs' type, or each channel by itself."""
@@ -113,7 +118,10 @@ _FINER: Mapping[Interpolation, Interpolation] = {"nearest": "bilinear", "bilinea
 def _mix(rho: Representation | None, g: Tensor, field: Tensor) -> Tensor:
     if rho is None:
         return field
-    return torch.einsum("...ij,...jrc->...irc", rho(g.to(field.dtype)), field)
+    mixing = rho(g.to(field.dtype))
+    at = mixing.dim() - 2  # the axis of the channels
+    mixed: Tensor = torch.einsum("...ij,...jp->...ip", mixing, field.flatten(at + 1))
+    return mixed.reshape(*mixed.shape[:-1], *field.shape[at + 1 :])
 
 
 class FieldInputs:
@@ -122,7 +130,7 @@ class FieldInputs:
     The crops have radius ``r_in + halo + margin``.
 
     Args:
-        fields: ``[N, ch, H, W]``.
+        fields: ``[N, ch, H, W]``; ``[N, ch, D, H, W]`` or ``[N, ch, 1, W]`` on a lattice atlas.
         atlas: The charts.
         halo: Pixels beyond ``r_in`` that the predictor reads.
         margin: Pixels further out that the resampler may read; None for the atlas's margin.
@@ -143,10 +151,6 @@ class FieldInputs:
         margin: int | None = None,
         device: torch.device | None = None,
     ) -> None:
-        if fields.dim() != 4:
-            raise InvalidInput(
-                f"fields have shape {list(fields.shape)}", "fields", "[N, channels, H, W]"
-            )
         atlas.check(fields.shape)
         self._fields, self._device = fields, device or fields.device
         radius = atlas.r_in + halo + (atlas.margin if margin is None else margin)

@@ -59,7 +59,7 @@ def test_axes_of_length_1_may_be_left_out() -> None:
         ((5, 64, 64), "y,x,c"),
         ((5, 64, 64), "spam,y,x"),
         ((5,), ""),
-        ((5, 2, 3, 4, 5), ""),
+        ((5, 2, 3, 4, 5, 6), ""),
     ],
 )
 def test_what_may_be_read_in_two_ways_is_refused(shape: tuple[int, ...], axes: str) -> None:
