@@ -4,7 +4,6 @@ import {
   BENCHMARKS,
   type BenchmarkRow,
   defineExperiment,
-  gradeFunction,
   refuseGiven,
   task,
   whole,
@@ -38,8 +37,8 @@ export default defineExperiment({
         const benchmark: BenchmarkRow[] = [];
         for (const name of c.all ? names : [c.name])
           for (let seed = 0; seed < c.seeds; seed++)
-            for (const [i, known] of BENCHMARKS[name](c.k).entries())
-              benchmark.push(await gradeFunction(ctx.within(`${name}-${seed}-${i}`), known));
+            for (const [i, grade] of BENCHMARKS[name](c.k).entries())
+              benchmark.push(await grade(ctx.within(`${name}-${seed}-${i}`)));
         const right = benchmark.filter((row) => row.right).length;
         return {
           task: c.all ? "all" : c.name,

@@ -6,6 +6,7 @@ import type { Context } from "../experiment/context.js";
 import { refuseGiven } from "../experiment/define.js";
 import type { Identity } from "../experiment/lookup.js";
 import type { Findings } from "../result.js";
+import type { RemoteObject } from "../worker/index.js";
 import { type AlgebraConfig, solveAlgebra, symmetries } from "./algebra.js";
 import { chartFields } from "./charts.js";
 import { type CosetConfig, closeGroup, solveCosets } from "./components.js";
@@ -87,7 +88,16 @@ export async function discoverDistribution<C extends DistributionConfig>(
   name: "discover" | "discover_algebra" | "discover_cosets",
 ): Promise<Findings> {
   const { outputs: _, ...given } = c;
-  const all = await ownDataset(ctx, { ...given, outputs: 1 });
+  return discoverSamples(ctx, c, name, await ownDataset(ctx, { ...given, outputs: 1 }));
+}
+
+/** Learn the score of the distribution of a dataset's inputs, as {@link discoverDistribution}. */
+export async function discoverSamples<C extends DistributionConfig>(
+  ctx: Context,
+  c: C,
+  name: "discover" | "discover_algebra" | "discover_cosets",
+  all: RemoteObject,
+): Promise<Findings> {
   const [samples = 0, items = 1, features = 1, field] = all.shapes?.inputs ?? [];
   if (field !== undefined) refuseFields();
   const { n, vectors } = vectorsIn(c.inputs_as, features);

@@ -152,3 +152,83 @@ def make_o5(
         rest = (weights * x[:, 0].tanh()).sum(1) + (weights * x[:, 0].square()).sum(1)
         y = y + params.broken * y.std() * (rest - rest.mean()) / rest.std()
     return PeersDataset("o5", x, y[:, None], None, device)
+
+
+@dataclass(frozen=True)
+class OrbitsParams:
+    """Parameters of the dataset ``orbits``."""
+
+    group: Literal["C_4", "T", "O", "I"] = param(
+        "C_4", "Group of turns: quarter turns of the plane, or a group of polyhedra"
+    )
+    samples: int = param(20_000, "Number of turned copies", minimum=3)
+    twin: Literal["none", "generic", "continuous"] = param(
+        "none",
+        "generic: as many turns as the group has, but random ones, which are no group; continuous: "
+        "all turns",
+    )
+
+
+_ARROW = ((0.0, 0.0), (1.0, 0.0), (0.7, 0.2), (0.7, -0.2))
+_TETRAHEDRON = ((1.0, 0.0, 0.1), (-0.3, 0.8, 0.0), (-0.2, -0.5, 0.6), (0.1, -0.3, -1.1))
+_GOLDEN = (1 + math.sqrt(5)) / 2
+_CYCLE = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+_HALF_TURN = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
+_QUARTER_TURN = ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+_FIFTH_TURN = (
+    (0.5, -_GOLDEN / 2, 1 / (2 * _GOLDEN)),
+    (_GOLDEN / 2, 1 / (2 * _GOLDEN), -0.5),
+    (1 / (2 * _GOLDEN), 0.5, _GOLDEN / 2),
+)
+_GENERATORS = {
+    "C_4": (((0.0, -1.0), (1.0, 0.0)),),
+    "T": (_CYCLE, _HALF_TURN),
+    "O": (_CYCLE, _QUARTER_TURN),
+    "I": (_CYCLE, _HALF_TURN, _FIFTH_TURN),
+}
+
+
+def turns_of(group: str) -> Tensor:
+    """Return all elements of a group of turns, ``[order, n, n]`` float64.
+
+    >>> [len(turns_of(name)) for name in ("C_4", "T", "O", "I")]
+    [4, 12, 24, 60]
+    """
+    generators = torch.tensor(_GENERATORS[group], dtype=torch.float64)
+    found = torch.eye(generators.shape[-1], dtype=torch.float64)[None]
+    while True:
+        before = len(found)
+        for g in (found[:, None] @ generators).flatten(0, 1):
+            if (found - g).abs().amax((1, 2)).min() > 1e-6:
+                found = torch.cat([found, g[None]])
+        if len(found) == before:
+            return found
+
+
+@register(
+    "dataset",
+    "orbits",
+    "Copies of an object that the elements of a finite group turn, without targets",
+    OrbitsParams,
+)
+def make_orbits(
+    params: OrbitsParams, *, seed: int, device: torch.device, tensors: Mapping[str, Tensor]
+) -> PeersDataset:
+    """Make orbits of one object, an arrow or an irregular tetrahedron (METHOD 3.7)."""
+    no_tensors("orbits", tensors)
+    draw = random_stream(seed, 0)
+    turns = turns_of(params.group)
+    order, n = turns.shape[:2]
+    if params.twin != "none":
+        count = order if params.twin == "generic" else params.samples
+        q, r = torch.linalg.qr(torch.randn(count, n, n, generator=draw, dtype=torch.float64))
+        turns = q * r.diagonal(dim1=1, dim2=2).sign()[:, None]
+        turns[:, :, 0] *= torch.linalg.det(turns).sign()[:, None]
+    thing = torch.tensor(_ARROW if n == 2 else _TETRAHEDRON, dtype=torch.float64)
+    chosen = torch.arange(params.samples)
+    if params.twin != "continuous":
+        chosen = torch.randint(len(turns), (params.samples,), generator=draw)
+    x = torch.einsum("nij,mj->nmi", turns[chosen], thing)
+    made = PeersDataset("orbits", x, torch.zeros(params.samples, 1), None, device)
+    made.has_targets = False
+    return made
