@@ -26,7 +26,7 @@ export const chartFields = () => ({
     placeholder: "charts",
   }),
   r_in: whole(14, "Radius of a chart in pixels, beside its centre"),
-  r_out: whole(10, "Inner radius in pixels, where moved fields are compared"),
+  r_out: whole(10, "Inner radius, where moved fields are compared"),
   margin: count(0, "Pixels beyond the chart that moved fields may use"),
 });
 

@@ -21,7 +21,7 @@ const CLOSED = 0.05;
 /** Make the config fields of the group. */
 export const groupFields = () => ({
   group: z.union([z.string(), Identity]).optional().meta({
-    description: "Search in gl, sl, so, affine, or in a NAME, FILE or RUN (default: gl)",
+    description: "Search in gl, sl, so, affine, a NAME, FILE or RUN (default: gl)",
     placeholder: "from",
   }),
   dimensions: z.string().optional().meta({

@@ -15,12 +15,12 @@ import { type GroupConfig, hasGroups, typesFor } from "./group.js";
 import { type TrajectoryConfig, targetsType } from "./trajectories.js";
 
 const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/; // path.py:factory
-const TAKES = "It takes [batch, …], or all charts: [batch, charts, …]";
+const TAKES = "Its input: [batch, …], or [batch, charts, …]";
 
 /** Make the config fields of a predictor that was trained elsewhere. */
 export const foreignFields = () => ({
   predictor: fileField("A program (torch.jit.save, torch.export.save), or path.py:factory"),
-  takes: z.enum(["chart", "charts"]).default("chart").describe(TAKES),
+  takes: z.enum(["chart", "charts"]).default("chart").meta({ description: TAKES, rare: true }),
   outputs: whole(1, "Channels, or numbers, in the predictor's output"),
   output_key: z.string().optional().meta({
     description: "Which output to use, if the predictor returns several",
@@ -86,7 +86,7 @@ export function areSets(shape: readonly number[], axes: string | undefined): boo
 /** Make the config fields that type the features of inputs and outputs (METHOD 1.6). */
 export const typeFields = () => ({
   axes: z.string().optional().meta({
-    description: "Axes of the inputs: n,c,y,x or n,c,x or n,c,z,y,x or n,items,features …",
+    description: "Axes: n,c,y,x or n,c,x or n,c,z,y,x or n,items,features …",
     placeholder: "names",
   }),
   inputs_as: z.string().optional().meta({

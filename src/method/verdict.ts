@@ -58,7 +58,7 @@ export const evidenceField = (usual: EvidenceKind = "quick") =>
     .default(usual)
     // Runs that were begun before this field end as they were begun.
     .meta({
-      description: "Judge on held-out data (full: with refits; none: by the relative error)",
+      description: "Held-out data judge (full: refits; none: errors)",
       before: "none",
     });
 
