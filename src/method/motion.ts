@@ -19,6 +19,7 @@ export function showMotions(
   { predictor, atlas, others: dataset }: SolverInputs,
   { generators, symmetryCount, evidence }: AlgebraResult,
 ): void {
+  if (atlas.kind === "lattice") return; // fields of 1 and 3 dimensions are not drawn
   const { approximate = 0, plausible = 0, directions = [] } = evidence ?? {};
   const shown = Math.min(MOST, Math.max(1, symmetryCount + approximate + plausible));
   ctx.illustrateMotions(
