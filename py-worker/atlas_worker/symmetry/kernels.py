@@ -31,6 +31,10 @@ MOST = 0.9
 
 Along an exact rotation a polynomial that is not invariant changes by at least 1.
 """
+DENSITY = 1.6
+"""Highest circular harmonic on a ring, per pixel of its radius."""
+RING = 0.6
+"""Standard deviation of the rings of steerable kernels, in pixels."""
 SAME = 0.1
 """Sine of the angle up to which generators count as one."""
 
@@ -247,3 +251,66 @@ def invariant_form(algebra: Tensor) -> Tensor | None:
     if torch.linalg.eigvalsh(form)[0] <= 0.1 * form.trace() / 2 or form.trace() < 0.1:
         return None
     return 2 * form / form.trace()
+
+
+def steerable_kernels(algebra: Tensor, size: int, before: int, after: int, rings: int) -> Tensor:
+    """Return kernels from features of one angular order to features of another.
+
+    For a turn g by α, with ρ_m the turn by mα (and ρ_0 = 1), the kernels obey
+    ``K(g u) = ρ_after(g) K(u) ρ_before(g)⁻¹``. In polar coordinates they are functions of the
+    radius times circular harmonics of the orders ``after ± before`` (Weiler and Cesa 2019, "General
+    E(2)-equivariant steerable CNNs", appendix F). For a rotation in other coordinates, radius and
+    angle are taken in the coordinates in which the invariant form is that of the unit circle.
+
+    Args:
+        algebra: ``[1, 2, 2]``, a rotation in some coordinates.
+        size: Width of the kernels in pixels, odd.
+        before: Order m of the inputs: 1 component for 0, otherwise 2.
+        after: Order of the outputs.
+        rings: Number of rings, from the centre to the border.
+
+    Returns:
+        ``[d, q, p, size, size]``, each of norm 1.
+
+    Raises:
+        InvalidInput: The algebra is not that of rotations.
+    """
+    form = invariant_form(algebra) if len(algebra) == 1 else None
+    if form is None:
+        raise InvalidInput(
+            "the algebra is not one rotation, so features have no angular order",
+            "predictor.tensors.algebra",
+            "one generator of rotations, perhaps in other coordinates",
+            "use convnet with smooth kernels",
+        )
+    values, vectors = torch.linalg.eigh(form)
+    root = vectors @ torch.diag(values.sqrt()) @ vectors.T
+    sense = math.copysign(1.0, float((root @ algebra[0].double() @ torch.linalg.inv(root))[1, 0]))
+    half = size // 2
+    axis = torch.arange(-half, half + 1, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis) @ root.T
+    radius, angle = points.norm(dim=1), sense * torch.atan2(points[:, 1], points[:, 0])
+    kernels = []
+    for ring in range(rings):
+        at = half * ring / max(rings - 1, 1)
+        profile = (-(radius - at).square() / (2 * RING**2)).exp()
+        for frequency, mirrored in ((after - before, False), (after + before, True)):
+            if mirrored and not (before and after):
+                continue
+            # A ring of few pixels cannot hold higher harmonics.
+            if abs(frequency) > round(DENSITY * at):
+                continue
+            # The harmonic's value at the centre is that of every angle: none but a constant's.
+            window = profile if frequency == 0 else profile * (radius > 1e-9)
+            for phase in (0.0, math.pi / 2):
+                t = frequency * angle + phase
+                turn = torch.stack(
+                    [torch.stack([t.cos(), -t.sin()]), torch.stack([t.sin(), t.cos()])]
+                )
+                if mirrored:
+                    turn = turn * torch.tensor([1.0, -1.0], dtype=torch.float64)[None, :, None]
+                block = turn[: 2 if after else 1, : 2 if before else 1] * window
+                if float(block.norm()) > 1e-6:
+                    kernels.append(block / block.norm())
+    stacked: Tensor = torch.stack(kernels).unflatten(-1, (size, size))
+    return stacked

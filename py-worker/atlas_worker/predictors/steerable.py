@@ -1,0 +1,188 @@
+"""A convolutional network whose features have directions, for fields on charts (METHOD 5.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..catalogue import param, register
+from ..errors import InvalidInput
+from ..fields.resample import crop
+from ..interfaces import Signature, refuse_tensors
+from ..symmetry.kernels import steerable_kernels
+from .convnet import ALGEBRA, SIZE
+
+LAYERS = (1, 1, 1, 1, 2, 2, 2, 2, 1, 1)
+"""Dilation of each layer but the last, which has none."""
+
+
+class SteerableConv(nn.Module):
+    """A convolution between features of angular orders 0, 1, …, with zero padding.
+
+    A feature of order 0 is one channel, one of order m > 0 two channels, which a turn by α turns by
+    mα. ``[B, in, s, s] -> [B, out, s, s]``, channels in the order of the angular orders.
+
+    Args:
+        before: Number of features of each order in the input.
+        after: The same in the output.
+        bases: Kernels ``[d, q, p, size, size]`` from order a to order b, by ``(a, b)``.
+        dilation: Dilation of the kernels.
+        seed: Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        before: tuple[int, ...],
+        after: tuple[int, ...],
+        bases: Mapping[tuple[int, int], Tensor],
+        dilation: int,
+        seed: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.before, self.after, self.dilation = before, after, dilation
+        for b, width in enumerate(after):
+            fan = sum(n * len(bases[a, b]) for a, n in enumerate(before))
+            for a, channels in enumerate(before):
+                basis = bases[a, b]
+                weight = torch.randn(width, channels, len(basis), generator=seed)
+                scale = math.sqrt(basis.shape[1] / max(fan, 1))
+                self.register_parameter(f"weight_{a}_{b}", nn.Parameter(weight * scale))
+                self.register_buffer(f"basis_{a}_{b}", basis.float())
+        self.bias = nn.Parameter(torch.zeros(after[0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the convolution."""
+        rows = []
+        for b, width in enumerate(self.after):
+            blocks = []
+            for a, channels in enumerate(self.before):
+                weight, basis = (getattr(self, f"{what}_{a}_{b}") for what in ("weight", "basis"))
+                block = torch.einsum("oid,dqprc->oqiprc", weight, basis)
+                blocks.append(
+                    block.reshape(
+                        width * basis.shape[1], channels * basis.shape[2], *basis.shape[3:]
+                    )
+                )
+            rows.append(torch.cat(blocks, 1))
+        kernel = torch.cat(rows)
+        others = x.new_zeros(len(kernel) - len(self.bias))
+        return functional.conv2d(
+            x,
+            kernel,
+            torch.cat([self.bias, others]),
+            padding=self.dilation * (kernel.shape[-1] // 2),
+            dilation=self.dilation,
+        )
+
+
+class Gate(nn.Module):
+    """BatchNorm and LeakyReLU for order 0; a mean-free norm and a gate for the other orders.
+
+    Args:
+        widths: Number of features of each order. Order 0 has a further channel for each feature of
+            another order, whose sigmoid multiplies it.
+    """
+
+    square: Tensor
+    """Running mean square ``[features]`` of the features of orders above 0."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.widths, self.others = widths, sum(widths[1:])
+        self.norm = nn.BatchNorm2d(widths[0] + self.others)
+        self.register_buffer("square", torch.ones(self.others))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the nonlinearity."""
+        first = self.widths[0]
+        scalars = self.norm(x[:, : first + self.others])
+        pairs = x[:, first + self.others :].unflatten(1, (self.others, 2))
+        if self.training:
+            mean = pairs.square().sum(2).mean((0, 2, 3))
+            self.square.lerp_(mean.detach(), 0.1)
+        else:
+            mean = self.square
+        pairs = pairs * (mean + 1e-5).rsqrt()[:, None, None, None]
+        gates = scalars[:, first:].sigmoid()[:, :, None]
+        return torch.cat(
+            [functional.leaky_relu(scalars[:, :first]), (pairs * gates).flatten(1, 2)], 1
+        )
+
+
+class SteerableCnn(nn.Module):
+    """Eleven steerable 5×5 convolutions with gates, the same for every chart.
+
+    ``[B, C, in, s, s] -> [B, C, out, s, s]``, scalars in and out.
+    """
+
+    halo = 0
+    """The input is the chart alone."""
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        widths: tuple[int, ...],
+        bases: Mapping[tuple[int, int], Tensor],
+        seed: torch.Generator,
+    ) -> None:
+        super().__init__()
+        made = (widths[0] + sum(widths[1:]), *widths[1:])
+        inputs = [(width_in,), *[widths] * (len(LAYERS) - 1)]
+        self.convs = nn.ModuleList(
+            SteerableConv(before, made, bases, dilation, seed)
+            for before, dilation in zip(inputs, LAYERS, strict=True)
+        )
+        self.gates = nn.ModuleList(Gate(widths) for _ in LAYERS)
+        self.last = SteerableConv(widths, (width_out,), bases, 1, seed)
+
+    def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute logits ``[B, C, out, s', s']`` of ``x``, cropped to ``radius`` if given."""
+        h = x.flatten(0, 1)
+        for conv, gate in zip(self.convs, self.gates, strict=True):
+            h = gate(conv(h))
+        y = cast(Tensor, self.last(h)).unflatten(0, x.shape[:2])
+        return y if radius is None else crop(y, radius)
+
+
+@dataclass(frozen=True)
+class SteerableCnnParams:
+    """Parameters of the architecture ``steerable_cnn`` (METHOD 5.2)."""
+
+    scalars: int = param(12, "Features without a direction", minimum=1, maximum=1024)
+    vectors: int = param(8, "Features of each angular order above 0", minimum=1, maximum=1024)
+    orders: int = param(2, "Highest angular order", minimum=1, maximum=6)
+    rings: int = param(3, "Rings of the kernels", minimum=1, maximum=8)
+
+
+@register(
+    "architecture",
+    "steerable_cnn",
+    "Convolutions of features with directions, equivariant to the rotations `algebra`",
+    SteerableCnnParams,
+    manifolds=("planar",),
+)
+def make_steerable_cnn(
+    params: SteerableCnnParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
+) -> SteerableCnn:
+    """Build a :class:`SteerableCnn` for one generator ``tensors["algebra"] [1, 2, 2]``."""
+    refuse_tensors(tensors, "algebra")
+    algebra = tensors["algebra"]
+    if algebra.dim() != 3 or algebra.shape[1:] != (2, 2) or not algebra.is_floating_point():
+        raise InvalidInput(f"the algebra has shape {list(algebra.shape)}", ALGEBRA, "[1, 2, 2]")
+    orders = range(params.orders + 1)
+    bases = {
+        (a, b): steerable_kernels(algebra, SIZE, a, b, params.rings) for a in orders for b in orders
+    }
+    widths = (params.scalars, *[params.vectors] * params.orders)
+    return SteerableCnn(signature.inputs[0], signature.outputs, widths, bases, seed)
