@@ -624,6 +624,18 @@ const Document = z.object({
   notes: z.array(z.string()).optional(),
   /** Whether the known answer was found, for experiments that have one. */
   asExpected: z.boolean().optional(),
+  /** The datasets, in the order in which they were made. */
+  data: z
+    .array(
+      z.object({
+        kind: z.string(),
+        /** Number of samples. */
+        samples: z.int(),
+        /** Of the shapes, the types, and 100 samples at equal distances. */
+        sha256: z.string(),
+      }),
+    )
+    .optional(),
   /** Seconds spent in each stage. */
   timings: z.record(z.string(), z.number()),
   environment: z.object({
@@ -646,7 +658,10 @@ export const Result = z.preprocess(upgrade, Document);
 export type Result = z.infer<typeof Document>;
 
 /** What an experiment returns. The runner adds the rest of the result. */
-export type Findings = Omit<Result, "schema" | "experiment" | "seed" | "timings" | "environment">;
+export type Findings = Omit<
+  Result,
+  "schema" | "experiment" | "seed" | "data" | "timings" | "environment"
+>;
 
 /**
  * Add the names of version 0.1 beside the present ones, which result.json keeps for one minor

@@ -121,7 +121,7 @@ function addDataSet(data: Command, set: DataSet): void {
           makes ? "--generate and --fetch are both given" : `${set.name}: nothing to do`,
           makes ? "choose one of them" : `give ${modes.join(" or ")}`,
         );
-      const stray = (makes ? [] : ["seed", "processes"]).find((field) => field in given);
+      const stray = (makes ? [] : ["seed", "processes", "control"]).find((field) => field in given);
       if (stray)
         throw new UsageError(
           `--${stray} has no effect with --fetch`,
@@ -136,6 +136,7 @@ type Schema = z.ZodObject<{
   generate: z.ZodOptional<z.ZodInt>;
   seed: z.ZodDefault<z.ZodInt>;
   processes: z.ZodOptional<z.ZodInt>;
+  control: z.ZodDefault<z.ZodBoolean>;
   fetch: z.ZodDefault<z.ZodBoolean>;
   out: z.ZodOptional<z.ZodString>;
   force: z.ZodDefault<z.ZodBoolean>;
@@ -166,6 +167,9 @@ function optionsOf({ generator, record, listing, rows }: DataSet): z.ZodObject {
         .optional()
         .describe("Number of processes (default: one for each core)"),
     }),
+    ...(generator?.control !== undefined && {
+      control: z.boolean().default(false).describe(generator.control),
+    }),
     ...((record ?? listing) && {
       fetch: z
         .boolean()
@@ -188,14 +192,14 @@ function optionsOf({ generator, record, listing, rows }: DataSet): z.ZodObject {
 }
 
 async function make(set: DataSet, options: Options, { quiet, debug }: Common, progress: Progress) {
-  const { generate: count, out, seed, processes, force, json } = options;
+  const { generate: count, out, seed, processes, force, control, json } = options;
   if (out === undefined)
     throw new UsageError("--generate needs a folder for the files", "give --out DIR");
   const meter = new ProgressBar((n) => n.toLocaleString("en"), { quiet });
   const interrupt = onInterrupt(progress, { message: "stopping; nothing is kept" });
   try {
     const settings: GenerateOptions = {
-      ...{ count: count!, out, seed, processes, force, signal: interrupt.signal },
+      ...{ count: count!, out, seed, processes, force, control, signal: interrupt.signal },
       onProgress: (line) => progress.info(line),
       onStep: ({ file, done, total }) => meter.show(file, done, total),
       onLog: (line) => {

@@ -8,6 +8,7 @@ import { findRunOrSweep, Sweep } from "../pool/folder.js";
 import { seedLines, summariseSweep, sweepCsv, sweepTable } from "../pool/summary.js";
 import { Result } from "../result.js";
 import type { Run } from "../run/folder.js";
+import { cite } from "./cite.js";
 import { addCommonOptions, commonOptions } from "./options.js";
 import { namingFlag } from "./remedy.js";
 
@@ -21,14 +22,24 @@ export function register(program: Command): void {
       "id of a run or a sweep, or the beginning of one, its folder, or latest",
       "latest",
     )
-    .option("--csv", "Print a sweep as CSV, with a line for each cell");
+    .option("--csv", "Print a sweep as CSV, with a line for each cell")
+    .option("--cite", "Print BibTeX for a run, and the command line that repeats it");
   addCommonOptions(command, ["runs", "json", "debug"])
     .addHelpText("after", "\nExamples:\n  atlas show latest\n  atlas show 20260101-12 --json")
     .action(async (name: string) => {
       const options = commonOptions(command);
       const run = await namingFlag("--runs DIR", () => findRunOrSweep(options.runs, name));
       const csv = command.getOptionValue("csv") === true;
+      const cites = command.getOptionValue("cite") === true;
+      if (cites && (options.json || csv))
+        throw new UsageError(
+          `--cite prints BibTeX, and --${csv ? "csv" : "json"} another format`,
+          "give one of them",
+        );
+      if (cites && run instanceof Sweep)
+        throw new UsageError(`--cite is for runs, and ${run.file.id} is a sweep`, "give a run");
       if (run instanceof Sweep) return showSweep(run, options.json, csv);
+      if (cites) return void process.stdout.write(`${await cite(run)}\n`);
       if (csv) throw new UsageError(`--csv is for sweeps, and ${run.id} is a run`, "leave it out");
       const document = await run.result();
       if (options.json) {

@@ -15,6 +15,7 @@ export const climate: DataSet = {
     fewest: 2,
     most: 10_000,
     example: 24,
+    control: "Label storms only where moisture rises eastwards: no symmetry",
   },
   listing: {
     title: "ClimateNet (Prabhat et al. 2021)",

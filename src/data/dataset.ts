@@ -27,6 +27,8 @@ export interface Generator {
   most: number;
   /** A count for the example in its help. */
   example: number;
+  /** What the control lacks, if the program makes one with `--control`. */
+  control?: string;
 }
 
 /** A publication that does not change. */

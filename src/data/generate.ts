@@ -30,6 +30,8 @@ export interface GenerateOptions {
   processes?: number;
   /** Overwrite existing files. */
   force?: boolean;
+  /** Make the control, which lacks the symmetry. */
+  control?: boolean;
   /** Called with every line of the environment's set-up. */
   onProgress?: (line: string) => void;
   /** Called when rows of a file are done. */
@@ -47,7 +49,8 @@ export interface GenerateOptions {
  * @throws NoSpaceError, SetupError, Interrupted
  */
 export async function generate(generator: Generator, options: GenerateOptions): Promise<Generated> {
-  const { count, out, seed, processes, force, onProgress, onStep, onLog, signal } = options;
+  const { count, out, seed, processes, force, control, onProgress, onStep, onLog, signal } =
+    options;
   const { python, workerDir } = await ensureVenv({ extras: generator.extras, onProgress });
   if (signal?.aborted) throw new Interrupted("stopped; nothing was written");
   const args = [
@@ -55,6 +58,7 @@ export async function generate(generator: Generator, options: GenerateOptions): 
     ...["--out", resolve(out), "--seed", String(seed)],
     ...(processes === undefined ? [] : ["--processes", String(processes)]),
     ...(force ? ["--force"] : []),
+    ...(control ? ["--control"] : []),
   ];
   // With its own process group, Ctrl-C reaches it only through this process. It ends with its
   // stdin.

@@ -16,6 +16,7 @@ import { formatSeconds } from "../format.js";
 import type { OwnTensors } from "../interop/index.js";
 import type { Illustration } from "../report/illustration.js";
 import type { MotionIllustration } from "../report/motion.js";
+import type { Result } from "../result.js";
 import type { EpochRecord, RunEvent, StageRecord } from "../run/events.js";
 import { type Checkpoint, computingTime, type RunFolder } from "../run/folder.js";
 import { readSafetensors } from "../tensor/index.js";
@@ -107,6 +108,8 @@ export class Context {
   /** What the report shows of the data, in order. */
   readonly illustrations: Illustration[] = [];
   motions: readonly MotionIllustration[] = [];
+  /** The datasets that were made, for the result. */
+  readonly datasets: NonNullable<Result["data"]> = [];
   /** What the user should know, for the result. */
   readonly notes: string[] = [];
   readonly signal: AbortSignal;
@@ -143,6 +146,9 @@ export class Context {
       const made = object.totalEpochs === 0 ? object : await this.made(object);
       const { warnings = [] } = made.facts as { warnings?: readonly string[] };
       for (const warning of warnings) this.note(warning);
+      const { sha256 } = made.facts;
+      const samples = made.shapes?.inputs[0] ?? 0;
+      if (typeof sha256 === "string") this.datasets.push({ kind: made.kind, samples, sha256 });
       return made;
     });
   }

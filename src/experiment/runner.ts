@@ -424,6 +424,7 @@ async function execute(
       seed: run.config.seed,
       ...findings,
       notes: notesOf(findings, context),
+      data: context.datasets.length === 0 ? undefined : context.datasets,
       timings: context.timings,
       environment: {
         device: session.device,

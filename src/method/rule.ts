@@ -10,7 +10,7 @@ export const LIMITS = {
   /** The largest share of the output's spread by which a symmetry may be broken. */
   broken: 0.35,
   /** The largest skill lost, in units of what the best other direction loses. */
-  contrast: 0.35,
+  contrast: 0.5,
   /** Skill that an exact symmetry may seem to lose, in units of what the predictor lacks … */
   bias: 0.4,
   /** … and in the same units, times how much stranger moved samples are to it. */
@@ -199,7 +199,9 @@ function weighAtLargest(
   });
   const noticed = Math.max(...halves);
   const contrast = elsewhere === null ? 0 : Math.max(lost.high, 0) / elsewhere;
-  const stands = contrast <= limits.contrast;
+  // Other directions must lose more than an exact symmetry might, too.
+  const allowed = Math.max(...reached.map((at) => allowance(at, lacking, limits)));
+  const stands = contrast <= limits.contrast && (elsewhere === null || elsewhere > allowed);
   const found = { size, lost, elsewhere, broken: { low, high }, stands, noticed };
   if (falls)
     return { ...found, verdict: "none", reason: "larger moves cost less: the group is finite" };
@@ -217,9 +219,19 @@ function weighAtLargest(
   return { ...found, verdict: "cannot tell", reason };
 }
 
-/** The share of the targets' variance that a predictor does not explain. */
-export function lackingOf({ skill }: Pick<EvidenceMeasured, "skill">): number {
-  return Math.max(0, 1 - (skill ?? 0));
+/** Factor by which what neighbours tell of the part that can still be learnt may be too little. */
+const SURE = 2;
+
+/**
+ * The share of the targets' variance that a predictor could still learn: at most what it does not
+ * explain, and at most what neighbouring samples tell from noise.
+ */
+export function lackingOf({
+  skill,
+  learnable,
+}: Pick<EvidenceMeasured, "skill" | "learnable">): number {
+  const unexplained = Math.max(0, 1 - (skill ?? 0));
+  return Math.min(unexplained, SURE * (learnable ?? Number.POSITIVE_INFINITY));
 }
 
 /** Why nothing can be told from these data and this predictor at all; undefined if it can. */

@@ -61,6 +61,8 @@ GRID = (768, 1152)
 """Rows and columns of ClimateNet's grid."""
 FEWEST, MOST = 2, 10_000
 """Bounds on the number of times."""
+CONTROL_SCALE = 5e4
+"""Length in m over which moisture is averaged before its rise eastwards is looked at."""
 EXPERTS = 3
 """Largest number of experts for one time."""
 BYTES_A_TIME = 36_000_000
@@ -256,13 +258,29 @@ class World:
     labels: list[NDArray[np.uint8]]
 
 
-def make_world(seed: int, number: int, shape: tuple[int, int] = GRID) -> World:
-    """Make time ``number`` of the seed's world: the same weather on any grid that resolves it."""
+def make_world(
+    seed: int, number: int, shape: tuple[int, int] = GRID, control: bool = False
+) -> World:
+    """Make time ``number`` of the seed's world: the same weather on any grid that resolves it.
+
+    Args:
+        seed: The world.
+        number: The time.
+        shape: Rows and columns of the grid.
+        control: Label storms only where the moisture rises eastwards, which no rotation keeps.
+
+    Returns:
+        The fields and labels.
+    """
     sphere = Sphere(*shape)
     rng = np.random.default_rng([seed, number])
     fields = make_fields(sphere, rng, orography(sphere, seed))
     experts = [vary(Expert(), rng) for _ in range(int(rng.integers(1, EXPERTS + 1)))]
-    return World(sphere, fields, label(sphere, fields, experts))
+    labels = label(sphere, fields, experts)
+    if control:
+        rises = sphere.east(sphere.smoothed(fields["TMQ"], CONTROL_SCALE)) > 0
+        labels = [np.where(rises, found, 0).astype(np.uint8) for found in labels]
+    return World(sphere, fields, labels)
 
 
 def make_fields(sphere: Sphere, rng: np.random.Generator, height: Field) -> dict[str, Field]:
@@ -498,11 +516,12 @@ class TimeTask:
     number: int
     folder: Path
     shape: tuple[int, int]
+    control: bool = False
 
 
 def write_time(task: TimeTask) -> int:
     """Write a file for every expert of a time into the task's folder, and return their bytes."""
-    world = make_world(task.seed, task.number, task.shape)
+    world = make_world(task.seed, task.number, task.shape, task.control)
     stem = stem_of(task.number)
     paths = [task.folder / f"{stem}_{expert}.nc" for expert in range(len(world.labels))]
     write_file(paths[0], world, task.number)
@@ -593,6 +612,7 @@ def generate(
     processes: int,
     force: bool = False,
     shape: tuple[int, int] = GRID,
+    control: bool = False,
 ) -> dict[str, Any]:
     """Write the folders ``train`` and ``test``.
 
@@ -605,6 +625,7 @@ def generate(
         processes: Number of processes.
         force: Replace existing folders, if all their files are marked as made here (``SOURCE``).
         shape: Rows and columns of the grid.
+        control: Label storms only where the moisture rises eastwards.
 
     Returns:
         The last line of the report; rows are times.
@@ -655,7 +676,10 @@ def generate(
                 sizes: dict[str, int] = {}
                 with pool_of(min(processes, times), "weather") as pool:
                     for name, numbers in parts.items():
-                        tasks = [TimeTask(seed, number, partial[name], shape) for number in numbers]
+                        tasks = [
+                            TimeTask(seed, number, partial[name], shape, control)
+                            for number in numbers
+                        ]
                         progress = _Progress(name, len(tasks), start)
                         sizes[name] = sum(
                             progress.count(
@@ -701,6 +725,7 @@ def main() -> int:
         "Weather in the layout of ClimateNet",
         *("--files", "number of times in both folders; a time has a file for each of its experts"),
         *("folder for the folders train and test", generate),
+        "label storms only where the moisture rises eastwards: a control without symmetry",
     )
 
 

@@ -272,6 +272,7 @@ def run(
     count_help: str,
     out_help: str,
     generate: Callable[..., dict[str, Any]],
+    control_help: str = "",
 ) -> int:
     """Run a program: parse the command line and call ``generate``.
 
@@ -281,6 +282,8 @@ def run(
         count_help: Its help.
         out_help: Help of ``--out``.
         generate: Called as ``generate(count, seed, out, processes, force)``; returns the last line.
+        control_help: Help of ``--control``, with which ``generate`` has ``control=True`` too;
+            empty if there is no control.
 
     Returns:
         The exit code.
@@ -294,13 +297,16 @@ def run(
     parser.add_argument(
         "--parent-stdin", action="store_true", help="stop when standard input is closed"
     )
+    if control_help:
+        parser.add_argument("--control", action="store_true", help=control_help)
     given = parser.parse_args()
+    more = {"control": True} if getattr(given, "control", False) else {}
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     if given.parent_stdin:
         threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
-        report(**generate(given.count, given.seed, given.out, given.processes, given.force))
+        report(**generate(given.count, given.seed, given.out, given.processes, given.force, **more))
     except Refusal as refusal:
         report(error=str(refusal), remedy=refusal.remedy, kind=refusal.kind)
         return refusal.exit_code

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import grpc
 import torch
@@ -14,6 +15,7 @@ from google.protobuf.message import Message
 from torch import Tensor
 
 from atlas_worker.catalogue import current_kind
+from atlas_worker.datasets.fingerprint import fingerprint
 from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.gen.atlas.v1 import objects_pb2
 from atlas_worker.symmetry import (
@@ -41,6 +43,7 @@ M = TypeVar("M", bound=Message)
 _MEASURED_BYTES = 38
 """Bytes of a ``MatrixEquivariance`` in its message."""
 _EVIDENCE_BYTES = 128
+_FINGERPRINTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 """Bytes of a ``SkillLost`` in its message, with some refits."""
 _FRAMES = 256
 """Most frames of a moved sample."""
@@ -518,6 +521,15 @@ class ObjectService(ChartQueries):
         )
 
 
+def _fingerprint(entry: Entry) -> str:
+    """Return the fingerprint of a dataset, which is computed once."""
+    value = entry.value
+    known = _FINGERPRINTS.get(value)
+    if known is None:
+        known = _FINGERPRINTS[value] = fingerprint(value.inputs, value.targets)
+    return known
+
+
 def _skill_lost(lost: Lost) -> objects_pb2.SkillLost:
     return objects_pb2.SkillLost(
         length=lost.length,
@@ -641,7 +653,7 @@ def _info(entry: Entry) -> objects_pb2.ObjectInfo:
                 shapes = value.inputs.shape, value.targets.shape
                 info.dataset.inputs_shape.extend(shapes[0])
                 info.dataset.targets_shape.extend(shapes[1])
-                facts = dict(value.facts)
+                facts = {**value.facts, "sha256": _fingerprint(entry)}
                 if value.warnings:
                     facts["warnings"] = list(value.warnings)
         case "atlas":

@@ -58,6 +58,12 @@ NOTICED = 0.01
 """Share of the predictions' variance by which they may always differ from their neighbours'."""
 NEAREST = 4
 """Nearest training samples whose predictions are averaged."""
+FAR = 0.95
+"""Share of the unmoved test samples that lie within the distance up to which moved sets judge."""
+ENOUGH = 0.5
+"""Share of the moved sets that must lie within that distance."""
+NOWHERE = 1e6
+"""Reach of moves that lead most samples away from all data."""
 PATCHES = 4
 """Patches of each window."""
 ONE_SIDED = 1.645
@@ -223,6 +229,8 @@ class _Sums:
     """Disagreement of the refits, moved and still: ``[2]``."""
     planted: Tensor
     """``[scenes]``: what the planted breaking alone costs."""
+    whole: Tensor | None = None
+    """``[predictors, scenes]``: ``constant − still`` of all sets, times the share that judges."""
 
 
 class _Judge:
@@ -309,7 +317,9 @@ class _Judge:
         moved, still = (sum_of([getattr(s, k) for s in sums]) for k in ("moved", "still"))
         constant, floor = (sum_of([getattr(s, k) for s in sums]) for k in ("constant", "floor"))
         spread, planted = sum_of([s.spread for s in sums]), sum_of([s.planted for s in sums])
-        room = constant - still
+        # Of sets, the few that judge have too little variance to be measured by.
+        whole = [s.whole for s in sums if s.whole is not None]
+        room = sum_of(whole) if whole else constant - still
         if not bool(room[0].sum() > 0):
             value = Estimate(math.nan, math.nan)
         else:
@@ -335,6 +345,8 @@ class _Judge:
         sums = torch.zeros(2 * count + 2, self.count, dtype=torch.float64)
         spread = torch.zeros(2, dtype=torch.float64)
         planted = torch.zeros(self.count, dtype=torch.float64)
+        whole: Tensor | None = None
+        near = total = 0
         for (_, picked, part), (x, y, still) in zip(self._batches, self._cache, strict=True):
             lead = x.shape[:2]
             back, mask = still, None
@@ -342,8 +354,10 @@ class _Judge:
             if g is not None:
                 forth = g.to(x).expand(*lead, -1, -1)
                 inverse = torch.linalg.inv(g).to(x).expand(*lead, -1, -1)
-                mask = action.compared(g.to(x), x)
                 moved = action.act_in(forth, x)
+                mask = action.compared(g.to(x), x)
+                if mask is None and (mask := self._reach.near(moved)) is not None:
+                    near, total = near + int(mask.sum()), total + len(mask)
                 back = [
                     action.act_out(inverse, self._probable(f(moved, picked)))
                     for f in subject.predictors
@@ -354,7 +368,8 @@ class _Judge:
             constant = self._constant if picked is None else self._constant[picked]
             scored = [*back, *still, constant.expand_as(y), again]
             if mask is not None:
-                reduced = mask.to(x)[None]
+                reduced = mask.to(x)[None] if mask.dim() != 1 else mask.to(x)
+                reduced = reduced.view(-1, *[1] * (y.dim() - 1)) if mask.dim() == 1 else reduced
             for row, prediction in enumerate(scored):
                 error = self._score(prediction, y)
                 if mask is not None:
@@ -375,6 +390,9 @@ class _Judge:
                     if mask is not None:
                         apart = apart * reduced
                     spread[row] += float(apart.sum()) / (count - 2)
+        if total:
+            unmoved = self._unmoved
+            whole = (unmoved.constant - unmoved.still) * (near / total)
         return _Sums(
             sums[:count],
             sums[count : 2 * count],
@@ -382,6 +400,7 @@ class _Judge:
             sums[2 * count + 1],
             spread,
             planted,
+            whole,
         )
 
     def _still(self, indices: Tensor, picked: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -560,18 +579,47 @@ class _Reach:
         self._values = torch.cat([self._outputs(w) for w in windows])
         self._x = subject.inputs.draw(test[: min(len(test), 2 * at_once, 256)], self._charts)
         spread = (self._values - self._values.mean(0)).square().mean()
+        if fitted.dim() == 4:
+            still = self._distances(self._x)[0].mean(1)
+            self._far = still.sort().values[int(FAR * (len(still) - 1))]
         self._still = max(self._apart(self._action.crop_in(self._x)), NOTICED * float(spread))
 
     def ratio(self, g: Tensor) -> float:
         """Mean squared difference at moved samples, in units of that at unmoved ones."""
         moved = self._action.act_in(g.to(self._x).expand(*self._x.shape[:2], -1, -1), self._x)
+        if (near := self.near(moved)) is not None:
+            if float(near.double().mean()) < ENOUGH:
+                return NOWHERE
+            moved = moved[near]
         return self._apart(moved) / self._still if self._still > 0 else math.nan
 
-    def _apart(self, x: Tensor) -> float:
+    def near(self, x: Tensor) -> Tensor | None:
+        """Tell which sets are as near to training samples as unmoved test samples are.
+
+        This looks at inputs alone, so those that are near judge as well as all would. Windows have
+        no such test: their values stay the same.
+
+        Args:
+            x: Moved samples ``[B, C, ...]``.
+
+        Returns:
+            ``[B]`` bool; None for windows.
+        """
+        if x.dim() != 4:
+            return None
+        near: Tensor = self._distances(x)[0].mean(1) <= self._far
+        return near
+
+    def _distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances and indices of the nearest training samples, ``[samples, 4]``."""
         distances = torch.cdist(self._features(x), self._known)
         # A sample that is in the training data is not its own neighbour.
         distances = torch.where(distances > 1e-6 * distances.mean(), distances, math.inf)
-        nearest = distances.topk(min(NEAREST, len(self._known)), largest=False).indices
+        nearest = distances.topk(min(NEAREST, len(self._known)), largest=False)
+        return nearest.values, nearest.indices
+
+    def _apart(self, x: Tensor) -> float:
+        nearest = self._distances(x)[1]
         return float((self._outputs(x) - self._values[nearest].mean(1)).square().mean())
 
     def _outputs(self, x: Tensor) -> Tensor:

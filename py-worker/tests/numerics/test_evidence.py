@@ -213,3 +213,67 @@ class TestMotion:
     def test_a_sample_that_is_not_there_is_refused(self, sample: int, chart: int) -> None:
         with pytest.raises(InvalidInput, match=r"sample is 800|chart is 1"):
             move(subject(points(), None, radius), ROTATION, [1.0], sample, chart)
+
+
+class TestSupport:
+    def test_moves_out_of_the_data_do_not_judge(self) -> None:
+        """A boost takes some samples to where a predictor extrapolates wrongly."""
+        x = points()
+        boost = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]) / 2**0.5
+
+        def interval(v: Tensor) -> Tensor:
+            return (v[..., 0].square() - v[..., 1].square()).sum(-1, keepdim=True).sin()
+
+        def fitted(v: Tensor) -> Tensor:
+            # Right where there are data, and wrong beyond.
+            return torch.where(v.norm(dim=-1) < 3, interval(v), 5.0)
+
+        y = interval(x)
+        lost = collect(subject(x, y, fitted), boost, NONE, [0.5], HALF, 0).directions[0][0]
+        assert abs(lost.skill_lost.value) < 0.1
+        assert lost.reach < 4
+
+    def test_moves_of_most_samples_out_of_the_data_are_out_of_reach(self) -> None:
+        g = torch.Generator().manual_seed(0)
+        angle = (torch.rand(2 * HALF, generator=g) - 0.5) / 4
+        x = torch.stack([angle.cos(), angle.sin()], -1)[:, None]
+        x = x * (1 + torch.rand(2 * HALF, 1, 1, generator=g) / 4)
+        lost = collect(subject(x, radius(x), radius), ROTATION[None], NONE, [4.0], HALF, 0)
+        assert lost.directions[0][0].reach > 1000
+
+    def test_tells_noise_from_what_can_still_be_learnt(self) -> None:
+        x = points()
+        noise = torch.randn(len(x), 1, generator=torch.Generator().manual_seed(1))
+        clean = radius(x)
+        noisy = found(subject(x, clean + clean.std() * noise, radius), ROTATION[None])
+        assert noisy.skill.value < 0.6
+        assert noisy.learnable < 0.15
+        poor = found(subject(x, clean, lambda v: radius(v) + 0.5 * v[..., 0].sin()), ROTATION[None])
+        assert poor.learnable > 0.3
+
+    def test_predictors_that_differ_only_where_there_are_no_data_get_the_same_evidence(
+        self,
+    ) -> None:
+        x = points().clamp(-2, 2)
+
+        def other(v: Tensor) -> Tensor:
+            return torch.where(v.norm(dim=-1) > 3.5, 9.0, radius(v))
+
+        directions = torch.stack([ROTATION, SCALING])
+        one, two = (found(subject(x, radius(x), f), directions) for f in (radius, other))
+        for a, b in zip(one.directions, two.directions, strict=True):
+            assert [s.skill_lost.value for s in a] == pytest.approx(
+                [s.skill_lost.value for s in b], abs=0.02
+            )
+
+    @pytest.mark.parametrize("share", [0.3, 0.1, 0.03])
+    def test_a_breaking_is_measured_at_its_size(self, share: float) -> None:
+        x = points()
+
+        def broken(v: Tensor) -> Tensor:
+            return radius(v) + share * radius(x).std() * v[..., 0]
+
+        y = broken(x) + 0.1 * torch.randn(len(x), 1, generator=torch.Generator().manual_seed(2))
+        lost = found(subject(x, y, broken), ROTATION[None]).directions[0][1].skill_lost
+        # E|b_g − b|² of a coordinate is 2 · size, about.
+        assert lost.value == pytest.approx(2 * 0.2 * share**2, rel=0.4, abs=2 * lost.error)
