@@ -209,7 +209,9 @@ function weighAtLargest(
     return { ...found, verdict: "symmetry", reason: "" };
   if (low > 0 && low <= limits.broken && stands)
     return { ...found, verdict: "approximate", reason: "" };
-  if (low > 0) return { ...found, verdict: "none", reason: "" };
+  // Where another direction may lose less than this one surely does, the search has missed the best.
+  const missed = elsewhere !== null && elsewhere < lost.low;
+  if (low > 0 && !missed) return { ...found, verdict: "none", reason: "" };
   const hidden = share !== null && share < HIDDEN;
   const reason = hidden
     ? `a planted breaking was learnt to ${inPercent(Math.max(0, share))} only`

@@ -39,6 +39,10 @@ describe("the rule of verdicts", () => {
     expect(judge([at(0.4)], [at(0.5), at(0.6)]).verdict).to.equal("none");
   });
 
+  it("does not rule a symmetry out where the search has missed the best direction", () => {
+    expect(judge([at(0.4)], [at(0.1), at(0.6)]).verdict).to.equal("cannot tell");
+  });
+
   it("cannot tell where nothing loses more than an exact symmetry might", () => {
     const { verdict, reason } = judge([at(0.002)], [at(0.003)]);
     expect(verdict).to.equal("cannot tell");
