@@ -82,7 +82,7 @@ Examples:
     .command("export")
     .description(
       "Write the predictor of a run to a file: its weights, or a program that takes batches of " +
-        "charts",
+        "charts. (atlas export writes a symmetry.)",
     )
     .argument("<run>", "a run's id or folder, or latest")
     .requiredOption("--out <file>", "The file to write")

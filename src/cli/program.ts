@@ -87,6 +87,11 @@ export const COMMANDS: Readonly<Record<string, Subcommand>> = {
     summary: "Print a script that completes commands in bash, zsh or fish",
     load: () => import("./completion.js"),
   },
+  export: {
+    group: "Runs",
+    summary: "Write the symmetry that a run found for other programs",
+    load: () => import("./export.js"),
+  },
   checkpoint: {
     group: "Tools",
     summary: "Inspect, convert and export PyTorch and safetensors checkpoints",
