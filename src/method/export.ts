@@ -1,6 +1,6 @@
 /** Write the symmetry that a run found for other programs: a folder with files of its own. */
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { SquareMatrix } from "../algebra/index.js";
 import { UsageError } from "../errors.js";
@@ -92,6 +92,8 @@ export async function exportSymmetry(
   } catch (error) {
     throw explainFileSystem(error, "create", folder);
   }
+  // An earlier export may have had another format.
+  if (format !== "torch") await rm(join(folder, "symmetry.py"), { force: true });
   for (const [name, text] of Object.entries(files)) await writeFileAtomic(join(folder, name), text);
   const { name, verdict, notes } = found;
   const counts = { generators: found.generators.length, components: found.components.length };
