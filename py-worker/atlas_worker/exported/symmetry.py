@@ -165,7 +165,7 @@ class Augment(nn.Module):
 
 def _act(rho: Tensor, x: Tensor) -> Tensor:
     """Apply matrices ``[B, d, d]`` to ``[B, ..., d]``."""
-    flat = x.reshape(len(x), -1, x.shape[-1]) @ rho.mT
+    flat: Tensor = x.reshape(len(x), -1, x.shape[-1]) @ rho.mT
     return flat.reshape(x.shape)
 
 
