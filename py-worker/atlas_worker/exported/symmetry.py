@@ -197,8 +197,8 @@ def equivariant_linear(type_in: str, type_out: str) -> Tensor:
             f"the generators are too inexact for {type_in} -> {type_out}: there are {number} maps "
             f"at the cut {cut:.2g}, and {more} at three times that"
         )
-    found: Tensor = rows[p * q - number :]
-    return found.unflatten(1, (q, p))
+    found: Tensor = rows[p * q - number :].unflatten(1, (q, p))
+    return found
 
 
 class EquivariantLinear(nn.Module):
