@@ -319,6 +319,11 @@ export async function autoFit(
   const { inputs } = dataset.shapes!;
   if (inputs[3] === undefined)
     throw new UsageError("--charts auto: sets of vectors have no charts", "leave it out");
+  if (latticeOf(inputs) !== undefined)
+    throw new UsageError(
+      "--charts auto places charts on fields of 2 dimensions alone",
+      "leave it out, or give centres or a grid",
+    );
   const { params: { inputs_as, targets_as } = {} } = ownAtlas(inputs, c, dataset.shapes!.targets);
   const types = { inputs_as, targets_as };
   const seed = ctx.seedFor("split");
