@@ -346,7 +346,7 @@ class _Judge:
         spread = torch.zeros(2, dtype=torch.float64)
         planted = torch.zeros(self.count, dtype=torch.float64)
         whole: Tensor | None = None
-        near = total = 0
+        near = total = 0.0
         for (_, picked, part), (x, y, still) in zip(self._batches, self._cache, strict=True):
             lead = x.shape[:2]
             back, mask = still, None
@@ -357,7 +357,10 @@ class _Judge:
                 moved = action.act_in(forth, x)
                 mask = action.compared(g.to(x), x)
                 if mask is None and (mask := self._reach.near(moved)) is not None:
-                    near, total = near + int(mask.sum()), total + len(mask)
+                    # The share of the spread that judges, which is free of noise.
+                    centre = self._constant if picked is None else self._constant[picked]
+                    spreads = self._square(still[0] - centre, y).flatten(1).sum(1).double()
+                    near, total = near + float(spreads[mask].sum()), total + float(spreads.sum())
                 back = [
                     action.act_out(inverse, self._probable(f(moved, picked)))
                     for f in subject.predictors
