@@ -199,9 +199,7 @@ function weighAtLargest(
   });
   const noticed = Math.max(...halves);
   const contrast = elsewhere === null ? 0 : Math.max(lost.high, 0) / elsewhere;
-  // Other directions must lose more than an exact symmetry might, too.
-  const allowed = Math.max(...reached.map((at) => allowance(at, lacking, limits)));
-  const stands = contrast <= limits.contrast && (elsewhere === null || elsewhere > allowed);
+  const stands = contrast <= limits.contrast;
   const found = { size, lost, elsewhere, broken: { low, high }, stands, noticed };
   if (falls)
     return { ...found, verdict: "none", reason: "larger moves cost less: the group is finite" };
