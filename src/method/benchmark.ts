@@ -140,7 +140,8 @@ const ORBITS: readonly KnownOrbits[] = [
   { name: "twelve turns that are no group", group: "T", twin: "generic", near: 0 },
 ];
 
-type Grade = (ctx: Context) => Promise<BenchmarkRow>;
+/** What judges a problem: it runs it, and compares with the truth. */
+export type Grade = (ctx: Context) => Promise<BenchmarkRow>;
 const functions = (all: readonly KnownFunction[]): Grade[] =>
   all.map((known) => (ctx) => gradeFunction(ctx, known));
 const fitted = (all: readonly KnownData[]): Grade[] =>

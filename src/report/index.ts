@@ -10,6 +10,11 @@ export {
   type PlanarCharts,
   type SphereCharts,
 } from "./illustration.js";
-export { drawMotions, type MotionIllustration, type MotionPicture } from "./motion.js";
+export {
+  drawMotions,
+  type MotionIllustration,
+  type MotionPanel,
+  type MotionPicture,
+} from "./motion.js";
 export type { Classes } from "./raster.js";
 export { picturesOf, type ReportParts, renderReport } from "./render.js";

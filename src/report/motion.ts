@@ -30,13 +30,13 @@ export interface MotionPicture {
   holds: boolean;
   direction: SquareMatrix;
   lengths: readonly number[];
-  panels: readonly Panel[];
+  panels: readonly MotionPanel[];
   /** Mean difference of the predictions in units of the expected one's spread, for each frame. */
   apart: readonly number[];
 }
 
 /** One thing that is shown in all frames. */
-type Panel = { caption: string } & (
+export type MotionPanel = { caption: string } & (
   | { kind: "fields"; frames: readonly Raster[] }
   | { kind: "vectors"; frames: readonly Point[][]; axes: readonly [number, number] }
   | { kind: "numbers"; frames: readonly { predicted: number[]; expected: number[] }[] }
@@ -75,7 +75,7 @@ export async function drawMotions(
   return pictures;
 }
 
-function fieldPanel(tensor: Tensor, caption: string): Panel | undefined {
+function fieldPanel(tensor: Tensor, caption: string): MotionPanel | undefined {
   const frames = channelsOf(tensor)[0];
   return frames && { kind: "fields", caption, frames: rasters(frames) };
 }
@@ -115,7 +115,7 @@ function rasters(fields: readonly Field[]): Raster[] {
   }));
 }
 
-function outputPanels(predicted: Tensor, expected: Tensor): (Panel | undefined)[] {
+function outputPanels(predicted: Tensor, expected: Tensor): (MotionPanel | undefined)[] {
   const said = "what the predictor says of it";
   const turned = "what it says of the unmoved sample, moved";
   const [a, b] = [channelsOf(predicted), channelsOf(expected)];
@@ -150,7 +150,7 @@ function likeliest(channels: readonly Field[][]): Raster[] {
 }
 
 /** Draw vectors in the plane that the generator moves most. */
-function vectorPanel({ shape, data }: Tensor, direction: SquareMatrix): Panel | undefined {
+function vectorPanel({ shape, data }: Tensor, direction: SquareMatrix): MotionPanel | undefined {
   const [count = 0, items = 0, n = 0] = shape;
   if (shape.length !== 3 || n < 2 || n !== direction.length) return undefined;
   let axes: [number, number] = [0, 1];
@@ -168,7 +168,7 @@ function vectorPanel({ shape, data }: Tensor, direction: SquareMatrix): Panel | 
   return { kind: "vectors", caption: `moved sample, ${plane}`, frames, axes };
 }
 
-function numberPanel(predicted: Tensor, expected: Tensor): Panel | undefined {
+function numberPanel(predicted: Tensor, expected: Tensor): MotionPanel | undefined {
   const [count = 0] = predicted.shape;
   const size = predicted.data.length / Math.max(1, count);
   if (size === 0 || predicted.data.length !== expected.data.length) return undefined;
@@ -236,7 +236,7 @@ function number(x: number): string {
   return String(Number(x.toPrecision(2)) + 0);
 }
 
-function frame(panel: Panel, i: number): Html {
+function frame(panel: MotionPanel, i: number): Html {
   switch (panel.kind) {
     case "fields":
       return fieldPlot(panel.frames[i]!, { name: panel.caption, labels: false, shown: WIDTH });
@@ -247,7 +247,7 @@ function frame(panel: Panel, i: number): Html {
   }
 }
 
-function vectorPlot({ frames, caption }: Panel & { kind: "vectors" }, i: number): Html {
+function vectorPlot({ frames, caption }: MotionPanel & { kind: "vectors" }, i: number): Html {
   const most = Math.max(1e-300, ...frames.flat(2).map(Math.abs).filter(Number.isFinite));
   const at = (x: number) => Number(((x / most) * 92).toFixed(2));
   return html`<svg viewBox="-100 -100 200 200" width="${WIDTH}" height="${WIDTH}" role="img" aria-label="${caption}"><title>${caption}</title><rect x="-100" y="-100" width="200" height="200" class="panel"/>${frames[
@@ -258,7 +258,7 @@ function vectorPlot({ frames, caption }: Panel & { kind: "vectors" }, i: number)
   )}</svg>`;
 }
 
-function numberPlot({ frames, caption }: Panel & { kind: "numbers" }, i: number): Html {
+function numberPlot({ frames, caption }: MotionPanel & { kind: "numbers" }, i: number): Html {
   const all = frames.flatMap(({ predicted, expected }) => [...predicted, ...expected]);
   const [least, most] = [Math.min(...all), Math.max(...all)];
   const y = (v: number) => Number((90 - (180 * (v - least)) / (most - least || 1)).toFixed(2));
