@@ -100,11 +100,13 @@ export {
 export {
   type Charts,
   type Classes,
+  type Colour,
   type Illustration,
   type MotionIllustration,
   type MotionPanel,
   type MotionPicture,
   type PlanarCharts,
+  type Raster,
   type ReportParts,
   renderFragment,
   renderReport,

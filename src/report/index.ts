@@ -16,5 +16,6 @@ export {
   type MotionPanel,
   type MotionPicture,
 } from "./motion.js";
+export type { Colour, Raster } from "./png.js";
 export type { Classes } from "./raster.js";
 export { picturesOf, type ReportParts, renderReport } from "./render.js";

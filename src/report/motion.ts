@@ -38,7 +38,11 @@ export interface MotionPicture {
 /** One thing that is shown in all frames. */
 export type MotionPanel = { caption: string } & (
   | { kind: "fields"; frames: readonly Raster[] }
-  | { kind: "vectors"; frames: readonly Point[][]; axes: readonly [number, number] }
+  | {
+      kind: "vectors";
+      frames: readonly (readonly [x: number, y: number])[][];
+      axes: readonly [number, number];
+    }
   | { kind: "numbers"; frames: readonly { predicted: number[]; expected: number[] }[] }
 );
 
