@@ -116,7 +116,8 @@ export async function judgeAlgebra(
   const weighed = (k: number, combined: SkillLost[][] = []) =>
     weigh(
       [...sorted.slice(0, k), ...combined],
-      [...sorted.slice(k), ...others],
+      // A generator that cannot be judged says nothing against the others.
+      [...sorted.slice(k).filter((sizes) => sizes.some((at) => inReach(at))), ...others],
       lacking,
       LIMITS,
       fits && ((size) => recoveredShare(sorted, shown(k)[1]!.directions, size)),
@@ -243,7 +244,12 @@ export async function judgeCosets(
     const at = { ...found.matrices[i]!, size: 1 };
     const now = weigh([[at]], moved, lacking);
     const told = reason === undefined ? now : { ...now, verdict: "cannot tell" as const, reason };
-    if (told.verdict === "none") return undefined;
+    // A matrix that surely loses skill is no symmetry, whatever directions lose.
+    if (
+      told.verdict === "none" ||
+      (reason === undefined && now.verdict === "cannot tell" && now.broken.low > 0)
+    )
+      return undefined;
     const words = describe(told, found, coset.name, 0);
     const size = found.matrices[i]!.size;
     return { ...coset, evidence: { ...judgement(told, words), size } };

@@ -301,7 +301,7 @@ class _Judge:
         centred = f - f.mean(0)
         correlation = float(alike(centred).mean() / (centred.square() * weight).sum(1).mean())
         products, total = alike(y - f), self._unmoved.constant.sum() / len(y)
-        if correlation <= 0:
+        if correlation <= 0 or not float(total) > 0:
             return math.nan
         error = float(products.std()) / math.sqrt(len(products))
         most = (max(0.0, float(products.mean())) + ONE_SIDED * error) / float(total)
