@@ -113,7 +113,7 @@ describe("atlas pde", function () {
     );
     expect(code, stderr).to.equal(0);
     expect(stderr).to.match(
-      /^run +\S+\ndataset +1\/1 .*\npredictor +1\/2 +loss [\d.]+ .*\nalgebra +1\/2 +loss /,
+      /^run +\S+\n(?:dataset +1\/1 .*\n)+predictor +1\/2 +loss [\d.]+ .*\nalgebra +1\/2 +loss /,
     );
     const [, path, report] = /^run +(\S+)\nreport +(\S+)\n$/m.exec(stdout) ?? [];
     expect(stdout).to.match(/^algebra +\S.*loss [\d.e-]+/);

@@ -96,9 +96,11 @@ describe("the packed package", function () {
       "docker/Dockerfile",
     ]);
     const known = ["LICENSE", "README.md", "package.json", ".dockerignore"];
-    const folders = ["dist", "docker", "proto", "py-worker"];
+    const folders = ["dist", "docker", "proto", "py-worker", "src"];
     const tops = new Set(files.map((file) => file.split("/")[0]!));
     expect([...tops].filter((top) => ![...known, ...folders].includes(top))).to.deep.equal([]);
+    const pages = /^src\/(dashboard|report)\/page\//;
+    expect(files.filter((file) => file.startsWith("src/") && !pages.test(file))).to.deep.equal([]);
     expect(
       files.filter((file) =>
         /\.venv|__pycache__|\.pyc|py-worker\/tests|dist\/test|_cache/.test(file),
