@@ -16,7 +16,10 @@ export function register(program: Command): void {
     .argument("<run>", "a run's id or folder, or latest")
     .requiredOption("--out <dir>", "The folder to write")
     .addOption(
-      new Option("--format <format>", "json, or torch: a Python file that needs torch alone")
+      new Option(
+        "--format <format>",
+        "json, or with a Python file: torch (needs torch alone), or for the library named",
+      )
         .choices(SYMMETRY_FORMATS)
         .default(SYMMETRY_FORMATS[0]),
     )
@@ -27,7 +30,10 @@ export function register(program: Command): void {
       `
 Examples:
   atlas export latest --out symmetry
-  atlas export latest --format torch --out symmetry && python symmetry/symmetry.py`,
+  atlas export latest --format torch --out symmetry && python symmetry/symmetry.py
+  atlas export latest --format e3nn --out symmetry     (so(3) and O(3) on vectors)
+  atlas export latest --format escnn --out symmetry    (so(2), O(2), C_k and D_k of the plane)
+  atlas export latest --format emlp --out symmetry     (any linear group)`,
     )
     .action(async (given: string) => {
       const { out, format, force } = command.opts<{

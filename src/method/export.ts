@@ -10,16 +10,18 @@ import type { Run } from "../run/folder.js";
 import { WORKER } from "../setup/common.mjs";
 import { VERSION } from "../version.js";
 import { accuracyOf } from "./audit.js";
+import { fitLibrary, LIBRARIES } from "./export-libraries.js";
 
 /** Formats of an exported symmetry. */
-export const SYMMETRY_FORMATS = ["json", "torch"] as const;
+export const SYMMETRY_FORMATS = ["json", "torch", ...LIBRARIES] as const;
 /** A format of an exported symmetry. */
 export type SymmetryFormat = (typeof SYMMETRY_FORMATS)[number];
 
 /** The file that marks a folder as an export. */
 const DOCUMENT = "symmetry.json";
-/** The Python file that the worker's tests run, with the rotations of the plane. */
-const TEMPLATE = join(WORKER, "atlas_worker", "exported", "symmetry.py");
+/** The exported Python file, and the folder of its templates, which have a symmetry in them. */
+const PROGRAM = "symmetry.py";
+const TEMPLATES = join(WORKER, "atlas_worker", "exported");
 const SCHEMA = "atlas.symmetry/1";
 
 /** What was exported. */
@@ -55,12 +57,17 @@ export async function exportSymmetry(
     );
   const result = Result.parse(document);
   const found = symmetryOf(run.id, result);
+  const { config, experiment } = run.config;
   if (format === "torch") checkTorch(run.id, result);
+  const fitted =
+    format === "json" || format === "torch"
+      ? undefined
+      : fitLibrary(run.id, format, found, result, config);
+  found.notes.push(...(fitted?.notes ?? []));
   const folder = resolve(out);
   await checkFolder(folder, out, force);
   const hashes = await hashesOf(run);
   const { evidence } = result.algebra ?? {};
-  const { config, experiment } = run.config;
   const exported = {
     schema: SCHEMA,
     name: found.name,
@@ -86,14 +93,14 @@ export async function exportSymmetry(
     [DOCUMENT]: `${JSON.stringify(exported, null, 2)}\n`,
     "README.md": readmeOf(run, found, result, format, hashes),
   };
-  if (format === "torch") files["symmetry.py"] = await torchFile(found);
+  if (format !== "json") files[PROGRAM] = await pythonFile(format, found, fitted?.data);
   try {
     await mkdir(folder, { recursive: true });
   } catch (error) {
     throw explainFileSystem(error, "create", folder);
   }
   // An earlier export may have had another format.
-  if (format !== "torch") await rm(join(folder, "symmetry.py"), { force: true });
+  if (format === "json") await rm(join(folder, PROGRAM), { force: true });
   for (const [name, text] of Object.entries(files)) await writeFileAtomic(join(folder, name), text);
   const { name, verdict, notes } = found;
   const counts = { generators: found.generators.length, components: found.components.length };
@@ -202,16 +209,22 @@ async function hashesOf(run: Run): Promise<Record<string, string>> {
   return hashes;
 }
 
-/** Put the symmetry into the Python file that the worker's tests run. */
-async function torchFile(found: Found): Promise<string> {
-  const template = await readFile(TEMPLATE, "utf8");
+/** Put the symmetry into the Python file of a format. */
+async function pythonFile(
+  format: Exclude<SymmetryFormat, "json">,
+  found: Found,
+  more: Readonly<Record<string, unknown>> = {},
+): Promise<string> {
+  const file = format === "torch" ? PROGRAM : `for_${format}.py`;
+  const template = await readFile(join(TEMPLATES, file), "utf8");
   const { name, n, generators, components, accuracy } = found;
   const data = [
     `NAME = ${JSON.stringify(name)}`,
-    `GENERATORS: list[list[list[float]]] = ${matrices(generators)}`,
-    `COMPONENTS: list[list[list[float]]] = ${matrices(components.map(({ matrix }) => matrix))}`,
+    `GENERATORS: list[list[list[float]]] = ${python(generators)}`,
+    `COMPONENTS: list[list[list[float]]] = ${python(components.map(({ matrix }) => matrix))}`,
     `N = ${n}`,
     `ACCURACY = ${Math.max(accuracy, 1e-6)}`,
+    ...Object.entries(more).map(([key, value]) => `${key} = ${python(value)}`),
   ];
   return template.replace(
     /# <data>\n[\s\S]*# <\/data>\n/,
@@ -219,12 +232,14 @@ async function torchFile(found: Found): Promise<string> {
   );
 }
 
-function matrices(all: readonly SquareMatrix[]): string {
-  if (all.length === 0) return "[]";
-  const row = (r: readonly number[]) => `[${r.map(String).join(", ")}]`;
-  const one = (m: SquareMatrix) =>
-    `    [\n${m.map((r) => `        ${row(r)},`).join("\n")}\n    ],`;
-  return `[\n${all.map(one).join("\n")}\n]`;
+/** Write a value in Python; each row of a matrix is a line. */
+function python(value: unknown, indent = ""): string {
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (!Array.isArray(value)) return JSON.stringify(value);
+  if (!value.some(Array.isArray)) return `[${value.map((x) => python(x)).join(", ")}]`;
+  const inner = `${indent}    `;
+  return `[\n${value.map((x) => `${inner}${python(x, inner)},\n`).join("")}${indent}]`;
 }
 
 function readmeOf(
@@ -258,6 +273,11 @@ function readmeOf(
     lines.push(
       "- `symmetry.py` needs PyTorch alone. It has `Augment`, `EquivariantLinear`,",
       "  `equivariant_linear`, `symmetrise` and `equivariance_error`. Test it with",
+      "  `python symmetry.py`.",
+    );
+  else if (format !== "json")
+    lines.push(
+      `- \`symmetry.py\` needs the library ${format}. Its first lines say what is in it. Test it with`,
       "  `python symmetry.py`.",
     );
   lines.push("", "## The run's files, by SHA-256", "");
