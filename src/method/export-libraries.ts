@@ -70,8 +70,11 @@ export function fitLibrary(
     INPUTS_AS: typeOf(types.inputs_as, "V"),
     TARGETS_AS: typeOf(types.targets_as, "S"),
   };
-  if (typeof types.inputs_as !== "string")
-    notes.push("the run names no types of features: the file takes one vector to one scalar");
+  if (named.INPUTS_AS !== types.inputs_as || named.TARGETS_AS !== types.targets_as)
+    notes.push(
+      "the run names no types of features, or others than this format's: check INPUTS_AS " +
+        `(${named.INPUTS_AS}) and TARGETS_AS (${named.TARGETS_AS}) in symmetry.py`,
+    );
   return { data: { ...data, ...named }, notes };
 }
 
