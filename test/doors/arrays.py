@@ -41,7 +41,6 @@ def main() -> None:
     whole = (out / "x.npy").read_bytes()
     (out / "cut.npy").write_bytes(whole[:-100])
     (out / "longer.npy").write_bytes(whole + b"more")
-    np.savez(out / "archive.npz", fields)
     numbered = np.zeros((4200, 1, 64, 64), "<f4")
     numbered += np.arange(1, 4201, dtype="<f4")[:, None, None, None]
     numbered[:, 0, -1, -1] += 1
