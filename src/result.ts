@@ -631,7 +631,7 @@ const Document = z.object({
         kind: z.string(),
         /** Number of samples. */
         samples: z.int(),
-        /** Of the shapes, the types, and 100 samples at equal distances. */
+        /** Of the shapes, and 100 samples at equal distances, as float32. */
         sha256: z.string(),
       }),
     )

@@ -168,7 +168,6 @@ describe("data of the user", function () {
       [own("same", "fields"), /all entries of inputs are 1 \(--inputs\)/],
       [own("fields", "same"), /all targets are equal/],
       [own("nan", "fields"), /in 1 of 4 samples, first in sample 1 \(--inputs\)/],
-      [own("small", "small"), /chart 0 at \(32, 32\) .*40x40 lattice/],
       [[...DIGITS, "--data=part"], /train-images-idx3-ubyte.* no training labels \(--data\)/],
       [
         [...DIGITS, "--data=pair"],
