@@ -81,8 +81,14 @@ describe("files of users", function () {
       const results = new Map<string, string>();
       for (const [format, files] of Object.entries(formats)) {
         const words = `--task discover_algebra ${FAST} ${more}`.trim().split(" ");
-        const { timings: _, ...rest } = await json<Result>([...flags(files), ...words], where);
-        results.set(format, JSON.stringify(rest));
+        const {
+          timings: _,
+          data,
+          ...rest
+        } = await json<Result>([...flags(files), ...words], where);
+        // Small arrays are sent by this process, other files are read by the worker.
+        const hashes = data?.map(({ samples, sha256 }) => ({ samples, sha256 }));
+        results.set(format, JSON.stringify({ ...rest, hashes }));
       }
       const [first] = results.values();
       for (const [format, result] of results) expect(result, format).to.equal(first);
