@@ -23,10 +23,13 @@ describe("arrays of users", function () {
     execFileSync(python, [join(ROOT, "test/doors/arrays.py"), dir], { stdio: "pipe" });
     const address = await sharedWorker();
     args = (inputs) => [
-      "own-data",
+      "discover",
       `--inputs=${inputs}`,
       "--targets=y.npy",
+      "--task=discover_algebra",
       "--epochs=1",
+      "--solver.starts=1",
+      "--solver.steps=2",
       "--seed=0",
       `--worker=${address}`,
     ];

@@ -129,7 +129,12 @@ describe("data of the user", function () {
     const [key, shared, flat] = [
       await run([...JETS, "--data=key"]),
       await run([...JETS, "--data=shared", "--N=0"]),
-      await run(["own-data", "--inputs=half.npy", "--targets=fields.npy"]),
+      await run([
+        "discover",
+        "--task=discover_algebra",
+        "--inputs=half.npy",
+        "--targets=fields.npy",
+      ]),
     ];
     expect(key.result.notes!.join()).to.match(/'jets'/);
     expect(shared.result.notes!.join()).to.match(/80 of the 80 jets/);
