@@ -2,8 +2,6 @@
 import { z } from "zod";
 import {
   AuditedSymmetry,
-  accuracyOf,
-  algebraFields,
   areSets,
   auditedPair,
   auditLayers,
@@ -11,9 +9,8 @@ import {
   type Context,
   chartFields,
   checkPair,
-  componentsOf,
-  cosetFields,
   defineExperiment,
+  discoveredSymmetry,
   type Findings,
   fileField,
   foreignFields,
@@ -22,10 +19,12 @@ import {
   isFactory,
   lookUpAudited,
   nearSymmetries,
+  ON_SETS,
   onSets,
   ownAtlas,
   ownDataset,
   ownFiles,
+  ownSearchFields,
   type Preparation,
   readCharts,
   refuseGiven,
@@ -55,8 +54,7 @@ const config = {
   takes: called.takes.meta({ ...called.takes.meta(), rare: true }),
   ...typeFields(),
   ...chartFields(),
-  ...algebraFields({ manifold: "planar", most: 4096, k: "auto", epochs: 3, trained: false }),
-  ...cosetFields({ manifold: "planar", epochs: 1 }),
+  ...ownSearchFields,
 };
 type Config = ConfigOf<typeof config>;
 const FOR_FIELDS = [...Object.keys(chartFields()), "halo"];
@@ -91,7 +89,12 @@ async function prepare(c: Config, preparation: Preparation): Promise<Config> {
   checkPair({ predictor, weights, before });
   const { files, shape } = await ownFiles({ inputs }, lookup.worker);
   if (shape && areSets(shape, c.axes)) refuseGiven(given, FOR_FIELDS, "on sets of vectors");
-  const layout = FOR_FIELDS.filter((field) => given[field] !== undefined);
+  if (c.charts === "auto")
+    throw new UsageError("--charts auto: audit takes given charts", "leave it out");
+  if (c.symmetry !== undefined) refuseGiven(given, Object.keys(ownSearchFields), "with --symmetry");
+  const layout = [...FOR_FIELDS, ...Object.keys(ON_SETS)].filter(
+    (field) => given[field] !== undefined,
+  );
   return {
     ...c,
     inputs: files.inputs,
@@ -110,18 +113,13 @@ async function audit(ctx: Context, c: Config): Promise<Findings> {
   const { inputs: shape, targets } = dataset.shapes!;
   const given = Object.fromEntries(c.given_fields.map((field) => [field, true]));
   if (shape.length < 4) refuseGiven(given, FOR_FIELDS, "on sets of vectors");
-  if (c.charts === "auto")
-    throw new UsageError("--charts auto: audit takes given charts", "leave it out");
   const charts = ownAtlas(shape, c, targets);
   const atlas = await ctx.atlas(charts);
   const symmetry = c.symmetry === undefined ? undefined : symmetryOn(ctx, c.symmetry, atlas);
   const loss = c.classifier || c.targets_as === "class" ? "cross_entropy" : "l1";
   const on = { dataset, atlas };
   const { predictor, before, about } = await auditedPair(ctx, c, on, loss);
-  const findings: Findings = {
-    task: "audit",
-    predictor: trainedPredictor(ctx, about),
-  };
+  const findings: Findings = { task: "audit", predictor: trainedPredictor(ctx, about) };
   let asked = symmetry;
   if (asked === undefined) {
     const settled = charts.kind === "vectors" ? onSets(c, given) : c;
@@ -131,8 +129,7 @@ async function audit(ctx: Context, c: Config): Promise<Findings> {
     Object.assign(findings, found);
     const generators = nearSymmetries(found.algebra);
     Object.assign(findings, await solveCosets(ctx, how, inputs, generators));
-    const components = componentsOf(findings);
-    asked = { source: "discovered", generators, components, accuracy: accuracyOf(findings) };
+    asked = discoveredSymmetry(ctx, findings, generators);
     if (generators.length + asked.components.length === 0)
       throw new UsageError(
         `the predictor has no symmetry to audit: ${found.algebra.explanation}`,

@@ -12,6 +12,8 @@ import {
   ownAtlas,
   ownDataset,
   ownFiles,
+  refuseGiven,
+  SET_BY_COMPARISON,
   symmetryField,
   targetsType,
   task,
@@ -42,7 +44,8 @@ export default defineExperiment({
     compare: task({
       summary: "Train networks with and without a symmetry on the same samples, and compare them",
       config,
-      async prepare(c, { lookup }) {
+      async prepare(c, { given, lookup }) {
+        refuseGiven(given, SET_BY_COMPARISON, "here: the comparison sets it");
         const { inputs, targets, predict } = c;
         if (inputs === undefined || (targets === undefined) === (predict === undefined))
           throw new UsageError(

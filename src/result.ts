@@ -540,6 +540,7 @@ export const AuditMeasured = z.object({
   broken: z.boolean(),
   layers: z.array(AuditedLayer),
   worst: z.array(z.object({ sample: z.int(), error: Measured })),
+  unread: z.array(z.string()).default([]),
 });
 /** What the worker measures in an audit. */
 export type AuditMeasured = z.infer<typeof AuditMeasured>;

@@ -62,7 +62,7 @@ export function verdictOf({
   const found = layers.find((one) => one.name === layer);
   const now = broken
     ? `${of} is broken, first in layer ${layer}${found ? `, a ${found.kind}` : ""}; ${largest}`
-    : `${of} holds in every layer, as far as interpolation and rounding allow; ${largest}`;
+    : `${of} holds in the output, as far as interpolation and rounding allow; ${largest}`;
   if (before === undefined) return now;
   const then = before.broken ? `broken, first in layer ${before.layer}` : "kept";
   return `${now}; before the training it was ${then} (${number(before.errors[judged])})`;

@@ -65,6 +65,11 @@ export function norm(a: SquareMatrix): number {
   return Math.sqrt(inner(a, a));
 }
 
+/** Scale a matrix to Frobenius norm 1; zero stays zero. */
+export function unit(a: SquareMatrix): SquareMatrix {
+  return combine([1 / Math.max(norm(a), 1e-30)], [a], a.length);
+}
+
 /** Compute the inner product of two vectors. */
 export function dot(x: readonly number[], y: readonly number[]): number {
   return x.reduce((sum, value, i) => sum + value * y[i]!, 0);

@@ -1,9 +1,9 @@
 /** Audit a predictor: in which layer it loses a symmetry (METHOD 4.8). */
 import { z } from "zod";
 import { labelOf } from "../algebra/factors.js";
-import { closure, expm, type Factor, namedAlgebra, namedAlgebras } from "../algebra/index.js";
+import { closure, expm, type Factor, namedAlgebras } from "../algebra/index.js";
 import {
-  diagonalMatrix,
+  combine,
   multiply,
   norm,
   type SquareMatrix,
@@ -13,20 +13,14 @@ import {
 import { UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
 import { isFile, type RunLookup } from "../experiment/lookup.js";
-import {
-  type Audit,
-  type AuditMeasured,
-  type CosetResult,
-  Factors,
-  type Findings,
-  type GroupResult,
-  Result,
-} from "../result.js";
+import { type Audit, type AuditMeasured, Factors, type Findings, Result } from "../result.js";
 import { findRun } from "../run/folder.js";
 import { choices } from "../suggest.js";
 import type { RemoteObject } from "../worker/index.js";
+import { certainComponents, saidOf } from "./certain.js";
 import type { Setting } from "./data.js";
-import { groupAlgebra } from "./group.js";
+import { groupAlgebra, wholeAlgebra } from "./group.js";
+import { isGroupName, KNOWN_GROUPS, knownGroup } from "./known.js";
 import { type ForeignConfig, foreignPredictor, isFactory, type OwnLoss } from "./own.js";
 import { makePredictor } from "./predictor.js";
 
@@ -54,10 +48,6 @@ const MANY = 4;
 const MOST = 24;
 /** Largest symmetric part of a generator of rotations. */
 const SKEW = 0.2;
-/** Groups beside the named algebras. */
-const FINITE = /^(c|d)[_(]?(\d+)\)?$/;
-const ORTHOGONAL = /^o\(?(\d)(?:,(\d))?\)?$/;
-const OTHERS = ["o(n)", "o(p,q)", "c(k)", "d(k)", "permutations"];
 
 /**
  * Look up a symmetry that is a run or a file. A name is kept.
@@ -65,12 +55,12 @@ const OTHERS = ["o(n)", "o(p,q)", "c(k)", "d(k)", "permutations"];
  * @throws UsageError if there is none
  */
 export async function lookUpAudited(lookup: RunLookup, given: GivenAudited): Promise<GivenAudited> {
-  if (typeof given !== "string" || isName(given)) return given;
-  const others = `a name like so(3), ${OTHERS.join(", ")}`;
+  if (typeof given !== "string" || isGroupName(given)) return given;
+  const others = `a name like so(3), ${KNOWN_GROUPS.join(", ")}`;
   const found = await lookup.algebra(given, "--symmetry", others);
   const run = (await isFile(given)) ? undefined : await findRun(lookup.dir, given);
   const result = run && Result.parse(await run.result());
-  const components = result === undefined ? [] : componentsOf(result);
+  const components = result === undefined ? [] : matricesOf(result);
   const accuracy = result === undefined ? closure(found.basis).max : accuracyOf(result);
   if (found.basis.length + components.length === 0)
     throw new UsageError(
@@ -80,16 +70,22 @@ export async function lookUpAudited(lookup: RunLookup, given: GivenAudited): Pro
   return { source: found.source, generators: found.basis, components, accuracy };
 }
 
-/** The matrices of a result outside of the identity component. */
-export function componentsOf({
-  cosets = [],
-  group,
-}: {
-  cosets?: readonly CosetResult[];
-  group?: GroupResult;
-}): SquareMatrix[] {
-  if (group?.resolved && group.elements.length > 1) return group.elements.slice(1);
-  return cosets.filter(({ name }) => name !== "identity").map(({ matrix }) => matrix);
+/** Take the symmetry to audit from what the same run found. */
+export function discoveredSymmetry(
+  ctx: Pick<Context, "note">,
+  found: Pick<Result, "algebra" | "cosets" | "group">,
+  generators: SquareMatrix[],
+): AuditedSymmetry {
+  const { components, leftOut } = certainComponents(found);
+  if (leftOut > 0) ctx.note(saidOf(leftOut));
+  return {
+    ...{ source: "discovered", generators, accuracy: accuracyOf(found) },
+    components: components.map(({ matrix }) => matrix),
+  };
+}
+
+function matricesOf(result: Parameters<typeof certainComponents>[0]): SquareMatrix[] {
+  return certainComponents(result).components.map(({ matrix }) => matrix);
 }
 
 /** Relative error of matrices about which nothing is known but that they were learnt. */
@@ -108,7 +104,7 @@ export function accuracyOf(result: Pick<Result, "algebra" | "cosets" | "group">)
     errors.push(name === "unidentified" ? UNKNOWN : (angleDegrees * Math.PI) / 180);
     errors.push(found.closure.mean);
   }
-  const components = componentsOf(result);
+  const components = matricesOf(result);
   const n = components[0]?.length ?? 1;
   const metric = found?.invariantMetric;
   if (metric !== undefined && !metric.conformal) {
@@ -118,16 +114,6 @@ export function accuracyOf(result: Pick<Result, "algebra" | "cosets" | "group">)
   } else if (components.length > 0)
     errors.push(group?.finite && group.resolved ? group.spread / Math.sqrt(n) : UNKNOWN);
   return Math.min(Math.max(0, ...errors), 0.5);
-}
-
-/** Whether a text is the name of a symmetry, of some size. */
-function isName(text: string): boolean {
-  const wanted = text.trim().toLowerCase();
-  if (FINITE.test(wanted) || ORTHOGONAL.test(wanted) || wanted === "permutations") return true;
-  if (["gl", "sl", "so"].includes(wanted) || / x | \+ |⊕|×/.test(wanted)) return true;
-  const numbers = (text.match(/\d+/g) ?? []).map(Number);
-  const sizes = [1, 2, 3, 4, 5, 6, ...numbers, numbers.reduce((a, b) => a + b, 0)];
-  return sizes.some((n) => n >= 1 && n <= 64 && namedAlgebra(text, n) !== undefined);
 }
 
 /**
@@ -153,17 +139,19 @@ export function symmetryOn(
       );
     return given;
   }
-  const special = factors.length === 1 ? named(given, size) : undefined;
-  if (special !== undefined) return special;
+  const [only] = factors;
+  const linear = factors.length === 1 && !only!.affine;
+  const known = linear ? knownGroup(given, size, "--symmetry") : undefined;
+  if (known !== undefined) return { source: given, ...known, accuracy: 0 };
   try {
     const algebra = groupAlgebra(ctx, { group: given }, atlas);
-    const generators = algebra ?? namedAlgebra(`gl(${size})`, size) ?? [];
+    const generators = algebra ?? wholeAlgebra(factors);
     return { source: given, generators, components: [], accuracy: 0 };
   } catch (error) {
     if (error instanceof UsageError) {
       error.message = error.message.replaceAll("--group", "--symmetry");
-      if (factors.length === 1)
-        error.remedy = `choose one of ${choices(given, [...namedAlgebras(size), ...OTHERS])}`;
+      if (linear)
+        error.remedy = `choose one of ${choices(given, [...namedAlgebras(size), ...KNOWN_GROUPS])}`;
     }
     throw error;
   }
@@ -171,55 +159,6 @@ export function symmetryOn(
 
 function acting(factors: readonly Factor[]): string {
   return factors.map((f) => `${labelOf(f)} in R^${f.n}`).join(", ");
-}
-
-/** Make a group that is more than the identity component of a named algebra. */
-function named(name: string, n: number): AuditedSymmetry | undefined {
-  const wanted = name.trim().toLowerCase();
-  const mirrored = (from: number, to: number) =>
-    diagonalMatrix(Array.from({ length: n }, (_, i) => (i >= from && i < to ? -1 : 1)));
-  const [, kind, times] = FINITE.exec(wanted) ?? [];
-  if (kind !== undefined) {
-    const k = Number(times);
-    if (n !== 2 || k < 1)
-      throw new UsageError(
-        `--symmetry ${name}: it acts on the plane, and these data have ${n} dimensions`,
-        "give a run or a file with the matrices",
-      );
-    const turn = (i: number) => planeTurn((2 * Math.PI * i) / k);
-    const turns = Array.from({ length: Math.min(k, MOST) - 1 }, (_, i) => turn(i + 1));
-    const components = kind === "d" ? [...turns, mirrored(1, 2)] : turns;
-    return { source: name, generators: [], components, accuracy: 0 };
-  }
-  if (wanted === "permutations") {
-    if (n < 2) throw new UsageError("--symmetry permutations: there is one component", "give more");
-    const orders = [
-      (i: number) => (i < 2 ? 1 - i : i),
-      (i: number) => (i + 1) % n,
-      (i: number) => n - 1 - i,
-      (i: number) => (i % 2 === 0 ? Math.min(i + 1, n - 1) : i - 1),
-    ];
-    const permutation = (order: (i: number) => number) =>
-      Array.from({ length: n }, (_, row) =>
-        Array.from({ length: n }, (_, col) => (order(row) === col ? 1 : 0)),
-      );
-    const components = orders.slice(0, n < 3 ? 1 : orders.length).map(permutation);
-    return { source: name, generators: [], components, accuracy: 0 };
-  }
-  const [, p, q] = ORTHOGONAL.exec(wanted) ?? [];
-  if (p === undefined || Number(p) + Number(q ?? 0) !== n) return undefined;
-  const split = q === undefined ? n - 1 : Number(p);
-  const generators = namedAlgebra(q === undefined ? `so(${n})` : `so(${p},${q})`, n) ?? [];
-  const components = [mirrored(split, n), ...(q === undefined ? [] : [mirrored(0, split)])];
-  return { source: name, generators, components, accuracy: 0 };
-}
-
-function planeTurn(angle: number): SquareMatrix {
-  const [c, s] = [Math.cos(angle), Math.sin(angle)];
-  return [
-    [c, -s],
-    [s, c],
-  ];
 }
 
 /** Choose elements of a group, small and large ones, with names. */
@@ -232,7 +171,7 @@ export function elementsOf({ generators, components }: AuditedSymmetry): {
     const of = generators.length > 1 ? ` ${i + 1}` : "";
     const size = norm(b);
     if (size === 0) return [];
-    const symmetric = b.map((row, r) => row.map((x, c) => x + b[c]![r]!));
+    const symmetric = combine([1, 1], [b, transpose(b)], b.length);
     const rotates = norm(symmetric) < SKEW * size;
     // A rotation of one plane has the Frobenius norm √2 times its angle.
     const unit = rotates ? size / Math.SQRT2 : size;
@@ -257,6 +196,8 @@ export async function auditLayers(
   { samples, before }: { samples: number; before?: RemoteObject },
 ): Promise<Audit> {
   const elements = elementsOf(symmetry);
+  const { length: all } = symmetry.components;
+  if (all > MOST) ctx.note(`${MOST} of the ${all} components are compared`);
   const matrices = elements.map(({ matrix }) => matrix);
   const look = (one: RemoteObject) =>
     ctx.timed("audit", () =>
@@ -267,6 +208,12 @@ export async function auditLayers(
       }),
     );
   const found = await look(predictor);
+  if (found.unread.length > 0)
+    ctx.note(
+      `layers that could not be compared, for they do not give a row of numbers for each sample: ` +
+        `${found.unread.slice(0, MANY).join(", ")}${found.unread.length > MANY ? " …" : ""}; a ` +
+        "layer that is named as the culprit may only follow one of them",
+    );
   const former = before && (await look(before));
   return {
     symmetry: symmetry.source,

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import type { SquareMatrix } from "../algebra/index.js";
+import { exactAlgebra, type SquareMatrix } from "../algebra/index.js";
 import { UsageError } from "../errors.js";
 import { Result } from "../result.js";
 import { explainFileSystem, writeFileAtomic } from "../run/atomic.js";
@@ -10,6 +10,7 @@ import type { Run } from "../run/folder.js";
 import { WORKER } from "../setup/common.mjs";
 import { VERSION } from "../version.js";
 import { accuracyOf } from "./audit.js";
+import { certainComponents, saidOf, weakest } from "./certain.js";
 import { fitLibrary, LIBRARIES } from "./export-libraries.js";
 
 /** Formats of an exported symmetry. */
@@ -129,22 +130,8 @@ function symmetryOf(id: string, result: Result): Found {
   const judged = algebra?.evidence;
   const certain = (algebra?.symmetryCount ?? 0) + (judged?.approximate ?? 0);
   const generators = algebra?.generators.slice(0, certain) ?? [];
-  const kept = cosets.filter(({ evidence }) => evidence?.verdict !== "cannot tell");
-  if (kept.length < cosets.length)
-    notes.push(
-      `${cosets.length - kept.length} components are left out: the data could not tell whether ` +
-        "they are symmetries",
-    );
-  const whole = generators.length === 0 && group?.finite && group.resolved;
-  const components = whole
-    ? group.elements.slice(1).map((matrix, i) => ({
-        ...{ name: `element ${i + 1} of ${group.name}`, matrix, verdict: "symmetry" },
-      }))
-    : kept
-        .filter(({ name }) => name !== "identity")
-        .map(({ name, matrix, evidence }) => ({
-          ...{ name, matrix, verdict: evidence?.verdict ?? "not judged" },
-        }));
+  const { components, leftOut } = certainComponents(result);
+  if (leftOut > 0) notes.push(saidOf(leftOut));
   if (generators.length + components.length === 0) {
     const why = judged?.words ?? algebra?.explanation ?? "no component but the identity was found";
     throw new UsageError(
@@ -155,14 +142,28 @@ function symmetryOf(id: string, result: Result): Found {
     );
   }
   const approximate = generators.length > (algebra?.symmetryCount ?? 0);
+  const ofComponents = weakest(components.map((each) => each.verdict));
   const verdict =
-    judged === undefined ? "not judged" : approximate ? "approximate" : judged.verdict;
+    generators.length === 0
+      ? ofComponents
+      : judged === undefined
+        ? "not judged"
+        : approximate
+          ? "approximate"
+          : judged.verdict;
   if (judged === undefined && generators.length > 0)
     notes.push("the run measured no evidence: the generators were judged by their errors alone");
   if (approximate) notes.push("the symmetry holds approximately: use it for augmentation first");
-  const named = algebra?.identified.name;
+  const { factors } = algebra ?? {};
+  const named = approximate
+    ? (exactAlgebra(generators, factors ? { factors } : {})?.name ?? "an approximate algebra")
+    : (algebra?.identified.name ?? "an algebra");
   const name =
-    generators.length === 0 ? (group?.name ?? "a finite group") : (named ?? "an algebra");
+    generators.length > 0
+      ? named
+      : leftOut > 0
+        ? "a set of matrices"
+        : (group?.name ?? "a finite group");
   const n = (generators[0] ?? components[0]!.matrix).length;
   return { name, n, generators, components, accuracy: accuracyOf(result), verdict, notes };
 }
@@ -217,9 +218,10 @@ async function pythonFile(
 ): Promise<string> {
   const file = format === "torch" ? PROGRAM : `for_${format}.py`;
   const template = await readFile(join(TEMPLATES, file), "utf8");
-  const { name, n, generators, components, accuracy } = found;
+  const { name, verdict, n, generators, components, accuracy } = found;
   const data = [
     `NAME = ${JSON.stringify(name)}`,
+    `VERDICT = ${JSON.stringify(verdict)}`,
     `GENERATORS: list[list[list[float]]] = ${python(generators)}`,
     `COMPONENTS: list[list[list[float]]] = ${python(components.map(({ matrix }) => matrix))}`,
     `N = ${n}`,

@@ -98,10 +98,13 @@ export function identityAlgebra(
   if (identity === undefined || (typeof identity !== "string" && identity.basis.length === 0))
     return [];
   const factors = Factors.parse(atlas.facts.groups ?? []);
-  const basis = basisOf(identity, factors, "--identity");
-  if (basis !== undefined) return basis;
+  return basisOf(identity, factors, "--identity") ?? wholeAlgebra(factors);
+}
+
+/** Make a basis of the algebra of all that acts. */
+export function wholeAlgebra(factors: readonly Factor[]): number[][][] {
   const all = factors.map((f) => `${f.affine ? "aff" : "gl"}(${f.n})`);
-  return basisOf(all.join(" x "), factors, "--identity") ?? [];
+  return basisOf(all.join(" x "), factors, "--group") ?? [];
 }
 
 /** Whether a text is the name of a group, of some size. */

@@ -2,6 +2,7 @@
 export * from "./algebra.js";
 export * from "./audit.js";
 export * from "./benchmark.js";
+export * from "./certain.js";
 export * from "./charts.js";
 export * from "./components.js";
 export * from "./data.js";
@@ -13,6 +14,7 @@ export * from "./files.js";
 export * from "./full.js";
 export * from "./group.js";
 export * from "./grow.js";
+export * from "./known.js";
 export * from "./own.js";
 export * from "./own-tasks.js";
 export * from "./predictor.js";

@@ -1,5 +1,5 @@
 /** What the report shows moving: a sample along each generator. */
-import type { SquareMatrix } from "../algebra/linalg.js";
+import { unit } from "../algebra/linalg.js";
 import type { Context } from "../experiment/context.js";
 import type { AlgebraResult } from "../result.js";
 import type { SolverInputs } from "./data.js";
@@ -21,13 +21,21 @@ export function showMotions(
 ): void {
   if (atlas.kind === "lattice") return; // fields of 1 and 3 dimensions are not drawn
   const { approximate = 0, plausible = 0, directions = [] } = evidence ?? {};
-  const shown = Math.min(MOST, Math.max(1, symmetryCount + approximate + plausible));
+  const near = symmetryCount + approximate;
+  const shown = Math.min(MOST, Math.max(1, near + plausible));
   ctx.illustrateMotions(
     generators.slice(0, shown).map((generator, i) => {
       const judged = directions[i]?.sizes.filter((size) => inReach(size) && size.length > 0) ?? [];
       return {
         name: `B${i + 1}`,
-        holds: i < symmetryCount,
+        doubt:
+          i < symmetryCount
+            ? undefined
+            : i < near
+              ? "holds approximately"
+              : evidence?.verdict === "cannot tell"
+                ? "may be a symmetry or not"
+                : "no symmetry",
         predictor,
         dataset,
         vectors: atlas.kind === "vectors",
@@ -36,9 +44,4 @@ export function showMotions(
       };
     }),
   );
-}
-
-function unit(matrix: SquareMatrix): SquareMatrix {
-  const size = Math.hypot(...matrix.flat()) || 1;
-  return matrix.map((row) => row.map((x) => x / size));
 }

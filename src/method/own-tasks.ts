@@ -69,6 +69,8 @@ const algebra = algebraFields({
   trained: false,
 });
 const cosets = cosetFields({ manifold: "planar", epochs: 1 });
+/** Config fields of the search for a symmetry of own data. */
+export const ownSearchFields = { ...algebra, ...cosets };
 const identity = {
   identity: identityField("Lie algebra: a RUN, a FILE, or a name like so(2)"),
 };
@@ -232,7 +234,10 @@ async function preview(ctx: Context, c: WithAlgebra): Promise<Preview> {
         : `${training} samples to fit, ${validation} to choose the epoch, ${test} to judge`,
     charts: sets ? "none: sets of vectors" : chartsText(charts.params, auto),
     predictor: c.predictor ?? `${network}, ${fit.epochs} epochs`,
-    group: `${search}; ${c.k === undefined || c.k === "auto" ? "k is found" : `k ${c.k}`}`,
+    group:
+      "solver" in c
+        ? `${search}; ${c.k === "auto" ? "k is found" : `k ${c.k}`}`
+        : "components alone",
     memory: `${formatBytes(bytesOf(inputs) + bytesOf(targets))} of data, ${formatBytes(working)} in a step`,
     time: await timeOf(ctx, settled, { ...setting, predictor, groupAlgebra: group }, fit.epochs),
   };
@@ -262,7 +267,8 @@ async function timeOf(
   epochs: number,
 ): Promise<string> {
   const fit = epochs === 0 ? 0 : await probe(ctx, inputs.predictor);
-  if (!("solver" in c)) return `fit at most ${formatSeconds(fit)}`;
+  if (!("solver" in c))
+    return `fit at most ${formatSeconds(fit)}; the search for components comes on top`;
   const solver = chosen(c, "solver", "algebra_solver");
   const k = c.k === "auto" ? 1 : c.k;
   const algebra = await ctx.algebra({ ...inputs, solver, k, epochs: c.algebra_epochs });

@@ -196,7 +196,7 @@ export function onSets<C extends object>(c: C, given: Readonly<Record<string, un
 }
 
 /** Samples whose validation and test parts the default recipe holds out (METHOD 2.1). */
-const HELD_OUT = { validation: 0.15, test: 0.15 } as const;
+export const HELD_OUT = { validation: 0.15, test: 0.15 } as const;
 /** Numbers in a sample up to which a network takes all their products. */
 const FEW_NUMBERS = 40;
 /** Steps of a training on sets, if the user sets no epochs. */

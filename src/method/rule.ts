@@ -30,6 +30,8 @@ export const LIMITS = {
 /** The limits of the rule. */
 export type Limits = Readonly<Record<keyof typeof LIMITS, number>>;
 
+/** Sizes up to this factor apart count as one. */
+const LARGER = 1.2;
 /** A smaller size is at most this share of the largest size … */
 const SMALLER = 0.7;
 /** … and more than this. Smaller moves say little. */
@@ -171,14 +173,16 @@ function weighAtLargest(
   const floor = Math.max(...reached.map((at) => Math.abs(at.floor ?? 0)));
   if (floor > limits.broken ** 2 / 3 && floor > lost.high / 2)
     return untold("the grid is too coarse: interpolation alone loses as much", size, lost);
-  // The skill lost grows at least as the square of a move, and so as its size.
+  // Others are compared at the size that is judged. Where they are out of reach there, they count
+  // with what they lose by the largest smaller move in reach. Small moves lose in proportion to
+  // their size, by which a direction of larger moves alone is scaled.
   const others = outside.flatMap((sizes) => {
-    const reached = sizes.filter(reaches);
-    const scaled = (reached.length > 0 ? reached : sizes.slice(0, 1)).map(
-      (at) => interval(at).low * Math.min(1, size / (at.size ?? Number.NaN)),
-    );
-    const measured = scaled.filter(Number.isFinite);
-    return measured.length === 0 ? [] : [Math.max(0, ...measured)];
+    const alike = sizes.filter((at) => (at.size ?? Number.NaN) <= LARGER * size);
+    const judged = alike.filter(reaches).at(-1) ?? alike[0] ?? sizes.find(reaches) ?? sizes[0];
+    if (judged === undefined) return [];
+    const larger = alike.length === 0 ? size / (judged.size ?? Number.NaN) : 1;
+    const least = interval(judged).low * larger;
+    return Number.isFinite(least) ? [Math.max(0, least)] : [];
   });
   const elsewhere = others.length === 0 ? null : Math.min(...others);
   const inexact = limits.angle * (elsewhere ?? 0);

@@ -15,10 +15,12 @@ import { closure } from "../algebra/span.js";
 import { UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
 import { Identity, isFile, type RunLookup, readBytes } from "../experiment/lookup.js";
-import { Factors } from "../result.js";
+import { AlgebraResult, CosetResult, Factors, GroupResult } from "../result.js";
 import { findRun } from "../run/folder.js";
 import type { RemoteObject } from "../worker/index.js";
-import { groupAlgebra, isName, lookUpBasis } from "./group.js";
+import { certainComponents, saidOf } from "./certain.js";
+import { groupAlgebra, lookUpBasis, wholeAlgebra } from "./group.js";
+import { isGroupName, knownGroup } from "./known.js";
 
 /** Generators and components of a symmetry, and their source. */
 export const Symmetry = Identity.extend({
@@ -26,14 +28,17 @@ export const Symmetry = Identity.extend({
   components: z.array(z.object({ name: z.string(), matrix: z.array(z.array(z.number())) })),
   /** Whether evidence was measured for it; undefined for a file of matrices. */
   evidence: z.boolean().optional(),
+  /** What a user should know of it, in sentences. */
+  notes: z.array(z.string()).default([]),
 });
 /** Generators and components of a symmetry, and their source. */
 export type Symmetry = z.infer<typeof Symmetry>;
 
-/** A result with components. */
-const HoldsComponents = z.object({
-  algebra: z.object({ evidence: z.unknown().optional() }).optional(),
-  cosets: z.array(z.object({ name: z.string(), matrix: z.array(z.array(z.number())) })).default([]),
+/** The findings of a result. */
+const HoldsFindings = z.object({
+  algebra: AlgebraResult.optional(),
+  cosets: z.array(CosetResult).optional(),
+  group: GroupResult.optional(),
 });
 
 /** Make the config field of a symmetry, which {@link lookUpSymmetry} looks up. */
@@ -54,21 +59,28 @@ export async function lookUpSymmetry(
 ): Promise<string | Symmetry> {
   if (given === undefined)
     throw new UsageError(
-      "atlas train needs a symmetry",
+      "a symmetry is missing",
       "give --symmetry RUN (of atlas discover), a FILE, or a name like so(3)",
     );
   if (typeof given !== "string") return given;
-  if (isName(given)) return given;
+  if (isGroupName(given)) return given;
   const found = await lookUpBasis(lookup, given, "--symmetry");
-  const more = HoldsComponents.safeParse(await documentOf(lookup, given)).data;
-  const components = (more?.cosets ?? []).filter(({ name }) => name !== "identity");
+  const more = HoldsFindings.safeParse(await documentOf(lookup, given)).data;
+  const { components, leftOut } = certainComponents(more ?? {});
+  const { approximate = 0 } = more?.algebra?.evidence ?? {};
+  if (more?.algebra && approximate > 0)
+    found.basis = more.algebra.generators.slice(0, more.algebra.symmetryCount + approximate);
+  const notes = [
+    ...(leftOut > 0 ? [saidOf(leftOut)] : []),
+    ...(approximate > 0 ? [`${approximate} of its generators hold approximately`] : []),
+  ];
   if (found.basis.length === 0 && components.length === 0)
     throw new UsageError(
       `--symmetry ${given}: it has neither generators nor components`,
       "give one that was found, or a name like so(3)",
     );
   const evidence = more?.algebra && more.algebra.evidence !== undefined;
-  return { ...found, components, evidence };
+  return { ...found, components, evidence, notes };
 }
 
 /** Read the result of a run, or a JSON file; undefined for other files. */
@@ -104,9 +116,9 @@ const ANOTHER = 0.2;
  * Make the groups of a comparison: the found one, the named one that it is near to, and a wrong one
  * of the same dimension.
  *
- * The wrong one is the named algebra of the same dimension that is furthest from it, without
- * components; one that keeps a metric, such as so(1,2), if there is one. If there is none at all, as for products of groups, it is the same group after the axes were
- * stretched by 1 to 3.
+ * The wrong one is the furthest named algebra of the same dimension, without components, preferably
+ * one that keeps a metric, such as so(1,2). Where there is none, it is the same group after the axes
+ * were stretched by 1 to 3.
  *
  * @throws UsageError if the matrices do not fit what acts
  */
@@ -117,14 +129,19 @@ export function armGroups(
   inputs_as: string | undefined,
 ): ArmGroup[] {
   const given = typeof symmetry === "string" ? symmetry : undefined;
-  const identity = typeof symmetry === "string" ? symmetry : { ...symmetry };
   const factors = Factors.parse(atlas.facts.groups ?? []);
-  const empty = typeof symmetry !== "string" && symmetry.basis.length === 0;
-  const basis = empty
-    ? []
-    : (groupAlgebra(ctx, { group: identity, inputs_as }, atlas, "--symmetry") ?? whole(factors));
-  const components = typeof symmetry === "string" ? [] : symmetry.components;
   const size = factors.reduce((sum, f) => sum + f.n + Number(f.affine), 0);
+  const linear = factors.length === 1 && !factors[0]!.affine;
+  const known = linear && given !== undefined ? knownGroup(given, size, "--symmetry") : undefined;
+  const empty = typeof symmetry !== "string" && symmetry.basis.length === 0;
+  const basis =
+    known?.generators ??
+    (empty
+      ? []
+      : (groupAlgebra(ctx, { group: symmetry, inputs_as }, atlas, "--symmetry") ??
+        wholeAlgebra(factors)));
+  const components = typeof symmetry === "string" ? [] : symmetry.components;
+  if (typeof symmetry !== "string") for (const note of symmetry.notes) ctx.note(note);
   const odd = components.find(({ matrix }) => matrix.length !== size);
   if (odd)
     throw new UsageError(
@@ -144,7 +161,10 @@ export function armGroups(
     ideal.includes(undefined) ? UNTOLD : 0,
   );
   if (given !== undefined)
-    groups.push({ arm: "exact", called: given, basis, components: [], accuracy: EXACT });
+    groups.push({
+      ...{ arm: "exact", called: given, basis, accuracy: EXACT },
+      components: known?.components ?? [],
+    });
   else {
     // Any matrix of a component serves; the one that its name means has no error.
     const matrices = components.map(({ matrix }, i) => (exact && ideal[i]) || matrix);
@@ -179,11 +199,6 @@ export function armGroups(
 
 function withNames(names: readonly string[]): string {
   return names.length === 0 ? "" : ` with ${names.join(", ")}`;
-}
-
-function whole(factors: readonly Factor[]): SquareMatrix[] {
-  const [only] = factors;
-  return catalogue(only!.n).find(({ name }) => name === `gl(${only!.n})`)!.basis;
 }
 
 /** Make the matrix that a component's name means; undefined for a name that means none. */

@@ -10,7 +10,7 @@ import type { Comparison } from "../result.js";
 import { Tensor } from "../tensor/index.js";
 import type { RemoteObject } from "../worker/index.js";
 import type { OwnLoss, ownAtlas } from "./own.js";
-import { ownFit } from "./own.js";
+import { HELD_OUT, ownFit } from "./own.js";
 import type { ArmGroup } from "./symmetry.js";
 
 type Size = Comparison["sizes"][number];
@@ -18,8 +18,6 @@ type Arm = Size["arms"][number];
 
 /** Numbers of samples to compare at, unless the user gives others. */
 const SAMPLES = [100, 1000, 10_000];
-/** Share of the samples that is for the test, and so not for the training. */
-const TEST = 0.15;
 /** The networks in the order of tables. */
 const ORDER: readonly Arm["arm"][] = ["none", "augmented", "found", "exact", "wrong"];
 /** Hidden layers of the network without a symmetry. */
@@ -77,7 +75,7 @@ function samplesOf(text: string): number[] | undefined {
 
 /** Choose the numbers of samples. @throws UsageError if there are too few samples */
 function sizesOf({ samples }: ComparisonConfig, available: number): number[] {
-  const most = Math.floor((1 - TEST) * available);
+  const most = Math.floor((1 - HELD_OUT.test) * available);
   const given = samples === undefined ? undefined : samplesOf(samples)!;
   const over = given?.find((n) => n > most);
   if (over !== undefined)
@@ -180,6 +178,11 @@ function moving({ params, ...rest }: Block<"training">): Block<"training"> {
   return { ...rest, params: { ...params, augment: 1 } } as Block<"training">;
 }
 
+/** Fields of the training recipe that a comparison sets. @see refuseGiven */
+export const SET_BY_COMPARISON = ["samples", "augment", "test", "split_seed"].map(
+  (name) => `training.${name}`,
+);
+
 /** The fields of the training recipe that the user gave. */
 function trainingOf(c: ComparisonConfig): object {
   return Object.fromEntries(Object.entries(c).filter(([field]) => /^training(\.|$)/.test(field)));
@@ -194,7 +197,7 @@ function withSamples({ kind, params }: Block<"training">, samples: number): Bloc
 function symmetric(c: ComparisonConfig, { accuracy }: ArmGroup): Block<"architecture"> {
   const fields = comparisonFields();
   return settle(c, pick(fields, "network"), "architecture", "equivariant_mlp", {
-    equivariant_mlp: { accuracy: Math.min(accuracy, 1) },
+    equivariant_mlp: { accuracy: Math.min(accuracy, 0.3) },
   });
 }
 
@@ -253,9 +256,9 @@ function sized(
 /** The interval of one value has no ends. */
 function ended({ value, low, high }: { value: number; low: number; high: number }) {
   const finite = (x: number) => (Number.isFinite(x) ? x : null);
-  return low > 0 && high === Number.POSITIVE_INFINITY
-    ? { value: finite(value), low: null, high: null }
-    : { value: finite(value), low: finite(low), high: finite(high) };
+  return Number.isFinite(high)
+    ? { value: finite(value), low: finite(low), high: finite(high) }
+    : { value: finite(value), low: null, high: null };
 }
 
 const CALLED = {
@@ -267,6 +270,8 @@ const CALLED = {
 } as const;
 
 function wordsOf(rows: readonly Arm[], foundOverExact: Size["foundOverExact"]): string[] {
+  if (rows[0]!.skills.length < 2)
+    return ["one training of each network does not tell which is better: give --pairs 5"];
   const words: string[] = [];
   for (const { arm, ratio } of rows) {
     if (arm === "none") continue;

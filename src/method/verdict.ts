@@ -3,7 +3,7 @@
  */
 import { z } from "zod";
 import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
-import { combine, norm, type SquareMatrix } from "../algebra/linalg.js";
+import { combine, norm, type SquareMatrix, unit } from "../algebra/linalg.js";
 import { frame, project } from "../algebra/span.js";
 import type { Context } from "../experiment/context.js";
 import type {
@@ -324,10 +324,6 @@ export function describeAgreement(agreement: Agreement | undefined): string[] {
         `Other coordinate systems give answers up to ${angle} away, where refits differ by ` +
           `${spread}: the network's own axes matter`,
       ];
-}
-
-function unit(matrix: SquareMatrix): SquareMatrix {
-  return combine([1 / Math.max(norm(matrix), 1e-30)], [matrix], matrix.length);
 }
 
 /** The directions of the spectrum that are not in the span of the generators. */

@@ -9,7 +9,8 @@ export function comparisonSection({ arms, repeats, sizes }: Comparison): Html {
 <p>Networks with and without a symmetry, ${String(repeats)} trainings of each. In a repeat all of them have the
 same samples and the same test. The skill on held-out samples is 1 for perfect predictions and 0 for
 a constant. The last column divides what a network leaves unexplained by what the network without a
-symmetry leaves: below 1 is better. Brackets are 95 % intervals over the repeats.</p>
+symmetry leaves: below 1 is better. Brackets are 95 % intervals over the repeats,
+which draw from the same data.</p>
 <ul>${arms.map(({ arm, architecture, symmetry }) => html`<li>${arm}: ${architecture}, ${symmetry}</li>`)}</ul>
 ${sizes.map((size) => {
   const [head, ...rows] = comparisonRows(size);

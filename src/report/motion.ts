@@ -1,7 +1,11 @@
 /** A real sample that moves along a generator, beside what the predictor says of it. */
 import type { SquareMatrix } from "../algebra/index.js";
 import type { Tensor } from "../tensor/index.js";
-import type { RemoteObject, Session as WholeSession } from "../worker/session/index.js";
+import type {
+  MotionFrames,
+  RemoteObject,
+  Session as WholeSession,
+} from "../worker/session/index.js";
 import { type Html, html } from "./html.js";
 import { fieldPlot } from "./pictures.js";
 import type { Raster } from "./png.js";
@@ -11,8 +15,8 @@ import { classRaster, type Field, fieldRaster } from "./raster.js";
 export interface MotionIllustration {
   /** Name of the generator. */
   name: string;
-  /** Whether it is a symmetry. */
-  holds: boolean;
+  /** What is to be said of it beside its name; nothing if it is a symmetry. */
+  doubt: string | undefined;
   predictor: RemoteObject;
   /** Samples to choose from (default: those held back from the training). */
   dataset?: RemoteObject;
@@ -27,7 +31,7 @@ export interface MotionIllustration {
 /** The frames of a motion. */
 export interface MotionPicture {
   name: string;
-  holds: boolean;
+  doubt: string | undefined;
   direction: SquareMatrix;
   lengths: readonly number[];
   panels: readonly MotionPanel[];
@@ -63,7 +67,7 @@ export async function drawMotions(
   motions: readonly MotionIllustration[],
 ): Promise<MotionPicture[]> {
   const pictures: MotionPicture[] = [];
-  for (const { name, holds, predictor, dataset, vectors, direction, longest } of motions) {
+  for (const { name, doubt, predictor, dataset, vectors, direction, longest } of motions) {
     const lengths = Array.from(
       { length: FRAMES },
       (_, i) => (longest * (2 * i - FRAMES + 1)) / (FRAMES - 1),
@@ -71,10 +75,10 @@ export async function drawMotions(
     const frames = await session.moveSample(predictor, { dataset, direction, lengths });
     const panels = [
       vectors ? vectorPanel(frames.inputs, direction) : fieldPanel(frames.inputs, "moved sample"),
-      ...outputPanels(frames.predicted, frames.expected),
+      ...outputPanels(frames),
     ].filter((panel) => panel !== undefined);
-    const apart = differences(frames.predicted, frames.expected);
-    if (panels.length > 1) pictures.push({ name, holds, direction, lengths, panels, apart });
+    const { apart } = frames;
+    if (panels.length > 1) pictures.push({ name, doubt, direction, lengths, panels, apart });
   }
   return pictures;
 }
@@ -84,16 +88,14 @@ function fieldPanel(tensor: Tensor, caption: string): MotionPanel | undefined {
   return frames && { kind: "fields", caption, frames: rasters(frames) };
 }
 
-/** Take the channels of fields [T, channels, height, width]; of volumes, the slice in the middle. */
+/** Take the channels of fields [T, channels, height, width]. */
 function channelsOf({ shape, data }: Tensor): Field[][] {
-  if (shape.length !== 4 && shape.length !== 5) return [];
-  const [count = 0, channels = 0] = shape;
-  const [height = 0, width = 0] = shape.slice(-2);
-  const depth = shape.length === 5 ? shape[2]! : 1;
+  if (shape.length !== 4) return [];
+  const [count = 0, channels = 0, height = 0, width = 0] = shape;
   const size = height * width;
   return Array.from({ length: channels }, (_, channel) =>
     Array.from({ length: count }, (_, t) => {
-      const start = ((t * channels + channel) * depth + (depth >> 1)) * size;
+      const start = (t * channels + channel) * size;
       return {
         height,
         width,
@@ -119,28 +121,18 @@ function rasters(fields: readonly Field[]): Raster[] {
   }));
 }
 
-function outputPanels(predicted: Tensor, expected: Tensor): (MotionPanel | undefined)[] {
+function outputPanels({ predicted, expected, classes }: MotionFrames): (MotionPanel | undefined)[] {
   const said = "what the predictor says of it";
   const turned = "what it says of the unmoved sample, moved";
   const [a, b] = [channelsOf(predicted), channelsOf(expected)];
   if (a.length === 0) return [numberPanel(predicted, expected)];
-  const probabilities = a.length > 1 && sumsToOne(a);
-  const drawn = probabilities
+  const drawn = classes
     ? [a, b].flatMap((channels) => likeliest(channels))
     : rasters([...a[0]!, ...b[0]!]);
   return [
     { kind: "fields", caption: said, frames: drawn.slice(0, a[0]!.length) },
     { kind: "fields", caption: turned, frames: drawn.slice(a[0]!.length) },
   ];
-}
-
-function sumsToOne(channels: readonly Field[][]): boolean {
-  const { values } = channels[0]![0]!;
-  for (let i = 0; i < values.length; i++) {
-    const sum = channels.reduce((total, frames) => total + frames[0]!.values[i]!, 0);
-    if (Math.abs(sum - 1) > 1e-3) return false;
-  }
-  return true;
 }
 
 function likeliest(channels: readonly Field[][]): Raster[] {
@@ -188,22 +180,6 @@ function numberPanel(predicted: Tensor, expected: Tensor): MotionPanel | undefin
   };
 }
 
-function differences(predicted: Tensor, expected: Tensor): number[] {
-  const [count = 0] = predicted.shape;
-  const size = predicted.data.length / Math.max(1, count);
-  const values = Array.from(expected.data, Number);
-  const mean = values.reduce((sum, x) => sum + x, 0) / Math.max(1, values.length);
-  const spread =
-    values.reduce((sum, x) => sum + Math.abs(x - mean), 0) / Math.max(1, values.length);
-  if (size < 2 || !(spread > 0)) return [];
-  return Array.from({ length: count }, (_, t) => {
-    let sum = 0;
-    for (let i = t * size; i < (t + 1) * size; i++)
-      sum += Math.abs(Number(predicted.data[i]) - values[i]!);
-    return sum / size / spread;
-  });
-}
-
 /** Make the section with the moving samples. @returns undefined if there are none */
 export function motionSection(pictures: readonly MotionPicture[]): Html | undefined {
   if (pictures.length === 0) return undefined;
@@ -211,9 +187,9 @@ export function motionSection(pictures: readonly MotionPicture[]): Html | undefi
 <p>A sample is moved by exp(tB), B of norm 1. Where B is a symmetry, what the predictor says of the moved sample is what it says of the unmoved one, moved.</p>${pictures.map(motion)}</section>`;
 }
 
-function motion({ name, holds, direction, lengths, panels, apart }: MotionPicture): Html {
+function motion({ name, doubt, direction, lengths, panels, apart }: MotionPicture): Html {
   const labels = lengths.map((t, i) => label(t, direction, apart[i]));
-  return html`<div class="motion" data-name="${name}" data-labels="${JSON.stringify(labels)}"><h3>${name}${holds ? "" : " (no symmetry)"}</h3><div class="row">${panels.map(
+  return html`<div class="motion" data-name="${name}" data-labels="${JSON.stringify(labels)}"><h3>${name}${doubt === undefined ? "" : ` (${doubt})`}</h3><div class="row">${panels.map(
     (panel) =>
       html`<figure><div class="frames">${lengths.map(
         (_, i) =>

@@ -80,7 +80,7 @@ describe("a report in Chromium", function () {
     const lengths = Array.from({ length: 13 }, (_, i) => (i - 6) / 6);
     const panel = { kind: "vectors" as const, caption: "moved sample", axes: [0, 1] as const };
     const motion = {
-      ...{ name: "B1", holds: true, direction, lengths, apart: [] },
+      ...{ name: "B1", doubt: undefined, direction, lengths, apart: [] },
       panels: [{ ...panel, frames: lengths.map((_, i) => frames[i % 3]!) }],
     };
     writeFileSync(moving, renderReport({ result: planar(), config: CONFIG, motions: [motion] }));

@@ -19,6 +19,7 @@ from torch import Tensor
 
 # <data>
 NAME = "so(3)"
+VERDICT = "symmetry"
 GENERATORS: list[list[list[float]]] = [
     [[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]],
     [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]],
@@ -135,4 +136,4 @@ def self_test() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join([*self_test(), "all tests passed"]))
+    print("\n".join([*self_test(), f"all tests passed; the verdict on the data: {VERDICT}"]))

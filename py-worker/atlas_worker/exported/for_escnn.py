@@ -20,6 +20,7 @@ from escnn.group import Representation, change_basis
 
 # <data>
 NAME = "so(2)"
+VERDICT = "symmetry"
 GENERATORS: list[list[list[float]]] = [[[0.0, -1.0], [1.0, 0.0]]]
 COMPONENTS: list[list[list[float]]] = [[[1.0, 0.0], [0.0, -1.0]]]
 N = 2
@@ -131,4 +132,4 @@ def self_test() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join([*self_test(), "all tests passed"]))
+    print("\n".join([*self_test(), f"all tests passed; the verdict on the data: {VERDICT}"]))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 # <data>
 NAME = "so(2)"
+VERDICT = "symmetry"
 GENERATORS: list[list[list[float]]] = [[[0.0, -1.0], [1.0, 0.0]]]
 COMPONENTS: list[list[list[float]]] = [[[1.0, 0.0], [0.0, -1.0]]]
 N = 2
@@ -97,11 +98,11 @@ def _diagonal(blocks: list[Tensor]) -> Tensor:
 
 def is_compact() -> bool:
     """Whether some positive definite form is kept, so that averages over the group exist."""
-    b = generators()
-    if not len(b):
-        return True
-    eye = torch.eye(N, dtype=b.dtype).expand_as(b)
-    _, sizes, rows = torch.linalg.svd((_kron(b.mT, eye) + _kron(eye, b.mT)).flatten(0, 1))
+    b, h = generators(), components()
+    eye, same = (torch.eye(size, dtype=b.dtype) for size in (N, N * N))
+    equations = torch.cat([_kron(b.mT, eye[None]) + _kron(eye[None], b.mT), _square(h.mT) - same])
+    _, sizes, rows = torch.linalg.svd(equations.flatten(0, 1))
+    sizes = torch.cat([sizes, sizes.new_zeros(N * N - len(sizes))])
     kept = rows[sizes <= max(4 * ACCURACY, 1e-6) * N]
     form = (kept.T @ (kept @ torch.eye(N, dtype=b.dtype).flatten())).unflatten(0, (N, N))
     least = torch.linalg.eigvalsh((form + form.mT) / 2).min()
@@ -113,11 +114,11 @@ def elements() -> Tensor:
     if GENERATORS:
         raise ValueError(f"{NAME} is not finite: draw elements with sample()")
     found = [torch.eye(N, dtype=torch.float64)]
-    near = max(10 * ACCURACY, 1e-4) * math.sqrt(N)
+    near = max(10 * ACCURACY, 1e-4)
     for g in found:
         for h in components():
             product = g @ h
-            if all(float((product - other).norm()) > near for other in found):
+            if all(float((product - other).norm() / other.norm()) > near for other in found):
                 found.append(product)
             if len(found) > MOST:
                 raise ValueError(f"the components make more than {MOST} elements")
@@ -229,15 +230,17 @@ def symmetrise(
 ) -> Callable[[Tensor], Tensor]:
     """Average a function over the group: ``mean of rho_out(g)^-1 f(rho_in(g) x)``.
 
-    A finite group is averaged exactly, another one over ``count`` elements.
+    A finite group is averaged exactly, one generator over ``count`` equal steps of its turn, which
+    is exact but for sharp functions. Other groups are averaged over ``count`` elements at random,
+    which leaves about ``1 / sqrt(count)`` of what is not symmetric. The components must be one of
+    each, as Atlas exports them.
 
     Raises:
         ValueError: The group is not compact, so there is no such average.
     """
     if not is_compact():
         raise ValueError(f"{NAME} is not compact, so there is no average over it: use Augment")
-    # Large steps along compact directions spread evenly over the group.
-    g = sample(count, 30.0, seed=0) if GENERATORS else elements()
+    g = spread(count) if GENERATORS else elements()
     rho, back = representation(type_in, g), representation(type_out, torch.linalg.inv(g))
 
     def averaged(x: Tensor) -> Tensor:
@@ -245,6 +248,25 @@ def symmetrise(
         return torch.stack(made).mean(0)
 
     return averaged
+
+
+def spread(count: int) -> Tensor:
+    """Return elements that lie evenly in a compact group with generators, ``[m, N, N]``."""
+    b, unit = generators(), torch.eye(N, dtype=torch.float64)
+    speeds = torch.linalg.eigvals(b[0]).imag.abs()
+    period = 2 * math.pi / float(speeds[speeds > 1e-6].min())
+    near = max(20 * ACCURACY, 1e-4) * math.sqrt(N)
+    if len(b) == 1 and float((torch.matrix_exp(period * b[0]) - unit).norm()) < near:
+        times = torch.arange(count, dtype=torch.float64) * (period / count)
+        g = torch.matrix_exp(times[:, None, None] * b)
+    else:
+        draw = torch.Generator().manual_seed(0)
+        g = unit.repeat(count, 1, 1)
+        for _ in range(6):  # random turns that lead anywhere
+            eta = math.pi * torch.randn(count, len(b), generator=draw, dtype=torch.float64)
+            scaled = b * math.sqrt(N) / b.flatten(1).norm(dim=1)[:, None, None]
+            g = g @ torch.matrix_exp(torch.einsum("ck,kij->cij", eta, scaled))
+    return (g[:, None] @ torch.cat([unit[None], components()])).flatten(0, 1)
 
 
 @torch.no_grad()
@@ -283,8 +305,9 @@ def self_test() -> list[str]:
             return made
 
         before = equivariance_error(wild, x, "2V")
-        after = equivariance_error(symmetrise(wild, "2V", count=512), x, "2V")
-        assert after < max(0.5 * before, allowed), f"averaging left {after:.2g} of {before:.2g}"
+        after = equivariance_error(symmetrise(wild, "2V"), x, "2V")
+        # Of 64 elements at random about an eighth is left.
+        assert after < max(0.3 * before, allowed), f"averaging left {after:.2g} of {before:.2g}"
         lines.append(f"averaging takes the error of a network from {before:.2g} to {after:.2g}")
     else:
         lines.append("the group is not compact: symmetrise is refused")
@@ -292,4 +315,4 @@ def self_test() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join([*self_test(), "all tests passed"]))
+    print("\n".join([*self_test(), f"all tests passed; the verdict on the data: {VERDICT}"]))

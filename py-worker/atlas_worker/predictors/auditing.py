@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -46,7 +47,8 @@ def audit_predictor(
         counts these.
 
     Raises:
-        InvalidInput: The predictor is another one, or its layers cannot be reached.
+        InvalidInput: The predictor is another one, its layers cannot be reached, there are fewer
+            than two samples, or outputs are not finite.
     """
     foreign, atlas = predictor.module, predictor.atlas
     if not isinstance(foreign, Foreign):
@@ -65,6 +67,10 @@ def audit_predictor(
     inputs = inputs_on(atlas, dataset, predictor.halo, margin, device=predictor.device)
     order = torch.randperm(len(inputs), generator=random_stream(seed, 99))
     drawn = order[: min(samples, len(inputs))]
+    if len(drawn) < 2:
+        raise InvalidInput(
+            f"{len(drawn)} sample is audited", "samples", "at least 2, whose outputs can differ"
+        )
     x = torch.cat([inputs.draw(part, None) for part in drawn.split(predictor.max_batch)]).float()
     run = ForeignRunner(foreign, predictor.device)
     logits = predictor.loss != "l1"
@@ -79,4 +85,4 @@ def audit_predictor(
         accuracy=accuracy,
         logits=logits,
     )
-    return found, run.kinds, drawn
+    return replace(found, unread=[*run.unread, *found.unread]), run.kinds, drawn

@@ -16,8 +16,8 @@ from ..catalogue import param, register
 from ..errors import InvalidInput
 from ..interfaces import Signature, refuse_tensors
 from ..symmetry import lie
-from ..symmetry.equivariant import ALGEBRA, EXACT, ORDERS, Group, equivariant_maps, maps_of_terms
-from ..symmetry.features import POINT, FeatureType, parse_dimensions, product
+from ..symmetry.equivariant import ALGEBRA, EXACT, Group, equivariant_maps, maps_of_terms
+from ..symmetry.features import ORDERS, POINT, FeatureType, parse_dimensions, product
 
 Features = dict[str, Tensor]
 """Features by the kinds of their terms, each ``[B, channels, size]``."""
@@ -172,9 +172,11 @@ def _check_maps(layer: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: 
 
 
 class Products(nn.Module):
-    """All equivariant bilinear products of two features: ``Q_d(x_i, x_j)`` for all d and i ≤ j.
+    """Equivariant bilinear products of two features: ``Q_d(x_i, x_j)`` for all d and i ≤ j.
 
-    Scalars are left out: the network multiplies by functions of them anyway.
+    Scalars are left out: the network multiplies by functions of them anyway. So are products of an
+    order above ``HIGHEST_ORDER``, and products of two kinds that have more than ``LARGEST_PRODUCT``
+    entries or ``MOST_MAPS`` maps; ``left_out`` names them.
 
     Args:
         terms: The equivariant maps.
@@ -187,6 +189,7 @@ class Products(nn.Module):
         self.register_load_state_dict_pre_hook(_check_maps)  # type: ignore[no-untyped-call]
         self.pairs: list[tuple[str, str, list[tuple[str, int, int]]]] = []
         self.widths: Widths = {}
+        self.left_out: list[str] = []
         moving = [kind for kind in widths if kind[0] not in ("S", POINT)]
         for a, b in itertools.combinations_with_replacement(moving, 2):
             found, maps = list[tuple[str, int, int]](), list[Tensor]()
@@ -195,9 +198,12 @@ class Products(nn.Module):
                 order = sum(ORDERS[kind[0]] for kind in (a, b, into))
                 entries = terms.size(a) * terms.size(b) * terms.size(into)
                 if order > HIGHEST_ORDER or entries > LARGEST_PRODUCT:
+                    self.left_out.append(f"{a}⊗{b} → {into}")
                     continue
                 some = terms((a, b), into)
-                if 0 < len(some) <= MOST_MAPS:
+                if len(some) > MOST_MAPS:
+                    self.left_out.append(f"{a}⊗{b} → {into}")
+                elif len(some):
                     found.append((into, len(some), terms.size(into)))
                     maps.append(some.flatten(0, 1))
                     self.widths[into] = self.widths.get(into, 0) + count * len(some)
@@ -467,7 +473,12 @@ class EquivariantMlp(nn.Module):
             terms, self.lift.widths, outputs, seed, bias=False, size=START
         )
         reasons = [reason for reason in terms.reasons if "⊗" not in reason]
-        self.facts = {"maps": "; ".join([*group.notes, *reasons])}
+        left_out = [
+            f"products left out, for they are too many: {', '.join(products.left_out)}"
+            for products in self.modules()
+            if isinstance(products, Products) and products.left_out
+        ]
+        self.facts = {"maps": "; ".join([*group.notes, *reasons, *dict.fromkeys(left_out)])}
         self._measure(signature)
 
     @torch.no_grad()
@@ -681,11 +692,11 @@ class EquivariantMlpParams:
     )
     multiplying: int = param(
         0,
-        "Number of blocks, from the first, that take products; all take those of inputs",
+        "How many blocks, counted from the first, multiply features again",
         minimum=0,
     )
     accuracy: float = param(
-        EXACT, "Relative error of the generators, as their result tells it", minimum=0, maximum=1
+        EXACT, "Relative error of the generators, as their result tells it", minimum=0, maximum=0.3
     )
 
 

@@ -158,7 +158,7 @@ class SteerableCnnParams:
     scalars: int = param(12, "Features without a direction", minimum=1, maximum=1024)
     vectors: int = param(8, "Features of each angular order above 0", minimum=1, maximum=1024)
     orders: int = param(2, "Highest angular order", minimum=1, maximum=6)
-    rings: int = param(3, "Rings of the kernels", minimum=1, maximum=8)
+    rings: int = param(3, "Rings of the kernels", minimum=2, maximum=8)
 
 
 @register(

@@ -37,11 +37,14 @@ class Tapped:
 
     Attributes:
         kinds: The class or operation of each layer that was met, by its name.
+        unread: Names of the layers whose outputs could not be compared: no real numbers, or not one
+            row for each sample.
     """
 
     def __init__(self, network: nn.Module, finish: Callable[[Any], Tensor]) -> None:
         self._network, self._finish = network, finish
         self.kinds: dict[str, str] = {}
+        self.unread: dict[str, None] = {}
         self._seen: dict[str, Tensor] = {}
         self._calls: dict[str, int] = {}
         self._replaced: Mapping[str, Tensor] = {}
@@ -81,6 +84,7 @@ class Tapped:
             made = self._network(x.clone())
         y = self._finish(made)
         seen = {n: t for n, t in self._seen.items() if t.dim() > 1 and len(t) == len(x)}
+        self.unread.update(dict.fromkeys(name for name in self._seen if name not in seen))
         self.kinds.setdefault(OUTPUT, "network")
         return y, {**seen, OUTPUT: y}
 
@@ -96,10 +100,12 @@ class Tapped:
                 for i, part in enumerate(output)
             ]
             return type(output)(kept)
+        self.unread[label] = None
         return output
 
     def _keep(self, label: str, kind: str, output: Tensor) -> Tensor:
         if not output.is_floating_point():
+            self.unread[label] = None
             return output
         self.kinds[label] = kind
         if label in self._replaced:
@@ -372,6 +378,7 @@ class ForeignRunner:
 
     Attributes:
         kinds: The class of each layer that was met, by the layer's name.
+        unread: Names of the layers whose outputs could not be compared.
 
     Raises:
         InvalidInput: The layers cannot be reached.
@@ -382,6 +389,7 @@ class ForeignRunner:
             self._foreign = copy.deepcopy(foreign).eval().requires_grad_(False)
         self._networks = tap(self._foreign, device)
         self.kinds: dict[str, str] = {}
+        self.unread: dict[str, None] = {}
 
     def __call__(
         self, x: Tensor, replaced: Mapping[str, Tensor] | None = None
@@ -395,6 +403,7 @@ class ForeignRunner:
         y, seen = tapped_outputs(self._networks, self._foreign, x, list(given))
         for label, network in zip(labels, self._networks, strict=True):
             self.kinds |= {label + name: kind for name, kind in network.kinds.items()}
+            self.unread |= {label + name: None for name in network.unread}
         every = {
             label + name: h
             for label, layers in zip(labels, seen, strict=True)

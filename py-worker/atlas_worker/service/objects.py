@@ -418,6 +418,8 @@ class ObjectService(ChartQueries):
                 inputs=codec.encode(motion.inputs),
                 predicted=codec.encode(motion.predicted),
                 expected=codec.encode(motion.expected),
+                classes=motion.classes,
+                apart=motion.apart,
             )
 
         return self._work(context, session, frames)
@@ -468,6 +470,7 @@ class ObjectService(ChartQueries):
                     objects_pb2.AuditedLayer(kind=kinds.get(layer.name, ""), **vars(layer))
                     for layer in found.layers
                 ],
+                unread=found.unread,
                 worst=[
                     objects_pb2.AuditedSample(sample=int(drawn[i]), error=error)
                     for i, error in found.worst

@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..errors import InvalidInput
 from ..fields.resample import Interpolation, transform
 from ..rng import random_stream
 from .action import Action
@@ -105,6 +106,8 @@ class Audit:
     """In the order in which they end; the network's own output last."""
     worst: list[tuple[int, float]]
     """Samples with the largest errors at the judged element, and these errors."""
+    unread: list[str] = field(default_factory=list)
+    """Layers whose outputs could not be compared."""
 
 
 @dataclass(frozen=True)
@@ -487,7 +490,7 @@ def audit(
         coarse = replace(action, interpolation="bilinear", interpolation_out="bilinear")
     elements = elements.to(x)
     lead = x.shape[:2]
-    y0, home = run(fine.crop_in(x))
+    y0, home = _finite(run(fine.crop_in(x)), "the samples")
     step = torch.randn(x.shape, generator=random_stream(seed, 98)).to(x) * torch.finfo(x.dtype).eps
     y1, shaken = run(fine.crop_in(x * (1 + step)))
     blocks = blocks_of(ambient, elements)
@@ -502,16 +505,17 @@ def audit(
         for name, h in home.items():
             rounding[name] += BENT * _relative(bent[name] - h, h)
     errors, floors, sizes = list[float](), list[float](), list[float]()
+    skipped: dict[str, None] = {}
     for g in elements:
         check()
         each = g.expand(*lead, *g.shape)
         moved = fine.act_in(each, x)
         sizes.append(_size(moved, fine.crop_in(x)))
-        y, there = run(moved)
+        y, there = _finite(run(moved), "moved samples")
         fine_y: dict[str, Tensor] | None = None
         other: Tensor | None = None
         if coarse is not None:
-            other, fine_y = run(coarse.act_in(each, x))
+            other, fine_y = _finite(run(coarse.act_in(each, x)), "moved samples")
         error, floor = output.errors(each, y, other)
         errors.append(error)
         floors.append(max(LEAST, out_floor, floor))
@@ -519,6 +523,7 @@ def audit(
         for name, layer in layers.items():
             h, after = home[name], there.get(name)
             if after is None or after.shape != h.shape:
+                skipped[name] = None
                 continue
             at, masks, finer = list[Tensor](), list[Tensor | None](), list[Tensor]()
             for layout in layer.layouts:
@@ -542,7 +547,15 @@ def audit(
         h = home[name]
         found = LayerAudit(name, list(layer.shape[1:]))
         findings.append(found)
-        choice = layer.best() if layer.spreads and all(layer.spreads) else None
+        compared = name not in skipped and layer.spreads and all(layer.spreads)
+        choice = layer.best() if compared else None
+        if name == _last(layers):
+            found.errors, found.floors = errors, floors
+            found.moved_as = "as given"
+            found.repaired = 0.0
+            found.breaks = broken and culprit is None
+            found.added = best_yet if broken else 0.0
+            continue
         if choice is None:
             continue
         hypothesis, typed, number = choice
@@ -557,13 +570,6 @@ def audit(
         credible = total <= CREDIBLE * still or total <= floor
         fits = free[judged] <= max(floor, FITS)
         found.moved_as, found.errors = str(hypothesis), typed
-        if name == _last(layers):
-            found.errors, found.floors = errors, floors
-            found.moved_as = "as given"
-            found.repaired = 0.0
-            found.breaks = broken and culprit is None
-            found.added = best_yet if broken else 0.0
-            continue
         worse = typed[judged] > floor
         if broken and worse and credible:
             choices = {str(hypothesis): hypothesis}
@@ -595,7 +601,19 @@ def audit(
         elif worse and not credible:
             found.moved_as = UNKNOWN
     worst = output.worst(each, run(moved)[0])
-    return Audit(sizes, errors, floors, judged, broken, findings, worst)
+    return Audit(sizes, errors, floors, judged, broken, findings, worst, list(skipped))
+
+
+def _finite(made: tuple[Tensor, dict[str, Tensor]], where: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what a network computed. Raises ``InvalidInput`` if its outputs are not finite."""
+    if not bool(made[0].isfinite().all()):
+        raise InvalidInput(
+            f"the predictor's outputs of {where} are not all finite numbers",
+            "predictor",
+            "finite outputs wherever the symmetry leads",
+            "give samples that stay in its domain when they are moved",
+        )
+    return made
 
 
 def _near_identity(ambient: Ambient, accuracy: float, seed: int) -> Tensor:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from . import lie
 from .closure import LIMIT
+from .components import same_component
 from .equivariant import ALGEBRA, COMPONENTS, Group, equivariant_maps
 from .features import FeatureType
+from .finite import distances
 
 SAME = 1e-3
 """Distance of two elements of a finite group, relative to their size, that are one."""
@@ -35,7 +38,7 @@ def draw(group: Group, count: int, scale: float, stream: torch.Generator) -> Ten
     """
     n, k = group.ambient.n, len(group.generators)
     eta = scale * torch.randn(count, k, generator=stream, dtype=torch.float64)
-    g = torch.matrix_exp(torch.einsum("ck,kij->cij", eta, group.generators))
+    g = lie.expm(lie.combine(group.generators, eta))
     unit = torch.eye(n, dtype=torch.float64)[None]
     components = torch.cat([unit, group.components])
     chosen = torch.randint(len(components), (count,), generator=stream)
@@ -43,7 +46,7 @@ def draw(group: Group, count: int, scale: float, stream: torch.Generator) -> Ten
 
 
 def invariant_metric(group: Group) -> Tensor | None:
-    """Return a positive definite form that the group keeps, if it is near to that of the unit.
+    """Return a positive definite form that the group keeps: the unit form's part in all it keeps.
 
     Returns:
         ``S [n, n]`` with ``gᵀ S g = S``; None if there is none, so that the group is not compact.
@@ -99,24 +102,21 @@ def elements(group: Group, count: int = 64, seed: int = 0) -> Tensor:
         inner = torch.eye(group.ambient.n, dtype=torch.float64).repeat(count, 1, 1)
         for _ in range(STEPS):
             eta = math.pi * torch.randn(count, k, generator=stream, dtype=torch.float64)
-            inner = inner @ torch.matrix_exp(torch.einsum("ck,kij->cij", eta, group.generators))
+            inner = inner @ lie.expm(lie.combine(group.generators, eta))
     return (inner[:, None] @ components).flatten(0, 1)
 
 
 def _generated(group: Group) -> Tensor:
-    """Return all products of the components: a finite group, or one element a component.
-
-    With generators, only products of two components that differ by more than an element of the
-    identity component would be new; the given ones are taken as they are, with the unit.
-    """
-    unit = torch.eye(group.ambient.n, dtype=torch.float64)[None]
-    found = unit
-    if len(group.generators):
-        return torch.cat([unit, group.components])
+    """Return all products of the components: a finite group, or one element of each component."""
+    found = torch.eye(group.ambient.n, dtype=torch.float64)[None]
     waiting = list(group.components)
     while waiting:
         h = waiting.pop()
-        if float((found - h).flatten(1).norm(dim=1).min()) < SAME * float(h.norm()):
+        if len(group.generators):
+            known = any(same_component(group.generators, found, h, group.ambient))
+        else:
+            known = float(distances(h, found).min()) < SAME * float(h.norm())
+        if known:
             continue
         found = torch.cat([found, h[None]])
         if len(found) > LIMIT:
@@ -130,7 +130,7 @@ def _generated(group: Group) -> Tensor:
 
 
 def _period(generator: Tensor) -> float | None:
-    """Return the least t with ``exp(t B) = 1`` among those of the slowest turn, if it is one."""
+    """Return the period of the slowest turn if ``exp(t B) = 1`` after it, else None."""
     speeds = torch.linalg.eigvals(generator).imag.abs()
     slowest = float(speeds[speeds > 1e-6].min())
     period = 2 * math.pi / slowest

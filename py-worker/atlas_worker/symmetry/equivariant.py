@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import InvalidInput
 from . import lie
 from .ambient import Ambient
-from .features import FeatureType
+from .features import ORDERS, FeatureType
 
 ALGEBRA = "predictor.tensors.algebra"
 """Path of the generators in a request, for errors."""
@@ -29,15 +29,16 @@ EXACT = 1e-6
 """Relative error of generators that are written down, in float32."""
 APART = 3.0
 """The number of maps must be the same at the cut and at so many times the cut."""
+LEAVING = 10.0
+"""Share of a bracket outside of the span that errors may cause, in units of the accuracy."""
+SMALL = 0.05
+"""Singular value, in units of the largest that is usual, which inexact generators may have made."""
 LARGEST = 4096
 """Largest number of entries of a map."""
 MOST_TO_CLOSE = 640
 """Largest number of entries of all generators for which the nearest closed algebra is sought."""
 SEMISIMPLE = 1e-3
 """Smallest eigenvalue of the Killing form of a semisimple algebra, relative to the largest."""
-
-ORDERS = {"S": 0, "P": 0, "V": 1, "C": 1, "X": 1, "T": 2, "F": 2}
-"""How many factors g each kind of term has."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class Group:
         accuracy: Relative error of the generators and components in the Frobenius norm.
 
     Raises:
-        InvalidInput: Matrices that have another shape, are not finite, are zero, or lie outside of
-            the product of groups; a component that is not invertible.
+        InvalidInput: Generators that are zero, or none of which is certain with the accuracy;
+            components that are not invertible; matrices of another shape, with entries that are not
+            finite, or outside of the product of groups.
     """
 
     def __init__(
@@ -101,6 +103,12 @@ class Group:
         if bool((sizes[:, -1] <= 1e-9 * sizes[:, 0]).any()):
             raise InvalidInput("a component is not invertible", COMPONENTS, "matrices of full rank")
         self.generators = self._frame(given / norms[:, None, None] if len(given) else given)
+        leaving = closure_error(self.generators)
+        if leaving > LEAVING * self.accuracy:
+            self.notes.append(
+                f"brackets of the generators leave their span by {leaving:.2g}: they belong to a "
+                f"larger algebra, or are less exact than {self.accuracy:.1e}"
+            )
 
     def _frame(self, unit: Tensor) -> Tensor:
         """Return an orthogonal basis of the span, of norm √n each, closed if that is possible."""
@@ -112,6 +120,13 @@ class Group:
         kept = sizes > max(EXACT, APART * self.accuracy * math.sqrt(len(unit))) * float(sizes[0])
         if not bool(kept.all()):
             self.notes.append(f"{int((~kept).sum())} generators lie in the span of the others")
+        if not bool(kept.any()):
+            raise InvalidInput(
+                f"no generator is certain with an accuracy of {self.accuracy:g}",
+                ALGEBRA,
+                "generators whose errors are small beside themselves",
+                "use the named algebra, or search again with more data",
+            )
         basis = rows[kept].unflatten(1, (n, n))
         self.accuracy /= min(1.0, float(sizes[kept][-1]))
         if self.accuracy > EXACT and 1 < len(basis) and basis.numel() <= MOST_TO_CLOSE:
@@ -132,10 +147,6 @@ class Group:
         if self.closed and not len(self.components) and is_semisimple(self.generators):
             return EXACT
         return self.accuracy
-
-    def error(self) -> float:
-        """Return by how much the brackets of the generators leave their span, relative to them."""
-        return closure_error(self.generators)
 
 
 def equivariant_maps(
@@ -294,6 +305,8 @@ def _solve(
         told += f", singular values up to {float(spectrum[count - 1]):.1e}"
     if count < p * q:
         told += f", the next is {float(spectrum[count]):.2g}"
+        if float(spectrum[count]) < SMALL * order * math.sqrt(group.ambient.n):
+            told += f" (if the generators are less exact than {group.tolerance:.1e}, it counts too)"
     told += f", cut at {cut:.1e}"
     return EquivariantMaps(w[sorting[:count]], spectrum, cut, told)
 
@@ -332,7 +345,9 @@ def _checked(matrices: Tensor, n: int, path: str, what: str) -> Tensor:
             path,
             f"[number, {n}, {n}]",
         )
-    if not matrices.is_floating_point() or not bool(matrices.isfinite().all()):
+    if not matrices.is_floating_point():
+        raise InvalidInput(f"the {what} are {matrices.dtype}", path, "floating-point numbers")
+    if not bool(matrices.isfinite().all()):
         raise InvalidInput(
             f"the {what} have entries that are not finite numbers", path, "finite numbers"
         )

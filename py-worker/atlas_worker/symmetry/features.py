@@ -31,7 +31,8 @@ POINT = "X"
 LARGEST = 64
 """Largest dimension of a factor."""
 
-_ORDER = {"S": 0, "P": 0, "V": 1, "C": 1, "T": 2, "F": 2, POINT: 1}
+ORDERS = {"S": 0, "P": 0, "V": 1, "C": 1, "T": 2, "F": 2, POINT: 1}
+"""How many factors g each kind of term has."""
 _TERM = re.compile(r"([1-9]\d*)?([A-Z])([a-mo-z]?)")  # n stands for a dimension
 
 
@@ -73,7 +74,7 @@ class FeatureType:
         terms: list[tuple[int, str]] = []
         for part in self.text.split("+"):
             match = _TERM.fullmatch(part.strip())
-            if match is None or match[2] not in _ORDER:
+            if match is None or match[2] not in ORDERS:
                 raise InvalidInput(
                     f"{self.text!r} is not a type of features: {part.strip()!r} is not a term",
                     self.field,
@@ -107,7 +108,7 @@ class FeatureType:
         return next((f.n for f in self.acting.factors if f.name == group), self.n)
 
     def _size_of(self, kind: str) -> int:
-        return int(self._dimension(kind[1:]) ** _ORDER[kind[0]])
+        return int(self._dimension(kind[1:]) ** ORDERS[kind[0]])
 
     @property
     def size(self) -> int:
@@ -317,14 +318,14 @@ def _fitting(
 
 def _count(type: FeatureType, dimensions: Mapping[str, int]) -> int:
     """Count the components of the terms whose dimension is known; the others have one each."""
-    return sum(count * dimensions.get(kind[1:], 1) ** _ORDER[kind[0]] for count, kind in type.terms)
+    return sum(count * dimensions.get(kind[1:], 1) ** ORDERS[kind[0]] for count, kind in type.terms)
 
 
 def _formula(type: FeatureType) -> str:
     """Write a number of components: ``n_a + 2·n_b²``."""
     parts = []
     for count, kind in type.terms:
-        order, group = _ORDER[kind[0]], kind[1:]
+        order, group = ORDERS[kind[0]], kind[1:]
         n = f"n_{group}" if group else "n"
         base = {0: "1", 1: n, 2: f"{n}²"}[order]
         parts.append(base if count == 1 else f"{count}·{base}" if order else str(count))

@@ -270,7 +270,7 @@ def steerable_kernels(algebra: Tensor, size: int, before: int, after: int, rings
         rings: Number of rings, from the centre to the border.
 
     Returns:
-        ``[d, q, p, size, size]``, each of norm 1.
+        ``[d, q, p, size, size]``, each of norm 1; d is 0 if the rings have too few pixels.
 
     Raises:
         InvalidInput: The algebra is not that of rotations.
@@ -312,5 +312,7 @@ def steerable_kernels(algebra: Tensor, size: int, before: int, after: int, rings
                 block = turn[: 2 if after else 1, : 2 if before else 1] * window
                 if float(block.norm()) > 1e-6:
                     kernels.append(block / block.norm())
-    stacked: Tensor = torch.stack(kernels).unflatten(-1, (size, size))
-    return stacked
+    shape = (2 if after else 1, 2 if before else 1, size, size)
+    if not kernels:
+        return torch.zeros(0, *shape, dtype=torch.float64)
+    return torch.stack(kernels).view(-1, *shape)

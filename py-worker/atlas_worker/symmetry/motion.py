@@ -22,6 +22,21 @@ class Motion:
     """``f(exp(tB)·x)`` where outputs are compared, ``[T, out, ...]``."""
     expected: Tensor
     """``exp(tB)·f(x)`` where outputs are compared, ``[T, out, ...]``."""
+    classes: bool
+    """Whether the outputs are class probabilities."""
+
+    @property
+    def apart(self) -> list[float]:
+        """Mean absolute difference of both at each length, in units of the expected ones' spread.
+
+        The spread is their mean absolute deviation. Empty where they do not vary.
+        """
+        spread = (self.expected - self.expected.mean()).abs().mean()
+        if not float(spread) > 0 or self.expected[0].numel() < 2:
+            return []
+        differences = (self.predicted - self.expected).abs().flatten(1).mean(1)
+        shares: list[float] = (differences / spread).tolist()
+        return shares
 
 
 def move(
@@ -68,5 +83,7 @@ def move(
             inputs.append(moved[0, 0])
             predicted.append(action.crop_out(predict(moved))[0, 0])
             expected.append(action.act_out(g, still)[0, 0])
-    frames = (torch.stack(part).float().cpu() for part in (inputs, predicted, expected))
-    return Motion(*frames)
+    x_frames, f_frames, g_frames = (
+        torch.stack(part).float().cpu() for part in (inputs, predicted, expected)
+    )
+    return Motion(x_frames, f_frames, g_frames, bool(classes))

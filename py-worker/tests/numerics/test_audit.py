@@ -226,3 +226,17 @@ def test_refuses_a_network_without_layers(tmp_path: Path) -> None:
     predictor, data = made(Bare().eval(), tmp_path, "script")
     with pytest.raises(InvalidInput, match="no submodules"):
         audit_predictor(predictor, data, turns(), 100, 0)  # type: ignore[arg-type]
+
+
+def test_layers_that_cannot_be_read_are_told() -> None:
+    class Packed(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"h": x + 0.5}
+
+    class Unpacked(nn.Module):
+        def forward(self, h: dict[str, Tensor]) -> Tensor:
+            return h["h"].square().sum(-1, keepdim=True)
+
+    network = Tapped(nn.Sequential(Packed(), Unpacked()), lambda y: y)
+    network(torch.zeros(3, 2))
+    assert list(network.unread) == ["0"]

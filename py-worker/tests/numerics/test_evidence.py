@@ -208,6 +208,9 @@ class TestMotion:
                 assert torch.allclose(seen, x @ torch.matrix_exp(t * direction).T, atol=1e-5)
             assert torch.allclose(motion.predicted, motion.expected, atol=1e-5) == holds
             assert torch.equal(motion.predicted[1], motion.expected[1])
+            before, still, after = motion.apart
+            assert still == 0
+            assert (max(before, after) < 1e-4) == holds
 
     @pytest.mark.parametrize(("sample", "chart"), [(HALF, 0), (0, 1)])
     def test_a_sample_that_is_not_there_is_refused(self, sample: int, chart: int) -> None:

@@ -200,6 +200,10 @@ export interface MotionFrames {
   predicted: Tensor;
   /** What it says of the sample as it is, moved, [T, out, ...]. */
   expected: Tensor;
+  /** Whether the outputs are class probabilities. */
+  classes: boolean;
+  /** Mean difference of both at each length, in units of the spread; empty where nothing varies. */
+  apart: number[];
 }
 
 /** Move one sample along a generator, and predict from each of its frames. */
@@ -217,7 +221,7 @@ export async function moveSample(
     sample,
     chart,
   };
-  const { inputs, predicted, expected } = await link.call(
+  const { inputs, predicted, expected, ...told } = await link.call(
     ObjectServiceService.moveSample,
     request,
     LONG,
@@ -226,6 +230,8 @@ export async function moveSample(
     inputs: await link.fetch(inputs),
     predicted: await link.fetch(predicted),
     expected: await link.fetch(expected),
+    classes: told.classes,
+    apart: told.apart,
   };
 }
 

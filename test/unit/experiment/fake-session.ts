@@ -55,7 +55,7 @@ export class FakeSession {
 
   async moveSample(_: RemoteObject, { lengths }: MotionOptions): Promise<MotionFrames> {
     const frames = Tensor.zeros("float32", [lengths.length, 1, 4, 4]);
-    return { inputs: frames, predicted: frames, expected: frames };
+    return { inputs: frames, predicted: frames, expected: frames, classes: false, apart: [] };
   }
 
   async measureEvidence(

@@ -79,6 +79,15 @@ describe("the rule of verdicts", () => {
     );
   });
 
+  it("compares no larger moves of others with a span that is judged by small ones", () => {
+    const far = at(0.5, 0.001, { size: 0.2, reach: 99 });
+    const span = [at(0.02, 0.001, { size: 0.05 }), far];
+    const other = [at(0.01, 0.001, { size: 0.05 }), at(0.9, 0.001, { size: 0.2 })];
+    const { verdict, elsewhere } = weigh([span], [other], 0.1);
+    expect(elsewhere).to.be.closeTo(0.01, 0.003);
+    expect(verdict).to.equal("cannot tell");
+  });
+
   it("knows a finite group by a loss that falls at larger moves", () => {
     const sizes = [at(0.3, 0.01, { size: 0.05 }), at(0.01, 0.01, { size: 0.5 })];
     const { verdict, reason } = weigh([sizes], [[at(2, 0.1, { size: 0.5 })]], 0.02);

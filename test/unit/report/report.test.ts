@@ -500,7 +500,9 @@ describe("writing the report", () => {
       Object.assign(context.session, {
         moveSample: async (_: unknown, options: { lengths: number[] }) => {
           asked.push(options.lengths);
-          return { inputs: full(shape, 0), predicted: full(out, 0), expected: full(out, 0.01) };
+          const outputs = { predicted: full(out, 0), expected: full(out, 0.01) };
+          const apart = options.lengths.map(() => 0.01);
+          return { inputs: full(shape, 0), ...outputs, classes: false, apart };
         },
       });
       const direction = [
@@ -508,7 +510,7 @@ describe("writing the report", () => {
         [Math.SQRT1_2, 0],
       ];
       const motion = { predictor: dataset, dataset, vectors, direction, longest: 2 };
-      context.illustrateMotions([{ ...motion, name: "B1", holds: false }]);
+      context.illustrateMotions([{ ...motion, name: "B1", doubt: "no symmetry" }]);
       await writeReport(run, planar(), context, progress);
       expect(warnings).to.deep.equal([]);
       expect(asked).to.deep.equal([Array.from({ length: 13 }, (_, i) => (i - 6) / 3)]);

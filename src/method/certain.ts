@@ -1,0 +1,55 @@
+/** What is certain enough of a result to be used elsewhere: its components. */
+import type { SquareMatrix } from "../algebra/index.js";
+import type { CosetResult, GroupResult, Verdict } from "../result.js";
+
+/** A matrix outside of the identity component. */
+export interface CertainComponent {
+  name: string;
+  matrix: SquareMatrix;
+  /** Its verdict; "not judged" in a run without evidence. */
+  verdict: Verdict | "not judged";
+}
+
+/**
+ * Select the components of a result that hold, exactly or approximately. Those of which the data
+ * cannot tell are left out. All elements of a finite group are components, if none is in doubt.
+ */
+export function certainComponents({
+  cosets = [],
+  group,
+}: {
+  cosets?: readonly CosetResult[];
+  group?: GroupResult;
+}): { components: CertainComponent[]; leftOut: number } {
+  const verdictOf = ({ evidence }: CosetResult) => evidence?.verdict ?? "not judged";
+  const kept = cosets.filter((coset) => verdictOf(coset) !== "cannot tell");
+  const leftOut = cosets.length - kept.length;
+  const named = kept.filter(({ name }) => name !== "identity");
+  if (leftOut > 0 || !group?.finite || !group.resolved || group.elements.length < 2)
+    return {
+      components: named.map((coset) => ({ ...coset, verdict: verdictOf(coset) })),
+      leftOut,
+    };
+  const verdict = weakest(named.map(verdictOf));
+  const elements = group.elements.slice(1);
+  const nameOf = (i: number) => `element ${i + 1} of ${group.name}`;
+  return {
+    components: elements.map((matrix, i) => ({ name: nameOf(i), matrix, verdict })),
+    leftOut,
+  };
+}
+
+/** Find what can be said of all. */
+export function weakest(verdicts: readonly CertainComponent["verdict"][]) {
+  for (const one of ["not judged", "cannot tell", "none", "approximate"] as const)
+    if (verdicts.includes(one)) return one;
+  return "symmetry";
+}
+
+/** Say that components were left out. */
+export function saidOf(leftOut: number): string {
+  return (
+    `${leftOut} component${leftOut === 1 ? " is" : "s are"} left out: the data could not tell ` +
+    `whether ${leftOut === 1 ? "it is a symmetry" : "they are symmetries"}`
+  );
+}
