@@ -1,5 +1,6 @@
 /** `atlas show --cite RUN`: what a paper says of a run: BibTeX, and the command that repeats it. */
 import { completeConfig } from "../experiment/config.js";
+import { type Flag, flagsOf } from "../experiment/flags.js";
 import { builtinExperiments, loadExperiment } from "../experiment/load.js";
 import { flagName } from "../experiment/names.js";
 import { Result } from "../result.js";
@@ -20,7 +21,9 @@ export async function cite(run: Run): Promise<string> {
     document === undefined ? { versions: config.versions } : told(document);
   const { created } = await run.summary();
   const known = Object.entries(versions ?? {}).map(([name, version]) => `${name} ${version}`);
-  const hashes = (data ?? []).map(({ kind, sha256 }) => `${kind} sha256:${sha256.slice(0, 16)}`);
+  const hashes = (data ?? []).map(
+    ({ kind, sha256 }) => `${kind} fingerprint:${sha256.slice(0, 16)}`,
+  );
   const note = [
     `run ${run.id}, seed ${config.seed}`,
     ...(known.length > 0 ? [`computed with ${known.join(", ")}`] : []),
@@ -57,9 +60,15 @@ export async function commandOf({ experiment, file, preset, seed, config }: RunC
   if (task !== undefined) words.push(`--task=${String(task)}`);
   if (preset !== undefined) words.push(`--preset=${preset}`);
   let usual: Readonly<Record<string, unknown>> = {};
+  let flags: ReadonlyMap<string, Flag> | undefined;
+  let trusted = false;
   try {
     const path = file ?? builtinExperiments().find(({ name }) => name === experiment)!.path;
     const definition = await loadExperiment(path);
+    const chosenTask = definition.tasks[String(task ?? Object.keys(definition.tasks)[0])]!;
+    const present = flagsOf(chosenTask).filter(({ former }) => former === undefined);
+    flags = new Map(present.map((flag) => [flag.field, flag]));
+    trusted = Boolean(chosenTask.code?.(config as never));
     const plain = completeConfig(definition, { task }, { preset }).config;
     // Blocks decide which parameters there are, and what they are by default.
     const blocks = Object.entries(fields).filter(
@@ -73,15 +82,21 @@ export async function commandOf({ experiment, file, preset, seed, config }: RunC
   } catch {
     // A run of an experiment that is gone, or has changed: all fields are written.
   }
+  // Fields that had an effect because the user gave them, even with their defaults.
+  const given = new Set(Array.isArray(fields.given_fields) ? fields.given_fields : []);
   for (const [field, value] of Object.entries(fields)) {
-    if (JSON.stringify(value) === JSON.stringify(usual[field])) continue;
+    if (!given.has(field) && JSON.stringify(value) === JSON.stringify(usual[field])) continue;
     if (value === undefined || value === null) continue;
+    if (flags !== undefined && !flags.has(field)) continue; // no flag sets it
     const text = referenceOf(value);
-    const flag = flagName(field);
-    words.push(
-      value === false ? `--no-${flag}` : value === true ? `--${flag}` : `--${flag}=${text}`,
-    );
+    const flag = flags?.get(field)?.name ?? flagName(field);
+    if (flags?.get(field)?.positional) words.push(text);
+    else
+      words.push(
+        value === false ? `--no-${flag}` : value === true ? `--${flag}` : `--${flag}=${text}`,
+      );
   }
+  if (trusted) words.push("--trust-code");
   words.push(`--seed=${seed}`);
   return words.map(quoted).join(" ");
 }

@@ -34,6 +34,19 @@ describe("the command of a run", function () {
     );
   });
 
+  it("has what is given without a flag, what took effect as given, and trust in code", async () => {
+    const command = await commandOf({
+      ...{ experiment: "audit", seed: 1 },
+      config: {
+        ...{ task: "audit", predictor: "net.py:load", inputs: "x.npy" },
+        ...{ "solver.steps": 60, given_fields: ["solver.steps"] },
+      },
+    } as unknown as RunConfig);
+    expect(command).to.match(/^atlas audit --task=audit net\.py:load --inputs=x\.npy /);
+    expect(command).to.contain(" --solver.steps=60 ").and.to.contain(" --trust-code");
+    expect(command).not.to.contain("given");
+  });
+
   it("quotes what a shell would split", async () => {
     expect(await of({ reuse_predictor: "my nets/a.pt" })).to.contain(
       "'--reuse-predictor=my nets/a.pt'",
