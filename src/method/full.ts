@@ -32,11 +32,18 @@ export interface Fits {
 const made = new WeakMap<Fit, Promise<Fits>>();
 
 /** Why a predictor cannot be fitted again; undefined if it can. */
-export function fitOnly({ fit }: SolverInputs): string | undefined {
-  return fit === undefined || fit.epochs === 0
-    ? "the predictor is from elsewhere, and is not fitted again: no refits, detection limits or " +
-        "other coordinates"
-    : undefined;
+export function fitOnly({ fit, atlas }: Pick<SolverInputs, "fit" | "atlas">): string | undefined {
+  if (fit === undefined || fit.epochs === 0)
+    return (
+      "the predictor is from elsewhere, and is not fitted again: no refits, detection limits or " +
+      "other coordinates"
+    );
+  if (atlas.kind === "lattice")
+    return (
+      "breakings are planted in sets and in fields of two dimensions alone: no refits, detection " +
+      "limits or other coordinates"
+    );
+  return undefined;
 }
 
 /** Fit again with changes of the training recipe. The stage has its name and its seed. */

@@ -236,7 +236,8 @@ export async function judgeCosets(
   );
   const reason = hopeless(found);
   const lacking = lackingOf(found);
-  // A component lies as far from the identity as it does: neither size nor reach is compared.
+  // A component lies as far from the identity as it does, so sizes are not compared; of the
+  // directions, reach is not either.
   const moved = found.directions.map((sizes) =>
     sizes.map((each) => ({ ...each, size: 1, reach: null })),
   );

@@ -249,6 +249,12 @@ def axes_of(shape: Sequence[int], text: str = "") -> tuple[str, ...]:
             _FIELD,
             "the names of the axes: n,z,y,x,c, or n,c,z,y,x",
         )
+    if len(shape) == 5 and shape[2] < 5 and min(shape[3:]) > 2 * shape[2]:
+        raise InvalidInput(
+            f"inputs {list(shape)} seem to be frames of fields, with channels on the third axis",
+            _FIELD,
+            "n,c,z,y,x for volumes; or frames taken as samples, n,c,y,x",
+        )
     return {2: ("n", "features"), 3: _SETS, 4: _FIELDS, 5: _VOLUMES}[len(shape)]
 
 

@@ -43,8 +43,9 @@ M = TypeVar("M", bound=Message)
 _MEASURED_BYTES = 38
 """Bytes of a ``MatrixEquivariance`` in its message."""
 _EVIDENCE_BYTES = 128
-_FINGERPRINTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 """Bytes of a ``SkillLost`` in its message, with some refits."""
+_FINGERPRINTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+"""Fingerprints of datasets, which are computed once."""
 _FRAMES = 256
 """Most frames of a moved sample."""
 _LAYER_BYTES = 256

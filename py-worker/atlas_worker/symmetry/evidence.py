@@ -116,7 +116,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its standard error, and whether it could be measured."""
+    """A number and its standard error; NaN if it could not be measured."""
 
     value: float
     error: float
@@ -192,7 +192,7 @@ def collect(
         raise InvalidInput("there are no test samples", "dataset", "at least one sample")
     with torch.no_grad():
         judge = _Judge(subject, samples, seed)
-        still = judge.at(None)
+        still = judge.unmoved
         rows: list[list[Lost]] = []
         for direction in directions.double():
             found = [t for s in sizes if (t := judge.length(direction, s)) is not None]
@@ -263,11 +263,11 @@ class _Judge:
         ]
         self._sizing = _Sizing(subject, seed)
         self._reach = _Reach(subject, chosen, seed, self._probable)
-        self._unmoved = self.at(None)
+        self.unmoved = self.at(None)
 
     def skill(self) -> Estimate:
         """Skill of the predictor, with its error over scenes."""
-        e0, ec = self._unmoved.still[0], self._unmoved.constant
+        e0, ec = self.unmoved.still[0], self.unmoved.constant
         return _ratio(ec - e0, ec, self._seed)
 
     def learnable(self) -> float:
@@ -300,7 +300,7 @@ class _Judge:
 
         centred = f - f.mean(0)
         correlation = float(alike(centred).mean() / (centred.square() * weight).sum(1).mean())
-        products, total = alike(y - f), self._unmoved.constant.sum() / len(y)
+        products, total = alike(y - f), self.unmoved.constant.sum() / len(y)
         if correlation <= 0 or not float(total) > 0:
             return math.nan
         error = float(products.std()) / math.sqrt(len(products))
@@ -394,7 +394,7 @@ class _Judge:
                         apart = apart * reduced
                     spread[row] += float(apart.sum()) / (count - 2)
         if total:
-            unmoved = self._unmoved
+            unmoved = self.unmoved
             whole = (unmoved.constant - unmoved.still) * (near / total)
         return _Sums(
             sums[:count],
@@ -582,19 +582,25 @@ class _Reach:
         self._values = torch.cat([self._outputs(w) for w in windows])
         self._x = subject.inputs.draw(test[: min(len(test), 2 * at_once, 256)], self._charts)
         spread = (self._values - self._values.mean(0)).square().mean()
+        nearest = None
         if fitted.dim() == 4:
-            still = self._distances(self._x)[0].mean(1)
+            distances, nearest = self._distances(self._x)
+            still = distances.mean(1)
             self._far = still.sort().values[int(FAR * (len(still) - 1))]
-        self._still = max(self._apart(self._action.crop_in(self._x)), NOTICED * float(spread))
+        at_rest = self._action.crop_in(self._x)
+        self._still = max(self._apart(at_rest, nearest), NOTICED * float(spread))
 
     def ratio(self, g: Tensor) -> float:
         """Mean squared difference at moved samples, in units of that at unmoved ones."""
         moved = self._action.act_in(g.to(self._x).expand(*self._x.shape[:2], -1, -1), self._x)
-        if (near := self.near(moved)) is not None:
+        nearest = None
+        if moved.dim() == 4:
+            distances, nearest = self._distances(moved)
+            near = distances.mean(1) <= self._far
             if float(near.double().mean()) < ENOUGH:
                 return NOWHERE
-            moved = moved[near]
-        return self._apart(moved) / self._still if self._still > 0 else math.nan
+            moved, nearest = moved[near], nearest[near]
+        return self._apart(moved, nearest) / self._still if self._still > 0 else math.nan
 
     def near(self, x: Tensor) -> Tensor | None:
         """Tell which sets are as near to training samples as unmoved test samples are.
@@ -621,8 +627,9 @@ class _Reach:
         nearest = distances.topk(min(NEAREST, len(self._known)), largest=False)
         return nearest.values, nearest.indices
 
-    def _apart(self, x: Tensor) -> float:
-        nearest = self._distances(x)[1]
+    def _apart(self, x: Tensor, nearest: Tensor | None = None) -> float:
+        if nearest is None:
+            nearest = self._distances(x)[1]
         return float((self._outputs(x) - self._values[nearest].mean(1)).square().mean())
 
     def _outputs(self, x: Tensor) -> Tensor:
