@@ -33,6 +33,10 @@ type Listener = (changed: readonly string[], gone: readonly string[]) => void;
 export class Feed {
   private readonly known = new Map<string, Known>();
   private readonly listeners = new Set<Listener>();
+  /** Runs that were seen to change, by whomever, since the listeners were last told. */
+  private readonly unsaid = new Set<string>();
+  /** Whether every run was looked at once, so that a run not yet known is a new one. */
+  private complete = false;
   private timer: NodeJS.Timeout | undefined;
   private ticking: Promise<void> | undefined;
   private next = 0;
@@ -125,20 +129,21 @@ export class Feed {
     );
     for (let i = 0; i < Math.min(OTHERS, names.length); i++)
       wanted.add(names[this.next++ % names.length]!);
-    const changed: string[] = [];
     const ids = [...wanted];
     for (let i = 0; i < ids.length; i += AT_ONCE)
-      await Promise.all(
-        ids.slice(i, i + AT_ONCE).map(async (id) => {
-          if (await this.look(id)) changed.push(id);
-        }),
-      );
+      await Promise.all(ids.slice(i, i + AT_ONCE).map((id) => this.look(id, true)));
+    this.complete = true;
+    const changed = [...this.unsaid].filter((id) => present.has(id));
+    for (const id of [...changed, ...gone]) this.unsaid.delete(id); // others are newer than the list
     if (changed.length > 0 || gone.length > 0)
       for (const listener of this.listeners) listener(changed, gone);
   }
 
-  /** Read a run again if its files changed. @returns whether its summary may have changed */
-  private async look(id: string): Promise<boolean> {
+  /**
+   * Read a run again if its files changed. Whoever looks sees a change first, and the next look finds
+   * none, so that a change is noted here for the listeners.
+   */
+  private async look(id: string, first = this.complete): Promise<void> {
     const folder = join(this.runs, id);
     const before = this.known.get(id);
     const stamps = await Promise.all(
@@ -148,10 +153,11 @@ export class Feed {
     const same = before?.stamp === stamp;
     // A process that was killed leaves its lock.
     const died = same && before.summary?.status === "running" && !(await isWorkedOn(folder));
-    if (same && !died) return false;
+    if (same && !died) return;
     const summary = (await isFolder(folder)) ? await summarise(this.runs, id) : undefined;
     const changed = before === undefined ? Number.NEGATIVE_INFINITY : performance.now();
     this.known.set(id, { stamp, summary, changed });
-    return summary !== undefined || before?.summary !== undefined;
+    if (before === undefined && !first) return; // whoever asked has it, and nobody waits for it
+    if (summary !== undefined || before?.summary !== undefined) this.unsaid.add(id);
   }
 }
