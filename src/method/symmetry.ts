@@ -34,10 +34,10 @@ export const Symmetry = Identity.extend({
 /** Generators and components of a symmetry, and their source. */
 export type Symmetry = z.infer<typeof Symmetry>;
 
-/** The findings of a result. */
+/** What is taken of a result. A file may hold less than a run. */
 const HoldsFindings = z.object({
-  algebra: AlgebraResult.optional(),
-  cosets: z.array(CosetResult).optional(),
+  algebra: AlgebraResult.pick({ generators: true, symmetryCount: true, evidence: true }).optional(),
+  cosets: z.array(CosetResult.pick({ name: true, matrix: true, evidence: true })).optional(),
   group: GroupResult.optional(),
 });
 
@@ -65,7 +65,7 @@ export async function lookUpSymmetry(
   if (typeof given !== "string") return given;
   if (isGroupName(given)) return given;
   const found = await lookUpBasis(lookup, given, "--symmetry");
-  const more = HoldsFindings.safeParse(await documentOf(lookup, given)).data;
+  const more = findingsOf(given, await documentOf(lookup, given));
   const { components, leftOut } = certainComponents(more ?? {});
   const { approximate = 0 } = more?.algebra?.evidence ?? {};
   if (more?.algebra && approximate > 0)
@@ -81,6 +81,18 @@ export async function lookUpSymmetry(
     );
   const evidence = more?.algebra && more.algebra.evidence !== undefined;
   return { ...found, components, evidence, notes };
+}
+
+/** Check the findings in a document; undefined for mere matrices. */
+function findingsOf(given: string, document: unknown) {
+  if (typeof document !== "object" || document === null || Array.isArray(document)) return undefined;
+  const { data, error } = HoldsFindings.safeParse(document);
+  if (data) return data;
+  const [issue] = error.issues;
+  throw new UsageError(
+    `--symmetry ${given}: ${issue!.path.join(".")}: ${issue!.message}`,
+    "give a run, its result.json, or a file of matrices",
+  );
 }
 
 /** Read the result of a run, or a JSON file; undefined for other files. */

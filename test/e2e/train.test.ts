@@ -42,6 +42,7 @@ describe("atlas train", function () {
     execFileSync((await ensureVenv()).python, ["-c", ARRAYS], { cwd: dir });
     writeFileSync(join(dir, "found.json"), JSON.stringify(FOUND));
     writeFileSync(join(dir, "none.json"), "[]");
+    writeFileSync(join(dir, "cut.json"), JSON.stringify({ ...FOUND, cosets: [{ name: "−I" }] }));
     writeFileSync(join(dir, "plane.json"), "[[[0, -1], [1, 0]]]");
     worker = await sharedWorker();
   });
@@ -83,10 +84,11 @@ describe("atlas train", function () {
 
   it("refuses in one line what it cannot do", async () => {
     const bad: [args: string, line: RegExp][] = [
-      [FILES, /^error: atlas train needs a symmetry/],
+      [FILES, /^error: a symmetry is missing/],
       ["--symmetry so3 --inputs pairs.npy", /^error: atlas train needs samples/],
       [`--symmetry nowhere ${FILES}`, /^error: --symmetry nowhere: .*a name like so\(3\)/],
       [`--symmetry none.json ${FILES}`, /^error: --symmetry none.json: .*neither generators/],
+      [`--symmetry cut.json ${FILES}`, /^error: --symmetry cut.json: cosets.0.matrix: /],
       [`--symmetry plane.json ${FILES}`, /^error: --symmetry .*2x2.*3x3/],
       [`--symmetry so3 ${FILES} --inputs-as 2V`, /^error: .*3 features.*\(--inputs-as\)/],
       [`--symmetry so3 ${FILES} --targets-as V`, /^error: .*\(--targets-as\)/],
