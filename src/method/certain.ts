@@ -21,7 +21,8 @@ export function certainComponents({
   cosets?: readonly Pick<CosetResult, "name" | "matrix" | "evidence">[];
   group?: GroupResult;
 }): { components: CertainComponent[]; leftOut: number } {
-  const verdictOf = ({ evidence }: Pick<CosetResult, "evidence">) => evidence?.verdict ?? "not judged";
+  const verdictOf = ({ evidence }: Pick<CosetResult, "evidence">) =>
+    evidence?.verdict ?? "not judged";
   const kept = cosets.filter((coset) => verdictOf(coset) !== "cannot tell");
   const leftOut = cosets.length - kept.length;
   const named = kept.filter(({ name }) => name !== "identity");

@@ -155,7 +155,8 @@ export function solveCosets(
 }
 
 /** The components, how they were found, and the group that they make. */
-type ComponentFindings = Required<Pick<Findings, "cosets" | "cosetSearch" | "group">>;
+type ComponentFindings = Required<Pick<Findings, "cosets" | "cosetSearch">> &
+  Pick<Findings, "group">;
 
 /** Relative error up to which a matrix is judged at all. */
 const PROPOSED = 0.35;
@@ -195,14 +196,29 @@ export async function discoverCosets(
   const found = await ctx.timed("cosets", () => ctx.session.getCosets(cosets));
   const { noiseFloor, candidates } = found;
   const analysed = analyseCosets(found, identity);
-  const judged =
-    evidence === "none" ? analysed : await judgeCosets(ctx, inputs, analysed, identity, evidence);
-  const kept = judged.flatMap((coset, i) => (coset === undefined ? [] : [i]));
-  return {
+  const { judged, hopeless } =
+    evidence === "none"
+      ? { judged: analysed, hopeless: undefined }
+      : await judgeCosets(ctx, inputs, analysed, identity, evidence);
+  const undecided = judged.filter((coset) => coset?.evidence?.verdict === "cannot tell").length;
+  const kept = judged.flatMap((coset, i) =>
+    coset === undefined || coset.evidence?.verdict === "cannot tell" ? [] : [i],
+  );
+  const findings = {
     cosets: judged.filter((coset) => coset !== undefined),
     cosetSearch: { noiseFloor, candidates },
-    group: await closeGroup(ctx, objects, { found, kept, identity, solver }),
   };
+  if (hopeless !== undefined || (undecided > 0 && kept.length === 0)) {
+    ctx.note(`no group is named: ${hopeless ?? "the data cannot tell of any component"}`);
+    return findings;
+  }
+  if (undecided > 0)
+    ctx.note(
+      `the group leaves out ${undecided} component${undecided === 1 ? "" : "s"}, of which the data ` +
+        "cannot tell",
+    );
+  const closing = { found, kept, identity, solver, search: undecided === 0 };
+  return { ...findings, group: await closeGroup(ctx, objects, closing) };
 }
 
 /** Most matrices of a search that a closure starts from. */
@@ -218,6 +234,7 @@ export async function closeGroup(
     identity,
     solver,
     orthogonal,
+    search = true,
   }: {
     found: Pick<CosetsMeasured, "matrices" | "candidates">;
     /** Indices of the matrices that the evidence keeps (default: all). */
@@ -227,6 +244,8 @@ export async function closeGroup(
     solver: Block<"coset_solver">;
     /** Whether only orthogonal matrices can be symmetries, as for a distribution. */
     orthogonal?: boolean;
+    /** Whether to look for elements that no product leads to. */
+    search?: boolean;
   },
 ): Promise<GroupResult> {
   const finite = identity.length === 0;
@@ -240,7 +259,7 @@ export async function closeGroup(
   ];
   const { threshold } = (solver.params ?? {}) as { threshold?: number };
   const size = inputs.atlas.kind === "vectors" ? { views: 512, evaluation: 512 } : {};
-  const params = { threshold, orthogonal, ...size };
+  const params = { threshold, orthogonal, ...size, ...(search ? {} : { starts: 0 }) };
   const closure = await ctx.cosets({
     ...inputs,
     solver: { kind: "products", params },

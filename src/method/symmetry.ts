@@ -85,7 +85,8 @@ export async function lookUpSymmetry(
 
 /** Check the findings in a document; undefined for mere matrices. */
 function findingsOf(given: string, document: unknown) {
-  if (typeof document !== "object" || document === null || Array.isArray(document)) return undefined;
+  if (typeof document !== "object" || document === null || Array.isArray(document))
+    return undefined;
   const { data, error } = HoldsFindings.safeParse(document);
   if (data) return data;
   const [issue] = error.issues;

@@ -208,6 +208,7 @@ function judgement({ verdict, size, lost, elsewhere, broken }: Weighed, words: s
  * undefined.
  *
  * @param algebra basis of the Lie algebra of the identity component; k may be 0
+ * @returns hopeless: why nothing can be told, if so
  */
 export async function judgeCosets(
   ctx: Context,
@@ -215,9 +216,15 @@ export async function judgeCosets(
   cosets: readonly CosetResult[],
   algebra: readonly SquareMatrix[],
   kind: EvidenceKind = "quick",
-): Promise<(CosetResult | undefined)[]> {
-  if (cosets.length === 0) return [];
+): Promise<{ judged: (CosetResult | undefined)[]; hopeless: string | undefined }> {
   const { predictor, others: judges, fit } = inputs;
+  if (cosets.length === 0) {
+    const options = { dataset: judges, samples: MANY, seed: ctx.seed };
+    return {
+      judged: [],
+      hopeless: hopeless(await ctx.session.measureEvidence(predictor, options)),
+    };
+  }
   const full = kind === "full" && fitOnly(inputs) === undefined ? fit : undefined;
   const refits = full && (await fitsOf(ctx, full)).refits;
   const n = cosets[0]!.matrix.length;
@@ -241,7 +248,7 @@ export async function judgeCosets(
   const moved = found.directions.map((sizes) =>
     sizes.map((each) => ({ ...each, size: 1, reach: null })),
   );
-  return cosets.map((coset, i) => {
+  const judged = cosets.map((coset, i) => {
     const at = { ...found.matrices[i]!, size: 1 };
     const now = weigh([[at]], moved, lacking);
     const told = reason === undefined ? now : { ...now, verdict: "cannot tell" as const, reason };
@@ -255,6 +262,7 @@ export async function judgeCosets(
     const size = found.matrices[i]!.size;
     return { ...coset, evidence: { ...judgement(told, words), size } };
   });
+  return { judged, hopeless: reason };
 }
 
 /** Put the verdict in words. */

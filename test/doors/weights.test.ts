@@ -20,7 +20,7 @@ describe("weights of other trainers", function () {
     dir = mkdtempSync(join(tmpdir(), "atlas-weights-"));
     where = { cwd: dir, env: { XDG_STATE_HOME: join(dir, "state") } };
     const tiny = "pde --layout=2 --N=8 --architecture=strided_cnn --epochs=1 --seed=0";
-    args = [...tiny.split(" "), "--task=discover_algebra", "--solver=atlasd"];
+    args = [...tiny.split(" "), "--task=discover_algebra", "--solver=atlasd", "--evidence=none"];
     args.push(`--worker=${await sharedWorker()}`);
     await json([...args, "--runs=first"], where);
     const exported = ["--format=safetensors", "--out=w.safetensors"];

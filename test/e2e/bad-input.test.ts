@@ -32,6 +32,7 @@ const TINY = [
   "--device=cpu",
   "--threads=1",
   "--solver=atlasd",
+  "--evidence=none",
 ];
 const COSETS = ["pde", "--task", "discover_cosets", "--identity"];
 

@@ -79,7 +79,8 @@ describe("a name of version 0.1", function () {
   it("gives what the present one gives, and a note", async () => {
     const paper = "--solver paper --basis_lr 1e-3";
     const atlasd = "--solver atlasd --solver.learning_rate 1e-3";
-    const rest = "--N 8 --epochs 2 --predictor_lr 0.01 --r1 0.1 --solver.evaluation 2";
+    const rest =
+      "--N 8 --epochs 2 --predictor_lr 0.01 --r1 0.1 --solver.evaluation 2 --evidence none";
     const former = await run(
       `pde --task discover_algebra --atlas 2 --predictor wide ${paper} ${rest}`,
     );

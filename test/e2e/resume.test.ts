@@ -40,6 +40,7 @@ const BY_TURNS = [
   "--architecture=strided_cnn",
   "--predictor_lr=0.01",
   "--epochs=32",
+  "--evidence=none", // the others have it
   ...COMMON,
 ];
 const ONE_AFTER_THE_OTHER = [

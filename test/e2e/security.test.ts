@@ -22,7 +22,7 @@ import { atlas, complaint, finish, json, LONG, sharedWorker, startBackground } f
 const TINY = [
   ..."pde --layout=2 --N=8 --architecture=strided_cnn --task=discover_algebra".split(" "),
   ..."--solver=atlasd --epochs=1 --solver.evaluation=2 --predictor_lr=0.01".split(" "),
-  ..."--device=cpu --threads=1 --fixed-seed".split(" "),
+  ..."--evidence=none --device=cpu --threads=1 --fixed-seed".split(" "),
 ];
 
 /** The first that comes of a socket's attempts to be let in. */

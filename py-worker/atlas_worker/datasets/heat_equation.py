@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,10 @@ HELD = math.sqrt(2.0)
 
 CHUNK = 256
 """Samples made at a time. It limits the memory beyond the result, and the delay of a cancel."""
+
+
+KEPT = 128
+"""Largest side of which the responses are kept (16 MiB), for the plates that judge."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,33 @@ def heat_flow(fields: Tensor, steps: int, rate: float) -> Tensor:
         neighbours += t[:, 2:-2, 4:]
         inner.mul_(1 - 4 * rate).add_(neighbours, alpha=rate).mul_(free)
     return inner.contiguous()
+
+
+def responses(side: int, steps: int, rate: float) -> Tensor:
+    """Flow of each unit function of u and of v.
+
+    Args:
+        side: Width of the plate, S.
+        steps: Number of time steps.
+        rate: See :func:`heat_flow`.
+
+    Returns:
+        ``[2S, S²]`` float32.
+    """
+    unit = torch.eye(side, dtype=torch.float64)
+    flowed = [
+        heat_flow(block, steps, rate).flatten(1)
+        for fields in (
+            unit[:, :, None].expand(-1, -1, side),
+            unit[:, None, :].expand(-1, side, -1),
+        )
+        for block in fields.split(8)  # small enough to stay in the processor's cache
+    ]
+    return torch.cat(flowed).float()
+
+
+kept_responses = lru_cache(maxsize=1)(responses)
+"""Like :func:`responses`; nobody may change what it returns."""
 
 
 @register(
@@ -130,7 +162,8 @@ class HeatEquation(MadeDataset):
     def make(self, on_step: StepCallback) -> tuple[Tensor, Tensor]:
         """Make the samples; see :class:`MadeDataset`."""
         p = self._p
-        response = self._response()
+        make = kept_responses if p.side <= KEPT else responses
+        response = make(p.side, p.steps, self._rate).to(self._device)
         covered = hole(p.side).to(self._device)
         draws = self._draws()
         x = torch.empty(self.shape, device=self._device)
@@ -165,17 +198,3 @@ class HeatEquation(MadeDataset):
         draws = shift[:, None] + scale[:, None] * z
         draws[[2, 5]] = (draws[[2, 5]].abs() + 1) / 2
         return draws
-
-    def _response(self) -> Tensor:
-        """Flow of each unit function of u and of v: ``[2 side, side²]``."""
-        side = self._p.side
-        unit = torch.eye(side, dtype=torch.float64)
-        flowed = [
-            heat_flow(block, self._p.steps, self._rate).flatten(1)
-            for fields in (
-                unit[:, :, None].expand(-1, -1, side),
-                unit[:, None, :].expand(-1, side, -1),
-            )
-            for block in fields.split(8)  # small enough to stay in the processor's cache
-        ]
-        return torch.cat(flowed).to(self._device, torch.float32)
