@@ -4,6 +4,7 @@ import type { Result } from "../result.js";
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
 import { chiefCurves } from "./curves.js";
+import { type LostRow, lostPlot } from "./evidence.js";
 import { Html, html } from "./html.js";
 import { curvesPlot, flowsPlot, matrixPlot, short } from "./plots.js";
 import type { Section } from "./render.js";
@@ -224,9 +225,47 @@ function evidenceSection(runs: readonly Compared[], names: readonly string[]): H
   });
   if (rows.length === 0) return undefined;
   return html`<section><h2>Evidence</h2>
+${judgedTable(runs, names)}
 <p>Relative errors along the symmetries, and the least error along any other direction. A wide gap
 between them is evidence that the symmetries are real.</p>
 ${wide(["run", "errors of symmetries", "least other error", "loss from interpolation", "closure", "explanation"], rows)}</section>`;
+}
+
+/** The verdicts of runs that measured evidence, and what their symmetries lose beside others. */
+function judgedTable(runs: readonly Compared[], names: readonly string[]): Html | undefined {
+  const judged = runs.flatMap(({ result }, i) => {
+    const evidence = result?.algebra?.evidence;
+    return evidence === undefined ? [] : [{ evidence, cosets: result?.cosets ?? [], i }];
+  });
+  if (judged.length === 0) return undefined;
+  const share = (x: number | null) => (x === null ? "–" : `${short(100 * x)} %`);
+  const rows = judged.map(({ evidence, cosets, i }) => {
+    const { verdict, skill, size, lost, elsewhere, broken, scenes } = evidence;
+    return [
+      chip(i, names[i]!),
+      verdict,
+      skill === null ? "–" : short(skill),
+      String(scenes),
+      size === null ? "–" : short(size),
+      `${share(lost.value)} [${share(lost.low)}, ${share(lost.high)}]`,
+      share(elsewhere),
+      verdict === "symmetry" || verdict === "approximate" ? share(broken.high) : "–",
+      cosets.map((c) => `${c.name}: ${c.evidence?.verdict ?? "not judged"}`).join("; ") || "–",
+    ];
+  });
+  const bars = judged.flatMap(({ evidence: { lost, elsewhere, verdict }, i }): LostRow[] => {
+    const { value, low, high } = lost;
+    if (value === null || low === null || high === null) return [];
+    const kept = verdict === "symmetry" || verdict === "approximate";
+    const best = { name: `${names[i]}: best`, value, low, high, kept };
+    const [least, other] = [elsewhere, { name: `${names[i]}: others`, kept: false }];
+    return least === null ? [best] : [best, { ...other, value: least, low: least, high: least }];
+  });
+  const left = 24 + 6 * Math.max(0, ...bars.map(({ name }) => name.length));
+  return html`<p>The skill that moves along the best directions cost, on scenes that judge, with 95 %
+intervals, and the least that any other direction costs. A symmetry costs next to nothing.</p>
+${bars.length > 0 ? lostPlot(bars, "skill lost by each run's best directions", Math.min(left, 280)) : undefined}
+${wide(["run", "verdict", "skill", "scenes", "size of moves", "skill lost", "others lose at least", "broken by at most", "components"], rows)}`;
 }
 
 function metricsSection(runs: readonly Compared[], names: readonly string[]): Html | undefined {

@@ -21,13 +21,6 @@ export function evidenceSection(evidence: AlgebraEvidence, symmetries: number): 
     const kept = i < symmetries;
     return [{ ...lost, kept, name: `${kept ? "generator" : "direction"} ${i + 1}` }];
   });
-  const most = Math.max(1, ...rows.map(({ high }) => high));
-  const x = (lost: number) => {
-    const share = Math.log(Math.max(lost, LEAST) / LEAST) / Math.log(most / LEAST);
-    return LEFT + share * (WIDTH - LEFT - 24);
-  };
-  const ticks = [1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100].filter((tick) => tick <= most);
-  const height = rows.length * ROW + 34;
   const judge = heldOut ? "held-out scenes" : "scenes that the predictor was fitted to";
   const about = targets
     ? `Skill of the predictor ${short(skill ?? Number.NaN)} ± ${short(skillError ?? Number.NaN)}, on ${scenes} ${judge}.`
@@ -36,7 +29,29 @@ export function evidenceSection(evidence: AlgebraEvidence, symmetries: number): 
 <p>${words}.</p>
 <p>${about} The skill lost is 0 for an exact symmetry, and 1 if no more is left than a constant knows.
 Bars are 95 % intervals at moves of about the same size (${short(size ?? Number.NaN)}).</p>
-<svg viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="skill lost along each direction">
+${lostPlot(rows, "skill lost along each direction")}`;
+}
+
+/** Skill lost, with its interval. */
+export interface LostRow {
+  name: string;
+  value: number;
+  low: number;
+  high: number;
+  /** Whether it is lost by a symmetry. */
+  kept: boolean;
+}
+
+/** Draw skill lost as bars on a logarithmic axis. */
+export function lostPlot(rows: readonly LostRow[], label: string, left = LEFT): Html {
+  const most = Math.max(1, ...rows.map(({ high }) => high));
+  const x = (lost: number) => {
+    const share = Math.log(Math.max(lost, LEAST) / LEAST) / Math.log(most / LEAST);
+    return left + share * (WIDTH - left - 24);
+  };
+  const ticks = [1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100].filter((tick) => tick <= most);
+  const height = rows.length * ROW + 34;
+  return html`<svg viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="${label}">
 ${ticks.map((tick) => html`<line class="grid" x1="${x(tick)}" x2="${x(tick)}" y1="4" y2="${height - 26}"/><text class="tick middle" x="${x(tick)}" y="${height - 10}">${String(tick)}</text>`)}
 ${rows.map(({ value, low, high, name, kept }, i) => {
   const y = i * ROW + 16;

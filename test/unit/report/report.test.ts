@@ -23,7 +23,16 @@ import { RunFolder } from "../../../src/run/folder.js";
 import { Tensor } from "../../../src/tensor/index.js";
 import type { RemoteObject } from "../../../src/worker/index.js";
 import { FakeSession } from "../experiment/fake-session.js";
-import { CONFIG, equivariant, lorentz, nothing, planar, result, rotations } from "./results.js";
+import {
+  CONFIG,
+  equivariant,
+  judged,
+  lorentz,
+  nothing,
+  planar,
+  result,
+  rotations,
+} from "./results.js";
 
 const EVENTS: RunEvent[] = [1, 2, 2, 3].map((epoch) => ({
   type: "epoch",
@@ -160,6 +169,23 @@ describe("report", () => {
     expect(page)
       .to.contain(`>${degrees(between)}<`)
       .and.contain("other space");
+  });
+
+  it("compares the evidence of runs", () => {
+    const runs = [judged(), planar()].map((document, i) => ({
+      id: `20260101-run${i}`,
+      status: "finished",
+      config: CONFIG,
+      result: document,
+    }));
+    const page = renderComparison(runs);
+    expectWellFormed(page);
+    const row =
+      /<td>symmetry<\/td><td>0.92<\/td><td>160<\/td><td>0.05<\/td><td>1.3 % \[1.1 %, 1.7 %\]<\/td><td>29.3 %<\/td><td>13 %<\/td><td>identity: symmetry; reflection: cannot tell<\/td>/;
+    expect(page).to.match(row);
+    expect(page.match(row)).to.have.length(1);
+    expect(page).to.contain("<title>run0: best: 0.013, from 0.011 to 0.017</title>");
+    expect(renderComparison(runs.slice(1))).not.to.contain("skill lost by each");
   });
 
   it("says what was found in its title, and shows every part", () => {

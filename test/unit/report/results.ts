@@ -59,6 +59,27 @@ export const planar = () =>
     },
   });
 
+/** The same with evidence: of the rotation, and that it cannot tell of the reflection. */
+export const judged = () => {
+  const { algebra, cosets, ...rest } = planar();
+  const judgement = {
+    verdict: "symmetry" as const,
+    words: "so(2): not broken by more than 13 % of the output's spread",
+    size: 0.05,
+    lost: { value: 0.013, low: 0.011, high: 0.017 },
+    elsewhere: 0.293,
+    broken: { low: 0, high: 0.13 },
+  };
+  const told = { skill: 0.92, skillError: 0.01, scenes: 160, heldOut: true, targets: true };
+  const evidence = { ...judgement, ...told, approximate: 0, plausible: 0, directions: [] };
+  const unsure = { ...judgement, verdict: "cannot tell" as const };
+  return Result.parse({
+    ...rest,
+    algebra: { ...algebra, evidence },
+    cosets: cosets!.map((c) => ({ ...c, evidence: c.name === "identity" ? judgement : unsure })),
+  });
+};
+
 /** The Lorentz group with scaling, noisy. */
 export const lorentz = () => {
   const generators = noisy(mixed(named("so(1,3)⊕R", 4), 2), 0.01, 5);
