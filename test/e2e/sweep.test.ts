@@ -60,7 +60,7 @@ describe("atlas sweep", function () {
     const sweep = start(["sweep", ...given, "--pool", "local:2", "--threads", "1"], { cwd });
     const checkpoints = () =>
       sweepsIn("killed").length === 0 ? 0 : runsIn("killed").filter(began).length;
-    await until(() => checkpoints() >= 1, "a run has a checkpoint");
+    await until(() => checkpoints() >= 2, "both slots have a run with a checkpoint");
     const [id] = sweepsIn("killed") as [string];
     const first = workersOf(sweep.pid);
     expect(first).to.have.length(2);
