@@ -434,6 +434,12 @@ class EquivariantMlp(nn.Module):
         super().__init__()
         self.type_in, self.type_out = types_of(signature)
         m = signature.inputs[0]
+        if params.accuracy > LEAST_ACCURATE:
+            raise InvalidInput(
+                f"generators with a relative error of {params.accuracy:g} say nothing",
+                "predictor.architecture.params.accuracy",
+                f"at most {LEAST_ACCURATE}",
+            )
         group = Group(algebra, components, self.type_in.acting, params.accuracy)
         self.dilation, group = _without_scaling(group, self.type_in)
         terms = Terms(group, self.type_in)
@@ -672,6 +678,10 @@ def _without_scaling(group: Group, type_in: FeatureType) -> tuple[_Sized | None,
     return _Sized(forms[:, 0], n, kind), smaller
 
 
+LEAST_ACCURATE = 0.3
+"""Largest relative error of generators to build a network from."""
+
+
 @dataclass(frozen=True)
 class EquivariantMlpParams:
     """Parameters of the architecture ``equivariant_mlp`` (METHOD 5.5)."""
@@ -696,7 +706,10 @@ class EquivariantMlpParams:
         minimum=0,
     )
     accuracy: float = param(
-        EXACT, "Relative error of the generators, as their result tells it", minimum=0, maximum=0.3
+        EXACT,
+        "Relative error of the generators, as their result tells it, up to 0.3",
+        minimum=0,
+        maximum=1,
     )
 
 

@@ -151,6 +151,10 @@ class SteerableCnn(nn.Module):
         return y if radius is None else crop(y, radius)
 
 
+FEWEST_RINGS = 2
+"""Rings below which a kernel has no neighbours."""
+
+
 @dataclass(frozen=True)
 class SteerableCnnParams:
     """Parameters of the architecture ``steerable_cnn`` (METHOD 5.2)."""
@@ -158,7 +162,7 @@ class SteerableCnnParams:
     scalars: int = param(12, "Features without a direction", minimum=1, maximum=1024)
     vectors: int = param(8, "Features of each angular order above 0", minimum=1, maximum=1024)
     orders: int = param(2, "Highest angular order", minimum=1, maximum=6)
-    rings: int = param(3, "Rings of the kernels", minimum=2, maximum=8)
+    rings: int = param(3, "Rings of the kernels, at least 2", minimum=1, maximum=8)
 
 
 @register(
@@ -177,6 +181,12 @@ def make_steerable_cnn(
 ) -> SteerableCnn:
     """Build a :class:`SteerableCnn` for one generator ``tensors["algebra"] [1, 2, 2]``."""
     refuse_tensors(tensors, "algebra")
+    if params.rings < FEWEST_RINGS:
+        raise InvalidInput(
+            "kernels of one ring see nothing but the pixel itself",
+            "predictor.architecture.params.rings",
+            f"at least {FEWEST_RINGS}",
+        )
     algebra = tensors["algebra"]
     if algebra.dim() != 3 or algebra.shape[1:] != (2, 2) or not algebra.is_floating_point():
         raise InvalidInput(f"the algebra has shape {list(algebra.shape)}", ALGEBRA, "[1, 2, 2]")

@@ -207,3 +207,9 @@ def test_a_group_that_does_not_fit_is_refused(
     with pytest.raises(InvalidInput) as error:
         fitted(algebra, components, x, x.sum((1, 2))[:, None], types)
     assert word in error.value.field
+
+
+def test_generators_that_are_half_wrong_are_refused() -> None:
+    x = samples(16, 2, 3)
+    with pytest.raises(InvalidInput, match="say nothing"):
+        fitted(so(3), None, x, x.sum((1, 2))[:, None], ("V", "S"), accuracy=0.5)

@@ -87,3 +87,13 @@ def test_only_rotations_have_angular_orders() -> None:
     for algebra in (torch.eye(2)[None], torch.stack([J, torch.eye(2)])):
         with pytest.raises(InvalidInput, match="not one rotation"):
             steerable_kernels(algebra, 5, 0, 1, 3)
+
+
+def test_kernels_of_one_ring_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="one ring"):
+        make_steerable_cnn(
+            SteerableCnnParams(rings=1),
+            signature=Signature("planar", 1, (1, 41, 41), 2, radius=20),
+            tensors={"algebra": J[None]},
+            seed=torch.Generator(),
+        )
