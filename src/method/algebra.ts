@@ -17,7 +17,7 @@ import type { AlgebraMeasured, AlgebraResult } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
 import { type SolverInputs, solverObjects } from "./data.js";
 import { showMotions } from "./motion.js";
-import { type EvidenceKind, evidenceField, judgeAlgebra } from "./verdict.js";
+import { type EvidenceKind, evidenceField, judgeAlgebra, widened } from "./verdict.js";
 
 type SolverOptions = ChoiceOptions<"algebra_solver">;
 
@@ -183,20 +183,22 @@ export async function discoverAlgebra(
   if (train) await ctx.alternate({ stage: "predictor", object: inputs.predictor }, second, epochs);
   else await ctx.advance(stage, algebra);
   const measured = await ctx.timed(stage, () => ctx.session.getAlgebra(algebra));
-  /** Search again with another fit, for as many generators. */
-  async function search(predictor: RemoteObject, name: string): Promise<AlgebraMeasured> {
-    const options = { ...objects, predictor, solver, k: measured.generators.length, epochs };
-    const again = await ctx.algebra(options);
-    await ctx.advance(`${stage}_${name}`, again);
-    return ctx.timed(stage, () => ctx.session.getAlgebra(again));
+  const judged = async (found: AlgebraMeasured) => {
+    /** Search again with another fit, for as many generators. */
+    async function search(predictor: RemoteObject, name: string): Promise<AlgebraMeasured> {
+      const options = { ...objects, predictor, solver, k: found.generators.length, epochs };
+      const again = await ctx.algebra(options);
+      await ctx.advance(`${stage}_${name}`, again);
+      return ctx.timed(stage, () => ctx.session.getAlgebra(again));
+    }
+    return judgeAlgebra(ctx, inputs, found, { kind: evidence, search: train ? undefined : search });
+  };
+  let result = evidence === "none" ? analyseAlgebra(measured) : await judged(measured);
+  const wider = k === "auto" || k === 0 ? widened(measured, result) : undefined;
+  if (wider !== undefined) {
+    const again = await judged(wider);
+    if (nearSymmetries(again).length > nearSymmetries(result).length) result = again;
   }
-  const result =
-    evidence === "none"
-      ? analyseAlgebra(measured)
-      : await judgeAlgebra(ctx, inputs, measured, {
-          kind: evidence,
-          search: train ? undefined : search,
-        });
   showMotions(ctx, inputs, result);
   return result;
 }

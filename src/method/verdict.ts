@@ -125,6 +125,7 @@ export async function judgeAlgebra(
   let symmetries = 0;
   let approximate = 0;
   let plausible = 0;
+  let likely: Weighed | undefined;
   let best = generators.length === 0 ? undefined : weighed(1);
   for (let k = generators.length; k > 0 && reason === undefined; k--) {
     let now = weighed(k);
@@ -137,7 +138,10 @@ export async function judgeAlgebra(
       approximate = k;
       best = now;
     }
-    if (now.verdict === "cannot tell" && now.stands && plausible === 0) plausible = k;
+    if (now.verdict === "cannot tell" && now.stands && plausible === 0) {
+      plausible = k;
+      likely = now;
+    }
     if (now.verdict !== "symmetry") continue;
     symmetries = k;
     best = now;
@@ -152,6 +156,10 @@ export async function judgeAlgebra(
     ...sortedBy(kept, measured),
     symmetryCount: symmetries,
   });
+  if (symmetries + approximate === 0 && likely !== undefined) {
+    const name = nameOf(analyseAlgebra({ ...result, symmetryCount: plausible }));
+    best = { ...likely, reason: `${name} may hold, but ${likely.reason}` };
+  }
   const told: Weighed = {
     ...(best ?? weigh([], [], lacking)),
     ...(reason !== undefined && { verdict: "cannot tell" as const, reason }),
@@ -191,6 +199,36 @@ export async function judgeAlgebra(
     ],
   };
   return { ...result, explanation: `${words}; ${measured.explanation}`, evidence };
+}
+
+/**
+ * Add to the generators the other directions that are not surely broken. Where the spectrum has no
+ * clear gap, the solver proposes too few.
+ *
+ * @param judged the result of {@link judgeAlgebra}
+ * @returns undefined if there are none
+ */
+export function widened(
+  measured: AlgebraMeasured,
+  { evidence }: AlgebraResult,
+): AlgebraMeasured | undefined {
+  if (evidence === undefined || hopeless(evidence) !== undefined) return undefined;
+  const lacking = lackingOf(evidence);
+  const more = evidence.directions
+    .slice(measured.generators.length)
+    .flatMap(({ direction, sizes }) => {
+      const { broken } = weigh([sizes], [], lacking);
+      const entry = measured.spectrum?.find((each) => each.direction === direction);
+      return broken.low === 0 && entry !== undefined ? [entry] : [];
+    });
+  if (more.length === 0) return undefined;
+  return {
+    ...measured,
+    generators: [...measured.generators, ...more.map(({ direction }) => direction)],
+    losses: [...measured.losses, ...more.map(({ loss }) => loss)],
+    relativeErrors: [...measured.relativeErrors, ...more.map((each) => each.relativeError)],
+    explanation: `${measured.explanation}; ${more.length} more are not surely broken`,
+  };
 }
 
 /** Name a span, or count its generators if no name fits. */
