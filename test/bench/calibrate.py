@@ -1,17 +1,13 @@
-"""Problems of known truth, with what the evidence says of them; one JSON line for each problem.
-
-    python calibrate.py FILE [--seeds N] [--kinds a,b]
-
-A line that is in FILE already is not computed again. ``calibrate.ts`` grades the lines.
+"""Problems of known truth, for ``calibrate.ts``, which asks in lines of JSON.
 
 Every problem has inputs x, a known map F, and targets y = F(x) + noise. A symmetric map may be
-broken by a known amount: F = F0 + ε b with a random smooth b. The truth of a direction is the share
-of the variance of F that it breaks, computed from F itself on the test inputs (METHOD 2.13).
+broken by a known amount: F = F0 + ε b with a random smooth b. The truth of a move is the share of
+the variance of F that it breaks, where the moved inputs are near the data: what the evidence would
+measure of a predictor that is F itself (METHOD 2.13).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -20,19 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "py-worker"))
 
 from atlas_worker import blocks, catalogue
-from atlas_worker.predictors import make_objective, make_predictor
-from atlas_worker.predictors.supervised import make_subject
-from atlas_worker.symmetry.evidence import Lost, collect
+from atlas_worker.symmetry.evidence import Subject, _Judge
+from atlas_worker.symmetry.manifold import action_on, inputs_on, targets_on
 
 assert blocks
 CPU = torch.device("cpu")
-SIZES = [0.05, 0.2, 0.5]
 SAMPLES = 1500
 
 
@@ -368,9 +363,163 @@ def only_noise(g: torch.Generator) -> Problem:
 
 
 NOTHING4 = torch.zeros(0, 4, 4)
-# Kinds that were made after the limits had been fixed.
-NEW_WITH = (far_out, flat_ellipse, plane_of_four, scaling3, area, vectors3, rings)
-NEW_WITHOUT = (
+
+
+def of_forms(
+    x: Tensor, forms: Callable[[Tensor], Tensor], generators: Tensor, g: torch.Generator
+) -> Problem:
+    """A smooth map of standardised invariants ``forms(x) [N, k]``."""
+    z = forms(x)
+    mean, deviation = z.mean(0), z.std(0)
+    h = cosines(z.shape[1], 1, 1.5, g)
+    return Problem(x, lambda x: h((forms(x) - mean) / deviation), generators)
+
+
+def spiral(g: torch.Generator) -> Problem:
+    """Rotations together with a scaling."""
+    b = torch.tensor([[[0.4, -1.0], [1.0, 0.4]]])
+
+    def forms(x: Tensor) -> Tensor:
+        r = x[:, 0].norm(dim=1)
+        phase = torch.atan2(x[:, 0, 1], x[:, 0, 0]) - r.log() / 0.4
+        return torch.stack([phase.cos(), phase.sin()], 1)
+
+    angle, r = 2 * math.pi * torch.rand(SAMPLES, generator=g), torch.rand(SAMPLES, generator=g)
+    r = 0.7 + 1.3 * r
+    x = torch.stack([r * angle.cos(), r * angle.sin()], -1)[:, None]
+    return of_forms(x, forms, b, g)
+
+
+def shear(g: torch.Generator) -> Problem:
+    """A shear of two vectors, which is nilpotent."""
+    b = torch.zeros(1, 2, 2)
+    b[0, 0, 1] = 1.0
+    x = normal(g, SAMPLES, 2, 2)
+    return of_forms(x, lambda x: torch.cat([x[:, :, 1], torch.linalg.det(x)[:, None]], 1), b, g)
+
+
+def two_planes(g: torch.Generator) -> Problem:
+    """Rotations in two planes of R^4."""
+    b = torch.zeros(2, 4, 4)
+    b[0, :2, :2] = b[1, 2:, 2:] = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    return of_forms(
+        normal(g, SAMPLES, 1, 4),
+        lambda x: torch.stack([x[:, 0, :2].norm(dim=1), x[:, 0, 2:].norm(dim=1)], 1),
+        b,
+        g,
+    )
+
+
+def boosted_vectors(g: torch.Generator) -> Problem:
+    """Vectors that are boosted with those that they depend on."""
+    metric = torch.diag(torch.tensor([1.0, -1.0]))
+    x = normal(g, SAMPLES, 2, 2)
+    z = quadratic(x, metric)
+    mean, deviation = z.mean(0), z.std(0)
+    h = cosines(3, 2, 1.5, g)
+
+    def f(x: Tensor) -> Tensor:
+        a = h((quadratic(x, metric) - mean) / deviation)
+        return (1 + a[:, :1]) * x[:, 0] + a[:, 1:] * x[:, 1]
+
+    return Problem(x, f, orthogonal([1, -1]), out="V")
+
+
+def other_metric(g: torch.Generator) -> Problem:
+    """Rotations of space in other coordinates."""
+    return invariant(g, [1, 1, 1], 2, frame(g, 3))
+
+
+def in_a_square(g: torch.Generator) -> Problem:
+    """Rotations of points that themselves have no symmetry."""
+    x = 2 * torch.rand(SAMPLES, 1, 2, generator=g) - 1
+    return of_forms(x, lambda x: x[:, 0].norm(dim=1, keepdim=True), orthogonal([1, 1]), g)
+
+
+def torus(g: torch.Generator) -> Problem:
+    """Stretches that keep a product of three coordinates."""
+    b = torch.stack([torch.diag(torch.tensor(d)) for d in ([1.0, -1.0, 0.0], [0.0, 1.0, -1.0])])
+    x = 0.5 + torch.rand(SAMPLES, 1, 3, generator=g)
+    return of_forms(x, lambda x: x[:, 0].prod(1, keepdim=True), b, g)
+
+
+def rare(g: torch.Generator) -> Problem:
+    """Two classes, one of which is rare."""
+    return Problem(
+        normal(g, SAMPLES, 1, 2),
+        lambda x: 5 * (x[:, 0].norm(dim=1, keepdim=True) - 2.1) * torch.tensor([[1, -1]]),
+        orthogonal([1, 1]),
+        classes=True,
+    )
+
+
+def square(g: torch.Generator) -> Problem:
+    """A symmetry of the square alone."""
+    h = cosines(1, 1, 0.7, g)
+    return Problem(
+        normal(g, SAMPLES, 1, 2), lambda x: h(x[:, 0].abs().amax(1, keepdim=True)), NOTHING2
+    )
+
+
+def saddle(g: torch.Generator) -> Problem:
+    """A form that boosts would keep, and a line that they do not."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        return (u.square() - v.square() + u + 0.5 * v)[:, None]
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2)
+
+
+def bumps(g: torch.Generator) -> Problem:
+    centres, heights = 1.5 * normal(g, 3, 2), 1 + torch.rand(3, 1, generator=g)
+    return Problem(
+        normal(g, SAMPLES, 1, 2),
+        lambda x: (-(x - centres).square().sum(2)).exp() @ heights,
+        NOTHING2,
+    )
+
+
+def wind(g: torch.Generator) -> Problem:
+    """Vectors that would turn with their place, but for a constant one."""
+    constant = normal(g, 2)
+    return Problem(
+        normal(g, SAMPLES, 1, 2),
+        lambda x: x[:, 0] * x[:, 0].norm(dim=1, keepdim=True) + 1.5 * constant,
+        NOTHING2,
+        out="V",
+    )
+
+
+def four_classes(g: torch.Generator) -> Problem:
+    centres = normal(g, 4, 2)
+    return Problem(
+        normal(g, SAMPLES, 1, 2),
+        lambda x: -3 * (x - centres).square().sum(2),
+        NOTHING2,
+        classes=True,
+    )
+
+
+def pairs3(g: torch.Generator) -> Problem:
+    return Problem(normal(g, SAMPLES, 2, 3), cosines(6, 1, 2.5, g), NOTHING3)
+
+
+def skewed(g: torch.Generator) -> Problem:
+    """Inputs with one long tail."""
+    x = -torch.rand(SAMPLES, 1, 2, generator=g).clamp(min=1e-6).log()
+    return Problem(x, cosines(2, 1, 1.2, g), NOTHING2)
+
+
+def ripple(g: torch.Generator) -> Problem:
+    def f(x: Tensor) -> Tensor:
+        return torch.cos(3 * x[:, 0, :1]) + x[:, 0, 1:]
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2)
+
+
+OLD_WITH = (far_out, flat_ellipse, plane_of_four, scaling3, area, vectors3, rings)
+OLD_WITHOUT = (
     far_out_without,
     cubic,
     step,
@@ -380,19 +529,41 @@ NEW_WITHOUT = (
     many_petals,
     only_noise,
 )
-ALL = (*NEW_WITH, *NEW_WITHOUT, *WITH, *WITHOUT)
+# Kinds that were made when the rule was what it is.
+NEW_WITH = (
+    spiral,
+    shear,
+    two_planes,
+    boosted_vectors,
+    other_metric,
+    in_a_square,
+    torus,
+    rare,
+)
+NEW_WITHOUT = (square, saddle, bumps, wind, four_classes, pairs3, skewed, ripple)
+ALL = (*NEW_WITH, *NEW_WITHOUT, *OLD_WITH, *OLD_WITHOUT, *WITH, *WITHOUT)
 BREAKINGS = [0.0, 0.0, 0.1, 0.3, 1.0]
 NOISES = [0.0, 0.3, 1.0]
 
 
-def solve(kind: str, make: Callable[[torch.Generator], Problem], seed: int) -> dict[str, object]:
-    """Fit a predictor to a problem, search, and collect evidence and truth."""
+@dataclass
+class Drawn:
+    """A problem with its breaking and its noise."""
+
+    problem: Problem
+    f: Callable[[Tensor], Tensor]
+    y: Tensor
+    breaking: float
+    noise: float
+
+
+def draw(kind: str, seed: int) -> Drawn:
+    """Draw a problem; a kind and a seed always give the same one."""
+    make = next(m for m in ALL if m.__name__ == kind)
     g = torch.Generator().manual_seed(1000 * seed + sum(map(ord, kind)))
     problem = make(g)
-    symmetric = len(problem.generators) > 0
-    breaking = BREAKINGS[seed % len(BREAKINGS)] if symmetric else 0.0
+    breaking = BREAKINGS[seed % len(BREAKINGS)] if len(problem.generators) else 0.0
     noise = NOISES[(seed // len(BREAKINGS) + seed) % len(NOISES)]
-    n = problem.x.shape[-1]
     clean = problem.f(problem.x)
     spread = clean.std(0, correction=0).mean()
     b = cosines(problem.x[0].numel(), clean.shape[1], 1.0, g)
@@ -405,66 +576,54 @@ def solve(kind: str, make: Callable[[torch.Generator], Problem], seed: int) -> d
         y = torch.multinomial(y.softmax(1), 1, generator=g).float()
     else:
         y = y + noise * spread * torch.randn(y.shape, generator=g)
-    dataset = _block("dataset", "arrays", {"classes": problem.classes})(
-        seed=0, device=CPU, tensors={"inputs": problem.x, "targets": y}
+    return Drawn(problem, f, y, breaking, noise)
+
+
+def make(request: dict[str, Any]) -> dict[str, object]:
+    """Write the arrays of a problem, and say what it is."""
+    drawn = draw(request["kind"], request["seed"])
+    problem, folder = drawn.problem, Path(request["folder"])
+    np.save(folder / "inputs", problem.x.numpy())
+    y = drawn.y.numpy()
+    np.save(folder / "targets", y.astype(np.int64)[:, 0] if problem.classes else y)
+    return {
+        "type": "class" if problem.classes else problem.out,
+        "generators": len(problem.generators),
+        "breaking": drawn.breaking,
+        "noise": drawn.noise,
+    }
+
+
+def truth(request: dict[str, Any]) -> list[list[float]]:
+    """Compute the share of the variance of F that ``exp(±tB)`` breaks, for each B and its t."""
+    drawn = draw(request["kind"], request["seed"])
+    problem, n = drawn.problem, drawn.problem.x.shape[-1]
+
+    def value(x: Tensor, charts: Tensor | None = None) -> Tensor:
+        y = drawn.f(x.flatten(0, 1))
+        y = y.softmax(1) if problem.classes else y
+        shaped: Tensor = y.unflatten(0, x.shape[:2])
+        return shaped
+
+    clean = value(problem.x[:, None])[:, 0]
+    dataset = _block("dataset", "arrays", {})(
+        seed=0, device=CPU, tensors={"inputs": problem.x, "targets": clean}
     )
     atlas = _block("action", "vectors", {"n": n, "targets_as": problem.out})()
-    training = {
-        "loss": "cross_entropy" if problem.classes else "l2",
-        "learning_rate": 1e-2,
-        "batch_size": 64,
-        "schedule": "cosine",
-        "validation": 0.15,
-        "test": 0.25,
-    }
-    epochs = 30
-    predictor = make_predictor(
-        ("polynomial", {}), ("supervised", training), dataset, atlas, epochs, seed, CPU
-    )
-    for _ in range(epochs):
-        predictor.run_epoch(lambda *_: None)
-    objective = make_objective(predictor, dataset, atlas)
-    solver = _block(
-        "algebra_solver",
-        "grassmann",
-        {"start": "spectral", "evaluation": 128, "scale": 0.5, "batch_size": 32, "steps": 40},
-    )(objective=objective, k=0, epochs=1, seed=seed)
-    solver.run_epoch(lambda *_: None)
-    report = solver.report()
-    subject, held = make_subject(predictor, None, [], dataset)
-    assert held
-    found = report.generators / report.generators.flatten(1).norm(dim=1)[:, None, None]
-    span = torch.linalg.qr(found.flatten(1).T).Q.T if len(found) else found.flatten(1)
-    rest = [
-        e.direction
-        for e in report.spectrum
-        if not len(found) or float((span @ e.direction.flatten()).norm()) < 0.7
+    inputs = inputs_on(atlas, dataset, 0, 0, device=CPU)
+    targets = targets_on(atlas, dataset, labels=False, device=CPU)
+    every = torch.arange(len(problem.x))
+    exact = Subject(*([value], action_on(atlas, 0), inputs, targets, every, every, inputs, targets))
+    judge = _Judge(exact, len(every), 0)
+    return [
+        [
+            judge.lost([torch.matrix_exp(sign * t * b) for sign in (1, -1)], t).skill_lost.value
+            for t in lengths
+        ]
+        for b, lengths in zip(
+            torch.tensor(request["directions"]).double(), request["lengths"], strict=True
+        )
     ]
-    other = torch.stack(rest) if rest else torch.zeros(0, n, n)
-    known = problem.generators
-    known = known / known.flatten(1).norm(dim=1).clamp(min=1e-9)[:, None, None]
-    directions = torch.cat([found, other, known])
-    evidence = collect(subject, directions, torch.zeros(0, n, n), SIZES, 1500, seed)
-    x = problem.x[subject.test]
-    rows = [
-        [_measured(lost, _truth(f, x, d, lost, atlas, problem)) for lost in row]
-        for d, row in zip(directions, evidence.directions, strict=True)
-    ]
-    a, c = len(found), len(found) + len(other)
-    return {
-        "kind": kind,
-        "seed": seed,
-        "symmetric": symmetric,
-        "breaking": breaking,
-        "noise": noise,
-        "skill": evidence.skill.value,
-        "skillError": evidence.skill.error,
-        "scenes": evidence.scenes,
-        "learnable": evidence.learnable,
-        "found": rows[:a],
-        "others": rows[a:c],
-        "known": rows[c:],
-    }
 
 
 def _block(type: str, kind: str, params: dict[str, object]) -> Callable[..., Any]:
@@ -473,58 +632,27 @@ def _block(type: str, kind: str, params: dict[str, object]) -> Callable[..., Any
     return lambda **context: block.make(parsed, **context)
 
 
-def _truth(
-    f: Callable[[Tensor], Tensor], x: Tensor, d: Tensor, lost: Lost, atlas: object, p: Problem
-) -> float:
-    """Share of the variance of F that exp(±tB) breaks."""
-
-    def value(x: Tensor) -> Tensor:
-        return f(x).softmax(1) if p.classes else f(x)
-
-    still, total = value(x), 0.0
-    for sign in (1, -1):
-        g = torch.matrix_exp(sign * lost.length * d.double()).float()
-        moved = value(x @ g.T)
-        if p.out == "V":
-            moved = moved @ torch.linalg.inv(g).T
-        total += float((moved - still).square().sum(1).mean()) / 2
-    room = (still - still.mean(0)).square().sum(1).mean()
-    return total / float(room)
-
-
-def _measured(lost: Lost, truth: float) -> dict[str, object]:
-    return {
-        "length": lost.length,
-        "size": lost.size,
-        "lost": lost.skill_lost.value,
-        "error": lost.skill_lost.error,
-        "floor": lost.floor,
-        "reach": lost.reach,
-        "truth": truth,
+def kinds(_: dict[str, Any]) -> dict[str, list[str]]:
+    """List the kinds of problems, by when they were made."""
+    groups = {
+        "first": (*WITH, *WITHOUT),
+        "second": (*OLD_WITH, *OLD_WITHOUT),
+        "new": (*NEW_WITH, *NEW_WITHOUT),
     }
+    return {name: [m.__name__ for m in group] for name, group in groups.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--kinds", default="")
-    args = parser.parse_args()
     torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float32)
-    done = set()
-    if args.file.exists():
-        done = {(r["kind"], r["seed"]) for r in map(json.loads, args.file.open())}
-    chosen = [m for m in ALL if not args.kinds or m.__name__ in args.kinds.split(",")]
-    for seed in range(args.seeds):
-        for make in chosen:
-            if (make.__name__, seed) in done:
-                continue
-            row = solve(make.__name__, make, seed)
-            line = json.dumps(row).replace("NaN", "null")  # JSON has no NaN
-            with args.file.open("a") as out:
-                out.write(line + "\n")
-            print(make.__name__, seed, f"skill {row['skill']:.2f}", flush=True)
+    answers: dict[str, Callable[[dict[str, Any]], object]] = {
+        "make": make,
+        "truth": truth,
+        "kinds": kinds,
+    }
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = json.dumps(answers[request["do"]](request)).replace("NaN", "null")
+        print(answer, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,96 +1,60 @@
 /**
- * `npm run calibrate -- FILE`: problems of known truth, what the rule says of them, and how often
- * it is wrong. FILE holds the measured problems, one line each; missing ones are made first, so
- * that a broken-off calibration goes on.
- *
- * `--fit` searches for the limits on half of the kinds of problems and reports on the other half.
+ * `npm run calibrate -- FILE`: problems of known truth, what `discover` says of them, and how often
+ * it is wrong. FILE holds what was said, one line for each problem; a calibration that was broken
+ * off goes on. `--kinds a,b` and `--seeds N` choose problems, `--no-run` only grades.
  */
-import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import {
-  hopeless,
-  LIMITS,
-  type Limits,
-  lackingOf,
-  lostAt,
-  type Weighed,
-  weigh,
-} from "../../src/method/rule.js";
-import type { SkillLost } from "../../src/result.js";
+import { discover } from "../../src/discover.js";
+import { Progress } from "../../src/experiment/progress.js";
+import { LocalPool } from "../../src/pool/local.js";
+import type { AlgebraEvidence } from "../../src/result.js";
 import { ensureVenv } from "../../src/setup/venv.js";
 
-type Measured = SkillLost & { truth: number };
-
-/** A problem, as calibrate.py writes it. */
+/** What was said of a problem, and what is true. */
 interface Line {
   kind: string;
   seed: number;
-  symmetric: boolean;
+  /** Number of its generators; 0 without a symmetry. */
+  generators: number;
   breaking: number;
   noise: number;
-  skill: number;
-  skillError: number;
-  scenes: number;
-  learnable: number | null;
-  found: Measured[][];
-  others: Measured[][];
-  known: Measured[][];
+  skill: number | null;
+  verdict: AlgebraEvidence["verdict"];
+  words: string;
+  symmetries: number;
+  /** Bounds of the breaking, in units of the output's spread. */
+  low: number | null;
+  high: number | null;
+  /** The worst breaking of what was found, in the same units, at the size that was judged. */
+  truth: number;
+  seconds: number;
 }
-
-/** Kinds that `--fit` leaves out. The present limits were chosen by hand, with these in view too. */
-const HELD_BACK = new Set([
-  ...["ellipse", "lorentz", "vectors", "classes", "wedge"],
-  ...["rough", "pairs", "regions", "petals"],
-]);
-
-/** Kinds that were made after the limits had been fixed. */
-const NEW = new Set([
-  ...["far_out", "flat_ellipse", "plane_of_four", "scaling3", "area", "vectors3", "rings"],
-  ...["far_out_without", "cubic", "step", "smooth4", "vectors3_without", "regions3"],
-  ...["many_petals", "only_noise"],
-]);
 
 /** How a problem ended. */
 interface Grade {
   line: Line;
-  told: Weighed["verdict"];
   /** Whether the statement is false. */
   wrong: boolean;
-  /** Whether a symmetry that is there was not told. */
+  /** Whether a symmetry that is there was not told, or not all of it. */
   missed: boolean;
 }
 
-function grade(line: Line, limits: Limits): Grade {
-  const lacking = lackingOf(line);
-  const sorted = [...line.found].sort((a, b) => lostAt(a) - lostAt(b));
-  let told: Weighed | undefined;
-  let inside: Measured[][] = [];
-  for (let k = sorted.length; k > 0; k--) {
-    const outside = [...sorted.slice(k), ...line.others];
-    const now = weigh(sorted.slice(0, k), outside, lacking, limits);
-    const better = now.verdict === "symmetry" || told === undefined || told.verdict === "none";
-    if (better || (now.verdict === "approximate" && told?.verdict === "cannot tell")) {
-      told = now;
-      inside = sorted.slice(0, k);
-    }
-    if (now.verdict === "symmetry") break;
-  }
-  const why = hopeless({ heldOut: true, targets: true, ...line }, limits);
-  const exact = line.symmetric && line.breaking === 0;
-  if (why !== undefined) return { line, told: "cannot tell", wrong: false, missed: exact };
-  if (told === undefined) return { line, told: "none", wrong: exact, missed: exact };
-  const truths = inside.map(
-    (sizes) => sizes.filter((at) => (at.size ?? 0) <= told.size * 1.3).at(-1)?.truth ?? 0,
-  );
-  const truth = Math.sqrt(Math.max(0, ...truths));
-  const { low, high } = told.broken;
+const isExact = ({ generators, breaking }: Line) => generators > 0 && breaking === 0;
+
+function grade(line: Line): Grade {
+  const { verdict, truth, low, high, symmetries, generators } = line;
+  const exact = isExact(line);
   const wrong =
-    (told.verdict === "symmetry" && truth > high) ||
-    (told.verdict === "approximate" && (truth < low || truth > high)) ||
-    (told.verdict === "none" && exact);
-  return { line, told: told.verdict, wrong, missed: exact && told.verdict !== "symmetry" };
+    (verdict === "symmetry" && truth > high!) ||
+    (verdict === "approximate" && (truth < low! || truth > high!)) ||
+    (verdict === "none" && exact);
+  return { line, wrong, missed: exact && (verdict !== "symmetry" || symmetries < generators) };
 }
 
 /** Exact upper bound of a rate, one-sided 95 % (Clopper & Pearson 1934), by bisection. */
@@ -114,97 +78,156 @@ function upper(wrong: number, all: number): number {
   return high;
 }
 
-interface Tally {
-  all: number;
-  wrong: number;
-  /** Problems without any symmetry, and how many of them were told to have one. */
-  none: number;
-  feigned: number;
-  exact: number;
-  missed: number;
-  untold: number;
-}
-
-function tally(grades: readonly Grade[]): Tally {
-  const exact = grades.filter(({ line }) => line.symmetric && line.breaking === 0);
-  const count = (list: readonly Grade[], test: (g: Grade) => boolean) => list.filter(test).length;
-  const none = grades.filter(({ line }) => !line.symmetric);
-  return {
-    all: grades.length,
-    wrong: count(grades, (g) => g.wrong),
-    none: none.length,
-    feigned: count(none, (g) => g.told === "symmetry"),
-    exact: exact.length,
-    missed: count(exact, (g) => g.missed && g.told !== "cannot tell"),
-    untold: count(exact, (g) => g.told === "cannot tell"),
-  };
-}
-
-/** The limits with the fewest misses whose false statements are at most 2 %. */
-function fit(lines: readonly Line[]): Limits {
-  let best: { limits: Limits; cost: number } | undefined;
-  for (const bias of [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5])
-    for (const contrast of [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5])
-      for (const reach of [2, 3, 4, 6, 10]) {
-        for (const drift of [0, 0.3, 0.6, 1, 1.5]) {
-          const limits = { ...LIMITS, bias, contrast, reach, drift };
-          const { all, wrong, exact, missed, untold } = tally(lines.map((l) => grade(l, limits)));
-          const cost = 20 * Math.max(0, wrong / all - 0.02) + (missed + 0.5 * untold) / exact;
-          if (best === undefined || cost < best.cost) best = { limits, cost };
-        }
-      }
-  return best!.limits;
-}
-
 function print(title: string, grades: readonly Grade[]): void {
-  const { all, wrong, exact, missed, untold, none, feigned } = tally(grades);
+  const count = (test: (g: Grade) => boolean, of = grades) => of.filter(test).length;
+  const rate = (some: number, all: number) => `${some} of ${all} (at most ${(100 * upper(some, all)).toFixed(1)} %)`; // biome-ignore format: one line
+  const exact = grades.filter(({ line }) => isExact(line));
+  const none = grades.filter(({ line }) => line.generators === 0);
+  const untold = count(({ line }) => line.verdict === "cannot tell", exact);
+  const missed = count(({ missed, line }) => missed && line.verdict !== "cannot tell", exact);
+  const feigned = count(({ line }) => line.verdict === "symmetry", none);
   console.log(
-    `${title}: ${all} problems, ${wrong} false statements (rate at most ` +
-      `${(100 * upper(wrong, all)).toFixed(1)} %); ${exact} exact symmetries, ${missed} missed, ` +
-      `${untold} untold; ${none} without symmetry, ${feigned} said to have one`,
+    `${title}: false statements ${rate(
+      count(({ wrong }) => wrong),
+      grades.length,
+    )}; exact ` +
+      `symmetries: missed ${rate(missed, exact.length)}, untold ${untold}; without symmetry: ` +
+      `said to have one ${rate(feigned, none.length)}`,
   );
   for (const kind of [...new Set(grades.map(({ line }) => line.kind))]) {
     const own = grades.filter(({ line }) => line.kind === kind);
     const verdicts = ["symmetry", "approximate", "none", "cannot tell"].map(
-      (verdict) => `${own.filter(({ told }) => told === verdict).length} ${verdict}`,
+      (verdict) => `${count(({ line }) => line.verdict === verdict, own)} ${verdict}`,
     );
-    const bad = own.filter((g) => g.wrong).map(({ line }) => line.seed);
-    const where = bad.length === 0 ? "" : `; false: seeds ${bad.join(", ")}`;
-    console.log(`  ${kind.padEnd(18)}${verdicts.join(", ")}${where}`);
+    const told = own
+      .filter(({ wrong, missed }) => wrong || missed)
+      .map(({ line, wrong }) => `${wrong ? "false" : "missed"}: seed ${line.seed}`);
+    console.log(`  ${[kind.padEnd(18) + verdicts.join(", "), ...told].join("; ")}`);
+  }
+}
+
+/** The Python program that makes the problems; one question at a time. */
+class Problems {
+  private readonly child;
+  private readonly answers;
+  private last: Promise<unknown> = Promise.resolve();
+
+  constructor(python: string) {
+    const script = fileURLToPath(new URL("calibrate.py", import.meta.url));
+    this.child = spawn(python, [script], { stdio: ["pipe", "pipe", "inherit"] });
+    this.answers = createInterface(this.child.stdout)[Symbol.asyncIterator]();
+  }
+
+  ask<T>(question: object): Promise<T> {
+    const answer = this.last.then(async () => {
+      this.child.stdin.write(`${JSON.stringify(question)}\n`);
+      const { value, done } = await this.answers.next();
+      if (done) throw new Error("the program that makes the problems has ended");
+      return JSON.parse(value) as T;
+    });
+    this.last = answer.catch(() => {});
+    return answer;
+  }
+
+  close(): void {
+    this.child.stdin.end();
+  }
+}
+
+async function solve(
+  problems: Problems,
+  kind: string,
+  seed: number,
+  slot: Awaited<ReturnType<LocalPool["acquire"]>>,
+): Promise<Line> {
+  const folder = mkdtempSync(join(tmpdir(), "atlas-calibrate-"));
+  const begun = performance.now();
+  try {
+    const made = await problems.ask<
+      Pick<Line, "generators" | "breaking" | "noise"> & { type: string }
+    >(
+      // biome-ignore format: one line
+      { do: "make", kind, seed, folder },
+    );
+    const { type, ...known } = made;
+    const { result } = await discover(
+      {
+        task: "discover_algebra",
+        inputs: join(folder, "inputs.npy"),
+        targets: join(folder, "targets.npy"),
+        ...(type !== "" && { targets_as: type }),
+      },
+      { runs: folder, seed, slot: slot.run, progress: new Progress({ quiet: true }) },
+    );
+    const { evidence, symmetryCount: symmetries } = result.algebra!;
+    const { verdict, words, size, broken, skill, approximate, directions } = evidence!;
+    const near = (at: number | null) => Math.abs(Math.log((at ?? 1) / (size ?? 1)));
+    const inside = directions.slice(0, symmetries + (verdict === "approximate" ? approximate : 0));
+    const judged = inside.flatMap(({ direction, sizes }) => {
+      const [at] = [...sizes].sort((a, b) => near(a.size) - near(b.size));
+      return at === undefined ? [] : [{ direction, length: at.length }];
+    });
+    const truths = await problems.ask<(number | null)[][]>({
+      ...{ do: "truth", kind, seed },
+      directions: judged.map(({ direction }) => direction),
+      lengths: judged.map(({ length }) => [length]),
+    });
+    const truth = Math.sqrt(Math.max(0, ...truths.flat().map((x) => x ?? 0)));
+    const { low, high } = broken;
+    const seconds = (performance.now() - begun) / 1000;
+    return { kind, seed, ...known, skill, verdict, words, symmetries, low, high, truth, seconds };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    fit: { type: "boolean", default: false },
-    seeds: { type: "string", default: "13" },
+    seeds: { type: "string", default: "5" },
+    kinds: { type: "string", default: "" },
     "no-run": { type: "boolean", default: false },
   },
 });
 const [file = "calibration.jsonl"] = positionals;
+const read = () =>
+  (existsSync(file) ? readFileSync(file, "utf8") : "")
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Line);
+const { python } = await ensureVenv();
+const problems = new Problems(python);
+const groups = await problems.ask<Record<string, string[]>>({ do: "kinds" });
 if (!values["no-run"]) {
-  const { python } = await ensureVenv();
-  const script = fileURLToPath(new URL("calibrate.py", import.meta.url));
-  execFileSync(python, [script, file, "--seeds", values.seeds], { stdio: "inherit" });
+  const known = Object.values(groups).flat();
+  const kinds = values.kinds === "" ? known : values.kinds.split(",");
+  for (const kind of kinds)
+    if (!known.includes(kind)) throw new Error(`there is no kind ${kind}; there are ${known}`);
+  const done = new Set(read().map(({ kind, seed }) => `${kind} ${seed}`));
+  const seeds = Array.from({ length: Number(values.seeds) }, (_, seed) => seed);
+  const queue = seeds
+    .flatMap((seed) => kinds.map((kind) => ({ kind, seed })))
+    .filter(({ kind, seed }) => !done.has(`${kind} ${seed}`));
+  const pool = LocalPool.open("local:2", { worker: { device: "cpu" } });
+  const { signal } = new AbortController();
+  const work = async () => {
+    const slot = await pool.acquire(signal);
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      const line = await solve(problems, next.kind, next.seed, slot);
+      appendFileSync(file, `${JSON.stringify(line)}\n`);
+      const { wrong, missed } = grade(line);
+      const mark = wrong ? " FALSE" : missed ? " missed" : "";
+      console.log(
+        `${next.kind} ${next.seed}: ${line.words} (truth ${line.truth.toFixed(3)})${mark}`,
+      );
+    }
+  };
+  await Promise.all([work(), work()]);
+  await pool.close();
 }
-const text = existsSync(file) ? readFileSync(file, "utf8") : "";
-const lines = text
-  .split("\n")
-  .filter(Boolean)
-  .map((line) => JSON.parse(line) as Line);
-const tuned = lines.filter(({ kind }) => !HELD_BACK.has(kind) && !NEW.has(kind));
-const limits = values.fit ? fit(tuned) : LIMITS;
-console.log(`limits: ${JSON.stringify(limits)}`);
-print(
-  "kinds that --fit uses",
-  tuned.map((line) => grade(line, limits)),
-);
-for (const [title, kinds] of [
-  ["kinds that --fit leaves out", HELD_BACK],
-  ["kinds that were made after the limits had been fixed", NEW],
-] as const)
-  print(
-    title,
-    lines.filter(({ kind }) => kinds.has(kind)).map((line) => grade(line, limits)),
-  );
+problems.close();
+const lines = read();
+for (const [name, kinds] of Object.entries(groups)) {
+  const own = lines.filter(({ kind }) => kinds.includes(kind));
+  if (own.length > 0) print(`${name} kinds`, own.map(grade));
+}
