@@ -138,7 +138,8 @@ export async function judgeAlgebra(
       approximate = k;
       best = now;
     }
-    if (now.verdict === "cannot tell" && now.stands && plausible === 0) {
+    const standsOut = now.stands && now.elsewhere !== null;
+    if (now.verdict === "cannot tell" && standsOut && plausible === 0) {
       plausible = k;
       likely = now;
     }
