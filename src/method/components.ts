@@ -144,7 +144,7 @@ export function solveCosets(
   config: CosetConfig,
   inputs: SolverInputs,
   identityAlgebra: readonly number[][][],
-): Promise<ComponentFindings> {
+): Promise<FoundComponents> {
   const solver = chosen(config, "coset_solver", "coset_solver");
   return discoverCosets(ctx, inputs, {
     solver,
@@ -155,7 +155,7 @@ export function solveCosets(
 }
 
 /** The components, how they were found, and the group that they make. */
-type ComponentFindings = Required<Pick<Findings, "cosets" | "cosetSearch">> &
+export type FoundComponents = Required<Pick<Findings, "cosets" | "cosetSearch">> &
   Pick<Findings, "group">;
 
 /** Relative error up to which a matrix is judged at all. */
@@ -187,7 +187,7 @@ export async function discoverCosets(
     /** Evidence on held-out data; "none": the relative error decides. */
     evidence?: EvidenceKind;
   },
-): Promise<ComponentFindings> {
+): Promise<FoundComponents> {
   const objects = solverObjects(inputs);
   const asked = evidence === "none" ? solver : proposing(solver);
   const search = { ...objects, solver: asked, identityAlgebra: identity, epochs };
