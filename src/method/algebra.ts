@@ -183,12 +183,12 @@ export async function discoverAlgebra(
   if (train) await ctx.alternate({ stage: "predictor", object: inputs.predictor }, second, epochs);
   else await ctx.advance(stage, algebra);
   const measured = await ctx.timed(stage, () => ctx.session.getAlgebra(algebra));
-  const judged = async (found: AlgebraMeasured) => {
+  const judged = async (found: AlgebraMeasured, prefix = stage) => {
     /** Search again with another fit, for as many generators. */
     async function search(predictor: RemoteObject, name: string): Promise<AlgebraMeasured> {
       const options = { ...objects, predictor, solver, k: found.generators.length, epochs };
       const again = await ctx.algebra(options);
-      await ctx.advance(`${stage}_${name}`, again);
+      await ctx.advance(`${prefix}_${name}`, again);
       return ctx.timed(stage, () => ctx.session.getAlgebra(again));
     }
     return judgeAlgebra(ctx, inputs, found, { kind: evidence, search: train ? undefined : search });
@@ -196,7 +196,7 @@ export async function discoverAlgebra(
   let result = evidence === "none" ? analyseAlgebra(measured) : await judged(measured);
   const wider = k === "auto" || k === 0 ? widened(measured, result) : undefined;
   if (wider !== undefined) {
-    const again = await judged(wider);
+    const again = await judged(wider, `${stage}_wider`); // its searches are other stages
     if (nearSymmetries(again).length > nearSymmetries(result).length) result = again;
   }
   showMotions(ctx, inputs, result);

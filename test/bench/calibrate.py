@@ -232,8 +232,8 @@ def wedge_without(g: torch.Generator) -> Problem:
     return Problem(x, cosines(2, 1, 0.5, g), NOTHING2)
 
 
-WITH = (radial, ellipse, boost, rotations, lorentz, scaling, vectors, classes, axis, wedge)
-WITHOUT = (
+FIRST_WITH = (radial, ellipse, boost, rotations, lorentz, scaling, vectors, classes, axis, wedge)
+FIRST_WITHOUT = (
     smooth,
     rough,
     smooth3,
@@ -518,8 +518,8 @@ def ripple(g: torch.Generator) -> Problem:
     return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2)
 
 
-OLD_WITH = (far_out, flat_ellipse, plane_of_four, scaling3, area, vectors3, rings)
-OLD_WITHOUT = (
+SECOND_WITH = (far_out, flat_ellipse, plane_of_four, scaling3, area, vectors3, rings)
+SECOND_WITHOUT = (
     far_out_without,
     cubic,
     step,
@@ -541,7 +541,7 @@ NEW_WITH = (
     rare,
 )
 NEW_WITHOUT = (square, saddle, bumps, wind, four_classes, pairs3, skewed, ripple)
-ALL = (*NEW_WITH, *NEW_WITHOUT, *OLD_WITH, *OLD_WITHOUT, *WITH, *WITHOUT)
+ALL = (*NEW_WITH, *NEW_WITHOUT, *SECOND_WITH, *SECOND_WITHOUT, *FIRST_WITH, *FIRST_WITHOUT)
 BREAKINGS = [0.0, 0.0, 0.1, 0.3, 1.0]
 NOISES = [0.0, 0.3, 1.0]
 
@@ -613,7 +613,16 @@ def truth(request: dict[str, Any]) -> list[list[float]]:
     inputs = inputs_on(atlas, dataset, 0, 0, device=CPU)
     targets = targets_on(atlas, dataset, labels=False, device=CPU)
     every = torch.arange(len(problem.x))
-    exact = Subject(*([value], action_on(atlas, 0), inputs, targets, every, every, inputs, targets))
+    exact = Subject(
+        predictors=[value],
+        action=action_on(atlas, 0),
+        inputs=inputs,
+        targets=targets,
+        test=every,
+        train=every,
+        train_inputs=inputs,
+        train_targets=targets,
+    )
     judge = _Judge(exact, len(every), 0)
     return [
         [
@@ -635,8 +644,8 @@ def _block(type: str, kind: str, params: dict[str, object]) -> Callable[..., Any
 def kinds(_: dict[str, Any]) -> dict[str, list[str]]:
     """List the kinds of problems, by when they were made."""
     groups = {
-        "first": (*WITH, *WITHOUT),
-        "second": (*OLD_WITH, *OLD_WITHOUT),
+        "first": (*FIRST_WITH, *FIRST_WITHOUT),
+        "second": (*SECOND_WITH, *SECOND_WITHOUT),
         "new": (*NEW_WITH, *NEW_WITHOUT),
     }
     return {name: [m.__name__ for m in group] for name, group in groups.items()}

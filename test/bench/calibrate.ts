@@ -172,7 +172,8 @@ async function solve(
       directions: judged.map(({ direction }) => direction),
       lengths: judged.map(({ length }) => [length]),
     });
-    const truth = Math.sqrt(Math.max(0, ...truths.flat().map((x) => x ?? 0)));
+    if (truths.flat().includes(null)) throw new Error(`${kind} ${seed}: its truth is not known`);
+    const truth = Math.sqrt(Math.max(0, ...truths.flat().map((x) => x!)));
     const { low, high } = broken;
     const seconds = (performance.now() - begun) / 1000;
     return { kind, seed, ...known, skill, verdict, words, symmetries, low, high, truth, seconds };
@@ -204,6 +205,7 @@ if (!values["no-run"]) {
   for (const kind of kinds)
     if (!known.includes(kind)) throw new Error(`there is no kind ${kind}; there are ${known}`);
   const done = new Set(read().map(({ kind, seed }) => `${kind} ${seed}`));
+  if (!(Number(values.seeds) > 0)) throw new Error(`--seeds ${values.seeds} is no number of seeds`);
   const seeds = Array.from({ length: Number(values.seeds) }, (_, seed) => seed);
   const queue = seeds
     .flatMap((seed) => kinds.map((kind) => ({ kind, seed })))
@@ -222,10 +224,14 @@ if (!values["no-run"]) {
       );
     }
   };
-  await Promise.all([work(), work()]);
-  await pool.close();
+  try {
+    await Promise.all([work(), work()]);
+  } finally {
+    await pool.close();
+    problems.close();
+  }
 }
-problems.close();
+problems.close(); // again, where nothing was run
 const lines = read();
 for (const [name, kinds] of Object.entries(groups)) {
   const own = lines.filter(({ kind }) => kinds.includes(kind));

@@ -434,11 +434,11 @@ class EquivariantMlp(nn.Module):
         super().__init__()
         self.type_in, self.type_out = types_of(signature)
         m = signature.inputs[0]
-        if params.accuracy > LEAST_ACCURATE:
+        if params.accuracy > LARGEST_ERROR:
             raise InvalidInput(
                 f"generators with a relative error of {params.accuracy:g} say nothing",
                 "predictor.architecture.params.accuracy",
-                f"at most {LEAST_ACCURATE}",
+                f"at most {LARGEST_ERROR}",
             )
         group = Group(algebra, components, self.type_in.acting, params.accuracy)
         self.dilation, group = _without_scaling(group, self.type_in)
@@ -678,7 +678,7 @@ def _without_scaling(group: Group, type_in: FeatureType) -> tuple[_Sized | None,
     return _Sized(forms[:, 0], n, kind), smaller
 
 
-LEAST_ACCURATE = 0.3
+LARGEST_ERROR = 0.3
 """Largest relative error of generators to build a network from."""
 
 
