@@ -94,6 +94,10 @@ export const SkillLost = z.object({
   refits: z.array(Measured).optional(),
   /** `lost` of a breaking that was planted in the targets, if all of it were learnt. */
   planted: Measured.optional(),
+  /** Bound of S from below (97.5 %), which a few scenes that lose very much do not widen. */
+  least: Measured.optional(),
+  /** Whether this is half a turn of a compact direction, and not a move of a given size. */
+  halfTurn: z.boolean().optional(),
 });
 /** The skill that a predictor loses when its inputs are moved. */
 export type SkillLost = z.infer<typeof SkillLost>;
@@ -109,7 +113,7 @@ export const EvidenceMeasured = z.object({
   heldOut: z.boolean(),
   /** Whether there were targets; if not, the predictor's own outputs took their place. */
   targets: z.boolean(),
-  /** For each direction, one entry for each size that it reaches. */
+  /** For each direction, one entry for each size that it reaches; then half a turn, if longer. */
   directions: z.array(z.array(SkillLost)),
   /** For each matrix. */
   matrices: z.array(SkillLost),

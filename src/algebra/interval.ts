@@ -13,11 +13,19 @@ export interface Interval {
   high: number;
 }
 
-/** Compute the interval of a skill lost; over refits too, if there are any. */
-export function interval({ lost, error, refits = [] }: SkillLost): Interval {
+/**
+ * Compute the interval of a skill lost; over refits too, if there are any.
+ *
+ * Its lower end is the higher one of two bounds: one is not widened by a few scenes that lose very
+ * much.
+ */
+export function interval({ lost, error, refits = [], least }: SkillLost): Interval {
   const all = [lost, ...refits].map((x) => x ?? Number.NaN);
   const s = error ?? Number.NaN;
-  if (refits.length === 0) return around(all[0]!, NORMAL * s);
+  if (refits.length === 0) {
+    const whole = around(all[0]!, NORMAL * s);
+    return (least ?? Number.NaN) > whole.low ? { ...whole, low: least! } : whole;
+  }
   const mean = all.slice(1).reduce((a, b) => a + b) / refits.length;
   const spread = all.slice(1).reduce((sum, x) => sum + (x - mean) ** 2, 0);
   return around(mean, STUDENT * Math.sqrt(s ** 2 + 0.8 * spread));
@@ -25,4 +33,9 @@ export function interval({ lost, error, refits = [] }: SkillLost): Interval {
 
 function around(value: number, half: number): Interval {
   return { value, low: value - half, high: value + half };
+}
+
+/** What a direction loses at moves of given sizes, and not at half a turn. */
+export function ofSizes(sizes: readonly SkillLost[]): SkillLost[] {
+  return sizes.filter(({ halfTurn }) => !halfTurn);
 }

@@ -1,5 +1,5 @@
 /** The rule by which evidence becomes a verdict (METHOD 2.13). It knows nothing of experiments. */
-import { type Interval, interval, NORMAL } from "../algebra/interval.js";
+import { type Interval, interval, NORMAL, ofSizes } from "../algebra/interval.js";
 import type { EvidenceMeasured, SkillLost, Verdict } from "../result.js";
 
 /**
@@ -7,8 +7,10 @@ import type { EvidenceMeasured, SkillLost, Verdict } from "../result.js";
  * some tests in view (METHOD 2.13).
  */
 export const LIMITS = {
-  /** The largest share of the output's spread by which a symmetry may be broken. */
+  /** The largest share of the output's spread by which the predictor may break a symmetry … */
   broken: 0.35,
+  /** … and together with what the predictor does not explain, which can hide a breaking. */
+  hidden: 0.5,
   /** The largest skill lost, in units of what the best other direction loses. */
   contrast: 0.5,
   /** Skill that an exact symmetry may seem to lose, in units of what the predictor lacks … */
@@ -78,7 +80,9 @@ export function recoveredShare(
   size: number,
 ): number | null {
   const near = (sizes: readonly SkillLost[]) =>
-    sizes.toSorted((a, b) => Math.abs((a.size ?? 0) - size) - Math.abs((b.size ?? 0) - size))[0];
+    ofSizes(sizes).toSorted(
+      (a, b) => Math.abs((a.size ?? 0) - size) - Math.abs((b.size ?? 0) - size),
+    )[0];
   let [shown, all] = [0, 0];
   for (const [i, sizes] of planted.entries()) {
     const [before, after] = [near(own[i]!), near(sizes)];
@@ -109,8 +113,9 @@ export type Recovery = (size: number) => number | null;
 /**
  * Weigh what a span's directions lose against what other directions lose.
  *
- * A span is judged at the largest size in reach. If it holds only approximately there, but is a
- * symmetry of smaller moves, it is called a symmetry with the smaller size.
+ * A span is judged at the largest size in reach. If it holds only approximately there, or if that
+ * cannot be told, but it is a symmetry of smaller moves, it is called a symmetry with the smaller
+ * size. It is none if half a turn is surely broken.
  *
  * @param inside what each direction of the span loses, at one or more sizes
  * @param outside what each other direction loses
@@ -124,14 +129,49 @@ export function weigh(
   limits: Limits = LIMITS,
   recovery?: Recovery,
 ): Weighed {
+  const [own, others] = [inside.map(ofSizes), outside.map(ofSizes)];
+  const turns = inside.flat().filter(({ halfTurn }) => halfTurn);
+  return weighTurns(weighSizes(own, others, lacking, limits, recovery), turns, lacking, limits);
+}
+
+function weighSizes(
+  inside: readonly (readonly SkillLost[])[],
+  outside: readonly (readonly SkillLost[])[],
+  lacking: number,
+  limits: Limits,
+  recovery: Recovery | undefined,
+): Weighed {
   const whole = weighAtLargest(inside, outside, lacking, limits, recovery);
-  if (whole.verdict !== "approximate") return whole;
-  const less = inside.map((sizes) =>
-    sizes.filter(({ size }) => (size ?? 0) < SMALLER * whole.size),
-  );
-  if (!less.every((sizes) => (sizes.at(-1)?.size ?? 0) > SMALLEST)) return whole;
-  const smaller = weighAtLargest(less, outside, lacking, limits, recovery);
-  return smaller.verdict === "symmetry" ? smaller : whole;
+  let now = whole;
+  while (["approximate", "cannot tell"].includes(now.verdict) && Number.isFinite(now.size)) {
+    const { size } = now;
+    const less = inside.map((sizes) => sizes.filter((at) => (at.size ?? 0) < SMALLER * size));
+    if (!less.every((sizes) => (sizes.at(-1)?.size ?? 0) > SMALLEST)) break;
+    now = weighAtLargest(less, outside, lacking, limits, recovery);
+  }
+  return now.verdict === "symmetry" ? now : whole;
+}
+
+/** Weigh as at the largest size in reach, or by half turns where these surely cost too much. */
+function weighTurns(
+  now: Weighed,
+  turns: readonly SkillLost[],
+  lacking: number,
+  limits: Limits,
+): Weighed {
+  const broken = (at: SkillLost) => {
+    const { low, high } = interval(at);
+    const bias = allowance(at, lacking, limits);
+    return { low: Math.sqrt(Math.max(0, low - bias)), high: Math.sqrt(Math.max(0, high + bias)) };
+  };
+  const worst = turns
+    .filter((at) => inReach(at, limits))
+    .toSorted((a, b) => broken(b).low - broken(a).low)[0];
+  if (now.verdict === "none" || worst === undefined || broken(worst).low <= limits.broken)
+    return now;
+  const size = worst.size ?? Number.NaN;
+  const found = { size, lost: interval(worst), broken: broken(worst) };
+  return { ...now, ...found, verdict: "none", reason: "" };
 }
 
 /** Weigh at the largest size in reach. */
@@ -197,6 +237,7 @@ function weighAtLargest(
     return Math.max(most, limits.least) / Math.max(share, 1e-9);
   });
   const high = Math.sqrt(Math.max(0, ...seen));
+  const shown = share === null ? Math.sqrt(Math.max(0, lost.high)) : high;
   const halves = reached.map((at) => {
     const { value, high } = interval(at);
     return 2 * (high - value) + allowance(at, lacking, limits) + inexact;
@@ -207,7 +248,7 @@ function weighAtLargest(
   const found = { size, lost, elsewhere, broken: { low, high }, stands, noticed };
   if (falls)
     return { ...found, verdict: "none", reason: "larger moves cost less: the group is finite" };
-  if (low === 0 && high <= limits.broken && stands)
+  if (low === 0 && shown <= limits.broken && high <= limits.hidden && stands)
     return { ...found, verdict: "symmetry", reason: "" };
   if (low > 0 && low <= limits.broken && stands)
     return { ...found, verdict: "approximate", reason: "" };

@@ -3,6 +3,7 @@
  */
 import { z } from "zod";
 import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
+import { ofSizes } from "../algebra/interval.js";
 import { combine, norm, type SquareMatrix, unit } from "../algebra/linalg.js";
 import { frame, project } from "../algebra/span.js";
 import type { Context } from "../experiment/context.js";
@@ -42,6 +43,8 @@ import {
 
 /** Sizes of the moves at which generators are judged. */
 const SIZES = [0.05, 0.2, 0.5] as const;
+/** One more, where there is a test of whether the predictor knows inputs that are moved so far. */
+const KNOWN = [...SIZES, 1] as const;
 /** Sizes of the moves that lead away from a component. */
 const FAR = [0.2, 0.5, 1] as const;
 /** Samples (times charts) that judge what was found, and what it is compared with. */
@@ -82,6 +85,7 @@ export async function judgeAlgebra(
   const generators = measured.generators.map(unit);
   const rest = complement(measured, generators);
   if (generators.length + rest.length === 0) return analyseAlgebra(measured);
+  const sizes = inputs.atlas.kind === "vectors" || fits !== undefined ? KNOWN : SIZES;
   const ask = (directions: SquareMatrix[], sizes: readonly number[], samples: number) =>
     ctx.timed("evidence", () =>
       ctx.session.measureEvidence(predictor, {
@@ -92,20 +96,20 @@ export async function judgeAlgebra(
         refits: fits?.refits,
       }),
     );
-  const own = await ask(generators, SIZES, MANY);
+  const own = await ask(generators, sizes, MANY);
   // Other directions are compared up to the size at which the best generator is judged.
   const at = Math.max(
     0,
-    ...own.directions.map((sizes) => sizes.findLastIndex((at) => inReach(at))),
+    ...own.directions.map((sizes) => ofSizes(sizes).findLastIndex((at) => inReach(at))),
   );
-  const others = rest.length === 0 ? [] : (await ask(rest, SIZES.slice(0, at + 1), FEW)).directions;
+  const others = rest.length === 0 ? [] : (await ask(rest, sizes.slice(0, at + 1), FEW)).directions;
   const lacking = lackingOf(own);
   const order = generators
     .map((_, i) => i)
     .sort((a, b) => lostAt(own.directions[a]!) - lostAt(own.directions[b]!));
   const sorted = order.map((i) => own.directions[i]!);
   const reason = hopeless(own);
-  const moves = { ...options, directions: generators, sizes: SIZES, samples: FEW };
+  const moves = { ...options, directions: generators, sizes, samples: FEW };
   const planted = fits === undefined ? [] : await measurePlanted(ctx, fits, moves);
   /** What the first k generators show of each planted breaking. */
   const shown = (k: number) =>
@@ -131,7 +135,7 @@ export async function judgeAlgebra(
     let now = weighed(k);
     if (k > 1 && now.verdict !== "none" && now.verdict !== "cannot tell") {
       const chosen = order.slice(0, k).map((i) => generators[i]!);
-      const { directions } = await ask(combinations(chosen), SIZES, FEW);
+      const { directions } = await ask(combinations(chosen), sizes, FEW);
       now = weighed(k, directions);
     }
     if (now.verdict === "approximate" && approximate === 0) {

@@ -1,5 +1,5 @@
 /** The evidence for an algebra in a report: the verdict, and what each direction loses. */
-import { interval } from "../algebra/interval.js";
+import { interval, ofSizes } from "../algebra/interval.js";
 import type { AlgebraEvidence } from "../result.js";
 import { type Html, html } from "./html.js";
 import { short } from "./plots.js";
@@ -15,7 +15,7 @@ export function evidenceSection(evidence: AlgebraEvidence, symmetries: number): 
   const { verdict, words, skill, skillError, scenes, heldOut, targets, size } = evidence;
   const rows = evidence.directions.flatMap(({ sizes }, i) => {
     const near = (at: number | null) => Math.abs(Math.log((at ?? 1) / (size ?? 1)));
-    const [judged] = [...sizes].sort((a, b) => near(a.size) - near(b.size));
+    const [judged] = ofSizes(sizes).sort((a, b) => near(a.size) - near(b.size));
     const lost = judged && interval(judged);
     if (lost === undefined || !Object.values(lost).every(Number.isFinite)) return [];
     const kept = i < symmetries;

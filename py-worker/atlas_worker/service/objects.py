@@ -545,6 +545,8 @@ def _skill_lost(lost: Lost) -> objects_pb2.SkillLost:
         disagreement=lost.disagreement,
         refits=lost.refits,
         planted=lost.planted,
+        least=lost.least,
+        half_turn=lost.half_turn,
     )
 
 

@@ -68,6 +68,14 @@ PATCHES = 4
 """Patches of each window."""
 ONE_SIDED = 1.645
 """Standard errors of a one-sided bound of 95 %."""
+CAP = 4.0
+"""Most that a scene counts in a bound from below, in units of what the mean target costs."""
+BELOW = 0.025
+"""Share of the resamples that lie below that bound."""
+COMPACT = 0.1
+"""Largest real part of the eigenvalues of a direction that turns, in units of the imaginary one."""
+FARTHER = 1.2
+"""Factor by which a half turn is longer than the move before, at least."""
 SAMPLE = 2048
 """Training targets of which the mean is taken."""
 
@@ -143,6 +151,10 @@ class Lost:
     """S of each refit."""
     planted: float = math.nan
     """S that the planted breaking alone would cost if it were learnt; NaN for none."""
+    least: float = math.nan
+    """Bound of S from below, 97.5 %, that a few scenes which lose very much do not widen."""
+    half_turn: bool = False
+    """Whether ``exp(tB)`` is half a turn, and not a move of a given size."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +189,8 @@ def collect(
         subject: The predictor and the data.
         directions: Unit generators ``[D, n, n]``.
         matrices: ``[m, n, n]``.
-        sizes: Sizes m(g) at which each direction is judged.
+        sizes: Sizes m(g) at which each direction is judged, ascending. Directions that turn are
+            judged at half a turn, too, if that is longer; of windows, if there are refits.
         samples: Largest number of test samples; of samples times charts, if there are several.
         seed: Seed of the choice of samples and charts, and of the bootstrap.
         check: Called before each matrix; it may raise an error to stop.
@@ -195,12 +208,12 @@ def collect(
         still = judge.unmoved
         rows: list[list[Lost]] = []
         for direction in directions.double():
-            found = [t for s in sizes if (t := judge.length(direction, s)) is not None]
             entries = []
-            for t in found:
+            lengths, half = judge.lengths(direction, sizes)
+            for t in [*lengths, *half]:
                 check()
                 pair = [torch.matrix_exp(sign * t * direction) for sign in (1, -1)]
-                entries.append(judge.lost(pair, t))
+                entries.append(judge.lost(pair, t, half_turn=t in half))
             rows.append(entries)
         single = []
         for g in matrices.double():
@@ -307,11 +320,16 @@ class _Judge:
         most = (max(0.0, float(products.mean())) + ONE_SIDED * error) / float(total)
         return most / correlation**4
 
-    def length(self, direction: Tensor, size: float) -> float | None:
-        """Length t at which ``exp(±tB)`` has a size, or None."""
-        return self._sizing.length(direction, size)
+    def lengths(self, direction: Tensor, sizes: Sequence[float]) -> tuple[list[float], list[float]]:
+        """Lengths t at which ``exp(±tB)`` has the given sizes, and those of half a turn.
 
-    def lost(self, pair: Sequence[Tensor], length: float) -> Lost:
+        Only refits tell whether the predictor knows windows that are turned so far.
+        """
+        lengths, half = self._sizing.lengths(direction, sizes)
+        known = len(self._s.inputs.shape) == 3 or len(self._s.predictors) > 2
+        return lengths, half if known else []
+
+    def lost(self, pair: Sequence[Tensor], length: float, *, half_turn: bool = False) -> Lost:
         """Skill lost at matrices, as a mean over them."""
         sums = [self.at(g) for g in pair]
         moved, still = (sum_of([getattr(s, k) for s in sums]) for k in ("moved", "still"))
@@ -321,9 +339,12 @@ class _Judge:
         whole = [s.whole for s in sums if s.whole is not None]
         room = sum_of(whole) if whole else constant - still
         if not bool(room[0].sum() > 0):
-            value = Estimate(math.nan, math.nan)
+            value, least = Estimate(math.nan, math.nan), math.nan
         else:
             value = _ratio(moved[0] - still[0], room[0], self._seed)
+            most = CAP * float(constant.mean())
+            ratios = _resampled((moved[0] - still[0]).clamp(max=most), room[0], self._seed)
+            least = float(ratios.quantile(BELOW)) if len(ratios) else math.nan
         refits = tuple(
             float((moved[f] - still[f]).sum() / room[f].sum()) for f in range(1, len(moved))
         )
@@ -336,6 +357,8 @@ class _Judge:
             disagreement=float(spread[0] / spread[1]) if float(spread[1]) > 0 else math.nan,
             refits=refits,
             planted=math.nan if self._s.breaking is None else float(planted.sum() / room[0].sum()),
+            least=least,
+            half_turn=half_turn,
         )
 
     def at(self, g: Tensor | None) -> _Sums:
@@ -500,6 +523,17 @@ class _Sizing:
             out.append(self._norm(moved - self._still) / (2 * max(self._spread, 1e-300)))
         return torch.stack(out)
 
+    def lengths(self, direction: Tensor, sizes: Sequence[float]) -> tuple[list[float], list[float]]:
+        """Lengths at which the mean size of ``exp(±tB)`` is as asked for, ascending.
+
+        Then the half turn of a direction whose moves come back, if that is longer.
+        """
+        lengths = [t for s in sizes if (t := self.length(direction, s)) is not None]
+        half = half_turn(direction)
+        if half is not None and FARTHER * max([0.0, *lengths]) < half < 2 * self._longest:
+            return lengths, [half]
+        return lengths, []
+
     def length(self, direction: Tensor, size: float) -> float | None:
         """The smallest t at which the mean size of ``exp(±tB)`` is as asked for, or None.
 
@@ -550,6 +584,20 @@ def whitening(x: Tensor) -> Tensor:
     scales = torch.where(keep, values.clamp(min=1e-300).rsqrt(), 0.0)
     whitened: Tensor = vectors @ torch.diag(scales) @ vectors.mT
     return whitened
+
+
+def half_turn(direction: Tensor) -> float | None:
+    """Compute the t at which ``exp(tB)`` is half a turn.
+
+    Args:
+        direction: Generator B, ``[n, n]``.
+
+    Returns:
+        π over the largest frequency, or None if B does not turn: its eigenvalues are not imaginary.
+    """
+    eigenvalues = torch.linalg.eigvals(direction.double())
+    frequency, growth = float(eigenvalues.imag.abs().max()), float(eigenvalues.real.abs().max())
+    return math.pi / frequency if frequency > 0 and growth <= COMPACT * frequency else None
 
 
 class _Reach:
@@ -683,10 +731,15 @@ def sum_of(tensors: Sequence[Tensor]) -> Tensor:
 
 def _ratio(top: Tensor, bottom: Tensor, seed: int) -> Estimate:
     """``Σ top / Σ bottom`` over scenes, with its bootstrap error; pairs are kept."""
-    value = float(top.sum() / bottom.sum())
+    value, ratios = float(top.sum() / bottom.sum()), _resampled(top, bottom, seed)
+    return Estimate(value, float(ratios.std()) if len(ratios) else math.nan)
+
+
+def _resampled(top: Tensor, bottom: Tensor, seed: int) -> Tensor:
+    """Compute that ratio for resamples of the scenes; none for a single scene."""
     n = len(top)
     if n < 2:
-        return Estimate(value, math.nan)
+        return top.new_zeros(0)
     draws = torch.randint(n, (RESAMPLES, n), generator=random_stream(seed, 98))
-    ratios = top[draws].sum(1) / bottom[draws].sum(1)
-    return Estimate(value, float(ratios.std()))
+    ratios: Tensor = top[draws].sum(1) / bottom[draws].sum(1)
+    return ratios

@@ -112,6 +112,19 @@ class TestSkillLost:
         assert odd.skill_lost.value == pytest.approx(4, rel=0.1)
         assert even.size == pytest.approx(1, rel=0.1)
 
+    def test_has_a_bound_from_below_that_few_samples_do_not_widen(self) -> None:
+        x = points()
+
+        def here(x: Tensor) -> Tensor:
+            return (x - 0.5).norm(dim=-1).sum(-1, keepdim=True) < 0.06
+
+        # A few samples are moved to where the prediction is far too large.
+        x[here(x)[:, 0]] = torch.tensor([1.0, -1.0])
+        spiked = subject(x, radius(x), lambda v: radius(v) + 100 * here(v))
+        for lost in (row[1] for row in found(spiked, torch.stack([SCALING, STRETCH])).directions):
+            assert lost.skill_lost.value - 1.96 * lost.skill_lost.error < 0.2
+            assert 0.2 < lost.least < lost.skill_lost.value
+
     def test_without_targets_speaks_of_the_predictor(self) -> None:
         x = points()
         evidence = found(subject(x, None, radius), torch.stack([ROTATION, SCALING]))
@@ -131,7 +144,19 @@ class TestSize:
             subject(x * unit, radius(x), lambda v: radius(v / unit)), ROTATION[None]
         ).directions[0]
         assert [s.length for s in scaled] == pytest.approx(lengths, rel=1e-3)
-        assert [s.size for s in scaled] == pytest.approx([0.05, 0.2], rel=0.06)
+        assert [s.size for s in scaled[:2]] == pytest.approx([0.05, 0.2], rel=0.06)
+
+    def test_of_half_a_turn_stands_apart(self) -> None:
+        x = points()
+        directions = torch.stack([ROTATION, SCALING, STRETCH])
+        rotation, *others = found(subject(x, radius(x), radius), directions).directions
+        assert [row.half_turn for row in rotation] == [False, False, True]
+        assert rotation[2].length == pytest.approx(math.pi * 2**0.5)
+        assert rotation[2].size == pytest.approx(2, rel=0.1)
+        assert not any(row.half_turn for rows in others for row in rows)
+        # A coordinate changes its sign.
+        odd = found(subject(x, x[..., 1], lambda v: v[..., 1]), ROTATION[None]).directions[0]
+        assert odd[2].skill_lost.value == pytest.approx(4, rel=0.1)
 
     def test_of_a_rotation_is_what_it_moves(self) -> None:
         x = points()

@@ -55,6 +55,38 @@ describe("the rule of verdicts", () => {
     expect(reason).to.match(/up to \d+ %/);
   });
 
+  it("calls no span a symmetry of which half a turn is surely broken", () => {
+    const near = at(0.002);
+    const turn = (lost: number, more = {}) => at(lost, 0.001, { size: 2, halfTurn: true, ...more });
+    const verdict = (...sizes: SkillLost[]) => weigh([sizes], [[at(0.5)]], 0.05).verdict;
+    expect(verdict(near, turn(0.002))).to.equal("symmetry");
+    expect(verdict(near, turn(0.3))).to.equal("none");
+    expect(verdict(near, turn(0.3, { reach: 100 }))).to.equal("symmetry");
+    // Half turns of other directions are not compared.
+    expect(weigh([[near]], [[at(0.5), turn(0)]], 0.05).verdict).to.equal("symmetry");
+  });
+
+  it("judges by smaller moves where others are compared at these alone", () => {
+    const small = at(0.001, 0.001, { size: 0.2 });
+    const large = at(0.03, 0.02, { size: 1 });
+    const other = [at(0.09, 0.01, { size: 0.2 }), at(0.3, 0.01, { size: 1, reach: 100 })];
+    const { verdict, size } = weigh([[small, large]], [other], 0.05);
+    expect(verdict).to.equal("symmetry");
+    expect(size).to.equal(0.2);
+  });
+
+  it("bounds what the predictor does not explain, too", () => {
+    expect(judge([at(0.01)], [at(0.5)], 0.5).verdict).to.equal("symmetry");
+    expect(judge([at(0.01)], [at(0.5)], 0.7).verdict).to.equal("cannot tell");
+  });
+
+  it("takes a bound from below that few scenes do not widen", () => {
+    const wide = at(2.8, 2.5);
+    expect(judge([at(0.01)], [wide]).verdict).to.equal("cannot tell");
+    expect(judge([at(0.01)], [{ ...wide, least: 0.4 }]).verdict).to.equal("symmetry");
+    expect(interval({ ...wide, least: 0.4 })).to.include({ value: 2.8, low: 0.4 });
+  });
+
   it("takes the worst direction of a span", () => {
     expect(judge([at(0.001), at(0.3)], [at(0.5)]).verdict).to.equal("none");
   });

@@ -69,7 +69,7 @@ describe("the verdict on an algebra", () => {
   it("names what may hold where a bound is too wide, and why", async () => {
     const found = proposed();
     const all = widened(found, await judged(found, 0.9))!;
-    const { evidence, symmetryCount } = await judged(all, 0.6);
+    const { evidence, symmetryCount } = await judged(all, 0.3);
     expect(symmetryCount).to.equal(0);
     expect(evidence!.plausible).to.equal(3);
     expect(evidence!.words).to.match(
