@@ -518,6 +518,162 @@ def ripple(g: torch.Generator) -> Problem:
     return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2)
 
 
+def dilated(g: torch.Generator) -> Problem:
+    """Rotations and scalings of two vectors."""
+
+    def forms(x: Tensor) -> Tensor:
+        z = torch.complex(*x.unbind(-1))
+        ratio = z[:, 0] / z[:, 1]
+        return torch.stack([ratio.abs().log(), ratio.angle().cos(), ratio.angle().sin()], 1)
+
+    b = torch.cat([orthogonal([1, 1]), torch.eye(2)[None]])
+    return of_forms(normal(g, SAMPLES, 2, 2) + 0.3, forms, b, g)
+
+
+def crosses(g: torch.Generator) -> Problem:
+    """Vector products, whose length depends on the two vectors."""
+    h = cosines(3, 1, 1.5, g)
+
+    def f(x: Tensor) -> Tensor:
+        a = h(quadratic(x, torch.eye(3)) / 3)
+        return (1 + a) * torch.linalg.cross(x[:, 0], x[:, 1])
+
+    return Problem(normal(g, SAMPLES, 2, 3), f, orthogonal([1, 1, 1]), out="V")
+
+
+def boosted_plane(g: torch.Generator) -> Problem:
+    """Boosts in a plane of R^3."""
+    b = torch.zeros(1, 3, 3)
+    b[0, 0, 2], b[0, 2, 0] = 1.0, 1.0
+
+    def forms(x: Tensor) -> Tensor:
+        u, v, w = x.unbind(-1)
+        return torch.cat([u.square() - w.square(), v], 1)
+
+    return of_forms(normal(g, SAMPLES, 2, 3), forms, b, g)
+
+
+def squeeze(g: torch.Generator) -> Problem:
+    """A product of two coordinates."""
+    x = 0.4 + 1.2 * torch.rand(SAMPLES, 1, 2, generator=g)
+    b = torch.diag(torch.tensor([1.0, -1.0]))[None]
+    return of_forms(x, lambda x: x[:, 0].prod(1, keepdim=True), b, g)
+
+
+def shells(g: torch.Generator) -> Problem:
+    """Three classes, by the distance from the origin of space."""
+
+    def f(x: Tensor) -> Tensor:
+        r = x[:, 0].norm(dim=1, keepdim=True)
+        return 4 * torch.cat([1.2 - r, 0.3 - (r - 1.6).abs(), r - 2.0], 1)
+
+    return Problem(normal(g, SAMPLES, 1, 3), f, orthogonal([1, 1, 1]), classes=True)
+
+
+def phase(g: torch.Generator) -> Problem:
+    """One rotation of two planes of R^4 at once."""
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+
+    def forms(x: Tensor) -> Tensor:
+        z = torch.complex(x[:, 0, ::2], x[:, 0, 1::2])
+        both = z[:, 0] * z[:, 1].conj()
+        return torch.stack([z[:, 0].abs(), z[:, 1].abs(), both.real, both.imag], 1)
+
+    return of_forms(normal(g, SAMPLES, 1, 4), forms, torch.block_diag(turn, turn)[None], g)
+
+
+def cube(g: torch.Generator) -> Problem:
+    """Rotations of points that fill a cube."""
+    x = 2 * torch.rand(SAMPLES, 2, 3, generator=g) - 1
+    return of_forms(x, lambda x: quadratic(x, torch.eye(3)), orthogonal([1, 1, 1]), g)
+
+
+def conjugated_vectors(g: torch.Generator) -> Problem:
+    """Vectors that turn in other coordinates."""
+    basis, h = frame(g, 2), cosines(1, 2, 1.0, g)
+    inverse = torch.linalg.inv(basis)
+    turn = orthogonal([1, 1])[0]
+
+    def f(x: Tensor) -> Tensor:
+        u = x[:, 0] @ inverse.T
+        a = h(u.norm(dim=1, keepdim=True))
+        return ((1 + a[:, :1]) * u + a[:, 1:] * (u @ turn.T)) @ basis.T
+
+    x = normal(g, SAMPLES, 1, 2) @ basis.T
+    return Problem(x, f, (basis @ turn @ inverse)[None], out="V")
+
+
+def checkers(g: torch.Generator) -> Problem:
+    def f(x: Tensor) -> Tensor:
+        return torch.tanh(3 * (2 * x[:, 0]).sin().prod(1, keepdim=True))
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2)
+
+
+def triangle(g: torch.Generator) -> Problem:
+    """A symmetry of the triangle alone."""
+    angles = 2 * math.pi * torch.arange(3) / 3
+    corners = torch.stack([angles.cos(), angles.sin()])
+    return Problem(
+        normal(g, SAMPLES, 1, 2), lambda x: (x[:, 0] @ corners).amax(1, keepdim=True), NOTHING2
+    )
+
+
+def quartic(g: torch.Generator) -> Problem:
+    x = 2 * torch.rand(SAMPLES, 1, 2, generator=g) - 1
+    return Problem(x, lambda x: x[:, 0].pow(4).sum(1, keepdim=True), NOTHING2)
+
+
+def waves3(g: torch.Generator) -> Problem:
+    def f(x: Tensor) -> Tensor:
+        u, v, w = x[:, 0].unbind(1)
+        return (u.cos() + (1.5 * v).cos() + w + 0.5 * u * v)[:, None]
+
+    return Problem(normal(g, SAMPLES, 1, 3), f, NOTHING3)
+
+
+def bump_classes(g: torch.Generator) -> Problem:
+    centres = normal(g, 3, 2)
+
+    def f(x: Tensor) -> Tensor:
+        near = (-2 * (x - centres).square().sum(2)).exp().sum(1, keepdim=True)
+        return 5 * (near - 0.4) * torch.tensor([[1, -1]])
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2, classes=True)
+
+
+def twisted_wind(g: torch.Generator) -> Problem:
+    """Vectors along a matrix that keeps two lines."""
+    lines = torch.tensor([[1.0, 0.6], [0.2, 1.0]])
+    a = lines @ torch.diag(torch.tensor([1.0, -0.5])) @ torch.linalg.inv(lines)
+    return Problem(
+        normal(g, SAMPLES, 1, 2),
+        lambda x: (x[:, 0] @ a.T) * x[:, 0].norm(dim=1, keepdim=True),
+        NOTHING2,
+        out="V",
+    )
+
+
+def offset_radial(g: torch.Generator) -> Problem:
+    """Rotations about another point, which are not linear."""
+    centre = torch.nn.functional.normalize(normal(g, 2), dim=0)
+    return Problem(
+        normal(g, SAMPLES, 1, 2),
+        lambda x: (1.5 * (x[:, 0] - centre).norm(dim=1, keepdim=True)).cos(),
+        NOTHING2,
+    )
+
+
+def pairs_mixed(g: torch.Generator) -> Problem:
+    """A product of two vectors, and one coordinate."""
+    h = cosines(2, 1, 1.2, g)
+    return Problem(
+        normal(g, SAMPLES, 2, 2),
+        lambda x: h(torch.stack([(x[:, 0] * x[:, 1]).sum(1), x[:, 0, 0]], 1)),
+        NOTHING2,
+    )
+
+
 SECOND_WITH = (far_out, flat_ellipse, plane_of_four, scaling3, area, vectors3, rings)
 SECOND_WITHOUT = (
     far_out_without,
@@ -529,8 +685,7 @@ SECOND_WITHOUT = (
     many_petals,
     only_noise,
 )
-# Kinds that were made when the rule was what it is.
-NEW_WITH = (
+THIRD_WITH = (
     spiral,
     shear,
     two_planes,
@@ -540,8 +695,30 @@ NEW_WITH = (
     torus,
     rare,
 )
-NEW_WITHOUT = (square, saddle, bumps, wind, four_classes, pairs3, skewed, ripple)
-ALL = (*NEW_WITH, *NEW_WITHOUT, *SECOND_WITH, *SECOND_WITHOUT, *FIRST_WITH, *FIRST_WITHOUT)
+THIRD_WITHOUT = (square, saddle, bumps, wind, four_classes, pairs3, skewed, ripple)
+# Kinds that were made when the rule was what it is.
+NEW_WITH = (
+    dilated,
+    crosses,
+    boosted_plane,
+    squeeze,
+    shells,
+    phase,
+    cube,
+    conjugated_vectors,
+)
+NEW_WITHOUT = (
+    checkers,
+    triangle,
+    quartic,
+    waves3,
+    bump_classes,
+    twisted_wind,
+    offset_radial,
+    pairs_mixed,
+)
+NEW, THIRD = (*NEW_WITH, *NEW_WITHOUT), (*THIRD_WITH, *THIRD_WITHOUT)
+ALL = (*NEW, *THIRD, *SECOND_WITH, *SECOND_WITHOUT, *FIRST_WITH, *FIRST_WITHOUT)
 BREAKINGS = [0.0, 0.0, 0.1, 0.3, 1.0]
 NOISES = [0.0, 0.3, 1.0]
 
@@ -646,7 +823,8 @@ def kinds(_: dict[str, Any]) -> dict[str, list[str]]:
     groups = {
         "first": (*FIRST_WITH, *FIRST_WITHOUT),
         "second": (*SECOND_WITH, *SECOND_WITHOUT),
-        "new": (*NEW_WITH, *NEW_WITHOUT),
+        "third": THIRD,
+        "new": NEW,
     }
     return {name: [m.__name__ for m in group] for name, group in groups.items()}
 

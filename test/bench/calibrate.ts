@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { ofSizes } from "../../src/algebra/interval.js";
 import { discover } from "../../src/discover.js";
 import { Progress } from "../../src/experiment/progress.js";
 import { LocalPool } from "../../src/pool/local.js";
@@ -34,6 +35,8 @@ interface Line {
   /** The worst breaking of what was found, in the same units, at the size that was judged. */
   truth: number;
   seconds: number;
+  /** What judged, by which a changed rule can be tried. */
+  evidence: AlgebraEvidence;
 }
 
 /** How a problem ended. */
@@ -164,7 +167,7 @@ async function solve(
     const near = (at: number | null) => Math.abs(Math.log((at ?? 1) / (size ?? 1)));
     const inside = directions.slice(0, symmetries + (verdict === "approximate" ? approximate : 0));
     const judged = inside.flatMap(({ direction, sizes }) => {
-      const [at] = [...sizes].sort((a, b) => near(a.size) - near(b.size));
+      const [at] = ofSizes(sizes).sort((a, b) => near(a.size) - near(b.size));
       return at === undefined ? [] : [{ direction, length: at.length }];
     });
     const truths = await problems.ask<(number | null)[][]>({
@@ -176,7 +179,8 @@ async function solve(
     const truth = Math.sqrt(Math.max(0, ...truths.flat().map((x) => x!)));
     const { low, high } = broken;
     const seconds = (performance.now() - begun) / 1000;
-    return { kind, seed, ...known, skill, verdict, words, symmetries, low, high, truth, seconds };
+    const told = { skill, verdict, words, symmetries, low, high, truth };
+    return { kind, seed, ...known, ...told, seconds, evidence: evidence! };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
