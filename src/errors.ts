@@ -44,7 +44,8 @@ export type SettingName =
   | "clientCertificate"
   | "tokenFile"
   | "port"
-  | "processes";
+  | "processes"
+  | "ranks";
 
 /** The user asked for something that cannot be done as written, for example with a wrong flag. */
 export class UsageError extends AtlasError {
@@ -98,7 +99,8 @@ export type ErrorReason =
   | "DIVERGED"
   | "UNAUTHENTICATED"
   | "CANCELLED"
-  | "INTERNAL";
+  | "INTERNAL"
+  | "RANK_LOST";
 
 /** The worker refused a call. */
 export class RpcError extends AtlasError {

@@ -646,6 +646,8 @@ const Document = z.object({
   environment: z.object({
     device: z.string(),
     threads: z.int(),
+    /** Processes that shared each supervised training, if there were several. */
+    ranks: z.int().optional(),
     /** Processor, with the instructions that PyTorch uses of it. */
     processor: z.string().optional(),
     /** Cores that the worker may use. */

@@ -93,10 +93,43 @@ def _serve(arguments: argparse.Namespace) -> int:
     _exit_now(0)
 
 
+def _rank(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    out = _claim_stdout()
+    threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
+    logs.configure("warning", "text", sys.stderr)
+    import torch
+
+    import atlas_worker.blocks  # noqa: F401  declares every block
+    from atlas_worker.errors import RankLost
+    from atlas_worker.service import devices
+    from atlas_worker.service.collectives import Group, file_store
+    from atlas_worker.service.helper import Helper
+    from atlas_worker.service.team import CONNECTION_LOST, shared_threads
+
+    threads, size, device = arguments.threads, arguments.size, torch.device(arguments.device)
+    devices.make_reproducible(threads)
+    devices.keep_freed_memory()
+    print("ready", file=out, flush=True)
+    try:
+        group = Group(file_store(arguments.store, size), arguments.rank, size, device)
+        Helper(group, device, threads, shared_threads(threads, size, device)).serve()
+    except RankLost:
+        _exit_now(CONNECTION_LOST)
+    except BaseException as error:
+        log.exception("rank %d failed", arguments.rank)
+        memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        told = {"message": f"{type(error).__name__}: {error}", "memory": memory}
+        print(json.dumps(told), file=out, flush=True)
+        _exit_now(1)
+    return 0
+
+
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "health": _health,
     "catalogue": _catalogue,
     "serve": _serve,
+    "rank": _rank,
 }
 
 
@@ -111,6 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     health.add_argument("port", type=_port, help="health port of the worker")
     commands.add_parser("catalogue", help="print the block catalogue as JSON, for blocks.json")
+    rank = commands.add_parser("rank", help="join a training (a worker starts it)")
+    for flag, kind in (("rank", int), ("size", int), ("store", str), ("device", str)):
+        rank.add_argument(f"--{flag}", type=kind, required=True)
+    rank.add_argument("--threads", type=_positive, required=True)
     serve = commands.add_parser("serve", help="run a worker")
     for flag, settings in _serve_options().items():
         serve.add_argument(flag, **settings)

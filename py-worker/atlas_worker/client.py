@@ -43,10 +43,16 @@ class Client:
         device: The session's device.
         label: The session's label.
         token: The worker's bearer token, or None.
+        ranks: Number of processes that share each training.
     """
 
     def __init__(
-        self, address: str, device: str = "cpu", label: str = "python", token: str | None = None
+        self,
+        address: str,
+        device: str = "cpu",
+        label: str = "python",
+        token: str | None = None,
+        ranks: int = 1,
     ) -> None:
         self.target = address
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
@@ -61,7 +67,11 @@ class Client:
         }
         self.description = self.call("Describe")
         opened = self.call(
-            "OpenSession", label=label, protocol_version=PROTOCOL_VERSION, device=device
+            "OpenSession",
+            label=label,
+            protocol_version=PROTOCOL_VERSION,
+            device=device,
+            ranks=ranks,
         )
         self.session: str = opened.session_id
         self.device: str = opened.device

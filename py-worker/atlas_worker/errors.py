@@ -55,6 +55,10 @@ class Diverged(WorkerError):
     """A loss became NaN or infinite. The state of the last finished epoch is kept."""
 
 
+class RankLost(WorkerError):
+    """A process that shared a training has ended. The last finished epoch is kept."""
+
+
 class AddressInUse(Exception):
     """The worker cannot bind a port that it was told to listen on."""
 

@@ -74,7 +74,8 @@ export function tagsOf({ tags = "" }: CommonOptions): string[] | undefined {
 
 /** Make the choice of a worker from the common options. */
 export function workerChoice(options: CommonOptions): WorkerChoice {
-  const { worker: address, ca, cert, key, token_file: tokenFile, device, threads, debug } = options;
+  const { worker: address, ca, cert, key, token_file: tokenFile, debug } = options;
+  const { device, threads, ranks } = options;
   return {
     address,
     ca,
@@ -83,6 +84,7 @@ export function workerChoice(options: CommonOptions): WorkerChoice {
     tokenFile,
     device,
     threads,
+    ranks,
     logLevel: debug ? "debug" : undefined,
   };
 }

@@ -115,6 +115,7 @@ const FLAGS: Readonly<Record<SettingName, string>> = {
   tokenFile: "--token-file",
   port: "--port",
   processes: "--processes",
+  ranks: "--ranks",
 };
 
 /**
@@ -144,6 +145,7 @@ function furtherRemedy(error: AtlasError): string | undefined {
   if (error.reason === "INTERNAL") return "a local worker's log is printed with --debug";
   if (error.reason === "UNAUTHENTICATED")
     return "give the token of the worker: --token-file FILE, or ATLAS_TOKEN";
+  if (error.field === "ranks") return "their flags are --ranks and --threads";
   if (error.field === "predictor.architecture.params.output_key")
     return "name the output with --output-key NAME|INDEX";
   if (wantsTrust(error))

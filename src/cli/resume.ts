@@ -42,7 +42,7 @@ Examples:
   atlas resume latest
   atlas resume 20260101-120000-pde-1a2b --json`,
     );
-  continueRun(command, WORKER_OPTIONS, resumeExperiment, { sweeps: true });
+  continueRun(command, [...WORKER_OPTIONS, "ranks"], resumeExperiment, { sweeps: true });
 }
 
 /**
@@ -76,7 +76,7 @@ export function continueRun(
     ...LOG_OPTIONS,
   ]);
   for (const option of command.options)
-    if (["--worker", "--device", "--threads", "--pool"].includes(option.long ?? ""))
+    if (["--worker", "--device", "--threads", "--ranks", "--pool"].includes(option.long ?? ""))
       option.description = option.description.replace(
         /( \(default: .*\))?$/,
         " (default: as before)",

@@ -75,14 +75,16 @@ export function register(program: Command): void {
     });
 }
 
-/** Say where a run computed: device, threads, processor, libraries, pool and slot. */
+/** Say where a run computed: device, threads, ranks, processor, libraries, pool and slot. */
 async function placeInWords(
   run: Run,
-  { environment: { device, threads, processor, blas } }: Result,
+  { environment: { device, threads, ranks, processor, blas } }: Result,
 ): Promise<string> {
   const worker = (await run.events()).findLast((event) => event.type === "worker");
   const where = worker?.pool === undefined ? [] : [`slot ${worker.slot} of ${worker.pool}`];
-  const told = [device, `${threads} thread${threads === 1 ? "" : "s"}`, processor, blas, ...where];
+  const shared = ranks === undefined ? undefined : `${ranks} ranks`;
+  const inThreads = `${threads} thread${threads === 1 ? "" : "s"}`;
+  const told = [device, inThreads, shared, processor, blas, ...where];
   return told.filter((part) => part !== undefined && part !== "").join(", ");
 }
 

@@ -47,6 +47,12 @@ export const Common = z.object({
     placeholder: "name",
   }),
   threads: z.int().positive().optional().describe("CPU threads of the worker"),
+  ranks: z
+    .int()
+    .min(1)
+    .max(1024)
+    .optional()
+    .describe("Processes, or GPUs, that share each training (default: 1)"),
   trust_code: z
     .boolean()
     .default(false)

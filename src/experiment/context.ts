@@ -451,6 +451,7 @@ export class Context {
       requestId: `${object.handle}/${untilEpoch}`,
       known: this.known,
       signal: this.signal,
+      onReplaced: (message) => this.warn(`${stage}: ${message}`),
       onStep: (s) => this.progress.step({ ...s, stage, epoch: s.epoch - 1, totalEpochs }),
       onEpoch: async ({ epoch, metrics, seconds, job, snapshot }) => {
         // There is no snapshot if the next one replaced it before it could be fetched.

@@ -48,6 +48,8 @@ export interface WorkerChoice extends Credentials {
   device?: string;
   /** CPU threads (default: the worker's choice). */
   threads?: number;
+  /** Processes that share each supervised training (default 1). */
+  ranks?: number;
   /** The least level of messages that a local worker logs (default "info"). */
   logLevel?: LogLevel;
 }
@@ -159,7 +161,7 @@ export async function planRun<T extends Tasks>(
   const config = (await task.prepare?.(complete, { lookup, given, info, warn })) ?? complete;
   const recorded = experiment.former ? config : { task: task.name, ...config };
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
-  const { address = "local", device = "auto", threads } = options.worker ?? {};
+  const { address = "local", device = "auto", threads, ranks } = options.worker ?? {};
   return {
     experiment: experiment.name,
     file: options.file && resolve(options.file), // the run may be resumed from another folder
@@ -169,7 +171,7 @@ export async function planRun<T extends Tasks>(
     code: task.code?.(config),
     // As read back later
     config: RunConfig.shape.config.parse(JSON.parse(JSON.stringify(recorded))),
-    worker: { address, device, threads },
+    worker: { address, device, threads, ranks },
     versions: { atlas: VERSION, node: process.version },
   };
 }
@@ -222,7 +224,8 @@ export async function previewExperiment<T extends Tasks>(
       signal,
     });
     const { devices } = worker.info;
-    const session = await worker.openSession({ label: "dry run", device: options.worker?.device });
+    const { device, ranks } = options.worker ?? {};
+    const session = await worker.openSession({ label: "dry run", device, ranks });
     const place = placeOf(address);
     const context = new Context({ session, run, seed: plan.seed, progress, signal, place });
     const told = await task.preview(context, config);
@@ -253,13 +256,14 @@ export async function resumeExperiment(
   checkRecordedCode(experiment, recorded, options.trustCode);
   if (options.worker?.address === undefined) checkWorker(recorded.config.worker.address, options);
   const run = await RunFolder.resume(path);
-  // Use the same device and threads, because with another number of threads the last bits differ.
+  // Use the same device, threads and ranks, because with other numbers the last bits differ.
   const before = (await run.events()).find((e) => e.type === "worker");
   const worker: WorkerChoice = {
     ...options.worker,
     address: options.worker?.address ?? run.config.worker.address,
     device: options.worker?.device ?? before?.device ?? run.config.worker.device,
     threads: options.worker?.threads ?? before?.threads ?? run.config.worker.threads,
+    ranks: options.worker?.ranks ?? before?.ranks ?? run.config.worker.ranks,
   };
   return execute(experiment, run, worker, options, "resumed");
 }
@@ -403,7 +407,7 @@ async function execute(
     const session =
       mode === "attached" && last
         ? await attachTo(worker, last.session)
-        : await worker.openSession({ label: run.id, device: slot?.device ?? choice.device });
+        : await openFor(run, worker, { ...choice, device: slot?.device ?? choice.device }, mode);
     progress.info(`run       ${run.path}`);
     if (mlflow !== undefined)
       tracker = new MlflowTracker(mlflow, run, (line) => progress.warn(line));
@@ -429,6 +433,7 @@ async function execute(
       environment: {
         device: session.device,
         threads: worker.info.threads,
+        ...ranksOf(session),
         ...machineOf(worker),
         versions: { atlas: VERSION, node: process.version, ...sorted(worker.info.versions) },
       },
@@ -497,6 +502,39 @@ function notesOf({ notes }: Findings, context: Context): string[] | undefined {
   return context.notes.length === 0 ? notes : [...(notes ?? []), ...context.notes];
 }
 
+/**
+ * Open the session of a run.
+ *
+ * @throws UsageError if a run that continues had more ranks than the worker has room for
+ */
+async function openFor(
+  run: Run,
+  worker: Worker,
+  { device, ranks }: WorkerChoice,
+  mode: "started" | "planned" | "resumed" | "attached",
+): Promise<Session> {
+  try {
+    return await worker.openSession({ label: run.id, device, ranks });
+  } catch (error) {
+    if (!(mode === "resumed" && error instanceof RpcError && error.field === "ranks")) throw error;
+    throw new UsageError(
+      `run ${run.id} was trained with ${ranks} ranks: ${error.message}`,
+      "resume it where there is room for as many, or ask for another number of ranks, with which " +
+        "the last digits differ",
+      { setting: "ranks", cause: error },
+    );
+  }
+}
+
+/** Tell how many processes share trainings, if there are several. */
+function ranksOf({ ranks }: Session): { ranks?: number } {
+  return ranks > 1 ? { ranks } : {};
+}
+
+function ranksInWords({ ranks = 1 }: { ranks?: number }): string {
+  return ranks > 1 ? ` and ${ranks} ranks` : "";
+}
+
 /** Tell what the last digits depend on beside device, threads and versions. */
 function machineOf({ info }: Worker) {
   const { machine, devices } = info;
@@ -523,7 +561,7 @@ async function checkSameWorker(
   slot: RunSlot | undefined,
 ): Promise<void> {
   const { threads, workerVersion: version } = worker.info;
-  const now = { device: session.device, threads, version };
+  const now = { device: session.device, threads, version, ...ranksOf(session) };
   const before = (await run.events()).find((e) => e.type === "worker");
   const lasting = worker.isPersistent ? { session: session.id } : {};
   const placed = slot && { pool: slot.pool, slot: slot.name };
@@ -532,12 +570,13 @@ async function checkSameWorker(
     before &&
     (before.device !== now.device ||
       before.threads !== now.threads ||
+      before.ranks !== now.ranks ||
       before.version !== now.version)
   )
     progress.warn(
-      `the run began on ${before.device} with ${before.threads} threads ` +
-        `(worker ${before.version}) and continues on ${now.device} with ${now.threads} ` +
-        `(worker ${now.version}): ` +
+      `the run began on ${before.device} with ${before.threads} threads${ranksInWords(before)} ` +
+        `(worker ${before.version}) and continues on ${now.device} with ${now.threads}` +
+        `${ranksInWords(now)} (worker ${now.version}): ` +
         "its last digits may differ from those of an undisturbed run",
     );
 }

@@ -43,6 +43,7 @@ export const SweepFile = z.object({
     address: z.string(),
     device: z.string(),
     threads: z.int().positive().optional(),
+    ranks: z.int().positive().optional(),
   }),
   options: z.object({
     retries: z.int().min(0),

@@ -205,6 +205,7 @@ async function runAll(
   worker.address ??= file.worker.address;
   worker.device ??= file.worker.device;
   worker.threads ??= file.worker.threads;
+  worker.ranks ??= file.worker.ranks;
   const wanted = Math.min(open.length, maxParallel ?? open.length);
   const pool =
     typeof options.pool === "object"
@@ -273,11 +274,11 @@ async function doRun(
   if (status !== "pending") return resumeExperiment(experiment, path, options);
   const { preset, code } = file.cells[run.cell]!;
   const { experiment: name, file: source, versions, tags } = file;
-  const { address = "local", device = "auto", threads } = options.worker ?? {};
+  const { address = "local", device = "auto", threads, ranks } = options.worker ?? {};
   const plan = {
     ...{ experiment: name, file: source, preset, seed: run.seed, tags, code, versions },
     config: planned.configOf(run.cell) as (typeof file)["config"],
-    worker: { address, device, threads },
+    worker: { address, device, threads, ranks },
   };
   return startPlanned(experiment, plan, { ...options, runs: planned.runsDir }, run.id);
 }

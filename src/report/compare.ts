@@ -90,6 +90,7 @@ function settingsSection(runs: readonly Compared[], names: readonly string[]): H
     worker: config.worker.address,
     device: config.worker.device,
     threads: config.worker.threads,
+    ...(config.worker.ranks !== undefined && { ranks: config.worker.ranks }),
     ...config.versions,
     ...config.config,
   }));

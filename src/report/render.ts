@@ -390,8 +390,9 @@ function curveData(points: readonly { epoch: number; value: number }[], name: st
 }
 
 function settingsSection(result: Result, config: RunConfig): Html {
-  const { device, threads, processor, blas, versions } = result.environment;
-  const machine = Object.entries({ processor, blas }).filter(
+  const { device, threads, ranks, processor, blas, versions } = result.environment;
+  const processes = ranks === undefined ? undefined : String(ranks);
+  const machine = Object.entries({ ranks: processes, processor, blas }).filter(
     (entry): entry is [string, string] => entry[1] !== undefined,
   );
   const settings = Object.entries(config.config).map(([name, value]): [string, string] => [

@@ -18,6 +18,8 @@ const Event = z.discriminatedUnion("type", [
     address: z.string(),
     device: z.string(),
     threads: z.int(),
+    /** Processes that share each supervised training, if there are several. */
+    ranks: z.int().optional(),
     version: z.string(),
     session: z.string().optional(),
     /** The pool that placed the run, and the slot in it. */

@@ -44,6 +44,8 @@ export const RunConfig = z.object({
     address: z.string(),
     device: z.string(),
     threads: z.int().positive().optional(),
+    /** Processes that share each supervised training (unset: 1). */
+    ranks: z.int().positive().optional(),
   }),
   versions: z.record(z.string(), z.string()),
 });

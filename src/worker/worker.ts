@@ -119,20 +119,26 @@ export class Worker {
   /**
    * Open a session.
    *
-   * @throws RpcUsageError if the worker has no such device
+   * @throws RpcUsageError if the worker has no such device, or no room for so many ranks
    * @throws RpcError (LIMIT_EXCEEDED) if there are too many sessions
    */
   async openSession({
     label = "",
     device = "auto",
+    ranks = 1,
   }: {
     /** Name of the session in the worker's log, for example a run's id. */
     label?: string;
     /** "auto" (default: the first CUDA device, else cpu), "cpu", "cuda", "cuda:1". */
     device?: string;
+    /**
+     * Processes that share each supervised training (default 1). On a CPU they share the worker's
+     * threads, on CUDA each has a GPU.
+     */
+    ranks?: number;
   } = {}): Promise<Session> {
     const { signal } = this;
-    const request = { label, device, protocolVersion: PROTOCOL_VERSION };
+    const request = { label, device, ranks, protocolVersion: PROTOCOL_VERSION };
     const { sessionId, ...opened } = await this.rpc.call(
       WorkerServiceService.openSession,
       request,
@@ -140,7 +146,13 @@ export class Worker {
         signal,
       },
     );
-    return this.session(sessionId, opened);
+    const session = this.session(sessionId, opened);
+    if (session.ranks === ranks) return session;
+    await session.close().catch(() => undefined);
+    throw new WorkerUnavailable(
+      `the worker at ${this.address} cannot train with ${ranks} ranks`,
+      "update the worker, or train with one rank",
+    );
   }
 
   /**
@@ -185,12 +197,13 @@ export class Worker {
 
   private session(
     id: string,
-    { device, leaseSeconds }: { device: string; leaseSeconds: number },
+    { device, leaseSeconds, ranks }: { device: string; leaseSeconds: number; ranks: number },
   ): Session {
     const { rpc, plane, feed, signal, info } = this;
     const { maxInlineBytes = 0, maxTensorBytes = 0 } = info.limits ?? {};
     const limits = { maxInlineBytes, maxTensorBytes };
-    const session = new Session(id, device, { rpc, plane, feed, limits, leaseSeconds, signal });
+    const parts = { rpc, plane, feed, limits, leaseSeconds, signal };
+    const session = new Session(id, device, parts, Math.max(1, ranks));
     this.sessions.add(session);
     return session;
   }

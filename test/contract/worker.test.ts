@@ -643,6 +643,7 @@ describe("the worker", function () {
             rpc.call(WorkerServiceService.openSession, {
               label: "",
               device: "cpu",
+              ranks: 1,
               protocolVersion: 9,
             }),
           "NOT_READY",

@@ -17,6 +17,7 @@ from ..catalogue import param, register
 from ..errors import InvalidInput
 from ..fields.resample import crop
 from ..interfaces import Signature, refuse_tensors
+from ..ranks import batch_norm
 from ..reference import Layout, layer_names, norm_names
 
 
@@ -192,7 +193,7 @@ class ChartNorm(nn.Module):
             pick(t, charts).view(-1)
             for t in (self.running_mean, self.running_var, self.weight, self.bias)
         )
-        return functional.batch_norm(x, mean, var, weight, bias, training=self.training)
+        return batch_norm(x, mean, var, weight, bias, training=self.training)
 
     def affine(self, charts: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the scale and shift, each ``[C, width]``, of evaluation mode."""

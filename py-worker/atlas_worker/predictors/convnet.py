@@ -18,6 +18,7 @@ from ..catalogue import param, register
 from ..errors import InvalidInput
 from ..fields.resample import crop
 from ..interfaces import Signature, refuse_tensors
+from ..ranks import BatchNorm2d
 from ..symmetry.kernels import averaged_kernels, smooth_kernels
 
 ALGEBRA = "predictor.tensors.algebra"
@@ -104,7 +105,7 @@ class ConvNet(nn.Module):
             BasisConv(a, b, basis, dilation, seed)
             for a, b, dilation in zip(widths, widths[1:], dilations, strict=False)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
+        self.norms = nn.ModuleList(BatchNorm2d(b) for b in widths[1:])
 
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         """Compute logits ``[B, C, out, s', s']`` of ``x``, cropped to ``radius`` if given."""

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..fields.icosahedron import DIRECTIONS, icosahedron
+from ..ranks import batch_var_mean
 from .icosahedral_charts import Charts, Halfway, HexSum, Orientations, Stride, Written
 
 CENTRE = 6
@@ -202,12 +203,15 @@ class OrientationNorm(nn.BatchNorm1d):
     turns of each other.
     """
 
+    over_ranks = True
+    """The statistics are those of all ranks (see :mod:`atlas_worker.ranks`)."""
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x [B, C, O, P]``."""
         if self.training:
             over = x.mean(2, dtype=torch.promote_types(x.dtype, torch.float32))
-            variance, mean = torch.var_mean(over, (0, 2), correction=0)
-            self._remember(mean.detach(), variance.detach(), over.numel() // len(mean))
+            variance, mean, count = batch_var_mean(over, (0, 2))
+            self._remember(mean.detach(), variance.detach(), count)
         else:
             assert self.running_mean is not None
             assert self.running_var is not None

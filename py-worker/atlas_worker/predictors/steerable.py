@@ -15,6 +15,7 @@ from ..catalogue import param, register
 from ..errors import InvalidInput
 from ..fields.resample import crop
 from ..interfaces import Signature, refuse_tensors
+from ..ranks import BatchNorm2d, batch_mean
 from ..symmetry.kernels import steerable_kernels
 from .convnet import ALGEBRA, SIZE
 
@@ -95,7 +96,7 @@ class Gate(nn.Module):
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.widths, self.others = widths, sum(widths[1:])
-        self.norm = nn.BatchNorm2d(widths[0] + self.others)
+        self.norm = BatchNorm2d(widths[0] + self.others)
         self.register_buffer("square", torch.ones(self.others))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class Gate(nn.Module):
         scalars = self.norm(x[:, : first + self.others])
         pairs = x[:, first + self.others :].unflatten(1, (self.others, 2))
         if self.training:
-            mean = pairs.square().sum(2).mean((0, 2, 3))
+            mean = batch_mean(pairs.square().sum(2), (0, 2, 3))
             self.square.lerp_(mean.detach(), 0.1)
         else:
             mean = self.square

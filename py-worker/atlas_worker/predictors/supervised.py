@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -23,6 +24,17 @@ from ..fields.atlas import LatticeAtlas
 from ..interfaces import Dataset, Signature
 from ..matching import Misfit, Own, match
 from ..optim import AdamW
+from ..ranks import (
+    Helpers,
+    Ranks,
+    Share,
+    check_divisible,
+    computing,
+    is_divided,
+    own_share,
+    shares,
+    sum_gradients,
+)
 from ..reference import translate
 from ..rng import random_stream
 from ..scores import classifier_scores, overlap_scores, pixel_scores
@@ -263,6 +275,7 @@ class FittedPredictor:
             self.breaking = self._plant(dataset)
             self._y = PlantedTargets(self._x, self._y, self.breaking)
         self._epoch = 0
+        self._helpers: Helpers | None = None
         self._unchecked: Dataset | None = dataset  # until the first epoch
         self._unit: Tensor | None = None
         if params.loss == "l2" and epochs > 0:
@@ -384,16 +397,43 @@ class FittedPredictor:
         Raises:
             InvalidInput: All targets are the same, or no class labels where the loss needs them.
         """
-        p, splits = self._p, self.splits
         if self._stopping.ended:
             self._epoch += 1
             on_step(1, 1, {})
             return self._stopping.metrics
-        samples = len(self._x) if splits is None else len(splits.training)
         if (data := self._unchecked) is not None:
             classes = None if self.loss == "l1" else data.outputs
             refuse_unlearnable(data.targets, classes, "predictor.dataset")
             self._unchecked = None
+        last = self._epoch + 1 == self._total
+        others = self._helpers
+        with nullcontext() if others is None else others.epoch(self.state(), last) as ranks:
+            mean = self._pass(on_step, ranks)
+        check_finite(mean, "the predictor's loss")
+        self._epoch += 1
+        return {"loss": float(mean), **self._held_out(float(mean))}
+
+    def divide(self, helpers: Helpers) -> None:
+        """Train with other ranks from now on.
+
+        Args:
+            helpers: The other ranks.
+
+        Raises:
+            InvalidInput: The architecture does not allow it.
+        """
+        kind = find("architecture", self._kind, "predictor.architecture")
+        check_divisible(self._module, kind.kind, kind.executes_code)
+        self._helpers = helpers
+
+    def help_epoch(self, ranks: Ranks) -> None:
+        """Compute this rank's share of an epoch that rank 0 runs."""
+        self._pass(lambda *_: None, ranks)
+
+    def _pass(self, on_step: StepCallback, ranks: Ranks | None) -> Tensor:
+        """Go once over the training samples in random order, and return the mean loss."""
+        p, splits = self._p, self.splits
+        samples = len(self._x) if splits is None else len(splits.training)
         order = torch.randperm(samples, generator=random_stream(self._seed, 1, self._epoch))
         if splits is not None:
             order = splits.training[order]
@@ -407,16 +447,31 @@ class FittedPredictor:
             )
             for group in self._optimiser.param_groups:
                 group["lr"] = p.learning_rate * factor
-            loss = self._batch_loss(indices, self._drawn(len(indices), i))
-            self._optimiser.zero_grad()
-            loss.backward()
+            g = self._drawn(len(indices), i)
+            if ranks is None:
+                loss = self._batch_loss(indices, g)
+                self._optimiser.zero_grad()
+                loss.backward()
+            else:
+                loss = self._divided_loss(indices, g, ranks)
             self._optimiser.step()
             total += loss.detach() * len(indices)
             on_step(i + 1, steps, {"loss": float(loss.detach())} if i % 8 == 0 else {})
-        mean = total / samples
-        check_finite(mean, "the predictor's loss")
-        self._epoch += 1
-        return {"loss": float(mean), **self._held_out(float(mean))}
+        return total / samples
+
+    def _divided_loss(self, indices: Tensor, g: Tensor | None, ranks: Ranks) -> Tensor:
+        """Compute the loss of a batch and its gradients, with the other ranks."""
+        own = shares(len(indices), ranks)
+        mine, loss = indices[own], None
+        self._optimiser.zero_grad()
+        if len(mine):
+            part = None if g is None else g[own]
+            divided = is_divided(len(indices), ranks)
+            share = Share(ranks, len(mine), len(indices))
+            with computing(share) if divided else nullcontext():
+                loss = self._batch_loss(mine, part)
+                loss.backward()
+        return sum_gradients(self._module.parameters(), loss, ranks)
 
     def _held_out(self, loss: float) -> dict[str, float]:
         """Look at the held-out samples after an epoch of the given training ``loss``."""
@@ -475,25 +530,25 @@ class FittedPredictor:
         return draw(self._moves, count, self._p.augment, stream)[:, None].to(self._x.device)
 
     def _batch_loss(self, indices: Tensor, g: Tensor | None = None) -> Tensor:
+        """The loss of a batch, or the part of it that a rank's share adds to it."""
         x, target = self._x.draw(indices, None), self._y.draw(indices, None)
         if g is not None:
             action = action_on(self.atlas)
             x, target = action.act_in(g, x), action.act_out(g, target)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._p.precision == "bfloat16"):
             predicted = self._module(x)
-        predicted = predicted.float()
+        predicted, mine = predicted.float(), own_share()
+        part = 1 if mine is None else mine.part
         if self._p.loss == "l1":
-            return functional.l1_loss(predicted, target)
+            return functional.l1_loss(predicted, target) * part
         if self._p.loss == "l2":
             squares = (predicted - target).square()
             unit = cast(Tensor, self._unit).view(-1, *[1] * (squares.dim() - 3))
-            return cast(Tensor, (squares / unit).mean())
+            return cast(Tensor, (squares / unit).mean() * part)
         labels = target[:, :, 0].long()
         if self._p.loss == "jaccard":
             return jaccard_loss(predicted, labels)
-        return functional.cross_entropy(
-            predicted.flatten(0, 1), labels.flatten(0, 1), self._class_weights
-        )
+        return cross_entropy(predicted.flatten(0, 1), labels.flatten(0, 1), self._class_weights)
 
     def predict(self, crops: Tensor) -> Tensor:
         """Predict in evaluation mode, without gradients.
@@ -728,6 +783,25 @@ class FittedPredictor:
         self._epoch = epoch
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Compute the mean cross-entropy, weighted by the weights of the labels.
+
+    Args:
+        logits: ``[B, classes, ...]``.
+        labels: ``[B, ...]`` int64.
+        weights: Weight of each class, ``[classes]``; None for equal weights.
+
+    Returns:
+        A scalar; on one of several ranks its part of the mean over all of them.
+    """
+    mine = own_share()
+    if mine is None:
+        return functional.cross_entropy(logits, labels, weights)
+    own = functional.cross_entropy(logits, labels, weights, reduction="sum")
+    weight = own.new_tensor(labels.numel()) if weights is None else weights[labels].sum()
+    return own / mine.sum(weight)
+
+
 def jaccard_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute one minus the mean soft Jaccard index of the classes, averaged over charts.
 
@@ -744,16 +818,20 @@ def jaccard_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: ``[B, C, ...]`` int64.
 
     Returns:
-        A scalar.
+        A scalar; on one of several ranks its part of the loss of the whole batch.
     """
+    mine = own_share()
     p = logits.softmax(2)
     classes = torch.arange(p.shape[2], device=p.device).view(-1, *[1] * (p.dim() - 3))
     t = (labels[:, :, None] == classes).to(p)
     over = [0, *range(3, p.dim())]
-    both, present = (p * t).sum(over), t.sum(over)
-    index = both / (p.sum(over) + present - both).clamp(min=1e-7)
+    both, present, likely = (p * t).sum(over), t.sum(over), p.sum(over)
+    if mine is not None:
+        both, present, likely = mine.sum(torch.stack([both, present, likely])).unbind()
+    index = both / (likely + present - both).clamp(min=1e-7)
     counted = present > 0
-    return (1 - (index * counted).sum(1) / counted.sum(1)).mean()
+    loss = (1 - (index * counted).sum(1) / counted.sum(1)).mean()
+    return loss if mine is None else loss / mine.ranks.size
 
 
 def make_predictor(

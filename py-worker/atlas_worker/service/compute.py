@@ -133,7 +133,7 @@ class DeviceQueues:
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
+        self.threads = threads
         self._lock = threading.Lock()
         self._queues: dict[torch.device, Compute] = {}
         self._closed = False
@@ -142,7 +142,7 @@ class DeviceQueues:
         """Find the thread of a device."""
         with self._lock:
             if device not in self._queues:
-                self._queues[device] = Compute(self._threads, f"compute {device}")
+                self._queues[device] = Compute(self.threads, f"compute {device}")
                 if self._closed:
                     self._queues[device].close()
             return self._queues[device]

@@ -14,7 +14,15 @@ from typing import Any, cast
 import grpc
 from google.rpc import status_pb2
 
-from atlas_worker.errors import Cancelled, Diverged, InvalidInput, LimitExceeded, NotFound, NotReady
+from atlas_worker.errors import (
+    Cancelled,
+    Diverged,
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    NotReady,
+    RankLost,
+)
 from atlas_worker.gen.atlas.v1 import job_pb2, tensor_pb2
 from atlas_worker.trainable import Trainable
 
@@ -32,6 +40,8 @@ Publish = Callable[[tensor_pb2.StepMetrics], None]
 """Publishes the metrics of a step."""
 
 _PUBLISH_INTERVAL = 0.02
+_MOST_REPLACED = 3
+"""How often a job may lose a rank of its training."""
 _OVER = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
 _STAGE = {
     "dataset": "generating",
@@ -87,6 +97,7 @@ class Job:
         self._in_turn = False
         self._snapshot_at: int | None = None
         self._published = 0.0
+        self._replaced = 0
         self.ended = 0.0  # time when the job was over, by the monotonic clock
 
     @property
@@ -175,7 +186,8 @@ class Job:
             if self._state == job_pb2.JOB_STATE_QUEUED:
                 self._enter(job_pb2.JOB_STATE_RUNNING)
         state = job_pb2.JOB_STATE_RUNNING
-        finished = None
+        finished: job_pb2.EpochFinished | None = None
+        lost = ""
         try:
             if entry.kept is None:
                 self._keep(entry)
@@ -187,15 +199,26 @@ class Job:
             state = job_pb2.JOB_STATE_CANCELLED
             self._stop.set()
         except BaseException as failure:
-            state = job_pb2.JOB_STATE_FAILED
-            error = explain(
-                failure, f"{_STAGE[entry.type]} {entry.handle}, epoch {self._epoch + 1}", entry.type
-            )
+            if isinstance(failure, RankLost) and self._replaced < _MOST_REPLACED:
+                lost = failure.message
+            else:
+                state = job_pb2.JOB_STATE_FAILED
+                error = explain(
+                    failure,
+                    f"{_STAGE[entry.type]} {entry.handle}, epoch {self._epoch + 1}",
+                    entry.type,
+                )
         # Outside the except clauses: their exception would keep the epoch's tensors alive.
         if finished is None:
             self._put_back(entry)
+        if lost and entry.lost:
+            state, error = job_pb2.JOB_STATE_FAILED, explain(RankLost(lost), "", entry.type)
         with self._changed:
             self._in_turn = False
+            if lost and not entry.lost and not self._stop.is_set():
+                self._replaced += 1
+                log.warning("%s: starting the ranks anew", lost)
+                self._emit(rank_replaced=job_pb2.RankReplaced(epoch=self._epoch, message=lost))
             if state != job_pb2.JOB_STATE_RUNNING:
                 self._end(state, error)
             elif self._stop.is_set():

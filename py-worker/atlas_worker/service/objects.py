@@ -82,7 +82,13 @@ class ObjectService(ChartQueries):
             # The closure holds uploaded data.
             remake = planned.make if type == "dataset" and value.total_epochs else None
             return session.add(
-                origin, planned.block.kind, value, remake, planned.uses, request.request_id
+                origin,
+                planned.block.kind,
+                value,
+                remake,
+                planned.uses,
+                request.request_id,
+                planned.given,
             )
 
         entry = self._work(context, session, create)

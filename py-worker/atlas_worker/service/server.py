@@ -224,13 +224,16 @@ class WorkerService:
                 f"update the {older}, so that both come from the same release",
             )
         devices = self._devices.find(request.device, "device")
-        session = self._sessions.open(request.label, devices)
+        session = self._sessions.open(
+            request.label, devices, max(1, request.ranks), self._devices.all
+        )
         logs.bind(run=session.label, session=session.id)
         log.info("session opened on %s", session.device)
         return worker_pb2.OpenSessionResponse(
             session_id=session.id,
             device=str(session.device),
             lease_seconds=self._limits.lease_seconds,
+            ranks=session.ranks,
         )
 
     def RenewLease(
@@ -239,7 +242,9 @@ class WorkerService:
         """Renew a session's lease, which every call does."""
         session = self._sessions.get(request.session_id)
         return worker_pb2.RenewLeaseResponse(
-            device=str(session.device), lease_seconds=self._limits.lease_seconds
+            device=str(session.device),
+            lease_seconds=self._limits.lease_seconds,
+            ranks=session.ranks,
         )
 
     def CloseSession(

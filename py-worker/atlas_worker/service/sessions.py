@@ -20,6 +20,7 @@ from .compute import Compute, DeviceQueues
 from .devices import memory, return_freed_memory
 from .limits import Limits
 from .snapshots import Origin, State
+from .team import Processes, Team, shared_threads
 from .tickets import Tickets
 
 log = logging.getLogger("atlas_worker")
@@ -74,6 +75,8 @@ class Entry:
     """The last job that was started on it."""
     kept: State | None = None
     """While a job runs: a copy of the state after the last finished epoch."""
+    given: tuple[str, dict[str, Any]] | None = None
+    """Kind and parameters of an atlas's block, as JSON values."""
     lost: bool = False
     """Whether its state could not be restored after a failure."""
 
@@ -106,6 +109,7 @@ class Session:
         limits: Limits of the worker.
         tickets: Buffers of the tensor plane.
         compute: The device's compute thread.
+        team: The processes that share its trainings; None for one process.
     """
 
     def __init__(
@@ -115,10 +119,11 @@ class Session:
         limits: Limits,
         tickets: Tickets,
         compute: Compute,
+        team: Team | None = None,
     ) -> None:
         self.id = secrets.token_hex(16)
         self.label, self.device, self.limits, self.tickets = label, device, limits, tickets
-        self.compute = compute
+        self.compute, self.team = compute, team
         self.lock = threading.RLock()
         self.entries: dict[str, Entry] = {}
         self.jobs: dict[str, Work] = {}
@@ -128,6 +133,11 @@ class Session:
         self._made: dict[str, int] = {}
         self._closed = False
         tickets.open(self.id)
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that share its trainings."""
+        return 1 if self.team is None else self.team.size
 
     def find(self, handle: str, field: str, *types: str) -> Entry:
         """Find an object by its handle.
@@ -203,6 +213,7 @@ class Session:
         remake: Callable[[], Any] | None,
         uses: tuple[Entry, ...],
         request: str = "",
+        given: tuple[str, dict[str, Any]] | None = None,
     ) -> Entry:
         """Add an object, and return its entry with a new handle.
 
@@ -213,6 +224,7 @@ class Session:
             remake: Makes a dataset again.
             uses: Objects from which it was made.
             request: The client's id of the request.
+            given: Kind and parameters of an atlas's block.
 
         Returns:
             The entry.
@@ -226,6 +238,7 @@ class Session:
             self.check_room()
             number = self._made[origin.type] = self._made.get(origin.type, 0) + 1
             entry = Entry(f"{origin.type}-{number}", origin, kind, value, remake, uses, request)
+            entry.given = given
             self.entries[entry.handle] = entry
             return entry
 
@@ -310,6 +323,8 @@ class Session:
         for job in jobs:
             if not job.wait(max(0.0, deadline - time.monotonic())):
                 log.warning("%s has not stopped yet", job.id)
+        if self.team is not None:
+            self.team.close()
         with self.lock:
             self.entries.clear()
             self.requests.clear()
@@ -334,7 +349,13 @@ class Sessions:
         """Start the thread that closes expired sessions."""
         threading.Thread(target=self._watch_leases, name="leases", daemon=True).start()
 
-    def open(self, label: str, devices: Sequence[torch.device]) -> Session:
+    def open(
+        self,
+        label: str,
+        devices: Sequence[torch.device],
+        ranks: int = 1,
+        every: Sequence[torch.device] = (),
+    ) -> Session:
         """Open a session on the device with the least to do.
 
         A device with hardly any free memory comes last; then the one with the fewest pieces of
@@ -343,9 +364,12 @@ class Sessions:
         Args:
             label: The client's name for the session.
             devices: Devices that the session may use.
+            ranks: Number of processes that share its trainings.
+            every: All devices of the worker. Ranks on CUDA have one each.
 
         Raises:
             LimitExceeded: There are too many sessions.
+            InvalidInput: There are more ranks than devices, or than threads of a CPU.
         """
         self._close_expired()
         with self._lock:
@@ -358,9 +382,33 @@ class Sessions:
                     f"{self._limits.lease_seconds:g} s after its last job",
                 )
             device = devices[0] if len(devices) == 1 else min(devices, key=self._load)
-            session = Session(label, device, self._limits, self.tickets, self.queues.of(device))
+            team = None if ranks <= 1 else self._team(ranks, device, every)
+            queue = self.queues.of(device)
+            session = Session(label, device, self._limits, self.tickets, queue, team)
             self._open[session.id] = session
             return session
+
+    def _team(self, ranks: int, device: torch.device, every: Sequence[torch.device]) -> Team:
+        """Make the team of a session on a device."""
+        threads, chosen = self.queues.threads, [device] * ranks
+        if device.type == "cpu":
+            most, what = threads, f"{threads} CPU thread{'s' * (threads > 1)}"
+            remedy = "use fewer ranks, or start the worker with more threads"
+        else:
+            same = sorted(
+                (d for d in every if d.type == device.type), key=lambda d: (d != device, d.index)
+            )
+            most, what = len(same), f"{len(same)} {device.type} device{'s' * (len(same) > 1)}"
+            remedy, chosen = "use fewer ranks", same[:ranks]
+        if ranks > most:
+            raise InvalidInput(
+                f"{ranks} ranks are too many for this worker's {what}",
+                "ranks",
+                f"1 to {most}",
+                remedy,
+            )
+        shared = shared_threads(threads, ranks, device)
+        return Team(ranks, Processes(chosen, threads), threads, shared)
 
     def get(self, session_id: str) -> Session:
         """Find a session and renew its lease. Raises ``NotFound`` if it is closed."""

@@ -19,6 +19,7 @@ from atlas_worker.errors import InvalidInput, NotReady
 from atlas_worker.gen.atlas.v1 import objects_pb2
 from atlas_worker.symmetry import Atlas, ambient_of
 
+from .devices import check_memory
 from .sessions import Entry, Session
 from .snapshots import Origin
 from .tensor_codec import TensorCodec, plain, raw_bytes
@@ -40,6 +41,8 @@ class Plan:
     """Makes the object."""
     uses: tuple[Entry, ...] = ()
     """Objects from which it is made."""
+    given: tuple[str, dict[str, Any]] | None = None
+    """Kind and parameters of an atlas's block, as JSON values."""
 
     def origin(self) -> Origin:
         """Return what identifies the object's snapshots."""
@@ -94,7 +97,8 @@ def _dataset(session: Session, codec: TensorCodec, spec: objects_pb2.DatasetSpec
 def _atlas(session: Session, codec: TensorCodec, spec: objects_pb2.AtlasSpec) -> Plan:
     block, params = _block("action", spec.action, "atlas.action")
     atlas = block.make(params)
-    return Plan("atlas", block, [recorded_params(params)], lambda: atlas)
+    given = block.kind, asdict(params)
+    return Plan("atlas", block, [recorded_params(params)], lambda: atlas, given=given)
 
 
 def _predictor(session: Session, codec: TensorCodec, spec: objects_pb2.PredictorSpec) -> Plan:
@@ -113,18 +117,19 @@ def _predictor(session: Session, codec: TensorCodec, spec: objects_pb2.Predictor
     epochs = _epochs(spec.epochs, 0, "predictor.epochs")
     seed, device = spec.seed, session.device
     tensors = _tensors(codec, spec, "predictor")
+    built, fitted = (block.kind, asdict(network)), (recipe.kind, asdict(training))
 
     def make() -> Any:
-        return make_predictor(
-            (block.kind, asdict(network)),
-            (recipe.kind, asdict(training)),
-            dataset.value,
-            atlas.value,
-            epochs,
-            seed,
-            device,
-            tensors,
+        made = make_predictor(
+            built, fitted, dataset.value, atlas.value, epochs, seed, device, tensors
         )
+        team = session.team
+        if team is not None and epochs and recipe.kind == "supervised":
+            text: dict[str, Any] = {"architecture": built, "training": fitted, "atlas": atlas.given}
+            text |= {"epochs": epochs, "seed": seed}
+            check_copies(session, dataset.value.memory_bytes + made.memory_bytes)
+            made.divide(team.share(text, tensors, dataset.value))
+        return made
 
     parts = [
         fingerprint(block, network),
@@ -228,6 +233,20 @@ def _cosets(session: Session, codec: TensorCodec, spec: objects_pb2.CosetSpec) -
         )
 
     return Plan("cosets", block, parts, make, (predictor, dataset, atlas))
+
+
+def check_copies(session: Session, size: int) -> None:
+    """Check that the ranks of a CPU have room for copies of what rank 0 holds.
+
+    Args:
+        session: The session.
+        size: Bytes of one copy.
+
+    Raises:
+        InvalidInput: There is too little memory.
+    """
+    if session.device.type == "cpu":
+        check_memory(session.device, (session.ranks - 1) * size, "ranks", "use fewer ranks")
 
 
 _PLANNERS: Mapping[str, Callable[[Session, TensorCodec, Any], Plan]] = {

@@ -23,6 +23,7 @@ from atlas_worker.errors import (
     LimitExceeded,
     NotFound,
     NotReady,
+    RankLost,
     Unauthenticated,
     WorkerError,
 )
@@ -42,6 +43,7 @@ _CODES: dict[type[WorkerError], tuple[int, str]] = {
     LimitExceeded: (code_pb2.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
     Unauthenticated: (code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
     Diverged: (code_pb2.ABORTED, "DIVERGED"),
+    RankLost: (code_pb2.UNAVAILABLE, "RANK_LOST"),
 }
 """Status code and ``ErrorReason`` of each class of errors. The first class that matches counts."""
 

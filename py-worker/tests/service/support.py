@@ -25,6 +25,7 @@ CODES = {
     "UNAUTHENTICATED": "UNAUTHENTICATED",
     "CANCELLED": "CANCELLED",
     "INTERNAL": "INTERNAL",
+    "RANK_LOST": "UNAVAILABLE",
 }
 """The status code that goes with each reason."""
 

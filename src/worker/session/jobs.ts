@@ -26,6 +26,11 @@ export interface AdvanceOptions {
   onStep?: (step: Step) => void;
   /** Called for every epoch, in order. The next epoch waits until the call is done. */
   onEpoch?: (epoch: Epoch) => void | Promise<void>;
+  /**
+   * Called with a line when a process that shares the training has ended. The training goes on from
+   * the last finished epoch, with new processes.
+   */
+  onReplaced?: (message: string) => void;
 }
 
 /** A step within an epoch. `epoch` counts from 1 and is not finished yet. */
@@ -81,6 +86,9 @@ export async function advance(
         const job = { id: jobId, sequence };
         await onEpoch?.({ epoch, totalEpochs, metrics, seconds, job, snapshot });
         signal?.throwIfAborted();
+      } else if (event?.$case === "rankReplaced") {
+        const { message, epoch } = event.rankReplaced;
+        options.onReplaced?.(`${message}; the training goes on from epoch ${epoch}`);
       } else if (event?.$case === "stateChanged") {
         const { state, error } = event.stateChanged;
         running = [JobState.JOB_STATE_QUEUED, JobState.JOB_STATE_RUNNING].includes(state);

@@ -84,6 +84,8 @@ export class Session {
     /** Device of its objects, in PyTorch's notation. */
     readonly device: string,
     parts: SessionParts,
+    /** Processes that share each supervised training. */
+    readonly ranks = 1,
   ) {
     this.link = new Link(id, parts);
     const { rpc, leaseSeconds = 0 } = parts;

@@ -65,6 +65,8 @@ export class FakeWorker {
   readonly watches: number[] = [];
   readonly sessionsClosed: string[] = [];
   leaseSeconds = 600;
+  /** Ranks of its sessions; 0 as from a worker that knows none. */
+  ranks = 1;
   /** Sessions whose lease was renewed, each time. */
   readonly renewed: string[] = [];
   /** What equivariance was asked for. */
@@ -191,12 +193,17 @@ export class FakeWorker {
           pid: process.pid,
         }),
       openSession: (_, reply) =>
-        reply(null, { sessionId: "session-1", device: "cpu", leaseSeconds: this.leaseSeconds }),
+        reply(null, {
+          sessionId: "session-1",
+          device: "cpu",
+          leaseSeconds: this.leaseSeconds,
+          ranks: this.ranks,
+        }),
       renewLease: ({ request }, reply) => {
         this.renewed.push(request.sessionId);
         const gone = { message: "no such session", field: "session_id", reason: "NOT_FOUND" };
         if (this.forgotten) reply(failure(status.NOT_FOUND, gone));
-        else reply(null, { device: "cpu", leaseSeconds: this.leaseSeconds });
+        else reply(null, { device: "cpu", leaseSeconds: this.leaseSeconds, ranks: this.ranks });
       },
       closeSession: ({ request }, reply) => {
         this.sessionsClosed.push(request.sessionId);

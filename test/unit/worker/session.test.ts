@@ -154,6 +154,21 @@ describe("session", () => {
     expect(fake.sessionsClosed).to.deep.equal([]);
   });
 
+  it("has as many ranks as asked for, or none", async () => {
+    fake.ranks = 2;
+    const shared = await worker.openSession({ ranks: 2 });
+    expect(shared.ranks).to.equal(2);
+    expect((await worker.attachSession(shared.id)).ranks).to.equal(2);
+    fake.ranks = 0; // a worker of an earlier version
+    expect((await worker.openSession()).ranks).to.equal(1);
+    const closed = fake.sessionsClosed.length;
+    expect(await rejection(worker.openSession({ ranks: 2 })))
+      .to.be.instanceOf(WorkerUnavailable)
+      .and.to.have.property("message")
+      .that.contains("2 ranks");
+    expect(fake.sessionsClosed).to.have.length(closed + 1);
+  });
+
   it("makes objects, with the worker's defaults for what is left out", () => {
     expect(object).to.deep.include({ handle: "0", epoch: 0, totalEpochs: 6 });
     const { predictor } = object.facts as { predictor: Record<string, unknown> };
@@ -639,6 +654,7 @@ describe("rpc", () => {
       rpc.call(WorkerServiceService.openSession, {
         label,
         device: "",
+        ranks: 1,
         protocolVersion: PROTOCOL_VERSION,
       }),
     );
