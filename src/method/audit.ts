@@ -12,13 +12,13 @@ import {
 } from "../algebra/linalg.js";
 import { UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
-import { isFile, type RunLookup } from "../experiment/lookup.js";
-import { type Audit, type AuditMeasured, Factors, type Findings, Result } from "../result.js";
-import { findRun } from "../run/folder.js";
+import type { RunLookup } from "../experiment/lookup.js";
+import { type Audit, type AuditMeasured, Factors, type Findings, type Result } from "../result.js";
 import { choices } from "../suggest.js";
 import type { RemoteObject } from "../worker/index.js";
 import { certainComponents, saidOf } from "./certain.js";
 import type { Setting } from "./data.js";
+import { readFindings } from "./findings.js";
 import { groupAlgebra, wholeAlgebra } from "./group.js";
 import { isGroupName, KNOWN_GROUPS, knownGroup } from "./known.js";
 import { type ForeignConfig, foreignPredictor, isFactory, type OwnLoss } from "./own.js";
@@ -32,6 +32,8 @@ export const AuditedSymmetry = z.object({
   components: Matrices,
   /** Relative error of the matrices, if they were learnt. */
   accuracy: z.number().default(0),
+  /** What a user should know of it, in sentences. */
+  notes: z.array(z.string()).optional(),
 });
 /** A symmetry to audit. */
 export type AuditedSymmetry = z.infer<typeof AuditedSymmetry>;
@@ -58,16 +60,22 @@ export async function lookUpAudited(lookup: RunLookup, given: GivenAudited): Pro
   if (typeof given !== "string" || isGroupName(given)) return given;
   const others = `a name like so(3), ${KNOWN_GROUPS.join(", ")}`;
   const found = await lookup.algebra(given, "--symmetry", others);
-  const run = (await isFile(given)) ? undefined : await findRun(lookup.dir, given);
-  const result = run && Result.parse(await run.result());
-  const components = result === undefined ? [] : matricesOf(result);
-  const accuracy = result === undefined ? closure(found.basis).max : accuracyOf(result);
+  const more = await readFindings(lookup, given, "--symmetry");
+  const { components = [], leftOut = 0, result } = more ?? {};
+  const notes = leftOut > 0 ? [saidOf(leftOut)] : [];
   if (found.basis.length + components.length === 0)
     throw new UsageError(
-      `--symmetry ${given}: it has no symmetry, so there is nothing to audit`,
+      `--symmetry ${given}: ${["it has no symmetry to audit", ...notes].join("; ")}`,
       "give another run, or a name like so(2)",
     );
-  return { source: found.source, generators: found.basis, components, accuracy };
+  const learnt = Math.max(closure(found.basis).max, components.length > 0 ? UNKNOWN : 0);
+  return {
+    source: found.source,
+    generators: found.basis,
+    components: components.map(({ matrix }) => matrix),
+    accuracy: result ? accuracyOf(result) : (more?.accuracy ?? learnt),
+    notes,
+  };
 }
 
 /** Take the symmetry to audit from what the same run found. */
@@ -130,6 +138,7 @@ export function symmetryOn(
   const factors = Factors.parse(atlas.facts.groups ?? []);
   const size = factors.reduce((sum, f) => sum + f.n + Number(f.affine), 0);
   if (typeof given !== "string") {
+    for (const note of given.notes ?? []) ctx.note(note);
     const wrong = [...given.generators, ...given.components].find((m) => m.length !== size);
     if (wrong !== undefined)
       throw new UsageError(

@@ -14,11 +14,11 @@ import {
 import { closure } from "../algebra/span.js";
 import { UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
-import { Identity, isFile, type RunLookup, readBytes } from "../experiment/lookup.js";
-import { AlgebraResult, CosetResult, Factors, GroupResult } from "../result.js";
-import { findRun } from "../run/folder.js";
+import { Identity, type RunLookup } from "../experiment/lookup.js";
+import { Factors } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
-import { certainComponents, saidOf } from "./certain.js";
+import { saidOf } from "./certain.js";
+import { readFindings } from "./findings.js";
 import { groupAlgebra, lookUpBasis, wholeAlgebra } from "./group.js";
 import { isGroupName, knownGroup } from "./known.js";
 
@@ -33,13 +33,6 @@ export const Symmetry = Identity.extend({
 });
 /** Generators and components of a symmetry, and their source. */
 export type Symmetry = z.infer<typeof Symmetry>;
-
-/** What is taken of a result. A file may hold less than a run. */
-const HoldsFindings = z.object({
-  algebra: AlgebraResult.pick({ generators: true, symmetryCount: true, evidence: true }).optional(),
-  cosets: z.array(CosetResult.pick({ name: true, matrix: true, evidence: true })).optional(),
-  group: GroupResult.optional(),
-});
 
 /** Make the config field of a symmetry, which {@link lookUpSymmetry} looks up. */
 export const symmetryField = () =>
@@ -65,8 +58,8 @@ export async function lookUpSymmetry(
   if (typeof given !== "string") return given;
   if (isGroupName(given)) return given;
   const found = await lookUpBasis(lookup, given, "--symmetry");
-  const more = findingsOf(given, await documentOf(lookup, given));
-  const { components, leftOut } = certainComponents(more ?? {});
+  const more = await readFindings(lookup, given, "--symmetry");
+  const { components = [], leftOut = 0 } = more ?? {};
   const { approximate = 0 } = more?.algebra?.evidence ?? {};
   if (more?.algebra && approximate > 0)
     found.basis = more.algebra.generators.slice(0, more.algebra.symmetryCount + approximate);
@@ -81,26 +74,6 @@ export async function lookUpSymmetry(
     );
   const evidence = more?.algebra && more.algebra.evidence !== undefined;
   return { ...found, components, evidence, notes };
-}
-
-/** Check the findings in a document; undefined for mere matrices. */
-function findingsOf(given: string, document: unknown) {
-  if (typeof document !== "object" || document === null || Array.isArray(document))
-    return undefined;
-  const { data, error } = HoldsFindings.safeParse(document);
-  if (data) return data;
-  const [issue] = error.issues;
-  throw new UsageError(
-    `--symmetry ${given}: ${issue!.path.join(".")}: ${issue!.message}`,
-    "give a run, its result.json, or a file of matrices",
-  );
-}
-
-/** Read the result of a run, or a JSON file; undefined for other files. */
-async function documentOf(lookup: RunLookup, given: string): Promise<unknown> {
-  if (!(await isFile(given))) return (await findRun(lookup.dir, given)).result();
-  if (!given.endsWith(".json")) return undefined;
-  return JSON.parse(new TextDecoder().decode(await readBytes(given)));
 }
 
 /** A group that a network commutes with. */

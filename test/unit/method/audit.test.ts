@@ -1,16 +1,23 @@
 /** Symmetries that are audited: names, elements, and how exact they are. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect } from "chai";
 import { determinant, Matrix } from "ml-matrix";
 import { describeAudit } from "../../../src/algebra/describe-audit.js";
 import { UsageError } from "../../../src/errors.js";
+import { RunLookup } from "../../../src/experiment/lookup.js";
 import {
   type AuditedSymmetry,
   accuracyOf,
   checkPair,
   elementsOf,
+  lookUpAudited,
   symmetryOn,
 } from "../../../src/method/audit.js";
+import { exportSymmetry } from "../../../src/method/export.js";
 import type { Audit } from "../../../src/result.js";
+import type { Run } from "../../../src/run/folder.js";
 
 const quiet = { note: () => undefined, info: () => undefined };
 const on = (n: number) => ({
@@ -69,6 +76,103 @@ describe("a symmetry to audit", () => {
 
   it("is exact if nothing was learnt", () => {
     expect(accuracyOf({})).to.equal(0);
+  });
+});
+
+describe("a symmetry to audit that is in a file", () => {
+  const turn = [[0, -1], [1, 0]]; // biome-ignore format: a matrix
+  const flip = [[1, 0], [0, -1]]; // biome-ignore format: a matrix
+  const swap = [[0, 1], [1, 0]]; // biome-ignore format: a matrix
+  const coset = (name: string, matrix: number[][], verdict?: string) => ({
+    ...{ name, matrix, loss: 0.01, determinant: -1, order: 2, orderModuloIdentity: 2 },
+    ...{ preservesMetric: null, relativeError: 0.1, identityAngle: null },
+    ...(verdict && {
+      evidence: {
+        ...{ verdict, words: verdict, size: null, elsewhere: null },
+        ...{ lost: { value: null, low: null, high: null }, broken: { low: null, high: null } },
+      },
+    }),
+  });
+  const algebra = {
+    ...{ generators: [turn], losses: [0.01], relativeErrors: [0.01], noiseFloor: 0 },
+    ...{ symmetryCount: 1, explanation: "measured", readableBasis: [turn] },
+    ...{ closure: { max: 0, mean: 0 }, killingSignature: { positive: 0, negative: 0, zero: 1 } },
+    identified: { name: "so(2)", cosine: 1, grassmannDistance: 0, angleDegrees: 1 },
+  };
+  const result = (more: object) => ({
+    ...{ schema: "atlas.result/2", experiment: "pde", task: "discover", seed: 0, timings: {} },
+    predictor: { loss: null, epochs: 0, source: "trained" },
+    environment: { device: "cpu", threads: 1, versions: {} },
+    ...more,
+  });
+
+  let dir: string;
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-audited-"));
+  });
+  afterEach(() => rmSync(dir, { recursive: true, force: true }));
+  const written = (document: object) => {
+    const file = join(dir, "result.json");
+    writeFileSync(file, JSON.stringify(document));
+    return file;
+  };
+  const lookUp = async (given: string) => {
+    const found = await lookUpAudited(new RunLookup(dir, () => undefined), given);
+    expect(found).to.be.an("object");
+    return found as AuditedSymmetry;
+  };
+
+  it("has the file's components, and tells of those in doubt", async () => {
+    const cosets = [coset("identity", turn), coset("reflection", flip), coset("swap", swap)];
+    const all = await lookUp(written(result({ algebra, cosets })));
+    expect(all.components).to.deep.equal([flip, swap]);
+    expect(all.accuracy).to.be.closeTo(0.02, 1e-9); // nothing tells how exact the components are
+    cosets[2] = coset("swap", swap, "cannot tell");
+    const certain = await lookUp(written(result({ algebra, cosets })));
+    expect(certain.components).to.deep.equal([flip]);
+    const notes: string[] = [];
+    symmetryOn({ ...quiet, note: (line) => void notes.push(line) }, certain, on(2));
+    expect(notes.join()).to.include("1 component is left out");
+  });
+
+  it("is as exact as the file says, if it says so", async () => {
+    const cosets = [coset("identity", turn)];
+    const { accuracy } = await lookUp(written(result({ algebra, cosets })));
+    expect(accuracy).to.be.closeTo(Math.PI / 180, 1e-9);
+    expect((await lookUp(written([turn]))).accuracy).to.be.below(1e-9);
+    const partial = { algebra: { generators: [turn], symmetryCount: 1 } };
+    expect(await lookUp(written(partial))).to.include({ accuracy: 0 });
+    const half = await lookUp(written({ ...partial, cosets: [coset("reflection", flip)] }));
+    expect([half.accuracy, half.components]).to.deep.equal([0.02, [flip]]);
+  });
+
+  it("is that of an export, with its components", async () => {
+    const found = result({ algebra, cosets: [coset("reflection", flip)] });
+    const run = {
+      ...{ id: "one", path: dir, result: async () => found },
+      config: { experiment: "pde", seed: 0, created: "now", config: {} },
+    };
+    const out = join(dir, "out");
+    await exportSymmetry(run as unknown as Run, out, "json");
+    const taken = await lookUp(join(out, "symmetry.json"));
+    expect(taken.components).to.deep.equal([flip]);
+    expect(taken.accuracy).to.be.closeTo(0.02, 1e-9);
+  });
+
+  it("is refused if its components cannot be understood, or nothing is in it", async () => {
+    const refused = async (document: object) => {
+      const error = await lookUp(written(document)).catch((e) => e);
+      expect(error).to.be.instanceOf(UsageError);
+      return (error as UsageError).message;
+    };
+    const of = { generators: [turn], symmetryCount: 1 };
+    const cut = { algebra: of, cosets: [{ name: "half" }] };
+    expect(await refused(cut)).to.match(/--symmetry .*cosets\.0\.matrix/);
+    const wide = { algebra: of, cosets: [{ name: "half", matrix: [[1, 0]] }] };
+    expect(await refused(wide)).to.match(/--symmetry .*half is not square/);
+    const unsure = [coset("reflection", flip, "cannot tell")];
+    const empty = { algebra: { ...of, symmetryCount: 0 }, cosets: unsure };
+    expect(await refused(empty)).to.match(/no symmetry.*1 component is left out/);
   });
 });
 
