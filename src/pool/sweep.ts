@@ -1,5 +1,5 @@
 /** Run sweeps: plan them, give their runs to a pool, resume them, summarise them. */
-import { Interrupted, UsageError } from "../errors.js";
+import { Interrupted, UsageError, WorkerUnavailable } from "../errors.js";
 import type { Experiment } from "../experiment/define.js";
 import { flagName } from "../experiment/names.js";
 import {
@@ -246,7 +246,7 @@ async function runAll(
       onFailed: (run, error) => display.failed(run.id, error.message),
     });
   } catch (error) {
-    if (!signal.aborted) throw error;
+    if (!signal.aborted) throw resumable(error, id);
   } finally {
     await pool.close();
   }
@@ -255,6 +255,15 @@ async function runAll(
       `interrupted; finished work is kept in ${planned.path}`,
       `continue with: atlas resume ${id}`,
     );
+}
+
+/** Add to the error of a pool that has no slots any more how the sweep is continued. */
+function resumable(error: unknown, id: string): unknown {
+  if (!(error instanceof WorkerUnavailable)) return error;
+  const next = `finished work is kept: continue there or elsewhere with: atlas resume ${id}`;
+  error.remedy = error.remedy === undefined ? next : `${error.remedy}; ${next}`;
+  error.setting ??= "pool";
+  return error;
 }
 
 /** Do a run, from its start or from its last checkpoints. */

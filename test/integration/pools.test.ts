@@ -12,15 +12,25 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { createServer } from "node:net";
 import { hostname, tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { execa } from "execa";
 import type { SweepSummary } from "../../src/pool/index.js";
-import { ensureVenv } from "../../src/setup/venv.js";
-import { apart, ends, essence, json, LONG, ROOT, runs, start, until } from "../e2e/atlas.js";
+import {
+  apart,
+  complaint,
+  ends,
+  essence,
+  json,
+  LONG,
+  logged,
+  ROOT,
+  start,
+  until,
+} from "../e2e/atlas.js";
+import { ensureRay, freePort, pidsOf, startRayHead } from "../ray.js";
 
 const SMALL = ["--samples", "1024", "--candidates", "24", "--coset-epochs", "4"];
 const GIVEN = ["probe", "rotation", ...SMALL, "--seed", "0..5", "--threads", "1"];
@@ -41,16 +51,6 @@ const PATHS = { PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
 function without(context: Mocha.Context, what: string): never {
   process.stderr.write(`integration: without ${what}\n`);
   return context.skip() as never;
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address ? address.port : 0));
-    });
-  });
 }
 
 describe("pools", function () {
@@ -77,40 +77,59 @@ describe("pools", function () {
   const idIn = (folder: string) => readdirSync(join(cwd, folder, "sweeps"))[0]!;
   const began = (run: string) => existsSync(join(run, "checkpoints/algebra.safetensors"));
   /** The workers of this test, whose Python is found by a path of its own. */
-  const workers = () =>
-    execFileSync("ps", ["-A", "-o", "pid=,command="], { encoding: "utf8" })
-      .split("\n")
-      .filter((line) => line.trim().split(/\s+/)[1]?.startsWith(join(cwd, "atlas")))
-      .map((line) => Number(line.trim().split(/\s+/)[0]));
+  const workers = () => pidsOf((program) => program.startsWith(join(cwd, "atlas")));
+  const where = (more: NodeJS.ProcessEnv = {}) => ({
+    cwd,
+    env: { ...more, ATLAS_REMOTE: join(cwd, "atlas"), ATLAS_POOL_FOLDER: join(cwd, "pool") },
+  });
 
-  /** A sweep on a pool is killed with -9 and resumed; it ends with the bits of the local one. */
-  async function survives(pool: string, more: NodeJS.ProcessEnv, folder: string): Promise<void> {
-    const env = { ...more, ATLAS_REMOTE: join(cwd, "atlas"), ATLAS_POOL_FOLDER: join(cwd, "pool") };
-    const sweep = start(["sweep", ...GIVEN, "--pool", pool, "--runs", folder], { cwd, env });
+  /** Start or resume a sweep, and wait until the runs of its folder are as they should be. */
+  async function begin(
+    args: readonly string[],
+    folder: string,
+    reached: (runs: string[]) => boolean,
+    env?: NodeJS.ProcessEnv,
+  ) {
+    const sweep = start([...args, "--runs", folder], where(env));
     let over = false;
     sweep.done.finally(() => {
       over = true;
     });
     await until(
-      () => over || (existsSync(join(cwd, folder)) && runsIn(folder).some(began)),
-      "a run has a checkpoint",
+      () => over || (existsSync(join(cwd, folder)) && reached(runsIn(folder))),
+      "the sweep computes",
     );
     if (over) expect.fail((await sweep.done).stderr);
-    const before = workers();
-    expect(before).to.not.deep.equal([]);
-    sweep.kill("SIGKILL");
-    await sweep.done;
-    const resumed = await apart(["resume", idIn(folder), "--runs", folder], { cwd, env });
-    expect(resumed.code, resumed.stderr).to.equal(0);
+    return sweep;
+  }
+
+  /** A sweep has ended with the bits of the local one, has done no run twice, and left nothing. */
+  async function isComplete(folder: string, before: readonly number[]): Promise<void> {
     const all = runsIn(folder);
     expect(all).to.have.length(6);
-    for (const [i, run] of all.entries())
+    for (const [i, run] of all.entries()) {
       expect(essence(run)).to.equal(essence(runsIn("local")[i]!));
+      for (const once of ["started", "finished"])
+        expect(logged(run, once), `${once} ${run}`).to.have.length(1);
+    }
     const summary = await json<SweepSummary>(["show", idIn(folder), "--runs", folder], { cwd });
     expect(summary.cells[0]!.agree).to.equal(6);
     // The leases of the killed one end, and then its workers.
     for (const pid of before) await ends(pid);
     await until(() => workers().length === 0, "no worker stays");
+  }
+
+  /** A sweep on a pool is killed with -9 and resumed. */
+  async function survives(pool: string, env: NodeJS.ProcessEnv, folder: string): Promise<void> {
+    const args = ["sweep", ...GIVEN, "--pool", pool];
+    const sweep = await begin(args, folder, (runs) => runs.some(began), env);
+    const before = workers();
+    expect(before).to.not.deep.equal([]);
+    sweep.kill("SIGKILL");
+    await sweep.done;
+    const resumed = await apart(["resume", idIn(folder), "--runs", folder], where(env));
+    expect(resumed.code, resumed.stderr).to.equal(0);
+    await isComplete(folder, before);
   }
 
   it("take workers on other machines over ssh", async function () {
@@ -150,34 +169,39 @@ describe("pools", function () {
     await survives("ssh:hostA,hostB", env, "over-ssh");
   });
 
-  it("take jobs of a Ray cluster", async function () {
-    const venv = join(ROOT, "node_modules/.cache/ray");
-    const ray = join(venv, "bin/ray");
-    if (!existsSync(ray)) {
-      const { python } = await ensureVenv();
-      await execa(python, ["-m", "venv", venv], { reject: false });
-      const install = ["-m", "pip", "install", "-q", "ray[default]==2.60.0"];
-      await execa(join(venv, "bin/python"), install, { reject: false, timeout: 170_000 });
-    }
-    if (!existsSync(ray)) without(this, "Ray (pip install ray)");
-    const [dashboard, gcs] = [await freePort(), await freePort()];
-    const folder = mkdtempSync("/tmp/atlas-ray-"); // Ray's sockets need short paths
-    const head = [
-      ...["start", "--head", "--block", "--num-cpus=2", "--object-store-memory=100000000"],
-      ...["--dashboard-host=127.0.0.1", `--dashboard-port=${dashboard}`, `--port=${gcs}`],
-      ...["--disable-usage-stats", `--temp-dir=${folder}`],
-    ];
-    const process_ = spawn(ray, head, { stdio: "ignore", detached: true });
-    cleanUps.push(async () => {
-      if (process_.pid !== undefined) process.kill(-process_.pid, "SIGKILL");
-      if (process_.pid !== undefined) await until(() => !runs(process_.pid!), "Ray ends");
-      rmSync(folder, { recursive: true, force: true });
-    });
-    const url = `http://127.0.0.1:${dashboard}`;
-    const serves = async () =>
-      (await fetch(`${url}/api/version`).catch(() => undefined))?.status === 200;
-    for (let tries = 0; tries < 400 && !(await serves()); tries++) await sleep(300);
-    await survives(`ray:${url}`, {}, "on-ray");
+  it("take jobs of a Ray cluster, whose workers, clients and raylet are killed", async function () {
+    const ray = await ensureRay();
+    if (ray === undefined) without(this, "Ray (pip install ray)");
+    const newHead = async () => {
+      const head = await startRayHead(ray);
+      cleanUps.push(head.stop);
+      return head;
+    };
+    const head = await newHead();
+    const folder = "on-ray";
+    const resume = (pool: string) => ["resume", idIn(folder), "--pool", pool];
+
+    const args = ["sweep", ...GIVEN, "--pool", `ray:${head.url}`];
+    const sweep = await begin(args, folder, (runs) => runs.some(began));
+    const before = workers();
+    process.kill(before[0]!, "SIGKILL");
+    await sweep.says(/slot \d is lost, run \S+ goes on in another/);
+    sweep.kill("SIGKILL");
+    await sweep.done;
+
+    const goesOn = (run: string) => logged(run, "resumed").length > 0;
+    const resumed = await begin(resume(`ray:${head.url}`), folder, (runs) => runs.some(goesOn));
+    before.push(...workers());
+    process.kill(head.raylet, "SIGKILL"); // and the head ends with it
+    const said = complaint(await resumed.done, 1);
+    expect(said).to.match(/the Ray cluster at \S+ cannot be reached.*atlas resume \S+ \(--pool\)/);
+    await ends(head.pid);
+    await until(() => workers().length === 0, "no worker outlives its raylet");
+
+    const another = await newHead();
+    const last = await apart([...resume(`ray:${another.url}`), "--runs", folder], where());
+    expect(last.code, last.stderr).to.equal(0);
+    await isComplete(folder, before);
   });
 
   it("take jobs of Slurm", async function () {
