@@ -1,4 +1,5 @@
 /** `atlas runs`: list the runs in the runs folder; `atlas runs remove`: remove some. */
+import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { AtlasError, UsageError } from "../errors.js";
 import { findRunOrSweep, Sweep } from "../pool/folder.js";
@@ -69,6 +70,11 @@ async function remove(
   const wanted = new Set<string>();
   for (const name of names) {
     const found = await findRunOrSweep(folder, name);
+    const own = found instanceof Sweep ? found.runsDir : dirname(found.path);
+    if (resolve(own) !== resolve(folder))
+      throw new UsageError(`${found.path} is not in ${folder}`, "name its folder", {
+        elsewhere: true,
+      });
     wanted.add(found.id);
     if (found instanceof Sweep) for (const { id } of found.file.runs) wanted.add(id);
   }

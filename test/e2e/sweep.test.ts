@@ -217,6 +217,7 @@ describe("atlas sweep", function () {
         [probe("--sample", "0"), /--sample 0: expected a whole number/],
         [probe("--retries", "x"), /--retries x: expected a whole number/],
         [["probe", "--pool", "local:2"], /--pool has no effect on a single run/],
+        [["runs", "remove", runsIn("failing")[0]!], /is not in \S*runs; .*--runs DIR/],
       ],
       { cwd },
     );
