@@ -5,6 +5,7 @@ import { thin } from "../report/thin.js";
 import { codeOf } from "../run/code.js";
 import type { RunEvent } from "../run/events.js";
 import type { RunConfig } from "../run/folder.js";
+import { type LiveStage, readLive } from "../run/live.js";
 import { readLog } from "../run/log.js";
 import { cut, stampOf } from "../run/plain.js";
 import {
@@ -44,6 +45,8 @@ export interface Detail {
   worker?: { address: string; device: string; threads: number; version: string };
   stages: StageState[];
   curves: Curve[];
+  /** The steps of the stages that the run works on. */
+  steps: LiveStage[];
   /** The newest events, with their positions. */
   log: [to: number, event: RunEvent][];
   /** Position after the last event that is part of this. */
@@ -75,6 +78,7 @@ export async function readDetail(runs: string, id: string): Promise<Detail | und
     config: {},
     stages: [],
     curves: [],
+    steps: [],
     log: [],
     at: 0,
     report: (await stampOf(folder, "report.html")) !== undefined,
@@ -84,6 +88,7 @@ export async function readDetail(runs: string, id: string): Promise<Detail | und
   if (config && summary.status !== "finished" && !(await isWorkedOn(folder)))
     detail.resume = resumeCommand(folder, config);
   await addLog(detail, folder);
+  if (summary.status === "running") detail.steps = await readLive(folder);
   if (summary.status === "finished")
     detail.result = await readResult(folder).then(
       (result) =>
@@ -92,6 +97,12 @@ export async function readDetail(runs: string, id: string): Promise<Detail | und
       () => undefined, // the summary says why
     );
   return detail;
+}
+
+/** Read the steps of a run. One that does not work has none, whatever it left behind. */
+export async function readSteps(runs: string, id: string): Promise<LiveStage[]> {
+  const folder = join(runs, id);
+  return (await isWorkedOn(folder)) ? readLive(folder) : [];
 }
 
 /** Write the settings of a run as texts. */

@@ -7,7 +7,8 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { explainFileSystem } from "../run/atomic.js";
-import { isFolder, isPlainName, stampOf } from "../run/plain.js";
+import { LIVE } from "../run/live.js";
+import { isFolder, isPlainName, type Stamp, stampOf } from "../run/plain.js";
 import { isWorkedOn, type Summary, summarise } from "./summary.js";
 
 /** Milliseconds between two looks. */
@@ -22,12 +23,19 @@ const AT_ONCE = 16;
 /** What is known of a run. */
 interface Known {
   stamp: string;
+  /** Of live.json, while the run works. */
+  live?: Stamp;
   summary: Summary | undefined;
   /** Time of the last change that was seen. */
   changed: number;
 }
 
-type Listener = (changed: readonly string[], gone: readonly string[]) => void;
+/** Is told the ids of runs: those that changed, those that are gone, those with new steps. */
+type Listener = (
+  changed: readonly string[],
+  gone: readonly string[],
+  stepped: readonly string[],
+) => void;
 
 /** Watches a folder of runs. */
 export class Feed {
@@ -35,6 +43,7 @@ export class Feed {
   private readonly listeners = new Set<Listener>();
   /** Runs that were seen to change, by whomever, since the listeners were last told. */
   private readonly unsaid = new Set<string>();
+  private readonly stepped = new Set<string>();
   /** Whether every run was looked at once, so that a run not yet known is a new one. */
   private complete = false;
   private timer: NodeJS.Timeout | undefined;
@@ -82,7 +91,7 @@ export class Feed {
     return this.known.get(id)?.summary;
   }
 
-  /** Call `listener` with the ids of runs that changed or are gone. @returns stops it */
+  /** Call `listener` when runs change. @returns stops it */
   watch(listener: Listener): () => void {
     this.listeners.add(listener);
     this.schedule();
@@ -135,8 +144,10 @@ export class Feed {
     this.complete = true;
     const changed = [...this.unsaid].filter((id) => present.has(id));
     for (const id of [...changed, ...gone]) this.unsaid.delete(id); // others are newer than the list
-    if (changed.length > 0 || gone.length > 0)
-      for (const listener of this.listeners) listener(changed, gone);
+    const stepped = [...this.stepped];
+    this.stepped.clear();
+    if (changed.length > 0 || gone.length > 0 || stepped.length > 0)
+      for (const listener of this.listeners) listener(changed, gone, stepped);
   }
 
   /**
@@ -153,11 +164,20 @@ export class Feed {
     const same = before?.stamp === stamp;
     // A process that was killed leaves its lock.
     const died = same && before.summary?.status === "running" && !(await isWorkedOn(folder));
-    if (same && !died) return;
+    if (same && !died) return this.lookAtSteps(id, before);
     const summary = (await isFolder(folder)) ? await summarise(this.runs, id) : undefined;
     const changed = before === undefined ? Number.NEGATIVE_INFINITY : performance.now();
-    this.known.set(id, { stamp, summary, changed });
+    const known = { stamp, live: before?.live, summary, changed };
+    this.known.set(id, known);
+    await this.lookAtSteps(id, known);
     if (before === undefined && !first) return; // whoever asked has it, and nobody waits for it
     if (summary !== undefined || before?.summary !== undefined) this.unsaid.add(id);
+  }
+
+  private async lookAtSteps(id: string, known: Known): Promise<void> {
+    if (known.summary?.status !== "running") return;
+    const live = await stampOf(join(this.runs, id), LIVE);
+    if (live !== undefined && live !== known.live) this.stepped.add(id);
+    known.live = live;
   }
 }

@@ -11,7 +11,7 @@ import { isFolder, isPlainName, MOST_REPORT, readPlain } from "../run/plain.js";
 import { ROOT } from "../setup/common.mjs";
 import { HEADERS, hasToken, newToken, REPORT_POLICY, refusal, tokenFor } from "./access.js";
 import { compareRuns, MOST_COMPARED } from "./compare.js";
-import { readDetail } from "./detail.js";
+import { readDetail, readSteps } from "./detail.js";
 import { Feed } from "./feed.js";
 import { parseCursor, Stream } from "./stream.js";
 import { readSweep, readSweeps } from "./sweeps.js";
@@ -116,6 +116,9 @@ export async function serveDashboard({ runs, port }: DashboardOptions): Promise<
     async "/api/run"(query) {
       const id = await known(query.get("id"));
       return readDetail(folder, id);
+    },
+    async "/api/steps"(query) {
+      return { steps: await readSteps(folder, await known(query.get("id"))) };
     },
     async "/api/compare"(query) {
       const ids = [...new Set(query.getAll("id"))];

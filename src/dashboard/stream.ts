@@ -4,6 +4,9 @@
  * The id of an event holds the position in events.jsonl that each run of the event has reached, as
  * JSON. All ids of a stream joined are its cursor. Whoever comes back with a cursor gets the lines
  * after it, each once, whatever became of the server in the meantime: it keeps no state.
+ *
+ * Events `steps` name runs with new steps, which are no part of their logs. They have no id, and a
+ * page that misses one misses nothing: the next steps contain those before.
  */
 import type { ServerResponse } from "node:http";
 import { readLog } from "../run/log.js";
@@ -47,9 +50,11 @@ export class Stream {
     response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8" });
     response.on("close", () => this.close());
     this.beat = setInterval(() => void response.write(": beat\n\n"), BEAT);
-    this.stop = feed.watch((changed, gone) => {
+    this.stop = feed.watch((changed, gone, stepped) => {
       for (const id of changed) this.dirty.add(id);
       this.forget(gone);
+      if (stepped.length > 0 && this.greeted && response.writableLength < WAITING)
+        this.send("steps", { runs: stepped });
       void this.work();
     });
     const names = await feed.names();

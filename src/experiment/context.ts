@@ -31,7 +31,7 @@ import type {
   RemoteObject,
   Session,
 } from "../worker/session/index.js";
-import type { Progress } from "./progress.js";
+import type { Position, Progress } from "./progress.js";
 
 /** List the tensors of a predictor in its snapshot, which holds those of its optimiser too. */
 function ownTensors(snapshot: Uint8Array): OwnTensors {
@@ -91,6 +91,11 @@ export interface ContextOptions {
   before?: readonly RunEvent[];
   /** Where the worker is (default: "spawned", on the files of this machine). */
   place?: Place;
+  /** Is told of steps and epochs as they happen. */
+  live?: {
+    step(step: Required<Position>): void;
+    epoch(position: Position): void;
+  };
 }
 
 /** The state of a stage in this run. */
@@ -117,6 +122,7 @@ export class Context {
   readonly place: Place;
   private readonly run: RunFolder;
   private readonly progress: Progress;
+  private readonly live: ContextOptions["live"];
   private readonly stages = new Map<string, Stage>();
   private readonly seconds = new Map<string, number>();
   private readonly before: readonly RunEvent[];
@@ -128,6 +134,7 @@ export class Context {
     this.run = options.run;
     this.seed = options.seed;
     this.progress = options.progress;
+    this.live = options.live;
     this.signal = options.signal;
     this.place = options.place ?? "spawned";
     this.before = options.before ?? [];
@@ -452,7 +459,11 @@ export class Context {
       known: this.known,
       signal: this.signal,
       onReplaced: (message) => this.warn(`${stage}: ${message}`),
-      onStep: (s) => this.progress.step({ ...s, stage, epoch: s.epoch - 1, totalEpochs }),
+      onStep: (s) => {
+        const step = { ...s, stage, epoch: s.epoch - 1, totalEpochs };
+        this.progress.step(step);
+        this.live?.step(step);
+      },
       onEpoch: async ({ epoch, metrics, seconds, job, snapshot }) => {
         // There is no snapshot if the next one replaced it before it could be fetched.
         if (state && snapshot)
@@ -474,6 +485,7 @@ export class Context {
             job,
           });
         if (state) Object.assign(state, { epoch, metrics });
+        this.live?.epoch({ stage, epoch, totalEpochs });
         this.progress.epoch({ stage, epoch, totalEpochs, metrics }, seconds);
       },
     });

@@ -16,6 +16,7 @@ import { type Findings, RESULT_SCHEMA, Result, withFormerNames } from "../result
 import { codeOf } from "../run/code.js";
 import type { RunEvent, WorkerRecord } from "../run/events.js";
 import { Run, RunConfig, RunFolder } from "../run/folder.js";
+import { LiveSteps } from "../run/live.js";
 import { checkTracker, MlflowTracker } from "../track/mlflow.js";
 import { VERSION } from "../version.js";
 import { parseContainer } from "../worker/container.js";
@@ -419,9 +420,15 @@ async function execute(
       onAttachable?.({ address: worker.address, attach: `atlas attach ${nameFor(run)}` });
     const before = mode === "attached" ? last?.events : undefined;
     const place = placeOf(address);
-    const seen = { session, run, seed: run.config.seed, progress, signal };
+    const live = new LiveSteps(run.path);
+    const seen = { session, run, seed: run.config.seed, progress, signal, live };
     const context = new Context({ ...seen, before, place });
-    const findings = await task.run(context, config);
+    let findings: Findings;
+    try {
+      findings = await task.run(context, config);
+    } finally {
+      await live.end();
+    }
     const result = checked({
       schema: RESULT_SCHEMA,
       experiment: experiment.name,

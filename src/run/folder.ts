@@ -17,6 +17,7 @@ import {
   type RunEvent,
   readEvents,
 } from "./events.js";
+import { LIVE } from "./live.js";
 import { acquireLock, type Lock, lockHolder } from "./lock.js";
 
 /** The version of the schema of config.json. */
@@ -318,6 +319,7 @@ export class RunFolder extends Run {
     try {
       await removeLeftovers(path);
       await removeLeftovers(join(path, "checkpoints"));
+      await rm(join(path, LIVE), { force: true }); // of a process that was killed
       const run = new RunFolder(
         path,
         config,

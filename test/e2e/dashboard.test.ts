@@ -1,6 +1,7 @@
 /** `atlas dashboard`, in processes of its own. */
 import {
   appendFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -13,6 +14,8 @@ import type { AddressInfo } from "node:net";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import type { LiveStage } from "../../src/run/live.js";
+import { Tensor, writeNpy } from "../../src/tensor/index.js";
 import { json, Reader } from "../unit/dashboard/client.js";
 import { epochLine, makeRun } from "../unit/dashboard/folders.js";
 import { atlas, complaint, LONG, start, until } from "./atlas.js";
@@ -85,6 +88,50 @@ describe("atlas dashboard", function () {
     await reader.stop();
     kill("SIGTERM");
     expect((await done).code).to.equal(0);
+  });
+
+  it("shows the steps of a run before its first epoch ends", async () => {
+    const cwd = join(dir, "steps");
+    mkdirSync(cwd);
+    const samples = 200_000; // an epoch of many seconds, which nobody waits for
+    const numbers = Float32Array.from({ length: 2 * samples }, Math.random);
+    const bytes = new Uint8Array(numbers.buffer);
+    writeFileSync(
+      join(cwd, "inputs.npy"),
+      writeNpy(Tensor.fromBytes("float32", [samples, 2], bytes)),
+    );
+    const { url, kill, done } = await serve(0);
+    const reader = new Reader();
+    await reader.open(url, { fresh: true });
+    const training = "--targets inputs.npy --training.batch-size 1 --epochs 2";
+    const run = start(
+      ["discover", "--inputs", "inputs.npy", ...training.split(" "), "--runs", runs],
+      { cwd, env },
+    );
+    await run.says(/^run {7}/m);
+    const stepped = () =>
+      reader.messages.findLast(({ event }) => event === "steps")?.data.runs?.[0];
+    await until(() => stepped() !== undefined, "steps");
+    const id = stepped()!;
+    const loss = async () => {
+      const { steps } = await json<{ steps: LiveStage[] }>(url, `/api/steps?id=${id}`);
+      const stage = steps.find((own) => own.stage === "predictor");
+      return stage?.curves.find(({ metric }) => metric === "loss")?.points ?? [];
+    };
+    let points = await loss();
+    while (points.length < 20) points = await loss();
+    for (const [at, value] of points) {
+      expect(at).to.be.within(0, 1);
+      expect(value).to.be.above(0);
+    }
+    expect(reader.epochsOf(id)).to.deep.equal([]);
+    run.kill("SIGINT");
+    expect((await run.done).code).to.equal(130);
+    expect(existsSync(join(runs, id, "live.json"))).to.equal(false);
+    expect(await loss()).to.deep.equal([]);
+    await reader.stop();
+    kill("SIGINT");
+    await done;
   });
 
   it("refuses what cannot be, in one line", async () => {

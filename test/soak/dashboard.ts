@@ -1,8 +1,12 @@
-/** A dashboard with 2,000 runs, and ten events a second: does its memory, or its page's, grow? */
-import { appendFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+/**
+ * A dashboard with 2,000 runs, ten events and ten steps a second: does its memory, or its page's,
+ * grow?
+ */
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { LiveSteps } from "../../src/run/live.js";
 import { residentMiB } from "../bench/load.js";
 import { start } from "../e2e/atlas.js";
 import { launchChromium } from "../integration/chromium.js";
@@ -38,6 +42,10 @@ export async function measureDashboard(seconds: number): Promise<Watched> {
       "events.jsonl",
     );
   });
+  // The run that the page shows works in this process, and has steps.
+  const watched = join(runs, "20260101-000000");
+  writeFileSync(join(watched, "lock"), JSON.stringify({ pid: process.pid, host: hostname() }));
+  const live = new LiveSteps(watched);
   const server = start(["dashboard", "--runs", runs, "--port", "0"], {
     cwd: dir,
     env: { XDG_STATE_HOME: dir },
@@ -63,6 +71,9 @@ export async function measureDashboard(seconds: number): Promise<Watched> {
         const epoch = 201 + found.events;
         const log = logs[found.events % 2 ? 0 : found.events % RUNS]!; // half of them on the page
         appendFileSync(log, epochLine(epoch, { totalEpochs: 1e6 }));
+        const loss = 1 / (1 + found.events) + 0.1 * Math.random();
+        const place = { stage: "predictor", epoch, totalEpochs: 1e6, step: 1, stepsInEpoch: 2 };
+        live.step({ ...place, metrics: { loss } });
         found.events++;
         await sleep(1000 / EVENTS_A_SECOND);
       }
@@ -83,6 +94,7 @@ export async function measureDashboard(seconds: number): Promise<Watched> {
     await browser?.close();
     server.kill("SIGKILL");
     await server.done;
+    await live.end();
     rmSync(dir, { recursive: true, force: true });
   }
 }

@@ -1,13 +1,21 @@
-/** Curves by epoch, with hover and zoom (uPlot). */
+/** Curves by epoch and by step, with hover and zoom (uPlot). */
 import { digits, fill, h } from "./dom.mjs";
 
 /**
- * @typedef {{label: string, colour: string, points: [number, number][]}} Line
- * @typedef {{setData(data: (number | null)[][]): void, destroy(): void,
+ * A line by epoch, or by the steps of epochs. A value that is null is a gap.
+ *
+ * @typedef {{label: string, colour: string, points: [number, number | null][], steps?: boolean}} Line
+ * @typedef {{setData(data: (number | null | undefined)[][]): void, destroy(): void,
  *   setSize(size: {width: number, height: number}): void}} Plot
  */
 
 const HEIGHT = 190;
+/** Distances between ticks: of epochs, and of parts of them. */
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 1e5, 1e6];
+const PARTS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+
+/** Whether there are so few points that each is shown. @param {Line["points"]} points */
+const dotted = (points) => points.length <= 30;
 
 /** Get a colour of the style sheet. @param {string} name */
 export function colourOf(name) {
@@ -56,7 +64,12 @@ export class Curves {
 
   /** Show other points. @param {Line[]} lines */
   update(lines) {
-    const same = lines.length === this.lines.length;
+    const same =
+      lines.length === this.lines.length &&
+      lines.every(({ points, label }, i) => {
+        const before = /** @type {Line} */ (this.lines[i]);
+        return label === before.label && dotted(points) === dotted(before.points);
+      });
     this.lines = lines;
     this.tell();
     if (same && this.plot) this.plot.setData(this.data());
@@ -65,11 +78,15 @@ export class Curves {
 
   /** @private */
   tell() {
-    const [line, ...others] = this.lines;
+    const steps = this.lines.find((line) => line.steps)?.points.at(-1);
+    const [line, ...others] = this.lines.filter((line) => !line.steps);
     const last = others.length === 0 ? line?.points.at(-1) : undefined;
+    const value = (/** @type {string} */ name, /** @type {number | null} */ x) =>
+      h("span", { [name]: x, title: String(x) }, digits(x ?? Number.NaN));
     fill(
       this.last,
-      last && h("span", { "data-value": last[1], title: String(last[1]) }, digits(last[1])),
+      last && value("data-value", last[1]),
+      steps && [last ? " · step " : "step ", value("data-step", steps[1])],
     );
   }
 
@@ -81,7 +98,7 @@ export class Curves {
       const values = new Map(points);
       return epochs.map((x) => {
         const y = values.get(x);
-        return y === undefined || (this.logarithmic && y <= 0) ? null : y;
+        return this.logarithmic && typeof y === "number" && y <= 0 ? null : y;
       });
     });
     return [epochs, ...ys];
@@ -119,7 +136,7 @@ export class Curves {
             {
               ...axis,
               size: 28,
-              incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 1e5, 1e6],
+              incrs: this.lines.some((line) => line.steps) ? [...PARTS, ...WHOLE] : WHOLE,
             },
             {
               ...axis,
@@ -130,12 +147,12 @@ export class Curves {
           ],
           series: [
             { label: "epoch" },
-            ...this.lines.map(({ label, colour, points }) => ({
+            ...this.lines.map(({ label, colour, points, steps = false }) => ({
               label,
               stroke: colour,
-              width: 1.6,
-              spanGaps: true,
-              points: { show: points.length <= 30, size: 5 },
+              width: steps ? 1 : 1.6,
+              spanGaps: !steps,
+              points: { show: !steps && dotted(points), size: 5 },
               value: (/** @type {unknown} */ _, /** @type {number | null} */ y) =>
                 y === null || y === undefined ? "–" : digits(y),
             })),
@@ -160,6 +177,7 @@ function wantsLogarithm(lines) {
   let [least, most] = [Number.POSITIVE_INFINITY, 0];
   for (const { points } of lines)
     for (const [, y] of points) {
+      if (y === null) continue;
       if (!(y > 0)) return false;
       least = Math.min(least, y);
       most = Math.max(most, y);

@@ -20,8 +20,10 @@ import {
  * @typedef {import("./stream.mjs").RunMessage} RunMessage
  * @typedef {{stage: string, epoch: number, totalEpochs: number, seconds: number, left: number}} Stage
  * @typedef {{stage: string, metric: string, points: [number, number][]}} Curve
+ * @typedef {{stage: string, epoch: number, totalEpochs: number, step: number, stepsInEpoch: number,
+ *   curves: {metric: string, points: [number, number | null][]}[]}} Steps
  * @typedef {{summary: Summary, path: string, config: Record<string, string>, stages: Stage[],
- *   curves: Curve[], log: [number, RunEvent][], at: number, resume?: string, report: boolean,
+ *   curves: Curve[], steps: Steps[], log: [number, RunEvent][], at: number, resume?: string, report: boolean,
  *   worker?: {address: string, device: string, threads: number, version: string},
  *   result?: {id: string, title: string, markup: string}[]}} Detail
  */
@@ -90,6 +92,10 @@ export class RunView {
     );
     this.take = (/** @type {RunMessage} */ message) => this.receive(message);
     app.store.messages.add(this.take);
+    this.takeSteps = (/** @type {string[]} */ ids) => {
+      if (ids.includes(id)) void this.loadSteps();
+    };
+    app.store.steps.add(this.takeSteps);
     fill(this.head, h("h1", {}, id), h("p", { class: "soft" }, "reading …"));
     void this.load();
   }
@@ -97,6 +103,7 @@ export class RunView {
   destroy() {
     this.gone = true;
     this.app.store.messages.delete(this.take);
+    this.app.store.steps.delete(this.takeSteps);
     for (const plot of this.plots.values()) plot.destroy();
   }
 
@@ -123,6 +130,23 @@ export class RunView {
     if (this.again && !this.gone) {
       this.again = false;
       await this.load();
+    }
+  }
+
+  /** @private Read the steps; at most one request at a time, since others will be told of. */
+  async loadSteps() {
+    if (this.stepping || this.loading || this.detail === undefined) return;
+    this.stepping = true;
+    try {
+      const { steps } = await this.app.link.ask(`/api/steps?id=${encodeURIComponent(this.id)}`);
+      if (this.gone || this.detail === undefined) return;
+      this.detail.steps = steps;
+      this.showStages(this.detail);
+      this.showCurves(this.detail);
+    } catch {
+      // The dashboard ends, or the run is gone; the stream says so.
+    } finally {
+      this.stepping = false;
     }
   }
 
@@ -166,6 +190,7 @@ export class RunView {
         : 0.7 * (known.left / Math.max(1, known.totalEpochs - known.epoch)) + 0.3 * seconds;
     if (!again) known.seconds += seconds;
     Object.assign(known, { epoch, totalEpochs, left: Math.max(0, totalEpochs - epoch) * pace });
+    if (epoch >= totalEpochs) detail.steps = detail.steps.filter((s) => s.stage !== stage);
     let many = again; // the epochs after it do not count any more
     for (const [metric, value] of Object.entries(metrics)) {
       let curve = detail.curves.find((c) => c.stage === stage && c.metric === metric);
@@ -245,33 +270,46 @@ export class RunView {
   }
 
   /** @private @param {Detail} detail */
-  showStages({ stages, summary }) {
-    this.stagesSection.hidden = stages.length === 0;
+  showStages({ stages, steps, summary }) {
+    const begun = steps.filter(({ stage }) => !stages.some((known) => known.stage === stage));
+    this.stagesSection.hidden = stages.length + begun.length === 0;
     const running = summary.status === "running";
     fill(
       this.stages,
       stages.map(({ stage, epoch, totalEpochs, seconds, left }) => {
         const done = epoch >= totalEpochs;
         const time = done || !running ? duration(seconds) : `about ${duration(left)} left`;
-        return h(
-          "div",
-          { class: `stage ${done ? "done" : ""}` },
-          h("b", {}, stage),
-          bar(epoch, totalEpochs, `${stage}: ${epoch} of ${totalEpochs} epochs`),
-          h("span", { class: "soft" }, `${epoch}/${totalEpochs} · ${time}`),
-        );
+        const now = running ? steps.find((s) => s.stage === stage && s.epoch === epoch) : undefined;
+        return stageRow(stage, epoch, totalEpochs, now, time);
       }),
+      running && begun.map((now) => stageRow(now.stage, now.epoch, now.totalEpochs, now)),
     );
   }
 
   /** @private @param {Detail} detail */
-  showCurves({ curves }) {
-    const drawn = curves.filter(({ points }) => points.length > 1);
+  showCurves({ curves, steps, summary }) {
+    const running = summary.status === "running" ? steps : [];
+    const live = running.flatMap(({ stage, curves: own }) =>
+      own.map(({ metric, points }) => ({ stage, metric, points })),
+    );
+    const stepsOf = (/** @type {{stage: string, metric: string}} */ { stage, metric }) =>
+      live.find((own) => own.stage === stage && own.metric === metric)?.points ?? [];
+    const begun = live
+      .filter(({ stage, metric }) => !curves.some((c) => c.stage === stage && c.metric === metric))
+      .map(({ stage, metric }) => ({ stage, metric, points: [] }));
+    const drawn = [...curves, ...begun].filter(
+      (curve) => curve.points.length > 1 || stepsOf(curve).length > 1,
+    );
     this.curvesSection.hidden = drawn.length === 0;
     const shown = this.all ? drawn : drawn.slice(0, FIRST_CURVES);
-    for (const { stage, metric, points } of shown) {
+    for (const curve of shown) {
+      const { stage, metric, points } = curve;
       const key = JSON.stringify([stage, metric]);
+      /** @type {import("./curves.mjs").Line[]} */
       const lines = [{ label: metric, colour: colourOf("accent"), points }];
+      const own = stepsOf(curve);
+      if (own.length > 1)
+        lines.unshift({ label: "steps", colour: colourOf("dup"), points: own, steps: true });
       const plot = this.plots.get(key);
       if (plot) plot.update(lines);
       else {
@@ -328,6 +366,26 @@ export class RunView {
     );
     if (atEnd) this.log.scrollTop = this.log.scrollHeight;
   }
+}
+
+/**
+ * A row with how far a stage has come.
+ *
+ * @param {string} stage @param {number} epoch @param {number} totalEpochs
+ * @param {Steps} [now] the step within the epoch @param {string} [time]
+ */
+function stageRow(stage, epoch, totalEpochs, now, time) {
+  const done = epoch >= totalEpochs;
+  const step = now && now.stepsInEpoch > 1 ? `step ${now.step} of ${now.stepsInEpoch}` : "";
+  const part = now && now.stepsInEpoch > 0 ? now.step / now.stepsInEpoch : 0;
+  const words = [`${epoch}/${totalEpochs}`, done ? "" : step, time].filter(Boolean);
+  return h(
+    "div",
+    { class: `stage ${done ? "done" : ""}` },
+    h("b", {}, stage),
+    bar(epoch + part, totalEpochs, `${stage}: ${epoch} of ${totalEpochs} epochs`),
+    h("span", { class: "soft" }, words.join(" · ")),
+  );
 }
 
 /** Say where a run computes. @param {NonNullable<Detail["worker"]>} worker */

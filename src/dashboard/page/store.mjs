@@ -26,7 +26,12 @@ export class Store {
     this.listeners = new Set();
     /** @type {Set<(message: RunMessage) => void>} */
     this.messages = new Set();
+    /** Are told the ids of runs with new steps. @type {Set<(ids: string[]) => void>} */
+    this.steps = new Set();
     this.waiting = false;
+    link.onSteps = (ids) => {
+      for (const listener of this.steps) listener(ids);
+    };
     link.onRun = (message) => {
       this.runs.set(message.id, message.summary);
       for (const listener of this.messages) listener(message);

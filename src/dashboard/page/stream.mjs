@@ -33,6 +33,8 @@ export class Link {
     this.onRun = () => {};
     /** @type {(ids: string[]) => void} */
     this.onGone = () => {};
+    /** @type {(ids: string[]) => void} */
+    this.onSteps = () => {};
     /** @type {(state: State) => void} */
     this.onState = () => {};
     /** @type {AbortController | undefined} */
@@ -150,6 +152,7 @@ export class Link {
     if (fields.data === undefined) return;
     const data = JSON.parse(fields.data);
     if (fields.event === "run") this.onRun(data);
+    if (fields.event === "steps") this.onSteps(data.runs);
     if (fields.event === "ending") void this.settle();
     if (fields.event === "gone") {
       for (const id of data.runs) delete this.cursor[id];

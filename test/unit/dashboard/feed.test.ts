@@ -1,6 +1,6 @@
 /** Watching a folder of runs. */
-import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
@@ -11,6 +11,7 @@ describe("the feed of a folder of runs", () => {
   let runs: string;
   let feed: Feed;
   let told: string[];
+  let stepped: string[];
   let stop: () => void;
 
   beforeEach(async () => {
@@ -19,7 +20,11 @@ describe("the feed of a folder of runs", () => {
     feed = new Feed(runs);
     await feed.refresh();
     told = [];
-    stop = feed.watch((changed) => told.push(...changed));
+    stepped = [];
+    stop = feed.watch((changed, _, steps) => {
+      told.push(...changed);
+      stepped.push(...steps);
+    });
   });
   afterEach(() => {
     stop();
@@ -40,6 +45,23 @@ describe("the feed of a folder of runs", () => {
     makeRun(runs, "20260101-b", { epochs: 1 });
     await feed.summary("20260101-b");
     await tells("20260101-b");
+  });
+
+  it("tells of new steps of a run that works, and of no other's", async () => {
+    const working = makeRun(runs, "20260101-b", { epochs: 1 });
+    writeFileSync(join(working, "lock"), JSON.stringify({ pid: process.pid, host: hostname() }));
+    await tells("20260101-b");
+    told.length = 0;
+    writeFileSync(join(runs, "20260101-a", "live.json"), "of a process that was killed");
+    for (const contents of ["1", "22"]) {
+      stepped.length = 0;
+      writeFileSync(join(working, "live.json"), contents);
+      while (stepped.length === 0) await sleep(20);
+      expect(stepped).to.deep.equal(["20260101-b"]);
+    }
+    await sleep(700); // two looks
+    expect(stepped).to.deep.equal(["20260101-b"]);
+    expect(told).to.deep.equal([]); // steps are no events
   });
 
   it("does not tell of a run that stays as it is", async () => {

@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:http";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import type { Detail } from "../../../src/dashboard/detail.js";
@@ -307,6 +307,42 @@ describe("the dashboard", () => {
       appendFileSync(log(id), epochLine(3));
       await until(() => reader.epochsOf(id).length > 0, "the new epoch");
       expect(reader.epochsOf(id)).to.deep.equal([3]);
+      await reader.stop();
+    });
+
+    it("tells of steps, which are no part of the cursor", async () => {
+      const folder = makeRun(runs, id, { epochs: 1 });
+      const lock = join(folder, "lock");
+      writeFileSync(lock, JSON.stringify({ pid: process.pid, host: hostname() }));
+      const { at } = (await json<Detail>(url, `/api/run?id=${id}`)).summary;
+      const reader = new Reader({ [id]: at });
+      await reader.open(url);
+      const metric = HOSTILE;
+      const points = [
+        [1.25, 2],
+        [1.5, null],
+      ];
+      const place = { epoch: 1, totalEpochs: 9, step: 2, stepsInEpoch: 4 };
+      const stage = { stage: "predictor", ...place, curves: [{ metric, points }] };
+      const file = { schema: "atlas.live/1", stages: [stage] };
+      writeFileSync(join(folder, "live.json"), JSON.stringify(file));
+      await until(() => reader.messages.some(({ event }) => event === "steps"), "steps");
+      const message = reader.messages.find(({ event }) => event === "steps")!;
+      expect(message).to.deep.equal({ event: "steps", id: undefined, data: { runs: [id] } });
+      expect(reader.cursor[id]).to.equal(at);
+      const steps = [{ ...stage, curves: [{ metric: HOSTILE, points }] }];
+      expect(await json(url, `/api/steps?id=${id}`)).to.deep.equal({ steps });
+      expect((await json<Detail>(url, `/api/run?id=${id}`)).steps).to.deep.equal(steps);
+      expect((await ask(url, `/api/steps?id=${id}`)).status).to.equal(401);
+      expect((await withToken("/api/steps?id=../outside")).status).to.equal(400);
+      for (const contents of ["{", JSON.stringify({ ...file, stages: [{}] }), HUGE]) {
+        writeFileSync(join(folder, "live.json"), contents);
+        expect(await json(url, `/api/steps?id=${id}`)).to.deep.equal({ steps: [] });
+      }
+      writeFileSync(join(folder, "live.json"), JSON.stringify(file));
+      rmSync(lock); // the process ended without removing it
+      expect(await json(url, `/api/steps?id=${id}`)).to.deep.equal({ steps: [] });
+      expect((await json<Detail>(url, `/api/run?id=${id}`)).steps).to.deep.equal([]);
       await reader.stop();
     });
 
