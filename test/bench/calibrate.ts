@@ -13,6 +13,7 @@ import { parseArgs } from "node:util";
 import { ofSizes } from "../../src/algebra/interval.js";
 import { discover } from "../../src/discover.js";
 import { Progress } from "../../src/experiment/progress.js";
+import { lostAt } from "../../src/method/rule.js";
 import { LocalPool } from "../../src/pool/local.js";
 import type { AlgebraEvidence } from "../../src/result.js";
 import { ensureVenv } from "../../src/setup/venv.js";
@@ -32,7 +33,10 @@ interface Line {
   /** Bounds of the breaking, in units of the output's spread. */
   low: number | null;
   high: number | null;
-  /** The worst breaking of what was found, in the same units, at the size that was judged. */
+  /**
+   * The worst breaking of what was found, or of the best direction, in the same units, at the size
+   * that was judged.
+   */
   truth: number;
   seconds: number;
   /** What judged, by which a changed rule can be tried. */
@@ -97,6 +101,12 @@ function print(title: string, grades: readonly Grade[]): void {
       `symmetries: missed ${rate(missed, exact.length)}, untold ${untold}; without symmetry: ` +
       `said to have one ${rate(feigned, none.length)}`,
   );
+  const bounded = grades.filter(({ line: { low, high } }) => low !== null && high !== null);
+  const covered = count(
+    ({ line: { low, high, truth } }) => low! <= truth && truth <= high!,
+    bounded,
+  );
+  console.log(`  bounds that hold the true breaking: ${covered} of ${bounded.length}`);
   for (const kind of [...new Set(grades.map(({ line }) => line.kind))]) {
     const own = grades.filter(({ line }) => line.kind === kind);
     const verdicts = ["symmetry", "approximate", "none", "cannot tell"].map(
@@ -165,7 +175,11 @@ async function solve(
     const { evidence, symmetryCount: symmetries } = result.algebra!;
     const { verdict, words, size, broken, skill, approximate, directions } = evidence!;
     const near = (at: number | null) => Math.abs(Math.log((at ?? 1) / (size ?? 1)));
-    const inside = directions.slice(0, symmetries + (verdict === "approximate" ? approximate : 0));
+    const count = symmetries + (verdict === "approximate" ? approximate : 0);
+    // Where nothing was found, the bounds are those of the generator that loses least.
+    const generators = directions.slice(0, result.algebra!.generators.length);
+    const best = generators.toSorted((a, b) => lostAt(a.sizes) - lostAt(b.sizes)).slice(0, 1);
+    const inside = count > 0 ? directions.slice(0, count) : best;
     const judged = inside.flatMap(({ direction, sizes }) => {
       const [at] = ofSizes(sizes).sort((a, b) => near(a.size) - near(b.size));
       return at === undefined ? [] : [{ direction, length: at.length }];
