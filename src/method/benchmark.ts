@@ -117,7 +117,7 @@ function regressionsOfO5(): KnownData[] {
   const data = (broken: number) => ({ kind: "o5", params: { broken } }) as const;
   return [
     { name: "O(5)", dataset: data(0), atlas, algebra: rotations(5), group: "C_2" },
-    { name: "O(5), broken", dataset: data(0.5), atlas, algebra: [], group: "C_1", twin: true },
+    { name: "O(5), broken", dataset: data(1), atlas, algebra: [], group: "C_1", twin: true },
   ];
 }
 

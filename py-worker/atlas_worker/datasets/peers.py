@@ -123,8 +123,23 @@ class O5Params:
     samples: int = param(10_000, "Number of pairs of vectors", minimum=3)
     dimension: int = param(5, "Dimension of the vectors", minimum=2, maximum=16)
     broken: float = param(
-        0.0, "Weight of terms without any rotation symmetry, in units of the target's spread"
+        0.0, "Weight of terms without any symmetry, in units of the target's spread"
     )
+
+
+def _without_symmetry(x: Tensor) -> Tensor:
+    """Compute a function of pairs of vectors ``[N, 2, n]`` that no matrix keeps, ``[N]``.
+
+    A quadratic form with another weight for each coordinate leaves only sign changes of the
+    coordinates. Of these and of exchanges of neighbours, each breaks one of two odd sums.
+    """
+    one, other = x.unbind(1)
+    n = x.shape[2]
+    signs = torch.tensor([1.0, -1.0], dtype=x.dtype).repeat(n)[:n]
+    odd = one.tanh().sum(1) + (signs * other.tanh()).sum(1)
+    even = (torch.linspace(-1, 1, n, dtype=x.dtype) * one.square()).sum(1)
+    rest: Tensor = sum((part - part.mean()) / part.std() for part in (odd, even))  # type: ignore[assignment]
+    return rest / rest.std()
 
 
 @register(
@@ -138,8 +153,7 @@ def make_o5(
 ) -> PeersDataset:
     """Make the O(5) regression of LieGG (Moskalev et al. 2022).
 
-    ``y = sin|r₁| − |r₂|³/2 + r₁·r₂/(|r₁||r₂|)``. The term of ``broken`` has another weight for each
-    coordinate, so that no rotation keeps it.
+    ``y = sin|r₁| − |r₂|³/2 + r₁·r₂/(|r₁||r₂|)``. Nothing keeps the terms of ``broken``.
     """
     no_tensors("o5", tensors)
     x = torch.randn(
@@ -148,9 +162,7 @@ def make_o5(
     a, b = x.norm(dim=2).unbind(1)
     y = a.sin() - b**3 / 2 + x.prod(1).sum(1) / (a * b)
     if params.broken:
-        weights = torch.arange(params.dimension, dtype=torch.float64)
-        rest = (weights * x[:, 0].tanh()).sum(1) + (weights * x[:, 0].square()).sum(1)
-        y = y + params.broken * y.std() * (rest - rest.mean()) / rest.std()
+        y = y + params.broken * y.std() * _without_symmetry(x)
     return PeersDataset("o5", x, y[:, None], None, device)
 
 
