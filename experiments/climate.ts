@@ -25,21 +25,22 @@ import {
   reuseFields,
   scoreAndShow,
   trainNetwork,
+  type Winds,
   whole,
+  windsField,
   withOthers,
 } from "../src/index.js";
 
-/** Variables for discovery, and all variables, for the networks on the sphere. */
+/** Variables for discovery, and all, for the networks on the sphere. */
 const LOCAL = ["TMQ", "U850", "V850", "PSL"];
 const MORE = "PRECT,UBOT,VBOT,QREFHT,PS,T200,T500,TS,TREFHT,Z1000,Z200,ZBOT";
 const ALL = [...LOCAL, ...MORE.split(",")];
-const NAMES = ["background", "tropical cyclone", "atmospheric river"];
-const SHOWN = { classes: { count: 3, background: 0, names: NAMES } };
+const names = ["background", "tropical cyclone", "atmospheric river"];
+const SHOWN = { classes: { count: 3, background: 0, names } };
 /** Rows of charts. Then those of the reference code, by the number of networks in a checkpoint. */
 const ROWS = "0.35 0.45 0.55 0.65";
 const REFERENCE_ROWS = ["", "", "", "0.60 0.50 0.40", "0.65 0.55 0.45 0.35"];
-
-const files = (verb: string) => count(0, `Number of files to ${verb} with; 0 for all`);
+const files = (to: string) => count(0, `Number of files to ${to} with; 0 for all`);
 const data = {
   data: folderField("data/climate", "Folder with train/ and test/ of ClimateNet"),
   ...cacheFields(),
@@ -47,25 +48,23 @@ const data = {
   test: files("test"),
   stride: whole(4, "Take every n-th row and column"),
 };
-type Data = ConfigOf<typeof data>;
 const [m, n, width, upside_down] = ["cgnet_m", "cgnet_n", "cgnet_width", "upside_down"].map(
   (name) => ({ names: [name], kinds: ["cgnet"], listed: false }),
 );
 const LEARNING = { "training.learning_rate": 1e-3, "training.schedule": "constant" } as const;
 const PUBLISHED = { ...LEARNING, "solver.scale": 1, "training.background_weight": 1 };
-const MOVES = { scale: 0.5 };
 const SEARCH = { grassmann: { compare: "distance" }, atlasd: { r3: 5 } } as const;
 
 const discover = algebraTask({
   manifold: "planar",
-  data: { ...data, ...columnFields(ROWS, 200, 150, 48) },
-  decisive: ["stride", "rows", "r_in"],
+  data: { ...data, ...columnFields(ROWS, 200, 150, 48), winds: windsField() },
+  decisive: ["stride", "rows", "r_in", "winds"],
   predictor: {
     architecture: { default: "cgnet", flags: { m, n, width, upside_down } },
     epochs: 20,
     training: pixelTraining("cross_entropy", 4, 3e-3, 0.2),
   },
-  algebra: { most: 4, k: 4, epochs: 1, values: () => ({ "*": MOVES, ...SEARCH }) },
+  algebra: { most: 4, k: 4, epochs: 1, values: () => ({ "*": { scale: 0.5 }, ...SEARCH }) },
   reference: { kind: "cgnet", params: { reference: true, upside_down: true } },
   presets: { fast: {}, published: { ...PUBLISHED, stride: 1, solver: "atlasd", epochs: 30 } },
 
@@ -75,15 +74,16 @@ const discover = algebraTask({
   },
 
   async setting(ctx, c) {
-    const maps = await weather(ctx, c, LOCAL);
-    const charts = columnCharts(maps.dataset, c);
+    const maps = await weather(ctx, c, LOCAL, c.winds);
+    const charts = columnCharts(maps.dataset, c, c.winds === "vectors" ? "S+V+S" : undefined);
     return { ...maps, charts, atlas: await ctx.atlas(charts) };
   },
 
-  async conclude(ctx, _, { predictor: about, ...found }, predictor, { dataset, others, charts }) {
+  async conclude(ctx, c, { predictor: about, ...found }, predictor, { dataset, others, charts }) {
     const tried = { dataset: others, samples: 64 };
     const equivariance = await equivarianceUnder(ctx, predictor, planeMoves(), tried);
-    const shown = { ...SHOWN, atlas: charts, channels: LOCAL };
+    const channels = c.winds === "scalars" ? LOCAL : ["TMQ", "−V850", "U850", "PSL"];
+    const shown = { ...SHOWN, atlas: charts, channels };
     const scores = await scoreAndShow(ctx, predictor, others, shown);
     const notes = [measuredOnPredictor(describeIoU(scores)), ...cacheNotes(dataset, others)];
     if (found.algebra?.generators.length === 4)
@@ -138,13 +138,13 @@ export default defineExperiment({
 });
 
 /** The weather maps of both folders. */
-async function weather(ctx: Context, c: Data, variables: string[]) {
-  const { N, test, cache, storage, stride } = c;
+async function weather(ctx: Context, c: ConfigOf<typeof data>, all: string[], winds?: Winds) {
   const read = (folder: string, files: number) => {
     const path = join(c.data, folder);
-    const params = { path, variables: variables.join(), files, stride, cache, storage };
+    const how = { stride: c.stride, cache: c.cache, storage: c.storage, winds };
+    const params = { path, variables: all.join(), files, ...how };
     const make = `generate some with: atlas data climate --generate 24 --out ${c.data}`;
     return readFiles(ctx, { kind: "climatenet", params }, `${make}; or give --data`);
   };
-  return withOthers(ctx, await read("train", N), await read("test", test), "maps");
+  return withOthers(ctx, await read("train", c.N), await read("test", c.test), "maps");
 }

@@ -155,10 +155,25 @@ export const columnFields = (rows: string, r_in: number, r_out: number, margin: 
     .describe("Pixels beyond the chart that moved fields may use"),
 });
 
-/** Make the charts of {@link columnFields} on a dataset with every `stride`-th row and column. */
+/** How the two parts of a wind are read. */
+export type Winds = "scalars" | "vectors";
+
+/** Make the config field that says how winds on weather maps are moved. */
+export const windsField = () =>
+  z.enum(["scalars", "vectors"]).default("scalars").meta({
+    description: "Move winds as scalars or as vectors",
+    before: "scalars",
+  });
+
+/**
+ * Make the charts of {@link columnFields} on a dataset with every `stride`-th row and column.
+ *
+ * @param inputs_as type of the channels; left out for scalars
+ */
 export function columnCharts(
   { shapes }: RemoteObject,
   c: { rows: string; r_in: number; r_out: number; margin: number; stride: number },
+  inputs_as?: string,
 ): Extract<ChartsOptions, { kind: "planar" }> {
   const [, , height = 0, width = 0] = shapes?.inputs ?? [];
   const pixels = (rows: number) => Math.round(rows / c.stride);
@@ -169,6 +184,7 @@ export function columnCharts(
     r_out: Math.max(1, pixels(c.r_out)),
     margin: pixels(c.margin),
     output_interpolation: "nearest" as const,
+    ...(inputs_as && { inputs_as }),
   };
   return { kind: "planar", params };
 }

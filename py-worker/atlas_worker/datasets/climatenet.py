@@ -98,6 +98,12 @@ class ClimateNetParams:
         former="keep",
     )
     cache: str = param("", "Folder of the cache; empty for the worker's default", file=True)
+    winds: Literal["scalars", "vectors"] = param(
+        "scalars",
+        "scalars: each variable by itself; vectors: U and V of a height, which are named one after "
+        "the other, become the southward and the eastward part of a vector in units of one speed",
+        added=True,
+    )
 
 
 @register(
@@ -115,11 +121,12 @@ class ClimateNet(MadeDataset):
 
     Rows run south and columns east from longitude 0, as on every lattice in Atlas. The file's
     coordinates tell how it lies (see :mod:`.netcdf`); it is turned if it lies otherwise. Then every
-    ``stride``-th row and column is taken, from the first. Packed numbers are unpacked, and units
-    converted to ``UNITS``. Files with missing values are refused. If several experts labelled one
-    time, each has a file with the same fields (see :func:`time_of` and ``scenes``). Opening the
-    dataset checks that every file is complete, and what it contains; reading checks the values that
-    are used.
+    ``stride``-th row and column is taken, from the first. With ``winds = "vectors"`` the channels
+    of two winds are a vector along the rows and the columns (see :func:`normal`). Packed numbers
+    are unpacked, and units converted to ``UNITS``. Files with missing values are refused. If
+    several experts labelled one time, each has a file with the same fields (see :func:`time_of` and
+    ``scenes``). Opening the dataset checks that every file is complete, and what it contains;
+    reading checks the values that are used.
 
     The data are ``N H W (4 channels + 1)`` bytes, with H and W divided by the stride. All 461 files
     are 7 GB with 4 channels, and 26 GB with 16. Reading also needs the memory of the fields of
@@ -158,6 +165,8 @@ class ClimateNet(MadeDataset):
         no_tensors(self.kind, tensors)
         self._p, self._device = params, device
         self._names = variables(params.variables)
+        if params.winds == "vectors":
+            channels_of(self._names)
         self._files = files_in(params.path)
         if params.files > len(self._files):
             raise InvalidInput(
@@ -232,7 +241,8 @@ class ClimateNet(MadeDataset):
 
     def _read(self, path: Path) -> tuple[Tensor, Tensor]:
         checked = self._checked[path]
-        fields, labels = read_file(path, self._names, self._grid, self._p.stride, checked)
+        vectors = self._p.winds == "vectors"
+        fields, labels = read_file(path, self._names, self._grid, self._p.stride, checked, vectors)
         return torch.from_numpy(fields), torch.from_numpy(labels)[None]
 
     def _cache(self, arrays: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> Cache:
@@ -240,6 +250,7 @@ class ClimateNet(MadeDataset):
             "folder": os.path.abspath(self._p.path),
             "variables": self._names,
             "stride": self._p.stride,
+            **({"winds": self._p.winds} if self._p.winds != "scalars" else {}),
         }
         facts = {
             **about,
@@ -344,6 +355,48 @@ def variables(given: str) -> list[str]:
     return names
 
 
+def channels_of(names: Sequence[str]) -> dict[int, int]:
+    """Place the winds as vectors: southward (along the rows) first, then eastward.
+
+    Args:
+        names: The variables.
+
+    Returns:
+        The channel of each wind, by its number in ``names``.
+
+    Raises:
+        InvalidInput: A wind has no partner after or before it.
+
+    >>> channels_of(["TMQ", "U850", "V850"])
+    {2: 1, 1: 2}
+    """
+    places: dict[int, int] = {}
+    winds = [i for i, name in enumerate(names) if UNITS[name] == "m/s" and name != "PRECT"]
+    for i in winds:
+        name = names[i]
+        if name[0] == "U" and names[i + 1 : i + 2] == ["V" + name[1:]]:
+            places |= {i + 1: i, i: i + 1}
+    alone = [names[i] for i in winds if i not in places]
+    if alone:
+        raise InvalidInput(
+            f"the wind {alone[0]} is not beside the other part of its vector",
+            "dataset.source.params.variables",
+            "winds in pairs, such as U850,V850",
+        )
+    return places
+
+
+def normal(name: str) -> tuple[float, float]:
+    """Return the mean and the divisor of a wind that is part of a vector.
+
+    A vector is not moved to a mean, which no rotation would keep, and both of its parts have one
+    unit: the root mean square of the two. Rows run south, so northward winds change their sign.
+    """
+    parts = [NORMAL[part + name[1:]] for part in "UV"]
+    speed = float(np.sqrt(sum(mean**2 + std**2 for mean, std in parts) / 2))
+    return 0.0, -speed if name[0] == "V" else speed
+
+
 def files_in(folder: str) -> list[Path]:
     """Return the paths of ClimateNet's files in a folder, sorted by name.
 
@@ -438,6 +491,7 @@ def read_file(
     grid: Grid,
     stride: int = 1,
     checked: Checked | None = None,
+    vectors: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Read and normalise a file.
 
@@ -447,6 +501,7 @@ def read_file(
         grid: The grid that the file must have.
         stride: Take every ``stride``-th row and column; rows from the north.
         checked: What :func:`check_file` found. A file that changed since is checked again.
+        vectors: Whether the winds are vectors; see :func:`channels_of`.
 
     Returns:
         Fields ``[names, H, W]`` and labels ``[H, W]``.
@@ -462,11 +517,13 @@ def read_file(
         fields = np.empty((len(names), height, width), np.float32)
         found = [_variable(file, name) for name in names]
         converters = [_converter(variable) for variable in found]
-        for out, variable, convert in zip(fields, found, converters, strict=True):
+        places = channels_of(names) if vectors else {}
+        for at, (variable, convert) in enumerate(zip(found, converters, strict=True)):
+            out = fields[places.get(at, at)]
             values = file.plane(variable, layouts[variable.name], stride)
             if convert is not None:
                 values = convert(values)
-            mean, std = NORMAL[variable.name]
+            mean, std = normal(variable.name) if at in places else NORMAL[variable.name]
             for i in range(0, height, ROWS):
                 # In float64 first: PSL has more digits before its deviations than the others.
                 rows = values[i : i + ROWS].astype(np.float64)

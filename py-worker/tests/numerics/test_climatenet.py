@@ -106,6 +106,23 @@ def test_fields_and_labels(folder: Path) -> None:
             np.testing.assert_allclose(own, expected[name][0], rtol=0, atol=1e-6 * std)
 
 
+def test_winds_are_vectors_along_rows_and_columns(folder: Path) -> None:
+    plain = read(folder)
+    turned = read(folder, winds="vectors")
+    speed = float(np.sqrt(np.mean([np.square(NORMAL[name]).sum() for name in ("U850", "V850")])))
+    own = [plain.inputs[:, i].double() * NORMAL[name][1] + NORMAL[name][0]
+           for i, name in ((2, "V850"), (1, "U850"))]  # fmt: skip
+    # Rows run south: the first part is the southward wind.
+    expected = torch.stack([-own[0], own[1]], 1) / speed
+    assert torch.allclose(turned.inputs[:, 1:3].double(), expected, atol=1e-6)
+    assert torch.equal(turned.inputs[:, [0, 3]], plain.inputs[:, [0, 3]])
+    assert torch.equal(read(folder).inputs, plain.inputs)  # another cache
+    message = refused(
+        folder, field="dataset.source.params.variables", variables="V850,U850", winds="vectors"
+    )
+    assert "V850" in message
+
+
 def test_other_variables_fewer_files_and_a_stride(folder: Path) -> None:
     whole = read(folder, variables=",".join(NORMAL))
     assert whole.inputs.shape == (2, 16, H, W)
