@@ -133,6 +133,13 @@ function subgroupsOfIndexTwo(table: MultiplicationTable): number[][] {
   return found;
 }
 
+/** Select elements of which all others are products, by their numbers. */
+export function generatorsOf(table: MultiplicationTable): number[] {
+  const chosen: number[] = [];
+  for (let i = 1; i < table.length; i++) if (!closureOf(table, chosen).includes(i)) chosen.push(i);
+  return chosen;
+}
+
 function closureOf(table: MultiplicationTable, generators: readonly number[]): number[] {
   const inside = new Set([0]);
   for (const i of inside) for (const g of generators) inside.add(table[i]![g]!);

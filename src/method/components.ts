@@ -1,5 +1,6 @@
 /** Find the components of a group, one matrix for each (METHOD 2.4 and METHOD 2.5). */
 import { z } from "zod";
+import { generatorsOf, multiplicationTable } from "../algebra/finite.js";
 import { analyseCosets, analyseGroup, namedAlgebra, namedAlgebras } from "../algebra/index.js";
 import type { Block, BlockParams, Manifold } from "../blocks.js";
 import { UsageError } from "../errors.js";
@@ -218,13 +219,71 @@ export async function discoverCosets(
         "cannot tell",
     );
   const closing = { found, kept, identity, solver, search: undecided === 0 };
-  return { ...findings, group: await closeGroup(ctx, objects, closing) };
+  return { ...findings, group: await closeJudged(ctx, inputs, closing, evidence) };
+}
+
+/**
+ * Close matrices to a group as {@link closeGroup}, and judge the elements on held-out data.
+ *
+ * The closure looks for elements by their errors. If some of these surely lose skill, only products
+ * of the given matrices are closed.
+ *
+ * @returns undefined if such products lose skill too
+ */
+export async function closeJudged(
+  ctx: Context,
+  inputs: SolverInputs,
+  closing: Closing,
+  evidence: EvidenceKind = "quick",
+): Promise<GroupResult | undefined> {
+  const objects = solverObjects(inputs);
+  const { search = true } = closing;
+  for (const each of search ? [closing, { ...closing, search: false }] : [closing]) {
+    const stage = each === closing ? "closure" : "closure_given";
+    const group = await closeGroup(ctx, objects, each, stage);
+    const { elements, losses, order, finite } = group;
+    if (evidence === "none" || !finite || order === 1) return group;
+    const some = generatorsOf(multiplicationTable(elements));
+    const tried = {
+      matrices: some.map((i) => elements[i]!),
+      losses: some.map((i) => losses[i]!),
+    };
+    const components = analyseCosets(tried, closing.identity);
+    const { judged } = await judgeCosets(ctx, inputs, components, closing.identity, evidence);
+    const lost = judged.filter((element) => element === undefined).length;
+    if (lost === 0) return group;
+    const among = `${lost} of the ${some.length} generators of the group lose skill`;
+    ctx.note(
+      each !== closing || !search
+        ? `no group is named: ${among}`
+        : `the elements that the closure looked for are left out: ${among}`,
+    );
+  }
+  return undefined;
 }
 
 /** Most matrices of a search that a closure starts from. */
 const MOST_STARTS = 256;
 
-/** Close the matrices that a search found to a group (METHOD 2.9). */
+/** What a group is closed from, and how. */
+export interface Closing {
+  found: Pick<CosetsMeasured, "matrices" | "candidates">;
+  /** Indices of the matrices that the evidence keeps (default: all). */
+  kept?: readonly number[];
+  identity: readonly number[][][];
+  /** The search, whose threshold counts. */
+  solver: Block<"coset_solver">;
+  /** Whether only orthogonal matrices can be symmetries, as for a distribution. */
+  orthogonal?: boolean;
+  /** Whether to look for elements that no product leads to. */
+  search?: boolean;
+}
+
+/**
+ * Close the matrices that a search found to a group (METHOD 2.9).
+ *
+ * @param stage its name in the run
+ */
 export async function closeGroup(
   ctx: Context,
   inputs: SolverInputs,
@@ -235,18 +294,8 @@ export async function closeGroup(
     solver,
     orthogonal,
     search = true,
-  }: {
-    found: Pick<CosetsMeasured, "matrices" | "candidates">;
-    /** Indices of the matrices that the evidence keeps (default: all). */
-    kept?: readonly number[];
-    identity: readonly number[][][];
-    /** The search, whose threshold counts. */
-    solver: Block<"coset_solver">;
-    /** Whether only orthogonal matrices can be symmetries, as for a distribution. */
-    orthogonal?: boolean;
-    /** Whether to look for elements that no product leads to. */
-    search?: boolean;
-  },
+  }: Closing,
+  stage = "closure",
 ): Promise<GroupResult> {
   const finite = identity.length === 0;
   // Candidates that the search merged may be different elements of a large finite group.
@@ -267,6 +316,6 @@ export async function closeGroup(
     matrices: matrices.slice(0, MOST_STARTS),
     epochs: 1,
   });
-  await ctx.advance("closure", closure);
-  return analyseGroup(await ctx.timed("closure", () => ctx.session.getClosure(closure)), finite);
+  await ctx.advance(stage, closure);
+  return analyseGroup(await ctx.timed(stage, () => ctx.session.getClosure(closure)), finite);
 }

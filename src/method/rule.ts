@@ -295,7 +295,7 @@ export function hopeless(
 /** Write a share in percent, with two digits. */
 export function inPercent(share: number): string {
   const shown = 100 * share;
-  return `${Math.abs(shown) < 0.05 ? "0" : shown.toPrecision(2)} %`;
+  return `${Math.abs(shown) < 0.05 ? "0" : shown < 100 ? shown.toPrecision(2) : Math.round(shown)} %`;
 }
 
 /** What a direction loses at a middle size, by which directions are sorted. */

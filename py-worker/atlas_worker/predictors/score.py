@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..catalogue import param, register
+from ..datasets.base import GivenDataset
 from ..datasets.distribution import roots, second_moments
 from ..datasets.splits import Splits
 from ..errors import InvalidInput
 from ..interfaces import Dataset, Signature, refuse_tensors
 from ..rng import random_stream
-from ..symmetry import Atlas
+from ..symmetry import Atlas, Predictor
 from ..trainable import StepCallback
 from .held_out import Skill
 from .supervised import FittedPredictor, SupervisedParams
@@ -28,6 +29,8 @@ SURE = 3.0
 """Standard errors by which the score must be better than the linear one."""
 DRAWS = 4
 """Draws of the noise for each test sample."""
+BLOCK = 4096
+"""Held-out samples among which the one is sought that noise was added to."""
 
 
 @dataclass(frozen=True)
@@ -218,28 +221,57 @@ class ScorePredictor(FittedPredictor):
         # The weight makes the network's own part of equal size at all levels.
         return ((denoised - w).square() * (1 + s.square()) / s.square()).mean()
 
+    def judged_on(self, data: Dataset, fitted: bool) -> Dataset:
+        """Add noise of the level that the score is for; the targets say how to undo it.
+
+        Args:
+            data: Samples ``[N, m, n]``.
+            fitted: Whether the score was fitted to them.
+
+        Returns:
+            As many samples in the same order.
+        """
+        held = self.splits.test if fitted and self.splits is not None else None
+        return _Noisy(data, held, self._net.whiten, float(self._net.sigma), self._seed)
+
+    def baseline(self) -> Predictor:
+        """Return the score of a normal distribution with the moments of the training samples."""
+        mean, covariance = self._moments()
+        level = float(self._net.sigma)
+        gain, white = _gain(covariance, level), self._net.whiten.double()
+
+        def linear(x: Tensor, charts: Tensor | None = None) -> Tensor:
+            w = x.double() @ white
+            straight = (-level * (w.flatten(-2) - mean) @ gain).unflatten(-1, w.shape[-2:])
+            score: Tensor = (straight @ white).flatten(-2).float()
+            return score
+
+        return linear
+
+    def _white(self, part: Tensor) -> Tensor:
+        """Draw samples in whitened coordinates, ``[N, m, n]`` float64."""
+        x = torch.cat([self._x.draw(some, None)[:, 0] for some in part.split(4096)])
+        white: Tensor = x.double() @ self._net.whiten.double()
+        return white
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean ``[m·n]`` and covariance of the whitened training samples."""
+        train = self._white(cast(Splits, self.splits).training).flatten(1)
+        mean = train.mean(0)
+        return mean, (train - mean).mT @ (train - mean) / len(train)
+
     @torch.no_grad()
     def _skill(self) -> Skill:
         self._module.eval()
         splits = cast(Splits, self.splits)
-        white = self._net.whiten.double()
-
-        def whitened(part: Tensor) -> Tensor:
-            x = torch.cat([self._x.draw(some, None)[:, 0] for some in part.split(4096)])
-            return x.double() @ white
-
-        train = whitened(splits.training).flatten(1)
-        mean = train.mean(0)
-        covariance = (train - mean).mT @ (train - mean) / len(train)
-        test = whitened(splits.test)
+        mean, covariance = self._moments()
+        test = self._white(splits.test)
         generator = random_stream(self._seed, 8)
         found: tuple[float, Skill] | None = None
         best: tuple[float, Skill] | None = None
         for level in self.levels:
             rows = torch.zeros(len(test), 2, dtype=torch.float64)
-            gain = torch.linalg.inv(
-                covariance + level**2 * torch.eye(len(covariance)).to(covariance)
-            )
+            gain = _gain(covariance, level)
             for _ in range(DRAWS):
                 noise = torch.randn(test.shape, generator=generator, dtype=torch.float64)
                 noise = noise.to(test)
@@ -262,3 +294,63 @@ class ScorePredictor(FittedPredictor):
         level, skill = found or best or (1.0, Skill(0.0, 0.0))
         self._net.sigma.fill_(level)
         return skill
+
+
+def _gain(covariance: Tensor, level: float) -> Tensor:
+    """Compute ``(C + σ²)⁻¹``."""
+    unit = torch.eye(len(covariance)).to(covariance)
+    gain: Tensor = torch.linalg.inv(covariance + level**2 * unit)
+    return gain
+
+
+class _Noisy(GivenDataset):
+    """Samples with noise of a level, and what the score should say of them.
+
+    The noise itself is an unbiased target (Vincent 2011). Most of it can be told by no score, as it
+    is not known which sample it was added to. So the held-out samples have its mean over all of
+    them that it may have been added to. This is the score of their own empirical distribution.
+
+    Args:
+        data: Samples without noise, ``[N, m, n]``.
+        held: Samples that the score was not fitted to, ``[T]``; None for all.
+        whiten: ``Σ^(−½) [n, n]``.
+        sigma: Level of the noise.
+        seed: Seed of the noise.
+    """
+
+    kind = "noisy"
+
+    def __init__(
+        self, data: Dataset, held: Tensor | None, whiten: Tensor, sigma: float, seed: int
+    ) -> None:
+        x = data.inputs
+        drawn = torch.randn(x.shape, generator=random_stream(seed, 9)).to(x).double()
+        white = whiten.double()
+        self.inputs = x + sigma * (drawn @ torch.linalg.inv(white)).float()
+        undone = -drawn
+        held = torch.arange(len(x)) if held is None else held
+        for some in held[torch.randperm(len(held), generator=random_stream(seed, 10))].split(BLOCK):
+            undone[some] = expected_undoing(x[some].double() @ white, undone[some], sigma)
+        self.targets = (undone @ white).float().flatten(1)
+        self.outputs = data.outputs
+        self.scenes = data.scenes
+
+
+def expected_undoing(clean: Tensor, undone: Tensor, sigma: float) -> Tensor:
+    """Compute the mean of what undoes the noise, over the samples that it may have been added to.
+
+    Args:
+        clean: Whitened samples without noise, ``[T, m, n]``.
+        undone: Their noise with its sign changed, ``[T, m, n]``, of variance 1.
+        sigma: Level of the noise.
+
+    Returns:
+        ``[T, m, n]``.
+    """
+    points = clean.flatten(1)
+    noisy = points - sigma * undone.flatten(1)
+    means = []
+    for some in noisy.split(512):
+        share = (-torch.cdist(some, points).square() / (2 * sigma**2)).softmax(1)
+        means.append((share @ points - some) / sigma)
+    return torch.cat(means).view_as(undone)

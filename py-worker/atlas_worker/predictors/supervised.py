@@ -383,6 +383,22 @@ class FittedPredictor:
         """Weight of each class in the loss, ``[classes]``; None for equal weights."""
         return self._class_weights
 
+    def judged_on(self, data: Dataset, fitted: bool) -> Dataset:
+        """Make the samples and targets by which evidence judges the predictor.
+
+        Args:
+            data: The samples.
+            fitted: Whether the predictor was fitted to them.
+
+        Returns:
+            As many samples in the same order.
+        """
+        return data
+
+    def baseline(self) -> Predictor | None:
+        """Return what knows nothing of the task; None for the mean of the targets."""
+        return None
+
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """Run one pass over the data in random order.
 
@@ -1052,9 +1068,11 @@ def make_subject(
     Returns:
         The subject, and whether the samples that judge were held back from the training.
     """
-    own = fitted_to if fitted_to is not None else dataset
-    assert own is not None
-    atlas, judge = predictor.atlas, dataset if dataset is not None else own
+    given = fitted_to if fitted_to is not None else dataset
+    assert given is not None
+    own = predictor.judged_on(given, fitted_to is not None)
+    judge = own if dataset is None or dataset is given else predictor.judged_on(dataset, False)
+    atlas = predictor.atlas
     labels = predictor.loss != "l1"
     for data in (own, judge):
         check_features(atlas, data, labels=labels)
@@ -1097,6 +1115,7 @@ def make_subject(
         class_weights=predictor.class_weights,
         scenes=judge.scenes,
         breaking=predictor.breaking,
+        baseline=predictor.baseline(),
     )
     return subject, judge is not own or held or not predictor.total_epochs
 

@@ -120,6 +120,8 @@ class Subject:
     """Scene of each sample of ``inputs``; None if each is its own scene."""
     breaking: PlantedBreaking | None = None
     """The breaking that was planted in the targets; None for none."""
+    baseline: Predictor | None = None
+    """What has no skill; None for the mean of the training targets."""
 
 
 @dataclass(frozen=True)
@@ -381,7 +383,7 @@ class _Judge:
                 mask = action.compared(g.to(x), x)
                 if mask is None and (mask := self._reach.near(moved)) is not None:
                     # The share of the spread that judges, which is free of noise.
-                    centre = self._constant if picked is None else self._constant[picked]
+                    centre = self._unskilled(x, picked)
                     spreads = self._square(still[0] - centre, y).flatten(1).sum(1).double()
                     near, total = near + float(spreads[mask].sum()), total + float(spreads.sum())
                 back = [
@@ -391,7 +393,7 @@ class _Judge:
                 if mask is not None and part.start < FLOORED:
                     returned = action.act_in(inverse, moved)
                     again = action.crop_out(self._probable(subject.predictors[0](returned, picked)))
-            constant = self._constant if picked is None else self._constant[picked]
+            constant = self._unskilled(x, picked)
             scored = [*back, *still, constant.expand_as(y), again]
             if mask is not None:
                 reduced = mask.to(x)[None] if mask.dim() != 1 else mask.to(x)
@@ -440,6 +442,12 @@ class _Judge:
         if subject.targets is None:
             return x, still[0], still
         return x, self._target(subject.targets.draw(indices, picked)), still
+
+    def _unskilled(self, x: Tensor, picked: Tensor | None) -> Tensor:
+        """What a predictor without skill says of a batch."""
+        if self._s.baseline is not None:
+            return self._s.action.crop_out(self._s.baseline(self._s.action.crop_in(x), picked))
+        return self._constant if picked is None else self._constant[picked]
 
     def _probable(self, y: Tensor) -> Tensor:
         return y.float().softmax(2) if self._s.classes else y.float()

@@ -16,6 +16,9 @@ from atlas_worker.datasets.distribution import (
 )
 from atlas_worker.errors import InvalidInput
 from atlas_worker.predictors import FittedPredictor, make_objective, make_predictor
+from atlas_worker.predictors.score import expected_undoing
+from atlas_worker.predictors.supervised import make_subject
+from atlas_worker.symmetry.evidence import collect
 from atlas_worker.symmetry.measure import measure_at
 from atlas_worker.symmetry.vectors import VectorSpace
 
@@ -96,6 +99,38 @@ def test_the_score_of_an_orbit_has_its_group_and_no_more() -> None:
     turns = torch.stack([STRETCH @ rotation(a) @ back for a in (90, 180, 45, 20)])
     right, half, wrong, slight = measure_at(objective, turns, 256, 0).relative_error.tolist()
     assert max(right, half) < 0.5 * min(wrong, slight)
+
+
+def test_held_out_samples_judge_the_score_of_all_turns() -> None:
+    angles = torch.rand(3000, generator=torch.Generator().manual_seed(4)) * 360
+    x = (torch.stack([rotation(float(a)) for a in angles]) @ ARROW.T).mT @ STRETCH.T
+    data = dataset(x)
+    predictor = learn(data, epochs=20, smallest=0.4)
+    metrics = last(predictor, 20)
+    subject, held_out = make_subject(predictor, None, [], data)
+    back = torch.linalg.inv(STRETCH)
+    turn = STRETCH @ torch.tensor([[0.0, -1.0], [1.0, 0.0]]) @ back
+    stretch = STRETCH @ torch.diag(torch.tensor([1.0, -1.0])) @ back
+    evidence = collect(
+        subject, torch.stack([g / g.norm() for g in (turn, stretch)]), turn[None], [0.2], 300, 0
+    )
+    assert held_out
+    # The noise that nothing can undo does not count against the score.
+    assert evidence.skill.value > 1.5 * metrics["skill"] > 0
+    right, wrong = (row[0].skill_lost.value for row in evidence.directions)
+    assert 10 * abs(right) < wrong
+    assert 10 * abs(evidence.matrices[0].skill_lost.value) < wrong
+
+
+def test_targets_are_the_mean_of_what_may_have_been_added() -> None:
+    two = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    clean = two[torch.arange(400) % 2][:, None]
+    drawn = torch.randn(clean.shape, generator=torch.Generator().manual_seed(5)).double()
+    noisy = (clean + 0.7 * drawn).flatten()
+    found = expected_undoing(clean, -drawn, 0.7).flatten()
+    # The score of two equal normal distributions, times sigma.
+    exact = ((noisy / 0.49).tanh() - noisy) / 0.7
+    assert (found - exact).abs().max() < 1e-9
 
 
 def test_a_normal_distribution_has_no_skill_over_the_linear_score() -> None:

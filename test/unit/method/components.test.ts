@@ -17,6 +17,8 @@ import {
   namedIdentity,
   sameBasis,
 } from "../../../src/method/index.js";
+import type { GroupMeasured } from "../../../src/result.js";
+import type { EvidenceOptions, RemoteObject } from "../../../src/worker/index.js";
 import { rejection } from "../worker/rejection.js";
 import { fakeTask, QUARTER, UNIT } from "./fake-task.js";
 
@@ -48,6 +50,33 @@ describe("the components", () => {
       expect(found.group).to.deep.include({ finite: false, name: "C_1", order: 1 });
       expect(found.cosetSearch).to.deep.equal({ noiseFloor: 0, candidates: [] });
     }
+  });
+
+  it("leave out elements of the closure that lose skill on held-out data", async () => {
+    const { ctx, fake, run, inputs } = await fakeTask(dir);
+    const mirror = [[1, 0], [0, -1]]; // biome-ignore format: a matrix
+    const { getClosure } = fake as unknown as { getClosure(): Promise<GroupMeasured> };
+    const both = {
+      ...(await getClosure()),
+      ...{ matrices: [UNIT, mirror], losses: [0.5, 3], table: [[0, 1], [1, 0]] }, // biome-ignore format: a table
+    };
+    const measure = fake.measureEvidence.bind(fake);
+    let closed = 0;
+    Object.assign(fake, {
+      getClosure: async () => (closed++ === 0 ? both : getClosure()),
+      measureEvidence: async (object: RemoteObject, options: EvidenceOptions = {}) => {
+        const found = await measure(object, options);
+        const broken = options.matrices?.some((m) => (m as number[][])[1]![1]! < 0);
+        const matrices = found.matrices.map((at) => (broken ? { ...at, lost: 0.8 } : at));
+        return { ...found, matrices };
+      },
+    });
+    const found = await discoverCosets(ctx, inputs, { params: {}, identity: [], epochs: 1 });
+    await run.close();
+    expect(closed).to.equal(2);
+    expect(found.group).to.deep.include({ finite: true, name: "C_1", order: 1 });
+    const { solver } = fake.made.at(-1)!.options as { solver: { params: object } };
+    expect(solver.params).to.include({ starts: 0 });
   });
 
   describe("of which the identity component is given", () => {
