@@ -29,7 +29,7 @@ const charts = (r_out: number) =>
   ({ kind: "sphere", params: { charts: CENTRES, r_in: 14, r_out, margin: 6 } }) as const;
 /** Pictures show ten digits and the background, on charts without a margin. */
 const SHOWN = { classes: { count: 11, background: 10 }, atlas: charts(14) };
-const TURNS = planeRotations([15, 30, 45, 60, 90, 180]);
+const TURNS = planeRotations([15, 30, 45, 60, 75, 90, 180]);
 const SCORED = 500; // spheres for the scores of a predictor
 
 const DIGITS = "MNIST, or the small digits of scikit-learn (no files)";
@@ -42,7 +42,7 @@ type Data = { data: string; digits: string; N: number };
 const LEARNING = { "training.learning_rate": 1e-3, "training.schedule": "constant" } as const;
 const published = { N: 10_000, epochs: 100 };
 const PUBLISHED = { ...published, "training.batch_size": 16, ...LEARNING };
-
+const AVERAGED = { architecture: "convnet", "architecture.kernel": "c4" };
 const MEASURED = { evaluation: 32 };
 const SEARCH = { compare: "distance", batch_size: 8 } as const;
 
@@ -74,9 +74,10 @@ function network(symmetric: boolean) {
   const fields = predictorFields({
     manifold: "planar",
     architecture: {
-      default: "convnet",
-      kinds: ["convnet"],
+      default: symmetric ? "steerable_unet" : "convnet",
+      kinds: symmetric ? ["steerable_unet", "convnet"] : ["convnet"],
       flags: symmetric ? { kernel: "kernel" } : {},
+      implies: { kernel: "convnet" },
       values: () => ({ convnet: { kernel: symmetric ? "smooth" : "free" } }),
     },
     epochs: 10,
@@ -102,11 +103,10 @@ export default defineExperiment({
       network,
       presets: (symmetric) => ({
         fast: {},
-        published: { ...PUBLISHED, ...(symmetric && { "architecture.kernel": "c4" }) },
+        published: { ...PUBLISHED, ...(symmetric && AVERAGED) },
       }),
       decisive: ["digits"],
       prepare,
-
       async run(ctx, c, name, algebra) {
         const test = await spheres(ctx, c, "test", c.test, 180);
         const alike = await spheres(ctx, c, "test", Math.min(SCORED, c.test), 60);

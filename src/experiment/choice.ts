@@ -63,6 +63,8 @@ export interface ChoiceOptions<T extends BlockType> {
   omit?: readonly ParamName<T>[];
   /** The experiment's own defaults for parameters, from the config as far as it is complete. */
   values?: (config: Readonly<Record<string, unknown>>) => ChoiceValues<T>;
+  /** Parameters that choose a kind where the user chose none: `{ kernel: "convnet" }`. */
+  implies?: { readonly [P in ParamName<T>]?: BlockKind<T> };
   /** Former names of the field. */
   former?: readonly string[];
   /** Former values of the field, each with the block that replaces it. */
@@ -86,6 +88,8 @@ export interface Choice {
   description: string;
   /** Flags, by parameter. */
   flags: ReadonlyMap<string, FlagNames>;
+  /** Kinds that parameters choose, by parameter. */
+  implies: Readonly<Record<string, string>>;
   values(
     config: Readonly<Record<string, unknown>>,
   ): Readonly<Record<string, Record<string, unknown>>>;
@@ -180,6 +184,7 @@ function makeFields<T extends BlockType>(
     fallback: options.default,
     description,
     flags: new Map(names),
+    implies: { ...options.implies } as Record<string, string>,
     values: (config) => (values?.(config) ?? {}) as Record<string, Record<string, unknown>>,
     former,
     formerKinds: options.formerKinds ?? {},
@@ -269,6 +274,13 @@ export function kindsWith({ type, kinds }: Choice, param: string): string[] {
 /** Name the flag of a parameter: "--r1", or "--solver.r1" if it has no flag of its own. */
 export function paramFlag({ name, flags }: Choice, param: string): string {
   return `--${(flags.get(param)?.names[0] ?? `${name}.${param}`).replaceAll("_", "-")}`;
+}
+
+/** Choose the kind that a given parameter implies, where none is chosen. */
+export function chooseImplied(values: Record<string, unknown>, { name, implies }: Choice): void {
+  if (values[name] !== undefined) return;
+  const param = Object.keys(implies).find((one) => values[`${name}.${one}`] !== undefined);
+  if (param !== undefined) values[name] = implies[param];
 }
 
 /** Get the schema of a parameter, for the default kind or the first kind that has it. */

@@ -4,7 +4,7 @@ import { findBlock } from "../blocks.js";
 import { UsageError } from "../errors.js";
 import type { Run } from "../run/folder.js";
 import { nearest, suggestion } from "../suggest.js";
-import { type Choice, completeChoice } from "./choice.js";
+import { type Choice, chooseImplied, completeChoice } from "./choice.js";
 import type { RecordedConfig } from "./lookup.js";
 import { flagName, metaOf } from "./names.js";
 import type { Experiment, Shape, Task } from "./task.js";
@@ -59,6 +59,7 @@ export function completeConfig(
   const { task: _, ...fields } = given;
   let values = renamed(task, experiment.former ? given : fields, notes, recorded);
   if (recorded) values = { ...valuesBefore(task), ...known(experiment, task, values) };
+  for (const made of task.choices) chooseImplied(values, made);
   let choice: string | undefined;
   if (task.presets && !recorded) {
     const presets = presetsOf(task, values);

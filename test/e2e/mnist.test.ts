@@ -104,7 +104,8 @@ describe("atlas mnist", function () {
     const discovered = [...args, "--task=downstream_discovered", "--identity", found.path];
     const free = await run([...args, "--task=downstream_baseline"]);
     const turned = await run([...discovered, "--kernel=c4"]);
-    const smooth = await run(discovered);
+    const smooth = await run([...discovered, "--kernel=smooth"]);
+    const steered = await run(discovered);
     const of = ({ result }: Finished) => {
       const { equivariance } = result;
       const { metrics } = result.downstream!;
@@ -118,16 +119,20 @@ describe("atlas mnist", function () {
         equivariance!.find(({ name }) => name === `rotation by ${degrees}°`)!.relativeError;
       return { parameters: metrics.parameters!, quarter: at(90), half: at(180), between: at(30) };
     };
-    const [a, b, c] = [of(free), of(turned), of(smooth)];
-    // Nothing but the kernels differs, 25 weights each, 7, or those of a few functions.
+    const [a, b, c, d] = [of(free), of(turned), of(smooth), of(steered)];
+    // Nothing but the kernels differs in the first three: 25 weights each, 7, or those of a few
+    // functions.
     expect(b.parameters / a.parameters).to.be.within(0.25, 0.35);
     expect(c.parameters).to.be.below(b.parameters);
-    for (const { quarter, half, between } of [b, c]) {
+    expect(d.parameters).to.be.below(2 * c.parameters);
+    for (const { quarter, half, between } of [b, c, d]) {
       // Rounding, which twelve normalised layers make some hundred times larger.
-      expect(quarter).to.be.below(5000 * EPS);
       expect(half).to.be.below(5000 * EPS);
       expect(between).to.be.within(quarter, 1);
     }
+    for (const { quarter } of [b, c]) expect(quarter).to.be.below(5000 * EPS);
+    // Directions are those of the generator as learnt, which is off by less than 5°.
+    expect(d.quarter).to.be.within(5000 * EPS, 0.1);
     expect(a.quarter).to.be.above(0.05);
     expect(turned.result.notes!.join()).to.contain(
       `kernels have the symmetry of ${basename(found.path)}`,

@@ -1,4 +1,4 @@
-"""A convolutional network whose features have directions, for fields on charts (METHOD 5.2)."""
+"""Convolutional networks whose features have directions, for fields on charts (METHOD 5.2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import InvalidInput
 from ..fields.resample import crop
 from ..interfaces import Signature, refuse_tensors
 from ..ranks import BatchNorm2d, batch_mean
-from ..symmetry.kernels import steerable_kernels
+from ..symmetry.kernels import smoothing_kernel, steerable_kernels
 from .convnet import ALGEBRA, SIZE
 
 LAYERS = (1, 1, 1, 1, 2, 2, 2, 2, 1, 1)
@@ -105,7 +105,7 @@ class Gate(nn.Module):
         scalars = self.norm(x[:, : first + self.others])
         pairs = x[:, first + self.others :].unflatten(1, (self.others, 2))
         if self.training:
-            mean = batch_mean(pairs.square().sum(2), (0, 2, 3))
+            mean = batch_mean(pairs.square().sum(2).float(), (0, 2, 3))
             self.square.lerp_(mean.detach(), 0.1)
         else:
             mean = self.square
@@ -152,6 +152,95 @@ class SteerableCnn(nn.Module):
         return y if radius is None else crop(y, radius)
 
 
+STRIDE = 2
+"""Distance of the pixels of the coarse lattice of a :class:`SteerableUnet`."""
+BLUR = 1.0
+"""Standard deviation in pixels by which fields are smoothed before pixels are left out."""
+
+
+class SteerableUnet(nn.Module):
+    """Steerable 5×5 convolutions on every second pixel, the same for every chart.
+
+    ``[B, C, in, s, s] -> [B, C, out, s, s]``, scalars in and out. The first layer sees all pixels.
+    Its features are smoothed, and the other layers see every second pixel, with the chart's centre
+    among them. Each pixel's outputs follow from the invariants there (scalars, and lengths of
+    features with a direction), their means over the chart, and the first layer's scalars.
+    """
+
+    halo = 0
+    """The input is the chart alone."""
+    blur: Tensor
+    """Kernel ``[1, 1, 5, 5]`` of the smoothing, which the group leaves unchanged."""
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        widths: tuple[int, ...],
+        layers: int,
+        head: int,
+        bases: Mapping[tuple[int, int], Tensor],
+        blur: Tensor,
+        seed: torch.Generator,
+    ) -> None:
+        super().__init__()
+        made = (widths[0] + sum(widths[1:]), *widths[1:])
+        inputs = [(width_in,), *[widths] * layers]
+        self.convs = nn.ModuleList(SteerableConv(before, made, bases, 1, seed) for before in inputs)
+        self.gates = nn.ModuleList(Gate(widths) for _ in inputs)
+        self.register_buffer("blur", blur.float()[None, None])
+        invariants = sum(widths)
+        self.scalars = widths[0]
+        self.norm = BatchNorm2d(2 * invariants)
+        self.fine = _pointwise(widths[0], head, seed)
+        self.coarse = _pointwise(2 * invariants, head, seed)
+        self.merged = BatchNorm2d(head)
+        self.last = _pointwise(head, width_out, seed)
+        self.bias = nn.Parameter(torch.zeros(width_out))
+
+    def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
+        """Compute logits ``[B, C, out, s', s']`` of ``x``, cropped to ``radius`` if given."""
+        first = self.gates[0](self.convs[0](x.flatten(0, 1)))
+        h = self._every_second(first)
+        for conv, gate in zip(self.convs[1:], self.gates[1:], strict=True):
+            h = gate(conv(h))
+        pairs = h[:, self.scalars :].unflatten(1, (-1, 2)) if h.shape[1] > self.scalars else None
+        invariants = h if pairs is None else torch.cat([h[:, : self.scalars], _lengths(pairs)], 1)
+        means = invariants.mean((2, 3), keepdim=True).expand_as(invariants)
+        z = functional.conv2d(self.norm(torch.cat([invariants, means], 1)), self.coarse)
+        z = self._every(z, x.shape[-1])
+        z = self.merged(z + functional.conv2d(first[:, : self.scalars], self.fine))
+        y = functional.conv2d(functional.leaky_relu(z), self.last, self.bias)
+        y = y.unflatten(0, x.shape[:2])
+        return y if radius is None else crop(y, radius)
+
+    def _every_second(self, x: Tensor) -> Tensor:
+        """Smooth ``x [B, n, s, s]``, and keep every second pixel from the centre on."""
+        n = x.shape[1]
+        padding = self.blur.shape[-1] // 2 - (x.shape[-1] // 2) % STRIDE
+        blur = self.blur.expand(n, -1, -1, -1)
+        return functional.conv2d(x, blur, padding=padding, stride=STRIDE, groups=n)
+
+    @staticmethod
+    def _every(z: Tensor, size: int) -> Tensor:
+        """Interpolate values at every second pixel to all ``size`` pixels."""
+        beyond = (size // 2) % STRIDE
+        inner = size - 2 * beyond
+        z = functional.interpolate(z, (inner, inner), mode="bilinear", align_corners=True)
+        return functional.pad(z, [beyond] * 4, mode="replicate") if beyond else z
+
+
+def _lengths(pairs: Tensor) -> Tensor:
+    """Lengths ``[B, n, s, s]`` of ``pairs [B, n, 2, s, s]``, smooth at zero."""
+    return (pairs.square().sum(2) + 1e-4).sqrt()
+
+
+def _pointwise(before: int, after: int, seed: torch.Generator) -> nn.Parameter:
+    """Make the weights ``[after, before, 1, 1]`` of a map of each pixel's features."""
+    bound = 1 / math.sqrt(before)
+    return nn.Parameter((2 * torch.rand(after, before, 1, 1, generator=seed) - 1) * bound)
+
+
 FEWEST_RINGS = 2
 """Rings below which a kernel has no neighbours."""
 
@@ -181,8 +270,60 @@ def make_steerable_cnn(
     seed: torch.Generator,
 ) -> SteerableCnn:
     """Build a :class:`SteerableCnn` for one generator ``tensors["algebra"] [1, 2, 2]``."""
+    bases, _ = _kernels(params.orders, params.rings, tensors)
+    widths = (params.scalars, *[params.vectors] * params.orders)
+    return SteerableCnn(signature.inputs[0], signature.outputs, widths, bases, seed)
+
+
+@dataclass(frozen=True)
+class SteerableUnetParams:
+    """Parameters of the architecture ``steerable_unet`` (METHOD 5.2)."""
+
+    scalars: int = param(16, "Features without a direction", minimum=1, maximum=1024)
+    vectors: int = param(8, "Features of each angular order above 0", minimum=1, maximum=1024)
+    orders: int = param(
+        2, "Highest angular order; with 0 all kernels are isotropic", minimum=0, maximum=6
+    )
+    rings: int = param(3, "Rings of the kernels, at least 2", minimum=1, maximum=8)
+    layers: int = param(5, "Layers on every second pixel", minimum=1, maximum=64)
+    head: int = param(32, "Units that decide each pixel's outputs", minimum=1, maximum=1024)
+
+
+@register(
+    "architecture",
+    "steerable_unet",
+    "Features with directions on a coarser lattice, equivariant to the rotations `algebra`",
+    SteerableUnetParams,
+    manifolds=("planar",),
+)
+def make_steerable_unet(
+    params: SteerableUnetParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
+) -> SteerableUnet:
+    """Build a :class:`SteerableUnet` for one generator ``tensors["algebra"] [1, 2, 2]``."""
+    bases, blur = _kernels(params.orders, params.rings, tensors)
+    widths = (params.scalars, *[params.vectors] * params.orders)
+    return SteerableUnet(
+        signature.inputs[0],
+        signature.outputs,
+        widths,
+        params.layers,
+        params.head,
+        bases,
+        blur,
+        seed,
+    )
+
+
+def _kernels(
+    highest: int, rings: int, tensors: Mapping[str, Tensor]
+) -> tuple[dict[tuple[int, int], Tensor], Tensor]:
+    """Make the kernels between features of all orders, and that of the smoothing."""
     refuse_tensors(tensors, "algebra")
-    if params.rings < FEWEST_RINGS:
+    if rings < FEWEST_RINGS:
         raise InvalidInput(
             "kernels of one ring see nothing but the pixel itself",
             "predictor.architecture.params.rings",
@@ -191,9 +332,6 @@ def make_steerable_cnn(
     algebra = tensors["algebra"]
     if algebra.dim() != 3 or algebra.shape[1:] != (2, 2) or not algebra.is_floating_point():
         raise InvalidInput(f"the algebra has shape {list(algebra.shape)}", ALGEBRA, "[1, 2, 2]")
-    orders = range(params.orders + 1)
-    bases = {
-        (a, b): steerable_kernels(algebra, SIZE, a, b, params.rings) for a in orders for b in orders
-    }
-    widths = (params.scalars, *[params.vectors] * params.orders)
-    return SteerableCnn(signature.inputs[0], signature.outputs, widths, bases, seed)
+    orders = range(highest + 1)
+    bases = {(a, b): steerable_kernels(algebra, SIZE, a, b, rings) for a in orders for b in orders}
+    return bases, smoothing_kernel(algebra, SIZE, BLUR)

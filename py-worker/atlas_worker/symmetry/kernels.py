@@ -275,14 +275,7 @@ def steerable_kernels(algebra: Tensor, size: int, before: int, after: int, rings
     Raises:
         InvalidInput: The algebra is not that of rotations.
     """
-    form = invariant_form(algebra) if len(algebra) == 1 else None
-    if form is None:
-        raise InvalidInput(
-            "the algebra is not one rotation, so features have no angular order",
-            "predictor.tensors.algebra",
-            "one generator of rotations, perhaps in other coordinates",
-            "use convnet with smooth kernels",
-        )
+    form = _form_of_rotations(algebra)
     values, vectors = torch.linalg.eigh(form)
     root = vectors @ torch.diag(values.sqrt()) @ vectors.T
     sense = math.copysign(1.0, float((root @ algebra[0].double() @ torch.linalg.inv(root))[1, 0]))
@@ -316,3 +309,38 @@ def steerable_kernels(algebra: Tensor, size: int, before: int, after: int, rings
     if not kernels:
         return torch.zeros(0, *shape, dtype=torch.float64)
     return torch.stack(kernels).view(-1, *shape)
+
+
+def smoothing_kernel(algebra: Tensor, size: int, width: float) -> Tensor:
+    """Return a Gaussian of the invariant quadratic form of a rotation, whose entries sum to 1.
+
+    Args:
+        algebra: ``[1, 2, 2]``, a rotation in some coordinates.
+        size: Width of the kernel in pixels, odd.
+        width: Standard deviation in pixels, on average over directions.
+
+    Returns:
+        ``[size, size]``.
+
+    Raises:
+        InvalidInput: The algebra is not that of rotations.
+    """
+    form = _form_of_rotations(algebra)
+    axis = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis)
+    squares = torch.einsum("pi,ij,pj->p", points, form, points)
+    kernel: Tensor = (-squares / (2 * width**2)).exp().view(size, size)
+    return kernel / kernel.sum()
+
+
+def _form_of_rotations(algebra: Tensor) -> Tensor:
+    """Return the invariant form ``[2, 2]`` of one rotation; refuse any other algebra."""
+    form = invariant_form(algebra) if len(algebra) == 1 else None
+    if form is None:
+        raise InvalidInput(
+            "the algebra is not one rotation, so features have no angular order",
+            "predictor.tensors.algebra",
+            "one generator of rotations, perhaps in other coordinates",
+            "use convnet with smooth kernels",
+        )
+    return form

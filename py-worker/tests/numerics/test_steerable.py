@@ -11,8 +11,13 @@ from torch import Tensor
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.resample import transform
 from atlas_worker.interfaces import Signature
-from atlas_worker.predictors.steerable import SteerableCnnParams, make_steerable_cnn
-from atlas_worker.symmetry.kernels import steerable_kernels
+from atlas_worker.predictors.steerable import (
+    SteerableCnnParams,
+    SteerableUnetParams,
+    make_steerable_cnn,
+    make_steerable_unet,
+)
+from atlas_worker.symmetry.kernels import smoothing_kernel, steerable_kernels
 
 from .tasks import J
 
@@ -36,15 +41,19 @@ def test_kernels_turn_with_the_field(before: int, after: int) -> None:
     assert torch.allclose(turned, kernels, atol=1e-9)
 
 
-def net(algebra: Tensor, seed: int = 0) -> torch.nn.Module:
-    stream = torch.Generator().manual_seed(seed)
-    module = make_steerable_cnn(
-        SteerableCnnParams(scalars=4, vectors=3),
-        signature=Signature("planar", 1, (1, 41, 41), 2, radius=20),
-        tensors={"algebra": algebra},
-        seed=stream,
-    ).double()
-    return module.eval()
+def net(algebra: Tensor, kind: str = "cnn", orders: int = 2, radius: int = 20) -> torch.nn.Module:
+    on = {
+        "signature": Signature("planar", 1, (1, 2 * radius + 1, 2 * radius + 1), 2, radius=radius),
+        "tensors": {"algebra": algebra},
+        "seed": torch.Generator().manual_seed(0),
+    }
+    module: torch.nn.Module
+    if kind == "cnn":
+        module = make_steerable_cnn(SteerableCnnParams(scalars=4, vectors=3, orders=orders), **on)
+    else:
+        params = SteerableUnetParams(scalars=4, vectors=3, orders=orders, layers=3, head=6)
+        module = make_steerable_unet(params, **on)
+    return module.double().eval()
 
 
 def blobs() -> Tensor:
@@ -56,19 +65,29 @@ def blobs() -> Tensor:
     return torch.as_tensor(field)[None, None, None]
 
 
-def test_a_network_commutes_with_quarter_turns_to_rounding() -> None:
-    f, x = net(J[None]), blobs()
+@pytest.mark.parametrize(
+    ("kind", "orders", "radius"),
+    [("cnn", 2, 20), ("unet", 2, 20), ("unet", 2, 9), ("unet", 1, 7), ("unet", 0, 1)],
+)
+def test_a_network_commutes_with_quarter_turns_to_rounding(
+    kind: str, orders: int, radius: int
+) -> None:
+    f = net(J[None], kind, orders, radius)
+    size, seed = 2 * radius + 1, torch.Generator().manual_seed(0)
+    x = torch.randn(1, 1, 1, size, size, dtype=torch.float64, generator=seed)
     with torch.no_grad():
         y = f(x)
         assert torch.allclose(f(x.rot90(1, (-2, -1))), y.rot90(1, (-2, -1)), atol=1e-8)
-        assert not torch.allclose(f(x.flip(-1)), y.flip(-1), atol=1e-4)
+        # Isotropic kernels commute with reflections too.
+        assert torch.allclose(f(x.flip(-1)), y.flip(-1), atol=1e-4) == (orders == 0)
 
 
+@pytest.mark.parametrize("kind", ["cnn", "unet"])
 @pytest.mark.parametrize("stretch", [1.0, 1.3])
-def test_a_network_nearly_commutes_with_any_turn(stretch: float) -> None:
+def test_a_network_nearly_commutes_with_any_turn(stretch: float, kind: str) -> None:
     s = torch.diag(torch.tensor([1.0, stretch]))
     turn = s @ J @ torch.linalg.inv(s)
-    f, x = net(turn[None]), blobs()
+    f, x = net(turn[None], kind), blobs()
     errors = []
     for angle in (0.4, 0.9):
         for generator in (turn, J @ torch.diag(torch.tensor([1.0, 2.5]))):
@@ -97,3 +116,25 @@ def test_kernels_of_one_ring_are_refused() -> None:
             tensors={"algebra": J[None]},
             seed=torch.Generator(),
         )
+
+
+def test_smoothing_keeps_what_is_constant_and_turns_into_itself() -> None:
+    stretch = torch.diag(torch.tensor([1.0, 1.3]))
+    kernel = smoothing_kernel((stretch @ J @ torch.linalg.inv(stretch))[None], 5, 1.0)
+    assert float(kernel.sum()) == pytest.approx(1)
+    assert torch.allclose(kernel, kernel.flip(0))
+    assert torch.allclose(kernel, kernel.flip(1))
+    # The ellipse is longer along the second axis, by the stretch.
+    assert float((kernel[2, 2] / kernel[0, 2]).log() / (kernel[2, 2] / kernel[2, 0]).log()) == (
+        pytest.approx(1.3**2, rel=1e-4)
+    )
+
+
+def test_half_precision_trains_a_network_with_a_single_chart() -> None:
+    f, x = net(J[None], "unet").float().train(), blobs().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = f(x)
+    y.float().square().mean().backward()
+    gradients = [w.grad for w in f.parameters()]
+    assert all(g is not None and g.dtype == torch.float32 and g.isfinite().all() for g in gradients)
+    assert f.gates[1].square.dtype == torch.float32  # type: ignore[union-attr, index]

@@ -23,6 +23,7 @@ const experiment = defineExperiment({
             learning_rate: { names: ["basis_lr"], kinds: ["atlasd"] },
             gap: { names: ["gap"], listed: false },
           },
+          implies: { r3: "atlasd" },
           omit: ["standard_basis"],
           values: ({ solver }) => ({
             "*": { threshold: 0.5 },
@@ -50,6 +51,12 @@ const refusal = (given: object): string => {
 };
 
 describe("a config field that chooses a block", () => {
+  it("is made by a parameter that implies it, unless the user makes it", () => {
+    expect(complete({ "solver.r3": 2 }).config).to.include({ solver: "atlasd", "solver.r3": 2 });
+    expect(refusal({ "solver.r3": 2, solver: "grassmann" })).to.include("has no effect");
+    expect(refusal({ r1: 2 })).to.include("has no effect"); // it implies nothing
+  });
+
   it("is completed by the experiment's own values, then the catalogue's", () => {
     const { config } = complete({});
     expect(config).to.include({
