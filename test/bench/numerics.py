@@ -221,13 +221,16 @@ def spheres() -> dict[str, Any]:
             rounds + 1,
             0,
             CPU,
-            {"algebra": ROTATION[None]} if kernel in ("c4", "smooth") else {},
+            {"algebra": ROTATION[None]}
+            if kernel in ("c4", "smooth") or kind == "steerable_unet"
+            else {},
         )
         for kind, kernel in (
             ("encoder_decoder", ""),
             ("convnet", "free"),
             ("convnet", "c4"),
             ("convnet", "smooth"),
+            ("steerable_unet", ""),
         )
     }
     times: dict[str, list[float]] = {name: [] for name in nets}
