@@ -2,7 +2,7 @@
 import { interval, ofSizes } from "../algebra/interval.js";
 import type { AlgebraEvidence } from "../result.js";
 import { type Html, html } from "./html.js";
-import { short } from "./plots.js";
+import { short, svg } from "./plots.js";
 
 const WIDTH = 560;
 const LEFT = 96;
@@ -51,11 +51,12 @@ export function lostPlot(rows: readonly LostRow[], label: string, left = LEFT): 
   };
   const ticks = [1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100].filter((tick) => tick <= most);
   const height = rows.length * ROW + 34;
-  return html`<svg viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="${label}">
-${ticks.map((tick) => html`<line class="grid" x1="${x(tick)}" x2="${x(tick)}" y1="4" y2="${height - 26}"/><text class="tick middle" x="${x(tick)}" y="${height - 10}">${String(tick)}</text>`)}
+  return svg(WIDTH, height, label, [
+    html`${ticks.map((tick) => html`<line class="grid" x1="${x(tick)}" x2="${x(tick)}" y1="4" y2="${height - 26}"/><text class="tick middle" x="${x(tick)}" y="${height - 10}">${String(tick)}</text>`)}
 ${rows.map(({ value, low, high, name, kept }, i) => {
   const y = i * ROW + 16;
   const kind = kept ? "symmetry" : "other";
   return html`<text class="tick" x="0" y="${y + 4}">${name}</text><rect class="${kind}" x="${x(low)}" y="${y - 3}" width="${Math.max(2, x(high) - x(low))}" height="6" rx="3"><title>${name}: ${short(value)}, from ${short(low)} to ${short(high)}</title></rect><circle class="head" cx="${x(value)}" cy="${y}" r="3.5"/>`;
-})}</svg>`;
+})}`,
+  ]);
 }

@@ -179,7 +179,8 @@ export function barPlot(
   name: string,
   labels: { x: string; y: string },
 ): Html {
-  const [width, height, left, bottom, top] = [880, 240, 58, 34, 20];
+  const [height, left, bottom, top] = [240, 58, 34, 20];
+  const width = Math.min(880, Math.max(330, left + 8 + 90 * bars.length));
   const values = bars.map((b) => b.value).filter((x) => Number.isFinite(x));
   const scale = makeScale([...values, ...(floor > 0 ? [floor] : [])], height - bottom, top, true);
   const slot = (width - left - 8) / Math.max(1, bars.length);
@@ -350,8 +351,13 @@ export function short(x: number): string {
     : x.toExponential(1);
 }
 
+/** Width of a drawing above which it is scrolled on a narrow screen, so that its texts stay legible. */
+const NARROW = 500;
+
 /** Make an SVG with a name for readers who cannot see it. */
-export function svg(width: number, height: number, name: string, content: Html[]): Html {
-  return html`<svg viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${name}"><title>${name}</title>
+export function svg(width: number, height: number, name: string, content: readonly Html[]): Html {
+  const drawing = html`<svg viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${name}"><title>${name}</title>
 ${content}</svg>`;
+  if (width <= NARROW) return drawing;
+  return html`<div class="${width > 1.3 * NARROW ? "scroll broad" : "scroll"}">${drawing}</div>`;
 }

@@ -53,7 +53,8 @@ table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabula
 th { text-align: left; font-weight: 500; color: var(--soft); padding: 4px 22px 4px 0; vertical-align: top; white-space: nowrap; }
 td { padding: 4px 22px 4px 0; vertical-align: top; overflow-wrap: anywhere; }
 thead th { border-bottom: 1px solid var(--line); } table.full { width: 100%; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll > svg { min-width: 500px; } .broad > svg { min-width: 680px; }
+@media print { .scroll > svg { min-width: 0 !important; } }
 `;
 
 /** The style sheet of the page. */
