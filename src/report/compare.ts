@@ -190,7 +190,7 @@ function anglesTable(found: readonly Found[], names: readonly string[]): Html | 
 <p>The largest principal angle between the spans of two runs. It is 0° for equal algebras. If one
 span is smaller, it is 0° when the larger one contains it.</p>
 ${wide(
-  ["", ...found.map(({ run }) => chip(run, names[run]!))],
+  ["run", ...found.map(({ run }) => chip(run, names[run]!))],
   found.map(({ run }, i) => [chip(run, names[run]!), ...cells[i]!]),
 )}`;
 }
@@ -308,7 +308,9 @@ function spread(values: readonly number[]): string {
   if (values.length < 2) return "–";
   const mean = values.reduce((a, b) => a + b) / values.length;
   const variance = values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (values.length - 1);
-  return `${short(mean)} ± ${short(Math.sqrt(variance))}`;
+  const deviation = Math.sqrt(variance);
+  const rounding = 1e-12 * Math.abs(mean); // the mean of equal numbers may differ from them
+  return `${short(mean)} ± ${short(deviation < rounding ? 0 : deviation)}`;
 }
 
 /** The CSS class for the colour of a run. */
