@@ -61,6 +61,12 @@ export function reasonOf(error: unknown): string {
   return cut(error instanceof Error ? error.message : String(error), MESSAGE);
 }
 
+/** Say in one line which file is not shown, and why. */
+export function wrongWith(file: string, error: unknown): string {
+  const reason = reasonOf(error);
+  return reason.startsWith(file) ? reason : `${file}: ${reason}`;
+}
+
 /** Whether a process works in a run's folder. */
 export async function isWorkedOn(folder: string): Promise<boolean> {
   const about = await lstat(join(folder, "lock")).catch(() => undefined);
@@ -115,7 +121,7 @@ export async function summarise(runs: string, id: string): Promise<Summary | und
       tags: tags.slice(0, 16).map((tag) => cut(tag, NAME)),
     });
   } catch (error) {
-    summary.message = `config.json: ${reasonOf(error)}`;
+    summary.message = wrongWith("config.json", error);
     return summary;
   }
   try {
@@ -149,7 +155,7 @@ async function addResult(summary: Summary, folder: string): Promise<void> {
     summary.metrics = {};
     addMetrics(summary.metrics, figures);
   } catch (error) {
-    summary.message = `result.json: ${reasonOf(error)}`;
+    summary.message = wrongWith("result.json", error);
   }
 }
 

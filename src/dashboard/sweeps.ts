@@ -3,7 +3,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { cut, isFolder, isPlainName, readJson, stampOf } from "../run/plain.js";
-import { reasonOf, type Summary } from "./summary.js";
+import { type Summary, wrongWith } from "./summary.js";
 
 /** Bytes of a sweep.json at most. */
 const MOST_SWEEP = 16 << 20;
@@ -35,6 +35,7 @@ export interface SweepEntry {
 /** The runs with one combination of values. */
 export interface Cell {
   values: Record<string, string>;
+  /** Ids of its runs that have begun. */
   runs: string[];
   /** Number of runs in each state; "pending" for a run that has not begun. */
   states: Record<string, number>;
@@ -107,7 +108,7 @@ async function readOne(
     });
     return { entry, file };
   } catch (error) {
-    entry.message = `sweep.json: ${reasonOf(error)}`;
+    entry.message = wrongWith("sweep.json", error);
     return { entry };
   }
 }
@@ -117,7 +118,8 @@ function cellOf(
   runs: string[],
   found: ReadonlyMap<string, Summary>,
 ): Cell {
-  const cell: Cell = { values: {}, runs, states: {}, findings: {}, metrics: {} };
+  const begun = runs.filter((id) => found.has(id));
+  const cell: Cell = { values: {}, runs: begun, states: {}, findings: {}, metrics: {} };
   for (const [name, value] of Object.entries(values)) cell.values[cut(name, 120)] = text(value);
   const numbers = new Map<string, number[]>();
   for (const id of runs) {

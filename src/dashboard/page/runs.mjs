@@ -69,6 +69,7 @@ export class RunsView {
     this.element = h(
       "div",
       { class: "list" },
+      h("h1", { class: "hidden" }, "Runs"),
       h("div", { class: "tools" }, this.search, Object.values(this.selects), this.compare),
       this.count,
       this.table,
@@ -410,7 +411,7 @@ export class RunsView {
         { class: "c-metric", title: value === undefined ? "" : `${choice.metric}: ${value}` },
         value === undefined ? "" : digits(value),
       ),
-      h("td", { class: "c-seed" }, String(row.seed)),
+      h("td", { class: "c-seed" }, row.status === "damaged" ? "" : String(row.seed)),
       h("td", { class: "c-age", title: created }, ago(created)),
     );
   }
