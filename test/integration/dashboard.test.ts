@@ -1,23 +1,43 @@
 /** The dashboard in a real browser. */
 import {
   appendFileSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import type { EpochRecord, RunEvent } from "../../src/run/events.js";
+import { LiveSteps } from "../../src/run/live.js";
 import { LONG, start } from "../e2e/atlas.js";
 import { epochLine, makeRun } from "../unit/dashboard/folders.js";
 import { equivariant, lorentz, nothing, planar, rotations } from "../unit/report/results.js";
 import { type Faults, faultsOf, startChromium, stopChromium } from "./chromium.js";
 
 const HOSTILE = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
+
+/** Roles of the accessibility tree that say nothing to a screen reader without a name. */
+const NAMED = "button link searchbox combobox checkbox img image progressbar region heading Iframe";
+
+/** What a screen reader finds: parts without a name, and the level of the first heading. */
+async function spoken(page: Page): Promise<{ nameless: string[]; first: number | undefined }> {
+  const session = await page.context().newCDPSession(page);
+  const { nodes } = await session.send("Accessibility.getFullAXTree");
+  const heard = nodes.filter(({ ignored }) => !ignored);
+  const nameless = heard.flatMap(({ role, name }) => {
+    const wanted = NAMED.split(" ").includes(String(role?.value));
+    return wanted && !String(name?.value ?? "").trim() ? [String(role?.value)] : [];
+  });
+  const heading = heard.find(({ role }) => role?.value === "heading");
+  const level = heading?.properties?.find(({ name }) => name === "level");
+  await session.detach();
+  return { nameless, first: level?.value.value as number | undefined };
+}
 
 describe("the dashboard in Chromium", function () {
   this.timeout(LONG);
@@ -106,6 +126,45 @@ describe("the dashboard in Chromium", function () {
     for (const done of ["6/6", "4/4"]) await page.getByText(`${done} · `).first().waitFor();
     const log = await page.locator(".log li.epoch").allTextContents();
     expect(log).to.have.length(epochs.length);
+    kill("SIGINT");
+    await done;
+  });
+
+  it("draws the steps of a stage until it ends", async () => {
+    const runs = join(dir, "steps");
+    const folder = makeRun(runs, "20260101-a");
+    const lock = { pid: process.pid, host: hostname() };
+    writeFileSync(join(folder, "lock"), JSON.stringify(lock));
+    const live = new LiveSteps(folder, 50);
+    const { url, kill, done } = await serve(runs);
+    await page.goto(`${url}&view=run&id=20260101-a`);
+    await page.locator(".state.live").waitFor();
+    const place = { stage: "predictor", totalEpochs: 2, stepsInEpoch: 1000 };
+    const steps = (epoch: number, until: number) => {
+      for (let step = 1; step <= until; step++)
+        live.step({ ...place, epoch, step, metrics: { loss: 1 / (step + 1000 * epoch) } });
+    };
+    const figure = page.getByRole("figure", { name: "predictor: loss" });
+    const [newest, epochs] = [figure.locator("[data-step]"), figure.locator("[data-value]")];
+    steps(0, 500);
+    await page.getByText("0/2 · step 500 of 1000").waitFor();
+    expect(await newest.getAttribute("data-step")).to.equal(String(1 / 500));
+    expect(await epochs.count()).to.equal(0);
+    const words = await figure.getByRole("img").getAttribute("aria-label");
+    expect(words).to.contain("from 1 at epoch 0.001").and.contain("largest 1 at epoch 0.001");
+    const log = join(folder, "events.jsonl");
+    const finish = (epoch: number) => {
+      appendFileSync(log, epochLine(epoch, { totalEpochs: 2 }));
+      live.epoch({ ...place, epoch });
+    };
+    finish(1);
+    steps(1, 500);
+    await page.getByText("1/2 · step 500 of 1000").waitFor();
+    expect(await newest.count()).to.equal(1);
+    finish(2);
+    await newest.waitFor({ state: "detached" });
+    expect(Number(await epochs.getAttribute("data-value"))).to.equal(2 / 3 + 0.01 * Math.sin(14));
+    await live.end();
     kill("SIGINT");
     await done;
   });
@@ -236,10 +295,13 @@ describe("the dashboard in Chromium", function () {
       makeRun(runs, `20260101-00000${i}`, { epochs: 30, result: make(), tags: ["paper"] });
     });
     makeRun(runs, "20260101-000009", { epochs: 3 });
+    mkdirSync(join(runs, "sweeps/20260101-s"), { recursive: true });
+    const planned = { cells: [{ values: { N: 1 } }], runs: [{ id: "20260101-000000", cell: 0 }] };
+    writeFileSync(join(runs, "sweeps/20260101-s/sweep.json"), JSON.stringify(planned));
     const { url, kill, done } = await serve(runs);
     const ids = all.map((_, i) => `id=20260101-00000${i}`);
     const views = ["", ...ids.map((id) => `&view=run&${id}`), "&view=run&id=20260101-000009"];
-    views.push(`&view=compare&${ids.slice(0, 3).join("&")}`);
+    views.push(`&view=compare&${ids.slice(0, 3).join("&")}`, "&view=sweep&id=20260101-s");
     for (const width of [400, 1400])
       for (const colorScheme of ["light", "dark"] as const) {
         await context.close();
@@ -251,12 +313,12 @@ describe("the dashboard in Chromium", function () {
           await page.locator(".state.live").waitFor();
           const about = await page.evaluate(`({
             wide: document.documentElement.scrollWidth - innerWidth,
-            nameless: [...document.querySelectorAll("button, input, select, a, iframe, svg[role]")]
-              .filter((e) => e.checkVisibility())
-              .filter((e) => !(e.getAttribute("aria-label") ?? e.textContent).trim() && !e.title)
-              .map((e) => e.outerHTML),
+            small: [...document.querySelectorAll("svg text")]
+              .filter((text) => text.checkVisibility() && text.getBoundingClientRect().height < 9)
+              .map((text) => text.textContent),
           })`);
-          expect(about, `${width} ${view}`).to.deep.equal({ wide: 0, nameless: [] });
+          expect(about, `${width} ${view}`).to.deep.equal({ wide: 0, small: [] });
+          expect(await spoken(page), `${width} ${view}`).to.deep.equal({ nameless: [], first: 1 });
         }
       }
     await context.close();
@@ -265,6 +327,7 @@ describe("the dashboard in Chromium", function () {
     await page.locator(".runs tr[data-id]").first().waitFor();
     for (const key of ["j", "x", "j", "j", "x", "c"]) await page.keyboard.press(key);
     await page.getByRole("heading", { name: "Comparison of 2 runs" }).waitFor();
+    expect(await page.evaluate("document.activeElement.id")).to.equal("main");
     await page.keyboard.press("Escape");
     await page.locator(".runs tr[data-id]").first().waitFor();
     await page.keyboard.press("/");

@@ -31,7 +31,7 @@ export class Curves {
     /** @type {Plot | undefined} */
     this.plot = undefined;
     this.logarithmic = wantsLogarithm(lines);
-    this.place = h("div", { class: "plot" });
+    this.place = h("div", { class: "plot", role: "img" });
     this.last = h("span", { class: "soft" });
     this.toggle = h(
       "button",
@@ -40,6 +40,7 @@ export class Curves {
         type: "button",
         "aria-pressed": this.logarithmic,
         title: "logarithmic scale",
+        "aria-label": `logarithmic scale of ${title}`,
         onclick: () => {
           this.logarithmic = !this.logarithmic;
           this.toggle.setAttribute("aria-pressed", String(this.logarithmic));
@@ -78,6 +79,7 @@ export class Curves {
 
   /** @private */
   tell() {
+    this.place.setAttribute("aria-label", this.lines.map(inWords).filter(Boolean).join("; "));
     const steps = this.lines.find((line) => line.steps)?.points.at(-1);
     const [line, ...others] = this.lines.filter((line) => !line.steps);
     const last = others.length === 0 ? line?.points.at(-1) : undefined;
@@ -170,6 +172,20 @@ export class Curves {
     this.dark.removeEventListener("change", this.repaint);
     this.plot?.destroy();
   }
+}
+
+/** Say what a line shows. @param {Line} line @returns {string} */
+function inWords({ label, points }) {
+  const finite = points.filter((point) => point[1] !== null);
+  const [first, last] = [finite[0], finite.at(-1)];
+  if (first === undefined || last === undefined) return "";
+  /** @type {(better: (a: number, b: number) => boolean) => [number, number | null]} */
+  const best = (better) =>
+    finite.reduce((a, b) => (better(Number(b[1]), Number(a[1])) ? b : a), first);
+  const place = (/** @type {[number, number | null]} */ [epoch, value]) =>
+    `${digits(Number(value))} at epoch ${digits(epoch)}`;
+  const least = place(best((a, b) => a < b));
+  return `${label}: from ${place(first)} to ${place(last)}; least ${least}, largest ${place(best((a, b) => a > b))}`;
 }
 
 /** Whether the values are positive and differ by much. @param {Line[]} lines */

@@ -86,6 +86,12 @@ export function ago(time) {
   return `${Math.floor(seconds / 86400)} d ago`;
 }
 
+/** Tell something to those who hear the page. @param {string} text */
+export function say(text) {
+  const place = document.getElementById("said");
+  if (place) place.textContent = text;
+}
+
 /** A time, in the reader's own zone. @param {string} time */
 export function clock(time) {
   const date = new Date(time);

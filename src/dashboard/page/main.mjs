@@ -42,7 +42,8 @@ const app = {
 /** @type {View | undefined} */
 let view;
 
-function show() {
+/** @param {{first?: boolean}} [options] */
+function show({ first = false } = {}) {
   const query = address();
   const token = query.get("token") ?? "";
   if (token !== link.token) return location.reload();
@@ -60,6 +61,8 @@ function show() {
   document.title = view.title === "" ? "Atlas" : `${view.title} · Atlas`;
   fill(main, view.element);
   scrollTo(0, 0);
+  // The link that led here is gone. Keys and screen readers go on at the contents.
+  if (!first) main.focus({ preventScroll: true });
 }
 
 /** @type {Record<import("./stream.mjs").State, string>} */
@@ -137,7 +140,7 @@ document.getElementById("skip")?.addEventListener("click", (event) => {
   main.focus();
 });
 
-addEventListener("hashchange", show);
+addEventListener("hashchange", () => show());
 
 const home = /** @type {HTMLAnchorElement} */ (document.getElementById("home"));
 home.href = app.href();
@@ -150,7 +153,7 @@ store.listeners.add(() => {
 
 try {
   state.textContent = WORDS.connecting;
-  show();
+  show({ first: true });
   await store.load();
   link.open();
 } catch (error) {

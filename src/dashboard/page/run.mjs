@@ -11,6 +11,7 @@ import {
   h,
   markup,
   reportFrame,
+  say,
 } from "./dom.mjs";
 
 /**
@@ -73,10 +74,9 @@ export class RunView {
       h("h2", {}, "Curves"),
       this.curves,
     );
-    this.element = h(
+    this.contents = h(
       "div",
-      { class: "run-page" },
-      this.head,
+      { hidden: true },
       this.stagesSection,
       this.result,
       this.curvesSection,
@@ -86,10 +86,15 @@ export class RunView {
         { "aria-label": "Settings" },
         h("h2", {}, "Settings"),
         filter,
-        h("div", { class: "scroll" }, h("table", { class: "config" }, this.config)),
+        h(
+          "div",
+          { class: "scroll" },
+          h("table", { class: "config", "aria-label": "Settings" }, this.config),
+        ),
       ),
       h("section", { "aria-label": "Log" }, h("h2", {}, "Log"), this.log),
     );
+    this.element = h("div", { class: "run-page" }, this.head, this.contents);
     this.take = (/** @type {RunMessage} */ message) => this.receive(message);
     app.store.messages.add(this.take);
     this.takeSteps = (/** @type {string[]} */ ids) => {
@@ -114,9 +119,13 @@ export class RunView {
       return;
     }
     this.loading = true;
+    const before = this.detail?.summary.status;
     try {
       this.detail = await this.app.link.ask(`/api/run?id=${encodeURIComponent(this.id)}`);
-      if (!this.gone) this.show();
+      if (this.gone) return;
+      this.show();
+      const { status } = /** @type {Detail} */ (this.detail).summary;
+      if (before !== undefined && before !== status) say(`The run is ${status}.`);
     } catch (error) {
       if (!this.gone && this.detail === undefined)
         fill(
@@ -207,6 +216,7 @@ export class RunView {
   /** @private */
   show() {
     const detail = /** @type {Detail} */ (this.detail);
+    this.contents.hidden = false;
     this.showHead(detail);
     this.showStages(detail);
     this.showCurves(detail);
@@ -224,7 +234,7 @@ export class RunView {
     const { experiment, task, preset, seed, created, status, finding, message, tags } = summary;
     const facts = [
       [experiment, task, preset && `preset ${preset}`].filter(Boolean).join(" · "),
-      `seed ${seed}`,
+      status !== "damaged" && `seed ${seed}`,
       worker && about(worker),
       created && `started ${new Date(created).toLocaleString()}`,
     ];
