@@ -261,6 +261,13 @@ describe("the dashboard in Chromium", function () {
     appendFileSync(join(folder, "events.jsonl"), `${JSON.stringify(warning)}\n`);
     writeFileSync(join(folder, "report.html"), `<h1>report</h1>${HOSTILE}`);
     makeRun(runs, "20260102-b", { epochs: 3, result: planar() });
+    const working = makeRun(runs, "20260103-c");
+    writeFileSync(join(working, "lock"), JSON.stringify({ pid: process.pid, host: hostname() }));
+    const live = new LiveSteps(working, 1);
+    for (const step of [1, 2, 3]) {
+      const place = { stage: HOSTILE, epoch: 0, totalEpochs: 1, step, stepsInEpoch: 9 };
+      live.step({ ...place, metrics: { [HOSTILE]: step } });
+    }
     const { url, kill, done } = await serve(runs);
     page.on("dialog", (dialog) => faults.errors.push(dialog.message()));
     const safe = async () => {
@@ -279,9 +286,14 @@ describe("the dashboard in Chromium", function () {
     expect(await page.frameLocator("iframe").locator("html").count()).to.equal(1);
     await safe();
     await page.goBack();
-    await page.getByRole("link", { name: "Compare 2 runs" }).click();
+    await page.getByRole("link", { name: "Compare 3 runs" }).click();
     await page.getByRole("heading", { name: "Algebras" }).waitFor();
     await safe();
+    await page.goto(`${url}&view=run&id=20260103-c`);
+    await page.getByText("0/1 · step 3 of 9").waitFor();
+    await page.locator(".u-legend").waitFor();
+    await safe();
+    await live.end();
     // The frame's own policy stops its script and its picture, and the browser tells.
     faults.errors = faults.errors.filter((text) => !/sandboxed|violates|blocked/i.test(text));
     kill("SIGINT");

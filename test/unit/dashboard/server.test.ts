@@ -16,6 +16,7 @@ import { expect } from "chai";
 import type { Detail } from "../../../src/dashboard/detail.js";
 import { type Dashboard, serveDashboard } from "../../../src/dashboard/index.js";
 import type { Summary } from "../../../src/dashboard/summary.js";
+import type { SweepTable } from "../../../src/dashboard/sweeps.js";
 import { until } from "../../e2e/atlas.js";
 import { lorentz, planar } from "../report/results.js";
 import { ask, bearer, json, Reader } from "./client.js";
@@ -168,6 +169,19 @@ describe("the dashboard", () => {
       expect(sections[0]!.markup).to.contain("toptagging");
       for (const ids of ["id=20260101-a", "id=20260101-a&id=nothing", "id=a&id=../b"])
         expect((await withToken(`/api/compare?${ids}`)).status, ids).to.be.oneOf([400, 404]);
+    });
+
+    it("has a table for each sweep, with the runs that have begun", async () => {
+      mkdirSync(join(runs, "sweeps/20260101-s"), { recursive: true });
+      const planned = ["20260101-a", "20260102-b", "20260109-later"].map((id) => ({ id, cell: 0 }));
+      const sweep = { grid: { N: [1] }, cells: [{ values: { N: 1 } }], runs: planned };
+      writeFileSync(join(runs, "sweeps/20260101-s/sweep.json"), JSON.stringify(sweep));
+      const table = await json<SweepTable>(url, "/api/sweep?id=20260101-s");
+      expect(table.runs).to.have.length(3);
+      const [cell] = table.cells;
+      expect(cell!.runs).to.deep.equal(["20260101-a", "20260102-b"]);
+      expect(cell!.states).to.deep.equal({ finished: 1, interrupted: 1, pending: 1 });
+      rmSync(join(runs, "sweeps"), { recursive: true });
     });
 
     it("gives nothing outside of it", async () => {
