@@ -101,6 +101,9 @@ class Group:
             own._timeout = _PATIENCE
             nccl = _distributed.PrefixStore("nccl", store)
             self._nccl = _distributed.ProcessGroupNCCL(nccl, rank, size, own)
+            self.sum(torch.zeros(1, device=device))
+        # Only now all have found each other, and need the store no longer.
+        self.sum(torch.zeros(1))
 
     @property
     def rank(self) -> int:
