@@ -22,6 +22,7 @@ from atlas_worker.service import logs
 
 if TYPE_CHECKING:
     from atlas_worker.service.auth import Access
+    from atlas_worker.service.collectives import Torchrun
     from atlas_worker.service.limits import Limits
     from atlas_worker.service.server import Worker
 
@@ -78,7 +79,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     token = os.environ.pop("ATLAS_TOKEN", None)  # processes that the worker starts must not see it
     _check_access(arguments, token)
     _check_folders(arguments)
-    worker, access = _make_worker(arguments, token)
+    torchrun = _join_torchrun(arguments)
+    if torchrun is not None and torchrun.rank > 0:
+        _exit_now(_help(torchrun, arguments.threads))
+    worker, access = _make_worker(arguments, token, torchrun)
     worker.start()
     _announce(worker, access, out)
     if arguments.idle is not None:
@@ -89,6 +93,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     stop.wait()
     log.info("stopping")
     threading.Timer(_STOP_SECONDS, _exit_now, (1,)).start()
+    if torchrun is not None:
+        torchrun.end()
     worker.stop()
     _exit_now(0)
 
@@ -205,6 +211,11 @@ def _serve_options() -> dict[str, dict[str, Any]]:
         "--device": {
             "default": "auto",
             "help": "default device of sessions: auto, cpu, cuda or cuda:N",
+        },
+        "--torchrun": {
+            "action": "store_true",
+            "help": "share trainings with the other processes that torchrun has started; rank 0 is "
+            "the worker",
         },
         "--parent-stdin": {
             "action": "store_true",
@@ -351,7 +362,48 @@ def _is_private(folder: Path) -> bool:
 # watches the parent already runs.
 
 
-def _make_worker(arguments: argparse.Namespace, token: str | None) -> tuple[Worker, Access]:
+def _join_torchrun(arguments: argparse.Namespace) -> Torchrun | None:
+    """Find the other processes of torchrun, if asked to. Sets the default number of threads."""
+    if not arguments.torchrun:
+        return None
+    import torch
+
+    from atlas_worker.service import devices
+    from atlas_worker.service.collectives import Torchrun
+
+    cuda = torch.cuda.is_available() and arguments.device != "cpu"
+    try:
+        torchrun = Torchrun("cuda" if cuda else "cpu")
+    except KeyError as error:
+        raise _Refused(
+            f"--torchrun is for processes that torchrun has started: {error.args[0]} is not set"
+        ) from None
+    arguments.threads = arguments.threads or max(1, devices.available_cores() // torchrun.beside)
+    threading.Thread(target=_exit_without_parent, name="parent", daemon=True).start()
+    return torchrun
+
+
+def _help(torchrun: Torchrun, threads: int) -> int:
+    """Serve rank 0 of torchrun until it ends. Returns the exit code."""
+    import atlas_worker.blocks  # noqa: F401  declares every block
+    from atlas_worker.errors import RankLost
+    from atlas_worker.service import devices
+    from atlas_worker.service.helper import Helper
+
+    devices.make_reproducible(threads)
+    devices.keep_freed_memory()
+    while True:
+        try:
+            if (group := torchrun.join()) is None:
+                return 0
+            Helper(group, torchrun.device, threads, threads).serve()
+        except RankLost as lost:
+            log.info("%s", lost)  # the next group is another try
+
+
+def _make_worker(
+    arguments: argparse.Namespace, token: str | None, torchrun: Torchrun | None
+) -> tuple[Worker, Access]:
     """Set the process up and make the worker. Raises ``_Refused`` if the worker cannot start."""
     from atlas_worker.errors import AddressInUse, InvalidInput
     from atlas_worker.service import devices
@@ -375,6 +427,7 @@ def _make_worker(arguments: argparse.Namespace, token: str | None) -> tuple[Work
             plane_ports=(arguments.tensor_port, arguments.metrics_port),
             plane_folder=arguments.plane_folder,
             health_port=arguments.health_port,
+            torchrun=torchrun,
         )
     except InvalidInput as error:
         flag = f"--{error.field.replace('_', '-')}"
@@ -470,6 +523,13 @@ def _exit_with_parent() -> None:
             pass
     except OSError:
         pass
+    _exit_now(0)
+
+
+def _exit_without_parent() -> None:
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1.0)
     _exit_now(0)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,7 +90,7 @@ class Group:
         options._devices = [_distributed.ProcessGroupGloo.create_device(hostname=host)]
         options._timeout = _CONNECT
         try:
-            self._gloo = _distributed.ProcessGroupGloo(
+            self._gloo: Any = _distributed.ProcessGroupGloo(
                 _distributed.PrefixStore("gloo", store), rank, size, options
             )
         except RuntimeError as error:
@@ -125,7 +127,7 @@ class Group:
             group.allreduce([tensor], options).wait()
             if tensor.is_cuda:
                 torch.cuda.current_stream(tensor.device).synchronize()
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError) as error:  # it was closed
             raise _lost(error) from None
         if self._interrupted:
             raise RankLost("the connection to another rank was lost")
@@ -169,19 +171,106 @@ class Group:
             for piece in flat.split(_PIECE):
                 if piece.numel():
                     self._gloo.broadcast([piece], options).wait()
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError) as error:
             raise _lost(error) from None
 
     def close(self) -> None:
         """Close the connections, which the other ranks notice."""
         for group in (self._gloo, self._nccl):
-            with suppress(RuntimeError, AttributeError):
+            with suppress(RuntimeError):
                 if group is not None:
                     group.abort()
-        del self._gloo, self._nccl
+        self._gloo = self._nccl = None
 
 
-def _lost(error: RuntimeError) -> RankLost:
+class Torchrun:
+    """The processes that torchrun has started, on one or several machines, as one sees them.
+
+    One session at a time uses them. Rank 0 calls :meth:`gather` and :meth:`end`, the others
+    :meth:`join`.
+
+    Args:
+        device: Type of the devices: "cpu" or "cuda".
+
+    Raises:
+        KeyError: torchrun has not started this process.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.rank, self.size, local, self.beside = (
+            int(os.environ[name])
+            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        )
+        self.device = torch.device(device, local) if device == "cuda" else torch.device(device)
+        head = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        self._host = _address_towards(*head)
+        from torch.distributed.rendezvous import rendezvous
+
+        self._store: Any = next(rendezvous("env://", self.rank, self.size))[0]
+        self._count = 0
+        self.taken = False
+        """Whether a session uses them."""
+
+    def gather(self) -> Group:
+        """Let the others join a new group. Raises ``RankLost`` if some do not come."""
+        self._count += 1
+        self._tell("join")
+        return self._group()
+
+    def join(self) -> Group | None:
+        """Wait for the next group, and join it.
+
+        Returns:
+            The group; None when rank 0 has ended.
+
+        Raises:
+            RankLost: The others did not come.
+        """
+        try:
+            self._store.wait([f"atlas/{self._count + 1}"], _PATIENCE)
+            # Groups that rank 0 has given up in the meantime are left out.
+            self._count = int(self._store.get("atlas/latest"))
+            if self._store.get(f"atlas/{self._count}") != b"join":
+                return None
+        except RuntimeError:  # the process that keeps the store has ended
+            return None
+        return self._group()
+
+    def _group(self) -> Group:
+        store = _distributed.PrefixStore(f"atlas-group-{self._count}", self._store)
+        return Group(store, self.rank, self.size, self.device, self._host)
+
+    def end(self) -> None:
+        """Tell the others that this worker ends."""
+        self._count += 1
+        with suppress(RuntimeError):
+            self._tell("end")
+
+    def _tell(self, what: str) -> None:
+        self._store.set("atlas/latest", str(self._count))
+        self._store.set(f"atlas/{self._count}", what)
+
+    def dismiss(self) -> None:
+        """Nothing is to be done: they notice that the group was closed."""
+
+    def close(self) -> None:
+        """Leave them to the next session."""
+        self.taken = False
+
+    def cause(self, lost: RankLost) -> Exception:
+        """Return the error itself: torchrun knows which process ended."""
+        return lost
+
+
+def _address_towards(host: str, port: int) -> str:
+    """Return the address of this machine that another one sees. Nothing is sent."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)
+        return str(probe.getsockname()[0])
+
+
+def _lost(error: Exception) -> RankLost:
     said = str(error).splitlines() or [""]
     return RankLost(
         f"the connection to another rank was lost: {said[0][:200]}",

@@ -19,6 +19,7 @@ from atlas_worker.service.dataplane import DataPlane
 
 from . import healthport, logs
 from .auth import Access, TokenRequired
+from .collectives import Torchrun
 from .compute import DeviceQueues
 from .devices import Devices, describe, machine, versions
 from .jobs import JobService
@@ -56,6 +57,7 @@ class Worker:
         plane_folder: Folder for the planes' sockets instead of ports and CURVE. Nobody else may be
             able to enter it.
         health_port: Loopback port of the health service (see :mod:`.healthport`), or None.
+        torchrun: The ranks of sessions that ask for several, if torchrun has started them.
 
     Raises:
         AddressInUse: A port cannot be bound.
@@ -73,13 +75,14 @@ class Worker:
         plane_ports: tuple[int, int] = (0, 0),
         plane_folder: Path | None = None,
         health_port: int | None = None,
+        torchrun: Torchrun | None = None,
     ) -> None:
         limits, access = limits or Limits(), access or Access()
         # ZeroMQ binds to addresses, not to names.
         host = "127.0.0.1" if host == "localhost" else host
         self._compute = DeviceQueues(threads)
         tickets = Tickets(limits)
-        self._sessions = Sessions(limits, tickets, self._compute)
+        self._sessions = Sessions(limits, tickets, self._compute, torchrun)
         self._server = grpc.server(
             ThreadPoolExecutor(limits.max_watches + _SPARE_THREADS, "grpc"),
             maximum_concurrent_rpcs=limits.max_calls,

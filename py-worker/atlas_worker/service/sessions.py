@@ -16,6 +16,7 @@ import torch
 from atlas_worker.errors import InvalidInput, LimitExceeded, NotFound, NotReady
 
 from . import logs
+from .collectives import Torchrun
 from .compute import Compute, DeviceQueues
 from .devices import memory, return_freed_memory
 from .limits import Limits
@@ -339,8 +340,15 @@ class Sessions:
     lock; otherwise calls would wait for each other.
     """
 
-    def __init__(self, limits: Limits, tickets: Tickets, queues: DeviceQueues) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        tickets: Tickets,
+        queues: DeviceQueues,
+        torchrun: Torchrun | None = None,
+    ) -> None:
         self._limits, self.tickets, self.queues = limits, tickets, queues
+        self._torchrun = torchrun
         self._lock = threading.Lock()
         self._open: dict[str, Session] = {}
         self._stopped = threading.Event()
@@ -390,6 +398,8 @@ class Sessions:
 
     def _team(self, ranks: int, device: torch.device, every: Sequence[torch.device]) -> Team:
         """Make the team of a session on a device."""
+        if self._torchrun is not None:
+            return self._joined(self._torchrun, ranks, device)
         threads, chosen = self.queues.threads, [device] * ranks
         if device.type == "cpu":
             most, what = threads, f"{threads} CPU thread{'s' * (threads > 1)}"
@@ -409,6 +419,26 @@ class Sessions:
             )
         shared = shared_threads(threads, ranks, device)
         return Team(ranks, Processes(chosen, threads), threads, shared)
+
+    def _joined(self, torchrun: Torchrun, ranks: int, device: torch.device) -> Team:
+        """Make the team of a session from the processes that torchrun has started."""
+        if (ranks, device) != (torchrun.size, torchrun.device):
+            raise InvalidInput(
+                f"this worker is one of {torchrun.size} ranks that torchrun has started, each on a "
+                f"device like {torchrun.device}, and {ranks} on {device} were asked for",
+                "ranks",
+                f"1 or {torchrun.size}",
+                "ask for all of them, or start torchrun with another number of processes",
+            )
+        if torchrun.taken:
+            raise LimitExceeded(
+                "another session uses the ranks of this worker",
+                "ranks",
+                "one session at a time",
+                "wait for the end of the other session",
+            )
+        torchrun.taken = True
+        return Team(ranks, torchrun, self.queues.threads, self.queues.threads)
 
     def get(self, session_id: str) -> Session:
         """Find a session and renew its lease. Raises ``NotFound`` if it is closed."""

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,10 @@ class Muster(Protocol):
 
     def dismiss(self) -> None:
         """End the helpers. Another thread may be in :meth:`gather`."""
+        ...
+
+    def close(self) -> None:
+        """End the helpers for good."""
         ...
 
     def cause(self, lost: RankLost) -> Exception:
@@ -304,8 +308,10 @@ class Team:
 
     def close(self) -> None:
         """End the helpers. The session is over."""
-        close: Callable[[], None] = getattr(self.muster, "close", self.muster.dismiss)
-        close()
+        group = self._group
+        if group is not None:
+            group.close()
+        self.muster.close()
 
 
 @dataclass(eq=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,3 +153,53 @@ def test_no_rank_outlives_its_worker() -> None:
     wait_for(lambda: not Path(f"/proc/{helper}").exists())
     ended(worker, 10)
     client.close()
+
+
+def test_ranks_on_several_machines() -> None:
+    """Two machines with one rank each, which are both this one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = [str(Path(__file__).parents[3] / "docker/torchrun.sh")]
+    flags = ["--device", "cpu", "--threads", "1", "--log-level", "warning"]
+    nodes = [
+        subprocess.Popen(
+            [*script, *flags],
+            env={
+                **os.environ,
+                "PYTHON": sys.executable,
+                "NODES": "2",
+                "NODE": str(node),
+                "HEAD": f"127.0.0.1:{port}",
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for node in range(2)
+    ]
+    try:
+        assert nodes[0].stdout is not None
+        address = json.loads(nodes[0].stdout.readline())["address"]
+        with Client(address) as one:
+            expected = losses(one.run(training(one)))
+            with Refused("INVALID_INPUT", "ranks"):
+                Client(address, ranks=3)
+        with Client(address, ranks=2) as two:
+            with Refused("LIMIT_EXCEEDED", "ranks"):
+                Client(address, ranks=2)
+            handle = training(two)
+            assert losses(two.run(handle)) == pytest.approx(expected, rel=0, abs=1e-5)
+            # What ends a group ends no rank: the next one is made of the same processes.
+            long = training(two, epochs=5000)
+            job = two.call("StartJob", handle=long).job
+            for event in two.watch(job.job_id):
+                if event.HasField("epoch_finished"):
+                    two.call("CancelJob", job_id=job.job_id)
+        with Client(address, ranks=2) as again:
+            assert losses(again.run(training(again))) == pytest.approx(expected, rel=0, abs=1e-5)
+        # The worker, and not torchrun: the others end with it.
+        os.kill(Client(address).description.pid, signal.SIGTERM)
+        assert [node.wait(60) for node in nodes] == [0, 0]
+    finally:
+        for node in nodes:
+            node.kill()
+            node.communicate()
