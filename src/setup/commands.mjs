@@ -20,7 +20,7 @@ const COMMANDS = {
     return atlas(["demo", ...args]);
   },
   async bench(args) {
-    await setUp();
+    await setUp({ dev: args.includes("gpu") }); // which runs tests too
     return typescript("test/bench/main.ts", args);
   },
   async calibrate(args) {

@@ -1,19 +1,20 @@
 /**
  * `npm run bench`: what things cost on this machine. `--json` prints all that was measured; `--only
- * PART,PART` measures some of it.
+ * PART,PART` measures some of it. Further programs are `npm run bench -- gpu` and
+ * `pools [POOL …]`; see gpu.ts and pools.ts.
  *
  * Not part of the tests, and never fails because something is slow. What is compared is timed in
  * turns, so that the ratios hold on a machine that does other things too, though the seconds do
  * not.
  */
-import { execFile } from "node:child_process";
 import { availableParallelism, cpus, loadavg } from "node:os";
-import { fileURLToPath } from "node:url";
-import { parseArgs, promisify } from "node:util";
-import { ensureVenv } from "../../src/setup/venv.js";
+import { parseArgs } from "node:util";
 import { measureParts, n, type Part, part, printTable, type Row } from "../benchmark-parts.js";
+import { gpuParts } from "./gpu.js";
 import { type Loads, measureLoad } from "./load.js";
 import { measureOverhead, type Overhead } from "./overhead.js";
+import { poolParts } from "./pools.js";
+import { runPython } from "./python.js";
 import { measureSweep, type SweepCost } from "./sweep.js";
 import { measureTransport, type Transport } from "./transport.js";
 
@@ -21,13 +22,7 @@ type Numbers = Record<string, number>;
 
 /** A part that numerics.py measures in a process of its own. */
 function numerics<T>(name: string, rows: (found: T) => Row[]): Part {
-  return part(async () => {
-    const { python, workerDir } = await ensureVenv();
-    const file = fileURLToPath(new URL("numerics.py", import.meta.url));
-    const env = { ...process.env, PYTHONPATH: workerDir };
-    const { stdout } = await promisify(execFile)(python, [file, name], { env });
-    return JSON.parse(stdout) as T;
-  }, rows);
+  return part(() => runPython<T>("numerics.py", [name]), rows);
 }
 
 /** What the tensor plane is measured beside. */
@@ -198,11 +193,29 @@ const PARTS: Record<string, Part> = {
   ),
 };
 
-const { values } = parseArgs({
-  options: { json: { type: "boolean", default: false }, only: { type: "string" } },
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    ...{ json: { type: "boolean", default: false }, only: { type: "string" } },
+  },
 });
+
+/** Further programs, each with parts of its own. */
+const PROGRAMS: Record<string, (args: readonly string[]) => Record<string, Part>> = {
+  gpu: gpuParts,
+  pools: poolParts,
+};
+
+const [program, ...args] = positionals;
+if (program !== undefined && !Object.hasOwn(PROGRAMS, program)) {
+  process.stderr.write(
+    `error: there is no benchmark ${program}; choose ${Object.keys(PROGRAMS).join(", ")}, or none\n`,
+  );
+  process.exit(2);
+}
+const parts = program === undefined ? PARTS : PROGRAMS[program]!(args);
 const before = loadavg()[0]!;
-const { found, rows } = await measureParts("bench", PARTS, values.only);
+const { found, rows } = await measureParts("bench", parts, values.only);
 const machine = {
   processor: cpus()[0]?.model ?? "unknown",
   cores: availableParallelism(),
