@@ -77,11 +77,11 @@ export async function judgeAlgebra(
   measured: AlgebraMeasured,
   { kind = "quick", search }: { kind?: EvidenceKind; search?: Search } = {},
 ): Promise<AlgebraResult> {
-  const { predictor, others: judges, fit } = inputs;
+  const { predictor, atlas, others: judges, fit } = inputs;
   const full = kind === "full" && fitOnly(inputs) === undefined ? fit : undefined;
   if (kind === "full" && full === undefined) ctx.note(`--evidence full: ${fitOnly(inputs)}`);
   const fits = full && (await fitsOf(ctx, full));
-  const options = { dataset: judges, seed: ctx.seed };
+  const options = { dataset: judges, atlas, seed: ctx.seed };
   const generators = measured.generators.map(unit);
   const rest = complement(measured, generators);
   if (generators.length + rest.length === 0) return analyseAlgebra(measured);
@@ -260,9 +260,9 @@ export async function judgeCosets(
   algebra: readonly SquareMatrix[],
   kind: EvidenceKind = "quick",
 ): Promise<{ judged: (CosetResult | undefined)[]; hopeless: string | undefined }> {
-  const { predictor, others: judges, fit } = inputs;
+  const { predictor, atlas, others: judges, fit } = inputs;
   if (cosets.length === 0) {
-    const options = { dataset: judges, samples: MANY, seed: ctx.seed };
+    const options = { dataset: judges, atlas, samples: MANY, seed: ctx.seed };
     return {
       judged: [],
       hopeless: hopeless(await ctx.session.measureEvidence(predictor, options)),
@@ -276,6 +276,7 @@ export async function judgeCosets(
   const found = await ctx.timed("evidence", () =>
     ctx.session.measureEvidence(predictor, {
       dataset: judges,
+      atlas,
       directions: outside,
       matrices,
       sizes: FAR,

@@ -1056,6 +1056,7 @@ def make_subject(
     dataset: Dataset | None = None,
     refits: Sequence[FittedPredictor] = (),
     fitted_to: Dataset | None = None,
+    charts: Atlas | None = None,
 ) -> tuple[Subject, bool]:
     """Put together what evidence for a symmetry is measured on (METHOD 2.13).
 
@@ -1064,6 +1065,7 @@ def make_subject(
         dataset: Samples that judge; None for those of ``fitted_to`` that were held back.
         refits: Refits of the predictor on other parts of the training data.
         fitted_to: The predictor's own dataset.
+        charts: The predictor's charts, of which some may be chosen; None for all.
 
     Returns:
         The subject, and whether the samples that judge were held back from the training.
@@ -1101,21 +1103,30 @@ def make_subject(
     held = judge is own and splits is not None and len(splits.test) > 0
     test = splits.test if held and splits is not None else torch.arange(len(test_x))
     action = action_on(atlas, predictor.halo)
+    chosen = None if charts is None else chosen_charts(charts)
+
+    def among(inputs: Inputs) -> Inputs:
+        return inputs if chosen is None else ChosenCharts(inputs, chosen)
+
+    def of(f: Predictor) -> Predictor:
+        return f if chosen is None else ChosenCharts(x, chosen).predictor(f)
+
+    baseline = predictor.baseline()
     subject = Subject(
-        predictors=[p.freeze() for p in (predictor, *refits)],
+        predictors=[of(p.freeze()) for p in (predictor, *refits)],
         # Linear interpolation smooths coarse lattices, which would count as skill lost.
         action=action.finer_interpolation() if isinstance(atlas, LatticeAtlas) else action,
-        inputs=test_x,
-        targets=test_y,
+        inputs=among(test_x),
+        targets=None if test_y is None else among(test_y),
         test=test,
         train=train,
-        train_inputs=x,
-        train_targets=y,
+        train_inputs=among(x),
+        train_targets=None if y is None else among(y),
         classes=judge.outputs if labels else 0,
         class_weights=predictor.class_weights,
         scenes=judge.scenes,
         breaking=predictor.breaking,
-        baseline=predictor.baseline(),
+        baseline=None if baseline is None else of(baseline),
     )
     return subject, judge is not own or held or not predictor.total_epochs
 

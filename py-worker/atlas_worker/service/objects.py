@@ -339,7 +339,8 @@ class ObjectService(ChartQueries):
 
         session = self._sessions.get(request.session_id)
         entry = session.find(request.handle, "handle", "predictor")
-        own, atlas = entry.uses
+        own, fitted = entry.uses
+        atlas = _named(session, request, "atlas", "", fitted)
         n = action_on(atlas.value).n
         codec = self._codec(session)
         directions = basis(codec, request, "directions", n)
@@ -366,6 +367,7 @@ class ObjectService(ChartQueries):
                 None if dataset is own else dataset.value,
                 [refit.value for refit in refits],
                 own.value,
+                atlas.value,
             )
             evidence = collect(
                 subject,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -137,3 +138,26 @@ class TestCoordinates:
             make_predictor(
                 ("strided_cnn", {}), how, data(fields, fields, 1), atlas, 1, 0, torch.device("cpu")
             )
+
+
+def test_charts_that_were_not_chosen_do_not_judge() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 1, 12, 24, generator=g)
+    y = x.clone()
+    y[..., 12:] = torch.randn(60, 1, 12, 12, generator=g)  # nothing tells these
+    dataset = data(x, y, 1)
+    atlas = PlanarAtlas((Chart(6, 5), Chart(6, 18)), r_in=3, r_out=2)
+    how = {"test": 0.4, "batch_size": 4, "learning_rate": 1e-2}
+    predictor = make_predictor(
+        ("convnet", {}), ("supervised", how), dataset, atlas, 4, 0, torch.device("cpu")
+    )
+    for _ in range(4):
+        predictor.run_epoch(lambda *_: None)
+
+    def skill(chosen: tuple[int, ...]) -> float:
+        some = replace(atlas, chosen=chosen)
+        subject, _ = make_subject(predictor, None, [], dataset, some)
+        return collect(subject, ROTATION, torch.zeros(0, 2, 2), [0.2], 400, 0).skill.value
+
+    both, left, right = skill(()), skill((0,)), skill((1,))
+    assert right + 0.2 < both < left - 0.2

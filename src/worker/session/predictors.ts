@@ -239,6 +239,8 @@ export async function moveSample(
 export interface EvidenceOptions {
   /** Samples that judge (default: those that were held back from the training). */
   dataset?: RemoteObject;
+  /** Charts that judge: the predictor's, of which some may be chosen (default: all). */
+  atlas?: RemoteObject;
   /** Predictors of the same kind that were fitted to other parts of the training data. */
   refits?: readonly RemoteObject[];
   /** Directions of gl(n), [D, n, n]. */
@@ -257,13 +259,14 @@ export interface EvidenceOptions {
 export async function measureEvidence(
   link: Link,
   { handle }: RemoteObject,
-  { dataset, refits = [], directions = [], matrices = [], ...options }: EvidenceOptions,
+  { dataset, atlas, refits = [], directions = [], matrices = [], ...options }: EvidenceOptions,
 ): Promise<EvidenceMeasured> {
   const { sizes = [], samples = 400, seed = 0 } = options;
   const request = {
     sessionId: link.id,
     handle,
     dataset: dataset?.handle,
+    atlas: atlas?.handle,
     refits: refits.map((refit) => refit.handle),
     directions: await link.sendMatrices(directions),
     matrices: await link.sendMatrices(matrices),
