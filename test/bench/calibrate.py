@@ -536,7 +536,8 @@ def crosses(g: torch.Generator) -> Problem:
 
     def f(x: Tensor) -> Tensor:
         a = h(quadratic(x, torch.eye(3)) / 3)
-        return (1 + a) * torch.linalg.cross(x[:, 0], x[:, 1])
+        y: Tensor = (1 + a) * torch.linalg.cross(x[:, 0], x[:, 1])
+        return y
 
     return Problem(normal(g, SAMPLES, 2, 3), f, orthogonal([1, 1, 1]), out="V")
 
@@ -597,7 +598,8 @@ def conjugated_vectors(g: torch.Generator) -> Problem:
     def f(x: Tensor) -> Tensor:
         u = x[:, 0] @ inverse.T
         a = h(u.norm(dim=1, keepdim=True))
-        return ((1 + a[:, :1]) * u + a[:, 1:] * (u @ turn.T)) @ basis.T
+        y: Tensor = ((1 + a[:, :1]) * u + a[:, 1:] * (u @ turn.T)) @ basis.T
+        return y
 
     x = normal(g, SAMPLES, 1, 2) @ basis.T
     return Problem(x, f, (basis @ turn @ inverse)[None], out="V")
