@@ -105,7 +105,9 @@ class Gate(nn.Module):
         scalars = self.norm(x[:, : first + self.others])
         pairs = x[:, first + self.others :].unflatten(1, (self.others, 2))
         if self.training:
-            mean = batch_mean(pairs.square().sum(2).float(), (0, 2, 3))
+            wide = torch.promote_types(x.dtype, torch.float32)
+            squares = pairs.square().sum(2).to(wide)
+            mean = batch_mean(squares, (0, 2, 3))
             self.square.lerp_(mean.detach(), 0.1)
         else:
             mean = self.square
