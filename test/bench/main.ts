@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: what things cost on this machine. `--json` prints all that was measured; `--only
- * PART,PART` measures some of it. Further programs are `npm run bench -- gpu` and
- * `pools [POOL …]`; see gpu.ts and pools.ts.
+ * PART,PART` measures some of it. Further programs are `npm run bench -- gpu`,
+ * `pools [POOL …]` and `peers --checkout DIR`; see gpu.ts, pools.ts and peers.ts.
  *
  * Not part of the tests, and never fails because something is slow. What is compared is timed in
  * turns, so that the ratios hold on a machine that does other things too, though the seconds do
@@ -13,6 +13,7 @@ import { measureParts, n, type Part, part, printTable, type Row } from "../bench
 import { gpuParts } from "./gpu.js";
 import { type Loads, measureLoad } from "./load.js";
 import { measureOverhead, type Overhead } from "./overhead.js";
+import { peerParts } from "./peers.js";
 import { poolParts } from "./pools.js";
 import { runPython } from "./python.js";
 import { measureSweep, type SweepCost } from "./sweep.js";
@@ -197,6 +198,9 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     ...{ json: { type: "boolean", default: false }, only: { type: "string" } },
+    ...{ checkout: { type: "string", multiple: true }, python: { type: "string" } },
+    ...{ jets: { type: "string" }, samples: { type: "string" }, epochs: { type: "string" } },
+    ...{ threads: { type: "string" }, turns: { type: "string" } },
   },
 });
 
@@ -204,6 +208,12 @@ const { values, positionals } = parseArgs({
 const PROGRAMS: Record<string, (args: readonly string[]) => Record<string, Part>> = {
   gpu: gpuParts,
   pools: poolParts,
+  peers: () => {
+    const { checkout = [], python, jets } = values;
+    const [samples, epochs, threads, turns] = (["samples", "epochs", "threads", "turns"] as const)
+      .map((name) => (values[name] === undefined ? undefined : Number(values[name]))); // biome-ignore format: short
+    return peerParts({ checkouts: checkout, python, jets, samples, epochs, threads, turns });
+  },
 };
 
 const [program, ...args] = positionals;
@@ -214,6 +224,12 @@ if (program !== undefined && !Object.hasOwn(PROGRAMS, program)) {
   process.exit(2);
 }
 const parts = program === undefined ? PARTS : PROGRAMS[program]!(args);
+if (Object.keys(parts).length === 0) {
+  process.stderr.write(
+    "error: nothing to compare with; give clones of published code: --checkout DIR\n",
+  );
+  process.exit(2);
+}
 const before = loadavg()[0]!;
 const { found, rows } = await measureParts("bench", parts, values.only);
 const machine = {

@@ -1,6 +1,7 @@
 /** The benchmarks that take more than this machine work on it in miniature. */
 import { expect } from "chai";
 import { measureDevice, measureTransfer } from "../bench/gpu.js";
+import { distanceFrom, generatorsIn } from "../bench/peers.js";
 import { LONG } from "./atlas.js";
 
 describe("npm run bench", function () {
@@ -24,5 +25,24 @@ describe("npm run bench", function () {
       }
     const [transfer] = await measureTransfer("cpu", 1);
     expect(transfer!.gigabytesPerSecond).to.be.above(0);
+  });
+
+  it("reads the generators that published code prints, and grades them", () => {
+    const turn = [
+      [0, -1],
+      [1, 0],
+    ];
+    const printed = `Discovered Basis
+       [tensor([[[ 0.000000000, -2.000000000],
+         [ 2.000000000,  0.000000000]]])]
+      Epoch 0 Predictor loss 0.1
+      tensor([[[ 1.0e+00, 0.0], [0.0, 1.]]], grad_fn=<MulBackward0>)`;
+    const [first, second, ...others] = generatorsIn(printed, 2);
+    expect(others).to.deep.equal([]);
+    expect(distanceFrom([turn], first!)).to.be.below(1e-12);
+    expect(distanceFrom([turn], second!)).to.be.closeTo(Math.PI / 2, 1e-12);
+    expect(distanceFrom([turn], [])).to.be.closeTo(Math.PI / 2, 1e-12);
+    expect(generatorsIn("[[[0, -1], [1, 0]]]", 2)).to.deep.equal([[turn]]);
+    expect(generatorsIn("[[[0, -1], [1,", 2)).to.deep.equal([]); // not all of it is there yet
   });
 });
