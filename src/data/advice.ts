@@ -3,6 +3,8 @@ import type { FileMember } from "../worker/index.js";
 
 const TARGETS =
   /^(y|targets?|labels?|class(es)?|outputs?|out|response|energy|rain\w*|precip\w*|pr|tp)$/i;
+/** Names of columns that number the rows. */
+const COUNTERS = /^(id|index|row|no|unnamed: \d+)$/i;
 const INPUTS = /^(x|inputs?|data|features|points|traj|trajectories)$/i;
 /** Largest number of classes that whole numbers are taken for. */
 const CLASSES = 1000;
@@ -60,7 +62,11 @@ export function advise(members: readonly FileMember[]): Advice | undefined {
 
 function adviseTable(table: FileMember, members: readonly FileMember[]): Advice {
   const { columns } = table;
-  const named = columns.find((name) => TARGETS.test(bare(name)));
+  const like = columns.filter((name) => TARGETS.test(bare(name)));
+  // Beside x and z, y is a coordinate.
+  const space = ["x", "z"].every((axis) => columns.some((name) => bare(name) === axis));
+  const named = like.find((name) => bare(name) !== "y") ?? (space ? undefined : like[0]);
+  const counters = columns.filter((name) => COUNTERS.test(bare(name)));
   if (named === undefined || columns.length < 2)
     return {
       inputs: table.name === "" ? [] : [table.name],
@@ -72,12 +78,16 @@ function adviseTable(table: FileMember, members: readonly FileMember[]): Advice 
   const at = table.numbers?.names.indexOf(named) ?? -1;
   const column = members.find(({ name }) => name === `${prefix}${named}`);
   return {
-    inputs: columns.filter((name) => name !== named).map((name) => `${prefix}${name}`),
+    inputs: columns
+      .filter((name) => name !== named && !counters.includes(name))
+      .map((name) => `${prefix}${name}`),
     targets: [`${prefix}${named}`],
     classes:
       /int|bool|^[|<>]?[iub]\d/.test(column?.dtype ?? "") &&
       (table.numbers?.maxima[at] ?? Number.POSITIVE_INFINITY) < CLASSES,
-    reason: `the column ${named} may be the target: it is named as one`,
+    reason:
+      `the column ${named} may be the target: it is named as one` +
+      (counters.length > 0 ? `; ${counters.join(", ")} may count the rows, and is left out` : ""),
   };
 }
 

@@ -46,6 +46,7 @@ import {
   typeFields,
 } from "./own.js";
 import { makePredictor, trainedPredictor } from "./predictor.js";
+import { LIMITS } from "./rule.js";
 import { checkTrajectories, trajectoryFields } from "./trajectories.js";
 
 /** Fields of the data, the predictor and the charts, which all tasks have. */
@@ -167,6 +168,13 @@ async function prepare<C extends Config>(c: C, preparation: Preparation): Promis
 async function placeOwn<C extends WithCosets | WithAlgebra>(ctx: Context, c: C, choose: boolean) {
   const dataset = await ownDataset(ctx, c);
   const given = Object.fromEntries(c.given_fields.map((field) => [field, true]));
+  const [samples = 0] = dataset.shapes!.inputs;
+  const { evidence } = c as Partial<WithAlgebra>;
+  if (c.predictor === undefined && evidence !== "none" && samples < LIMITS.scenes)
+    throw new UsageError(
+      `${samples} samples are too few to fit a predictor and to judge it`,
+      `give at least ${LIMITS.scenes}, and better thousands`,
+    );
   if (dataset.shapes!.inputs.length < 4) refuseGiven(given, FOR_FIELDS, "on sets of vectors");
   const loss = c.classifier || c.targets_as === "class" ? "cross_entropy" : "l1";
   const { charts, reach, ...fit } = await (choose ? autoFit : givenFit)(ctx, c, dataset, loss);

@@ -146,6 +146,12 @@ class Opened:
                 return member
         close = [m for m in self.members if m.name.lower() == name.lower().lstrip("/")]
         there = [m.name for m in close or self.choices() or self.members]
+        if there == [""]:
+            raise InvalidInput(
+                f"{self.path} has no {name!r}; it holds one array, which has no name",
+                expected="the file alone",
+                remedy=f"leave out :{name}",
+            )
         raise InvalidInput(
             f"{self.path} has no {name!r}; it has {listed(there)}"
             if there
