@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import probe from "../../experiments/probe.js";
 import { Progress, runExperiment } from "../../src/index.js";
-import { openPool, type Slot } from "../../src/pool/pool.js";
+import { openPool, type Pool, type Slot } from "../../src/pool/pool.js";
 import { n, type Part, part, type Row } from "../benchmark-parts.js";
 import { ensureRay, startRayHead } from "../ray.js";
 import { median } from "./statistics.js";
@@ -74,7 +74,7 @@ export async function measurePools(
   process.env.ATLAS_POOL_FOLDER ??= join(folder, "tokens");
   const { signal } = new AbortController();
   const worker = { device: "cpu", threads: 1 };
-  const pools = await Promise.all(names.map((name) => openPool(name, { worker, wanted: 1 })));
+  const pools: Pool[] = [];
   const found = names.map((pool): PoolCost => ({ pool, acquire: [], runs: [], addedSeconds: 0 }));
   const answers = new Set<string>();
   const timed = async (work: () => Promise<unknown>) => {
@@ -90,6 +90,7 @@ export async function measurePools(
     answers.add(JSON.stringify(result.cosets));
   };
   try {
+    for (const name of names) pools.push(await openPool(name, { worker, wanted: 1 }));
     for (let turn = 0; turn < turns; turn++)
       for (const i of order(names.length, turn)) {
         let slot: Slot | undefined;
