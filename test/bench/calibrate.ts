@@ -10,7 +10,6 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { ofSizes } from "../../src/algebra/interval.js";
 import { discover } from "../../src/discover.js";
 import { Progress } from "../../src/experiment/progress.js";
 import { lostAt } from "../../src/method/rule.js";
@@ -181,7 +180,7 @@ async function solve(
     const best = generators.toSorted((a, b) => lostAt(a.sizes) - lostAt(b.sizes)).slice(0, 1);
     const inside = count > 0 ? directions.slice(0, count) : best;
     const judged = inside.flatMap(({ direction, sizes }) => {
-      const [at] = ofSizes(sizes).sort((a, b) => near(a.size) - near(b.size));
+      const [at] = [...sizes].sort((a, b) => near(a.size) - near(b.size));
       return at === undefined ? [] : [{ direction, length: at.length }];
     });
     const truths = await problems.ask<(number | null)[][]>({
