@@ -30,12 +30,12 @@ describe("full evidence", () => {
 
   it("sets the bound by what planted breakings show, and not by what is unexplained", () => {
     const [inside, outside] = [[[at(0.002)]], [[at(0.8)]]];
-    const noisy = weigh(inside, outside, 0.5);
+    const noisy = weigh(inside, outside, 0.7);
     expect(noisy.verdict).to.equal("cannot tell");
-    const shown = weigh(inside, outside, 0.5, undefined, () => 0.8);
+    const shown = weigh(inside, outside, 0.7, undefined, () => 0.8);
     expect(shown.verdict).to.equal("symmetry");
     expect(shown.broken.high).to.be.closeTo(Math.sqrt(0.0118 / 0.8), 1e-3);
-    const hidden = weigh(inside, outside, 0.5, undefined, () => 0.02);
+    const hidden = weigh(inside, outside, 0.7, undefined, () => 0.02);
     expect(hidden.verdict).to.equal("cannot tell");
     expect(hidden.reason).to.contain("2.0 %");
   });
