@@ -173,7 +173,7 @@ async function placeOwn<C extends WithCosets | WithAlgebra>(ctx: Context, c: C, 
   if (c.predictor === undefined && evidence !== "none" && samples < LIMITS.scenes)
     throw new UsageError(
       `${samples} samples are too few to fit a predictor and to judge it`,
-      `give at least ${LIMITS.scenes}, and better thousands`,
+      `give at least ${LIMITS.scenes}, and better thousands; or let errors judge: --evidence none`,
     );
   if (dataset.shapes!.inputs.length < 4) refuseGiven(given, FOR_FIELDS, "on sets of vectors");
   const loss = c.classifier || c.targets_as === "class" ? "cross_entropy" : "l1";

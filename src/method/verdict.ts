@@ -3,8 +3,18 @@
  */
 import { z } from "zod";
 import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
-import { ofSizes } from "../algebra/interval.js";
-import { combine, norm, type SquareMatrix, unit } from "../algebra/linalg.js";
+import { interval, ofSizes } from "../algebra/interval.js";
+import {
+  combine,
+  expm,
+  invert,
+  logm,
+  multiply,
+  norm,
+  type SquareMatrix,
+  subtract,
+  unit,
+} from "../algebra/linalg.js";
 import { frame, project } from "../algebra/span.js";
 import type { Context } from "../experiment/context.js";
 import type {
@@ -287,6 +297,7 @@ export async function judgeCosets(
   );
   const reason = hopeless(found);
   const lacking = lackingOf(found);
+  const between = await measureBetween(ctx, inputs, cosets, found.matrices);
   // A component lies as far from the identity as it does, so sizes are not compared; of the
   // directions, reach is not either.
   const moved = found.directions.map((sizes) =>
@@ -296,9 +307,13 @@ export async function judgeCosets(
     const at = { ...found.matrices[i]!, size: 1 };
     const now = weigh([[at]], moved, lacking);
     const told = reason === undefined ? now : { ...now, verdict: "cannot tell" as const, reason };
+    // A component of its own loses far less than what lies between it and a better one.
+    const halfway = between.get(i);
+    const own = halfway === undefined || !(now.lost.high > LIMITS.contrast * halfway);
     // A matrix that surely loses skill is no symmetry, whatever directions lose.
     if (
       told.verdict === "none" ||
+      (told.verdict === "approximate" && !own) ||
       (reason === undefined && now.verdict === "cannot tell" && now.broken.low > 0)
     )
       return undefined;
@@ -307,6 +322,46 @@ export async function judgeCosets(
     return { ...coset, evidence: { ...judgement(told, words), size } };
   });
   return { judged, hopeless: reason };
+}
+
+/**
+ * Measure what is lost halfway from each matrix to the nearest one that loses less by far.
+ *
+ * @param lost what the components lose
+ * @returns by the number of the component; nothing for those that no better one is near
+ */
+async function measureBetween(
+  ctx: Context,
+  { predictor, atlas, others }: SolverInputs,
+  cosets: readonly CosetResult[],
+  lost: readonly SkillLost[],
+): Promise<Map<number, number>> {
+  const intervals = lost.map(interval);
+  const halves = cosets.flatMap(({ matrix }, i) => {
+    const [half] = cosets
+      .filter((_, j) => intervals[j]!.high < LIMITS.contrast * intervals[i]!.low)
+      .map((better) => ({ better, apart: norm(subtract(better.matrix, matrix)) }))
+      .sort((a, b) => a.apart - b.apart)
+      .flatMap(({ better }) => {
+        const way = logm(multiply(invert(better.matrix), matrix));
+        return way === undefined
+          ? []
+          : [multiply(better.matrix, expm(combine([0.5], [way], way.length)))];
+      });
+    return half === undefined ? [] : [{ i, half }];
+  });
+  if (halves.length === 0) return new Map();
+  const matrices = halves.map(({ half }) => half);
+  const found = await ctx.timed("evidence", () =>
+    ctx.session.measureEvidence(predictor, {
+      dataset: others,
+      atlas,
+      matrices,
+      samples: MANY,
+      seed: ctx.seed,
+    }),
+  );
+  return new Map(halves.map(({ i }, at) => [i, found.matrices[at]!.lost ?? Number.NaN]));
 }
 
 /** Put the verdict in words. */

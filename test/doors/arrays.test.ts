@@ -28,6 +28,7 @@ describe("arrays of users", function () {
       "--targets=y.npy",
       "--task=discover_algebra",
       "--epochs=1",
+      "--evidence=none",
       "--solver.starts=1",
       "--solver.steps=2",
       "--seed=0",

@@ -134,6 +134,7 @@ describe("data of the user", function () {
         "--task=discover_algebra",
         "--inputs=half.npy",
         "--targets=fields.npy",
+        "--evidence=none",
       ]),
     ];
     expect(key.result.notes!.join()).to.match(/'jets'/);
@@ -151,7 +152,7 @@ describe("data of the user", function () {
   it("are refused before a training, in one line, where nothing can be learnt", async () => {
     const jets = (...args: string[]) => [...JETS, ...args];
     const own = (inputs: string, targets: string) => [
-      ...["own-data", `--inputs=${inputs}.npy`, `--targets=${targets}.npy`],
+      ...["own-data", `--inputs=${inputs}.npy`, `--targets=${targets}.npy`, "--evidence=none"],
     ];
     writeDigits((part, dims) => join(dir, `part/${part}-idx${dims}-ubyte`));
     rmSync(join(dir, "part/train-labels-idx1-ubyte"));

@@ -66,7 +66,8 @@ describe("files of users", function () {
   });
   after(() => rmSync(dir, { recursive: true, force: true }));
 
-  const FAST = "--epochs 1 --algebra-epochs 1 --solver.starts 1 --solver.steps 2 --fixed-seed";
+  const FAST =
+    "--evidence none --epochs 1 --algebra-epochs 1 --solver.starts 1 --solver.steps 2 --fixed-seed";
   const flags = (files: readonly string[]) => {
     const [inputs, targets, ...more] = files;
     return ["discover", "--worker", worker, `--inputs=${inputs}`, `--targets=${targets}`, ...more];

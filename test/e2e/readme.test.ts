@@ -99,7 +99,7 @@ for name, source in ("wind", "inputs"), ("flow", "targets"):
 import h5py, xarray
 x = numpy.random.default_rng(0).normal(size=(200, 2, 3)).astype("f4")
 with h5py.File("pairs.h5", "w") as h: h.update({"x": x, "y": (x[:, 0] * x[:, 1]).sum(1)})
-fields = numpy.random.default_rng(0).normal(size=(4, 12, 40, 40)).astype("f4")
+fields = numpy.random.default_rng(0).normal(size=(4, 24, 40, 40)).astype("f4")
 names = dict(zip(["T", "U", "V", "RAIN"], [(("time", "lat", "lon"), f) for f in fields]))
 lines = {"lat": numpy.linspace(40, 1, 40), "lon": numpy.arange(40.0)}
 t = numpy.arange(9) * 0.4 + numpy.arange(100)[:, None]

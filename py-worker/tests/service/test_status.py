@@ -22,6 +22,7 @@ RAISED: dict[str, BaseException] = {
     "OUT_OF_MEMORY": torch.OutOfMemoryError("no"),
     "DIVERGED": errors.Diverged("no"),
     "CANCELLED": errors.Cancelled(),
+    "RANK_LOST": errors.RankLost("no"),
     "INTERNAL": KeyError("no"),
 }
 
