@@ -3,10 +3,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
-import { namedAlgebra } from "../../../src/algebra/index.js";
+import { analyseCosets, namedAlgebra } from "../../../src/algebra/index.js";
 import { norm, type SquareMatrix, unit } from "../../../src/algebra/linalg.js";
 import { frame, project } from "../../../src/algebra/span.js";
-import { judgeAlgebra, widened } from "../../../src/method/verdict.js";
+import { judgeAlgebra, judgeCosets, widened } from "../../../src/method/verdict.js";
 import type { AlgebraMeasured, SkillLost } from "../../../src/result.js";
 import { measured } from "../algebra/helpers.js";
 import { fakeTask } from "./fake-task.js";
@@ -75,5 +75,43 @@ describe("the verdict on an algebra", () => {
     expect(evidence!.words).to.match(
       /^cannot tell: so\(3\) may hold, but a breaking of up to \d+ % .* cannot be excluded/,
     );
+  });
+});
+
+describe("the verdict on components", () => {
+  it("drops one that holds approximately, and only leads to a better one", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "atlas-verdict-"));
+    const { ctx, fake, run, inputs } = await fakeTask(dir);
+    const turned = (angle: number) => [
+      [Math.cos(angle), -Math.sin(angle)],
+      [Math.sin(angle), Math.cos(angle)],
+    ];
+    // Turns lose least at 0 and near 2, a little there, and most between; all else loses far more.
+    const losses = (g: SquareMatrix, halfway: number) => {
+      const angle = Math.atan2(g[1]![0]!, g[0]![0]!);
+      return angle < 0.1 ? 0 : Math.abs(angle - 2) < 0.1 ? 0.08 : halfway;
+    };
+    const verdicts = async (halfway: number) => {
+      const at = (lost: number): SkillLost => ({
+        ...{ length: 1, size: 0.5, lost, error: 0.005, floor: 0, reach: 1 },
+      });
+      Object.assign(fake, {
+        measureEvidence: async (
+          _: unknown,
+          options: { directions?: SquareMatrix[]; matrices?: SquareMatrix[] },
+        ) => ({
+          ...{ skill: 0.95, skillError: 0.01, scenes: 300, heldOut: true, targets: true },
+          directions: (options.directions ?? []).map(() => [at(2)]),
+          matrices: (options.matrices ?? []).map((g) => at(losses(g, halfway))),
+        }),
+      });
+      const tried = { matrices: [turned(0), turned(2)], losses: [0, 0.1] };
+      const { judged } = await judgeCosets(ctx, inputs, analyseCosets(tried, []), []);
+      return judged.map((coset) => coset?.evidence?.verdict);
+    };
+    expect(await verdicts(0.5)).to.deep.equal(["symmetry", "approximate"]);
+    expect(await verdicts(0.1)).to.deep.equal(["symmetry", undefined]);
+    await run.close();
+    rmSync(dir, { recursive: true, force: true });
   });
 });
