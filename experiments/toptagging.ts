@@ -66,7 +66,7 @@ const discovery = discoveryTasks({
     most: N * N,
     k: "auto",
     epochs: 1,
-    evidence: "none", // the quick rule cannot tell on jets (METHOD 2.13)
+    evidence: "none", // errors tell more of jets with other labels (METHOD 2.13)
     values: () => ({
       "*": { evaluation: 256, scale: 0.1 },
       grassmann: { batch_size: 128, charts: 1, start: "spectral", steps: 0 },
