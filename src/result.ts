@@ -94,7 +94,7 @@ export const SkillLost = z.object({
   refits: z.array(Measured).optional(),
   /** `lost` of a breaking that was planted in the targets, if all of it were learnt. */
   planted: Measured.optional(),
-  /** Bound of S from below (97.5 %), which a few scenes that lose very much do not widen. */
+  /** Lower bound of S (97.5 %), for which no scene counts more than a few times the average. */
   least: Measured.optional(),
   /** Whether this is half a turn of a compact direction, and not a move of a given size. */
   halfTurn: z.boolean().optional(),

@@ -16,8 +16,7 @@ export interface Interval {
 /**
  * Compute the interval of a skill lost; over refits too, if there are any.
  *
- * Its lower end is the higher one of two bounds: one is not widened by a few scenes that lose very
- * much.
+ * Its lower end is the higher of two bounds. A few scenes that lose very much widen only one of them.
  */
 export function interval({ lost, error, refits = [], least }: SkillLost): Interval {
   const all = [lost, ...refits].map((x) => x ?? Number.NaN);

@@ -230,7 +230,7 @@ export async function discoverCosets(
  *
  * @returns undefined if such products lose skill too
  */
-export async function closeJudged(
+async function closeJudged(
   ctx: Context,
   inputs: SolverInputs,
   closing: Closing,

@@ -1,5 +1,6 @@
 /** Config fields for data, and reading data on the worker. */
 import { z } from "zod";
+import type { BlockParams } from "../blocks.js";
 import { type AtlasError, RpcError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
 import { whole } from "../experiment/define.js";
@@ -155,15 +156,15 @@ export const columnFields = (rows: string, r_in: number, r_out: number, margin: 
     .describe("Pixels beyond the chart that moved fields may use"),
 });
 
-/** How the two parts of a wind are read. */
-export type Winds = "scalars" | "vectors";
+/** How winds on weather maps are moved. */
+export type Winds = NonNullable<BlockParams["dataset"]["climatenet"]["winds"]>;
 
 /** Make the config field that says how winds on weather maps are moved. */
 export const windsField = () =>
-  z.enum(["scalars", "vectors"]).default("scalars").meta({
-    description: "Move winds as scalars or as vectors",
-    before: "scalars",
-  });
+  z
+    .enum(["scalars", "vectors"] satisfies Winds[])
+    .default("scalars")
+    .meta({ description: "Move winds as scalars or as vectors", before: "scalars" });
 
 /**
  * Make the charts of {@link columnFields} on a dataset with every `stride`-th row and column.

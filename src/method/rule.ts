@@ -134,6 +134,7 @@ export function weigh(
   return weighTurns(weighSizes(own, others, lacking, limits, recovery), turns, lacking, limits);
 }
 
+/** Weigh moves of given sizes, from the largest size in reach to smaller ones. */
 function weighSizes(
   inside: readonly (readonly SkillLost[])[],
   outside: readonly (readonly SkillLost[])[],
@@ -165,7 +166,7 @@ function weighTurns(
     return { low: Math.sqrt(Math.max(0, low - bias)), high: Math.sqrt(Math.max(0, high + bias)) };
   };
   const worst = turns
-    .filter((at) => inReach(at, limits))
+    .filter((at) => inReach(at, limits) && Number.isFinite(interval(at).low))
     .toSorted((a, b) => broken(b).low - broken(a).low)[0];
   if (now.verdict === "none" || worst === undefined || broken(worst).low <= limits.broken)
     return now;

@@ -27,6 +27,7 @@ import type {
   Limit,
   SkillLost,
 } from "../result.js";
+import type { EvidenceOptions } from "../worker/index.js";
 import type { SolverInputs } from "./data.js";
 import {
   type Agreement,
@@ -53,8 +54,8 @@ import {
 
 /** Sizes of the moves at which generators are judged. */
 const SIZES = [0.05, 0.2, 0.5] as const;
-/** One more, where there is a test of whether the predictor knows inputs that are moved so far. */
-const KNOWN = [...SIZES, 1] as const;
+/** One more, where a test tells whether the predictor knows inputs that are moved so far. */
+const LARGE = 1;
 /** Sizes of the moves that lead away from a component. */
 const FAR = [0.2, 0.5, 1] as const;
 /** Samples (times charts) that judge what was found, and what it is compared with. */
@@ -95,24 +96,26 @@ export async function judgeAlgebra(
   const generators = measured.generators.map(unit);
   const rest = complement(measured, generators);
   if (generators.length + rest.length === 0) return analyseAlgebra(measured);
-  const sizes = inputs.atlas.kind === "vectors" || fits !== undefined ? KNOWN : SIZES;
-  const ask = (directions: SquareMatrix[], sizes: readonly number[], samples: number) =>
+  const tested = atlas.kind === "vectors" || fits !== undefined;
+  const sizes = tested ? [...SIZES, LARGE] : SIZES;
+  const ask = (directions: SquareMatrix[], more: Partial<EvidenceOptions>) =>
     ctx.timed("evidence", () =>
       ctx.session.measureEvidence(predictor, {
         ...options,
         directions,
         sizes,
-        samples,
+        ...more,
         refits: fits?.refits,
       }),
     );
-  const own = await ask(generators, sizes, MANY);
+  const own = await ask(generators, { samples: MANY, halfTurns: tested });
   // Other directions are compared up to the size at which the best generator is judged.
   const at = Math.max(
     0,
     ...own.directions.map((sizes) => ofSizes(sizes).findLastIndex((at) => inReach(at))),
   );
-  const others = rest.length === 0 ? [] : (await ask(rest, sizes.slice(0, at + 1), FEW)).directions;
+  const compared = { sizes: sizes.slice(0, at + 1), samples: FEW };
+  const others = rest.length === 0 ? [] : (await ask(rest, compared)).directions;
   const lacking = lackingOf(own);
   const order = generators
     .map((_, i) => i)
@@ -145,7 +148,8 @@ export async function judgeAlgebra(
     let now = weighed(k);
     if (k > 1 && now.verdict !== "none" && now.verdict !== "cannot tell") {
       const chosen = order.slice(0, k).map((i) => generators[i]!);
-      const { directions } = await ask(combinations(chosen), sizes, FEW);
+      const combined = { samples: FEW, halfTurns: tested };
+      const { directions } = await ask(combinations(chosen), combined);
       now = weighed(k, directions);
     }
     if (now.verdict === "approximate" && approximate === 0) {
@@ -297,15 +301,16 @@ export async function judgeCosets(
   );
   const reason = hopeless(found);
   const lacking = lackingOf(found);
-  const between = await measureBetween(ctx, inputs, cosets, found.matrices);
   // A component lies as far from the identity as it does, so sizes are not compared; of the
   // directions, reach is not either.
   const moved = found.directions.map((sizes) =>
     sizes.map((each) => ({ ...each, size: 1, reach: null })),
   );
+  const weighed = found.matrices.map((at) => weigh([[{ ...at, size: 1 }]], moved, lacking));
+  const doubtful = weighed.map(({ verdict }) => reason === undefined && verdict === "approximate");
+  const between = await measureBetween(ctx, inputs, cosets, found.matrices, doubtful);
   const judged = cosets.map((coset, i) => {
-    const at = { ...found.matrices[i]!, size: 1 };
-    const now = weigh([[at]], moved, lacking);
+    const now = weighed[i]!;
     const told = reason === undefined ? now : { ...now, verdict: "cannot tell" as const, reason };
     // A component of its own loses far less than what lies between it and a better one.
     const halfway = between.get(i);
@@ -325,19 +330,23 @@ export async function judgeCosets(
 }
 
 /**
- * Measure what is lost halfway from each matrix to the nearest one that loses less by far.
+ * Measure what is lost halfway from each doubtful component to the nearest one that loses far less.
  *
  * @param lost what the components lose
- * @returns by the number of the component; nothing for those that no better one is near
+ * @param doubtful whether each component is doubtful
+ * @returns the skill lost, by the number of the component. A component has no entry if no other
+ *   loses far less, or if no path leads there.
  */
 async function measureBetween(
   ctx: Context,
   { predictor, atlas, others }: SolverInputs,
   cosets: readonly CosetResult[],
   lost: readonly SkillLost[],
+  doubtful: readonly boolean[],
 ): Promise<Map<number, number>> {
   const intervals = lost.map(interval);
   const halves = cosets.flatMap(({ matrix }, i) => {
+    if (!doubtful[i]) return [];
     const [half] = cosets
       .filter((_, j) => intervals[j]!.high < LIMITS.contrast * intervals[i]!.low)
       .map((better) => ({ better, apart: norm(subtract(better.matrix, matrix)) }))

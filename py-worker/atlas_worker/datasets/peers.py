@@ -138,7 +138,7 @@ def _without_symmetry(x: Tensor) -> Tensor:
     signs = torch.tensor([1.0, -1.0], dtype=x.dtype).repeat(n)[:n]
     odd = one.tanh().sum(1) + (signs * other.tanh()).sum(1)
     even = (torch.linspace(-1, 1, n, dtype=x.dtype) * one.square()).sum(1)
-    rest: Tensor = sum((part - part.mean()) / part.std() for part in (odd, even))  # type: ignore[assignment]
+    rest = (odd - odd.mean()) / odd.std() + (even - even.mean()) / even.std()
     return rest / rest.std()
 
 

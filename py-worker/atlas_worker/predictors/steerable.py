@@ -272,7 +272,7 @@ def make_steerable_cnn(
     seed: torch.Generator,
 ) -> SteerableCnn:
     """Build a :class:`SteerableCnn` for one generator ``tensors["algebra"] [1, 2, 2]``."""
-    bases, _ = _kernels(params.orders, params.rings, tensors)
+    bases = _kernels(params.orders, params.rings, tensors)
     widths = (params.scalars, *[params.vectors] * params.orders)
     return SteerableCnn(signature.inputs[0], signature.outputs, widths, bases, seed)
 
@@ -306,7 +306,7 @@ def make_steerable_unet(
     seed: torch.Generator,
 ) -> SteerableUnet:
     """Build a :class:`SteerableUnet` for one generator ``tensors["algebra"] [1, 2, 2]``."""
-    bases, blur = _kernels(params.orders, params.rings, tensors)
+    bases = _kernels(params.orders, params.rings, tensors)
     widths = (params.scalars, *[params.vectors] * params.orders)
     return SteerableUnet(
         signature.inputs[0],
@@ -315,15 +315,15 @@ def make_steerable_unet(
         params.layers,
         params.head,
         bases,
-        blur,
+        smoothing_kernel(tensors["algebra"], SIZE, BLUR),
         seed,
     )
 
 
 def _kernels(
     highest: int, rings: int, tensors: Mapping[str, Tensor]
-) -> tuple[dict[tuple[int, int], Tensor], Tensor]:
-    """Make the kernels between features of all orders, and that of the smoothing."""
+) -> dict[tuple[int, int], Tensor]:
+    """Make the kernels between features of all angular orders, by both orders."""
     refuse_tensors(tensors, "algebra")
     if rings < FEWEST_RINGS:
         raise InvalidInput(
@@ -335,5 +335,4 @@ def _kernels(
     if algebra.dim() != 3 or algebra.shape[1:] != (2, 2) or not algebra.is_floating_point():
         raise InvalidInput(f"the algebra has shape {list(algebra.shape)}", ALGEBRA, "[1, 2, 2]")
     orders = range(highest + 1)
-    bases = {(a, b): steerable_kernels(algebra, SIZE, a, b, rings) for a in orders for b in orders}
-    return bases, smoothing_kernel(algebra, SIZE, BLUR)
+    return {(a, b): steerable_kernels(algebra, SIZE, a, b, rings) for a in orders for b in orders}

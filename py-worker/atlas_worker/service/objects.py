@@ -350,7 +350,7 @@ class ObjectService(ChartQueries):
             raise InvalidInput(f"sizes are {sizes}", "sizes", f"above 0, at most {_LARGEST_SIZE}")
         if request.samples < 1:
             raise InvalidInput(f"samples is {request.samples}", "samples", "at least 1")
-        rows = len(directions) * len(sizes) + len(matrices)
+        rows = len(directions) * (len(sizes) + request.half_turns) + len(matrices)
         TensorCodec(self._limits, session.tickets).check_size(rows * _EVIDENCE_BYTES)
         dataset = _named(session, request, "dataset", "", own)
         refits = [
@@ -377,6 +377,7 @@ class ObjectService(ChartQueries):
                 request.samples,
                 request.seed,
                 lambda: check_wanted(context),
+                half_turns=request.half_turns,
             )
             return objects_pb2.MeasureEvidenceResponse(
                 skill=evidence.skill.value,

@@ -228,7 +228,7 @@ class Team:
         """Make what connects a predictor to the helpers.
 
         Args:
-            text: What makes the predictor: JSON values, as :func:`.helper.make` takes them.
+            text: What makes the predictor: JSON values, as :class:`.helper.Helper` takes them.
             tensors: The tensors that it is built from.
             dataset: Its dataset.
         """

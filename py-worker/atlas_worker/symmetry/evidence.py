@@ -73,7 +73,7 @@ CAP = 4.0
 BELOW = 0.025
 """Share of the resamples that lie below that bound."""
 COMPACT = 0.1
-"""Largest real part of the eigenvalues of a direction that turns, in units of the imaginary one."""
+"""Largest real part of the eigenvalues of a compact direction, in units of the imaginary one."""
 FARTHER = 1.2
 """Factor by which a half turn is longer than the move before, at least."""
 SAMPLE = 2048
@@ -154,7 +154,7 @@ class Lost:
     planted: float = math.nan
     """S that the planted breaking alone would cost if it were learnt; NaN for none."""
     least: float = math.nan
-    """Bound of S from below, 97.5 %, that a few scenes which lose very much do not widen."""
+    """Lower bound of S, 97.5 %, for which no scene counts more than a few times the average."""
     half_turn: bool = False
     """Whether ``exp(tB)`` is half a turn, and not a move of a given size."""
 
@@ -184,6 +184,7 @@ def collect(
     samples: int,
     seed: int,
     check: Callable[[], None] = lambda: None,
+    half_turns: bool = False,
 ) -> Evidence:
     """Measure the skill lost along directions and at matrices.
 
@@ -191,11 +192,11 @@ def collect(
         subject: The predictor and the data.
         directions: Unit generators ``[D, n, n]``.
         matrices: ``[m, n, n]``.
-        sizes: Sizes m(g) at which each direction is judged, ascending. Directions that turn are
-            judged at half a turn, too, if that is longer; of windows, if there are refits.
+        sizes: Sizes m(g) at which each direction is judged, ascending.
         samples: Largest number of test samples; of samples times charts, if there are several.
         seed: Seed of the choice of samples and charts, and of the bootstrap.
         check: Called before each matrix; it may raise an error to stop.
+        half_turns: Whether compact directions are judged at half a turn, too, if that is longer.
 
     Returns:
         The evidence. Values are NaN where nothing is left to compare.
@@ -211,11 +212,10 @@ def collect(
         rows: list[list[Lost]] = []
         for direction in directions.double():
             entries = []
-            lengths, half = judge.lengths(direction, sizes)
-            for t in [*lengths, *half]:
+            for t, half in judge.lengths(direction, sizes, half_turns):
                 check()
                 pair = [torch.matrix_exp(sign * t * direction) for sign in (1, -1)]
-                entries.append(judge.lost(pair, t, half_turn=t in half))
+                entries.append(judge.lost(pair, t, half_turn=half))
             rows.append(entries)
         single = []
         for g in matrices.double():
@@ -322,14 +322,11 @@ class _Judge:
         most = (max(0.0, float(products.mean())) + ONE_SIDED * error) / float(total)
         return most / correlation**4
 
-    def lengths(self, direction: Tensor, sizes: Sequence[float]) -> tuple[list[float], list[float]]:
-        """Lengths t at which ``exp(±tB)`` has the given sizes, and those of half a turn.
-
-        Only refits tell whether the predictor knows windows that are turned so far.
-        """
-        lengths, half = self._sizing.lengths(direction, sizes)
-        known = len(self._s.inputs.shape) == 3 or len(self._s.predictors) > 2
-        return lengths, half if known else []
+    def lengths(
+        self, direction: Tensor, sizes: Sequence[float], half_turns: bool
+    ) -> list[tuple[float, bool]]:
+        """Lengths t at which ``exp(±tB)`` is judged, and whether each is half a turn."""
+        return self._sizing.lengths(direction, sizes, half_turns)
 
     def lost(self, pair: Sequence[Tensor], length: float, *, half_turn: bool = False) -> Lost:
         """Skill lost at matrices, as a mean over them."""
@@ -531,16 +528,19 @@ class _Sizing:
             out.append(self._norm(moved - self._still) / (2 * max(self._spread, 1e-300)))
         return torch.stack(out)
 
-    def lengths(self, direction: Tensor, sizes: Sequence[float]) -> tuple[list[float], list[float]]:
+    def lengths(
+        self, direction: Tensor, sizes: Sequence[float], half_turns: bool
+    ) -> list[tuple[float, bool]]:
         """Lengths at which the mean size of ``exp(±tB)`` is as asked for, ascending.
 
-        Then the half turn of a direction whose moves come back, if that is longer.
+        The half turn of a compact direction comes last, if it was asked for and is longer.
         """
         lengths = [t for s in sizes if (t := self.length(direction, s)) is not None]
-        half = half_turn(direction)
+        found = [(t, False) for t in lengths]
+        half = half_turn(direction) if half_turns else None
         if half is not None and FARTHER * max([0.0, *lengths]) < half < 2 * self._longest:
-            return lengths, [half]
-        return lengths, []
+            found.append((half, True))
+        return found
 
     def length(self, direction: Tensor, size: float) -> float | None:
         """The smallest t at which the mean size of ``exp(±tB)`` is as asked for, or None.
@@ -601,7 +601,7 @@ def half_turn(direction: Tensor) -> float | None:
         direction: Generator B, ``[n, n]``.
 
     Returns:
-        π over the largest frequency, or None if B does not turn: its eigenvalues are not imaginary.
+        π over the largest frequency; None if B is not compact: its eigenvalues are not imaginary.
     """
     eigenvalues = torch.linalg.eigvals(direction.double())
     frequency, growth = float(eigenvalues.imag.abs().max()), float(eigenvalues.real.abs().max())

@@ -241,6 +241,8 @@ export interface EvidenceOptions {
   dataset?: RemoteObject;
   /** Charts that judge: the predictor's, of which some may be chosen (default: all). */
   atlas?: RemoteObject;
+  /** Whether compact directions are judged at half a turn, too (default: false). */
+  halfTurns?: boolean;
   /** Predictors of the same kind that were fitted to other parts of the training data. */
   refits?: readonly RemoteObject[];
   /** Directions of gl(n), [D, n, n]. */
@@ -261,10 +263,11 @@ export async function measureEvidence(
   { handle }: RemoteObject,
   { dataset, atlas, refits = [], directions = [], matrices = [], ...options }: EvidenceOptions,
 ): Promise<EvidenceMeasured> {
-  const { sizes = [], samples = 400, seed = 0 } = options;
+  const { sizes = [], samples = 400, seed = 0, halfTurns = false } = options;
   const request = {
     sessionId: link.id,
     handle,
+    halfTurns,
     dataset: dataset?.handle,
     atlas: atlas?.handle,
     refits: refits.map((refit) => refit.handle),

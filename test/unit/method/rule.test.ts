@@ -62,6 +62,7 @@ describe("the rule of verdicts", () => {
     expect(verdict(near, turn(0.002))).to.equal("symmetry");
     expect(verdict(near, turn(0.3))).to.equal("none");
     expect(verdict(near, turn(0.3, { reach: 100 }))).to.equal("symmetry");
+    expect(verdict(near, turn(0, { lost: null, error: null }))).to.equal("symmetry");
     // Half turns of other directions are not compared.
     expect(weigh([[near]], [[at(0.5), turn(0)]], 0.05).verdict).to.equal("symmetry");
   });
