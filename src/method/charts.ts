@@ -342,7 +342,8 @@ function densest(values: readonly number[]): { centre: number; deviation: number
 
 /**
  * Judge on which charts the symmetry holds. A chart is apart if the error of some part of it is,
- * beyond chance, above `GAP` times that of the same part of the densest third of the charts.
+ * beyond chance, above `GAP` times that of the same part of the densest third of the charts, and
+ * more than interpolation may cause.
  *
  * @param threshold largest relative error of a symmetry
  */
@@ -363,6 +364,7 @@ export function judgeCharts(
     if (telling && chart.constant > 0) return "constant";
     const apart = logs(chart).some(
       (e, p) =>
+        e > Math.log(chart.interpolation) &&
         e - 2 * chart.spread[p]! - parts[p]!.centre > Math.log(GAP) &&
         e - parts[p]!.centre > chance * Math.hypot(deviation, chart.spread[p]!),
     );

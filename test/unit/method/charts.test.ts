@@ -8,14 +8,17 @@ import { centresOf, judgeCharts, readCharts, tile } from "../../../src/method/ch
 import type { ChartFindings } from "../../../src/worker/index.js";
 
 /** Findings of a chart whose parts all have one error, up to a given unevenness. */
-function chart(error: number, { constant = 0, uneven = 0 } = {}): ChartFindings {
+function chart(
+  error: number,
+  { constant = 0, uneven = 0, interpolation = 0.01 } = {},
+): ChartFindings {
   const parts = Array.from({ length: 9 }, (_, p) => error * (1 + uneven * Math.sin(7 * p)));
   const spread = parts.map(() => 0.03);
   return {
     error,
     low: 0.9 * error,
     high: 1.1 * error,
-    interpolation: 0.01,
+    interpolation,
     parts,
     spread,
     constant,
@@ -50,6 +53,13 @@ describe("the map of charts", () => {
     const local = chart(0.05);
     local.parts[8] = 0.3;
     expect(judgeCharts([...alike(15, 0.05), local], 1).at(-1)).to.equal("broken");
+  });
+
+  it("marks no chart for an error that interpolation may cause", () => {
+    const near = (interpolation: number) =>
+      judgeCharts([...alike(15, 0.01), chart(0.03, { interpolation })], 0.15).at(-1);
+    expect(near(0.02)).to.equal("broken");
+    expect(near(0.04)).to.equal("holds");
   });
 
   it("marks charts above the threshold, whatever the others are", () => {
