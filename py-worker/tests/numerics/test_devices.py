@@ -183,7 +183,8 @@ def heat(side: Side) -> None:
         side.moved(p)
     side.algebra("grassmann", 1, p, data, atlas)
     side.algebra("atlasd", 1, p, data, atlas, batch_size=4)
-    side.cosets(TURN, p, data, atlas)
+    # Candidates are brought to the normaliser of a given algebra on the CPU, with any device.
+    side.cosets(torch.empty(0, 2, 2), p, data, atlas)
 
 
 def digits(side: Side) -> None:
