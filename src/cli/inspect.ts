@@ -95,7 +95,7 @@ async function look(
         const report = await session.inspectFile(path, { members, axes });
         const advice =
           members.length > 0
-            ? { inputs: members, targets: [], classes: false, reason: "as you say" }
+            ? { inputs: members, targets: [], classes: false, reason: "the arrays that you name" }
             : advise(report.members);
         const inputs = advice?.inputs ?? [];
         const joined =
@@ -198,7 +198,13 @@ function unknown({ reason }: { reason: string }, read: string): string {
   return `${printable(reason)}${read === "" ? "" : `; say which: ${read}`}`;
 }
 
-const label = (name: string, file: string) => printable(name === "" ? basename(file) : name);
+/** Longest name of joined arrays that is written out. */
+const LONGEST = 60;
+
+function label(name: string, file: string): string {
+  const text = printable(name === "" ? basename(file) : name);
+  return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+}
 
 function some(names: readonly string[]): string {
   const shown = names.slice(0, MOST_FEATURES).map((name) => printable(name));

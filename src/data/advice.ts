@@ -67,14 +67,24 @@ function adviseTable(table: FileMember, members: readonly FileMember[]): Advice 
   const space = ["x", "z"].every((axis) => columns.some((name) => bare(name) === axis));
   const named = like.find((name) => bare(name) !== "y") ?? (space ? undefined : like[0]);
   const counters = columns.filter((name) => COUNTERS.test(bare(name)));
+  // Columns of numbers among others of text are joined, and have the names of all as theirs.
+  const among = table.name === columns.join(",") && columns.length > 1;
   if (named === undefined || columns.length < 2)
     return {
-      inputs: table.name === "" ? [] : [table.name],
+      inputs: among
+        ? columns.filter((name) => !counters.includes(name))
+        : table.name === ""
+          ? []
+          : [table.name],
       targets: [],
       classes: false,
-      reason: "the file holds one array; targets are in another file, or there are none",
+      reason:
+        columns.length < 2
+          ? "the file holds one array; targets are in another file, or there are none"
+          : "no column is named as the target: if one is, take it out of the inputs; " +
+            "targets may be in another file, or there are none",
     };
-  const prefix = table.name === "" ? "" : `${table.name}/`;
+  const prefix = among || table.name === "" ? "" : `${table.name}/`;
   const at = table.numbers?.names.indexOf(named) ?? -1;
   const column = members.find(({ name }) => name === `${prefix}${named}`);
   return {

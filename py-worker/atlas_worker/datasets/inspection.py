@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,9 +125,7 @@ def inspect(
                 if numbers:
                     _summarise(one, source, on_part)
             if len(sources) > 1:
-                joined = Found(_joined(sources))
-                _look(joined, sources, axes, _goes_south(opened, sources[0].member))
-                found.append(joined)
+                found.append(_look_at_all(opened, sources, axes, on_part if numbers else None))
         else:
             shown = {m.name for m in opened.choices()}
             for one in found:
@@ -139,7 +137,51 @@ def inspect(
                             _summarise(one, source, on_part)
                     except InvalidInput as error:
                         one.trouble = error.message
+            if columns := _usable_columns(opened.members):
+                sources = [opened.open(name) for name in columns]
+                found.append(_look_at_all(opened, sources, axes, on_part if numbers else None))
         return Report(opened.kind, found, list(dict.fromkeys(opened.warnings)))
+
+
+def _usable_columns(members: Sequence[Member]) -> list[str]:
+    """Name the columns of numbers of a table that cannot be used whole; empty if there is none."""
+    tables = [m for m in members if m.problem and m.columns and not m.part_of]
+    if len(tables) != 1 or any(not m.problem and not m.part_of for m in members):
+        return []
+    columns = [m.name for m in members if m.part_of and not m.problem and m.size]
+    return columns if len(columns) > 1 else []
+
+
+def _look_at_all(
+    opened: Opened, sources: Sequence[Source], axes: str, on_part: Callable[[], None] | None
+) -> Found:
+    """Look at members together: how they are joined, and at the numbers of columns of a table.
+
+    Args:
+        opened: The file.
+        sources: The members.
+        axes: Names of the axes that the user gave; empty if none.
+        on_part: Called after each part that is read; None if the numbers are not wanted.
+
+    Returns:
+        What was found.
+    """
+    joined = Found(_joined(sources))
+    _look(joined, sources, axes, _goes_south(opened, sources[0].member))
+    shapes = {source.member.shape for source in sources}
+    (rows, *inner) = sources[0].member.shape
+    if on_part is None or len(shapes) > 1 or inner or 8 * rows * len(sources) > SEEN:
+        return joined
+    # Files of rows are read from front to back, so each column is read at once.
+    try:
+        table = np.stack([np.asarray(s.read(0, 0, rows), np.float64) for s in sources], 1)
+    except InvalidInput as error:
+        joined.trouble = error.message
+        return joined
+    member = replace(joined.member, shape=table.shape)
+    held = Source(sources[0].path, member, lambda index: table[index])
+    joined.summary = _summary(held, ("n", "features"), on_part)
+    return joined
 
 
 def _joined(sources: Sequence[Source]) -> Member:
@@ -191,6 +233,8 @@ def _reason(member: Member, names: tuple[str, ...], axes: str) -> str:
         return f"the file names its axes {', '.join(map(str, member.dims))}"
     if member.columns:
         return "rows and columns of a table"
+    if len(member.shape) == 1 and member.part_of:
+        return "columns of a table, a number in each row"
     if len(member.shape) == 2:
         return "two axes: samples, and their features"
     if len(member.shape) == 3:

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from atlas_worker import blocks  # noqa: F401  declares the dataset
+from atlas_worker.datasets import inspection
 from atlas_worker.datasets.arrays import ArraysDataset, ArraysParams
 from atlas_worker.datasets.axes import known_axes, translate_axes
 from atlas_worker.datasets.files import FilesDataset, FilesParams, content_of
@@ -431,6 +432,20 @@ def test_csv_in_any_dialect(tmp_path: Path, text: str, shape: tuple[int, ...]) -
 def test_csv_that_is_no_table_of_numbers(tmp_path: Path, text: str, word: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     assert word in refusal(tmp_path, "a.csv").message
+
+
+def test_a_table_with_text_is_inspected_without_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("day,a,b,kind\nMon,1,2,x\nTue,,4,y\nWed,5,1,z\n")
+    whole, *_, numbers = inspection.inspect(path, [], "").found
+    assert whole.member.problem == "text in the columns day, kind"
+    assert numbers.member.columns == ("a", "b")
+    assert numbers.summary is not None
+    assert (numbers.summary.missing, numbers.summary.first) == (1, "n 1, features 0")
+    assert (numbers.summary.rank, numbers.summary.maxima) == (2, [5, 4])
+    assert inspection.inspect(path, ["a", "b"], "").found[-1].summary == numbers.summary
+    path.write_text("a,b,c\n" + "1,2,x\n" * 200 + "oops,2,x\n")
+    assert "row 200 has 'oops'" in inspection.inspect(path, [], "").found[-1].trouble
 
 
 def test_large_numbers_go_to_the_disk_and_are_the_same(folder: Path, tmp_path: Path) -> None:

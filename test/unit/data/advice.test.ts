@@ -27,4 +27,13 @@ describe("advice on a table", () => {
     const advice = advise([table("a", "b", "y")])!;
     expect([advice.inputs, advice.targets]).to.deep.equal([["a", "b"], ["y"]]);
   });
+
+  it("takes the columns of numbers among others of text", () => {
+    const whole = { ...table("day", "a", "b", "y"), problem: "text in the column day" };
+    const numbers = { ...table("a", "b", "y"), name: "a,b,y" };
+    const advice = advise([whole, numbers])!;
+    expect([advice.inputs, advice.targets]).to.deep.equal([["a", "b"], ["y"]]);
+    const unnamed = advise([whole, { ...table("id", "a", "b"), name: "id,a,b" }])!;
+    expect([unnamed.inputs, unnamed.targets]).to.deep.equal([["a", "b"], []]);
+  });
 });

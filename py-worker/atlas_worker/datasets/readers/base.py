@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -219,6 +219,20 @@ def not_numbers(dtype: np.dtype[Any]) -> str:
 def refused(label: str, what: str) -> InvalidInput:
     """Make an error for an array that does not hold numbers."""
     return InvalidInput(f"{label} holds {what}", "", "real numbers", _REMEDIES.get(what, ""))
+
+
+def wrong_columns(problems: Mapping[str, str]) -> str:
+    """Say which columns of a table hold no numbers, each kind once; empty if all do.
+
+    >>> wrong_columns({"a": "", "b": "text", "c": "dates", "d": "text"})
+    'text in the columns b, d, dates in the column c'
+    """
+    kinds = dict.fromkeys(kind for kind in problems.values() if kind)
+    told = []
+    for kind in kinds:
+        names = [name for name, has in problems.items() if has == kind]
+        told.append(f"{kind} in the column{'s' if len(names) > 1 else ''} {listed(names)}")
+    return ", ".join(told)
 
 
 def damaged(path: Path, what: str, error: BaseException | None = None) -> InvalidInput:

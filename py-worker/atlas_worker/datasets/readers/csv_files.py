@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInput
-from .base import Index, Member, Numbers, Opened, Source, damaged
+from .base import Index, Member, Numbers, Opened, Source, damaged, wrong_columns
 
 SUFFIXES = {".csv", ".tsv", ".txt", ".dat"}
 _LINE = 2**24
@@ -64,11 +64,12 @@ def open_file(path: Path) -> Opened:
     kinds = _kinds(path, options)
     rows = _count(path, header and not commented)
     table = _Table(path, options, rows)
-    problem = next((f"text in the column {n}" for n in names if n in kinds), "")
+    problems = {n: "text" if n in kinds else "" for n in names}
+    problem = wrong_columns(problems)
     members = [Member("", (rows, len(names)), "numbers", columns=tuple(names), problem=problem)]
     members += [
-        Member(n, (rows,), "numbers", part_of="*", problem="text" if n in kinds else "")
-        for n in names
+        Member(n, (rows,), "numbers", part_of="*", problem=problem)
+        for n, problem in problems.items()
     ]
 
     def source(name: str) -> Source:

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInput
-from .base import Index, Member, Numbers, Opened, Source, check_stored, damaged, inner
+from .base import (
+    Index,
+    Member,
+    Numbers,
+    Opened,
+    Source,
+    check_stored,
+    damaged,
+    inner,
+    wrong_columns,
+)
 from .packages import need
 
 
@@ -41,9 +51,7 @@ def open_file(path: Path) -> Iterator[Opened]:
             for n, c in columns.items()
         ]
         flat = all(not c.inner for c in columns.values())
-        problem = next(
-            (f"{c.problem} in the column {n}" for n, c in columns.items() if c.problem), ""
-        )
+        problem = wrong_columns({n: c.problem for n, c in columns.items()})
         members = listed
         if flat and len(columns) > 1:
             table = Member(
