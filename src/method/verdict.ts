@@ -143,6 +143,7 @@ export async function judgeAlgebra(
   let approximate = 0;
   let plausible = 0;
   let likely: Weighed | undefined;
+  let nearly: Weighed | undefined;
   let best = generators.length === 0 ? undefined : weighed(1);
   for (let k = generators.length; k > 0 && reason === undefined; k--) {
     let now = weighed(k);
@@ -154,7 +155,7 @@ export async function judgeAlgebra(
     }
     if (now.verdict === "approximate" && approximate === 0) {
       approximate = k;
-      best = now;
+      nearly = best = now;
     }
     const standsOut = now.stands && now.elsewhere !== null;
     if (now.verdict === "cannot tell" && standsOut && plausible === 0) {
@@ -195,7 +196,14 @@ export async function judgeAlgebra(
     full && fits && search && count > 0
       ? await compareFits(ctx, full, fits, search, chosen, measured.coordinates)
       : undefined;
-  const more = [...describeLimits(limits ?? []), ...describeAgreement(agreement)];
+  const wider = { ...measured, ...sortedBy(order, measured), symmetryCount: approximate };
+  const more = [
+    ...(symmetries > 0 && extra > 0 && nearly !== undefined
+      ? [`${nameOf(analyseAlgebra(wider))} holds approximately: ${describeBroken(nearly)}`]
+      : []),
+    ...describeLimits(limits ?? []),
+    ...describeAgreement(agreement),
+  ];
   const stated = describe(told, own, nameOf(span), sorted.length + others.length);
   const words = [stated, ...more].join(". ");
   const { skill, skillError, scenes, heldOut: held, targets } = own;
@@ -396,10 +404,7 @@ function describe(
         `as far as the predictor sees${tail}`
       );
     case "approximate":
-      return (
-        `${name} holds approximately: broken by ${inPercent(broken.low)} to ` +
-        `${inPercent(broken.high)} of the output's spread${tail}`
-      );
+      return `${name} holds approximately: ${describeBroken({ broken })}${tail}`;
     case "none":
       return reason === ""
         ? `no symmetry: the best direction is broken by at least ` +
@@ -408,6 +413,10 @@ function describe(
     case "cannot tell":
       return `cannot tell: ${reason}`;
   }
+}
+
+function describeBroken({ broken }: Pick<Weighed, "broken">): string {
+  return `broken by ${inPercent(broken.low)} to ${inPercent(broken.high)} of the output's spread`;
 }
 
 /** Say above which sizes breakings would have been seen. */

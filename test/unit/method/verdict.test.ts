@@ -27,11 +27,16 @@ describe("the verdict on an algebra", () => {
       spectrum: EVERYTHING.map((direction) => ({ direction, loss: 0.1, relativeError: 0.2 })),
     });
 
-  /** Judge where rotations lose nothing, and the rest of a direction loses its share of 1. */
-  async function judged(found: AlgebraMeasured, skill: number) {
+  /**
+   * Judge where rotations lose nothing, and the rest of a direction loses its share of 1.
+   *
+   * @param skew what the rotations but the first lose
+   */
+  async function judged(found: AlgebraMeasured, skill: number, skew = 0) {
     const { ctx, fake, run, inputs } = await fakeTask(dir);
     const lost = (direction: SquareMatrix, size: number): SkillLost => {
-      const share = 1 - norm(project(direction, ROTATIONS)) ** 2;
+      const others = norm(project(direction, ROTATIONS.slice(1))) ** 2;
+      const share = 1 - norm(project(direction, ROTATIONS)) ** 2 + skew * others;
       return { length: 1, size, lost: share * size * 2, error: 0.005, floor: 0, reach: 1 };
     };
     Object.assign(fake, {
@@ -74,6 +79,15 @@ describe("the verdict on an algebra", () => {
     expect(evidence!.plausible).to.equal(3);
     expect(evidence!.words).to.match(
       /^cannot tell: so\(3\) may hold, but a breaking of up to \d+ % .* cannot be excluded/,
+    );
+  });
+
+  it("tells of a wider algebra that holds approximately", async () => {
+    const all = { ...proposed(), generators: ROTATIONS, losses: [1, 1, 1], relativeErrors: [0, 0, 0] }; // biome-ignore format: one line
+    const { evidence, symmetryCount } = await judged(all, 0.99, 0.05);
+    expect([symmetryCount, evidence!.approximate]).to.deep.equal([1, 2]);
+    expect(evidence!.words).to.match(
+      /^so\(2\) on axes \d,\d: not broken .*\. so\(3\) holds approximately: broken by/,
     );
   });
 });
