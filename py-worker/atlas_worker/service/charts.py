@@ -126,10 +126,18 @@ def check_wanted(context: grpc.ServicerContext) -> None:
 
 
 def check_invertible(matrices: Tensor) -> None:
-    """Raise ``InvalidInput`` for a matrix that is singular in float32, the predictors' type."""
+    """Raise ``InvalidInput`` for a matrix that is singular in float32, the predictors' type.
+
+    The units of the features do not matter: rows and columns are brought to the same size first. So
+    a translation by 100,000 is as good as one by 1.
+    """
     single = matrices.float()
     finite = torch.isfinite(single).flatten(1).all(1)
-    rank = torch.linalg.matrix_rank(single.nan_to_num(0.0, 0.0, 0.0))
+    balanced = single.nan_to_num(0.0, 0.0, 0.0).double()
+    for axis in (2, 1, 2, 1):
+        size = balanced.abs().amax(axis, keepdim=True)
+        balanced = balanced / torch.where(size > 0, size, 1)
+    rank = torch.linalg.matrix_rank(balanced, rtol=torch.finfo(torch.float32).eps)
     bad = (~finite | (rank < matrices.shape[-1])).nonzero()
     if len(bad):
         raise InvalidInput(

@@ -1,6 +1,7 @@
 """Errors as ``google.rpc.Status``: proto/README.md's table of reasons agrees with the code."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from google.rpc import code_pb2
 
 from atlas_worker import errors
+from atlas_worker.errors import InvalidInput
 from atlas_worker.gen.atlas.v1 import error_pb2
+from atlas_worker.service.charts import check_invertible
 from atlas_worker.service.status import explain, read
 
 README = Path(__file__).parents[3] / "proto/README.md"
@@ -43,3 +46,19 @@ def table() -> dict[str, str]:
     """gRPC codes by reason, as the table has them."""
     rows = re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", README.read_text("utf8"), re.MULTILINE)
     return dict(rows)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "good"),
+    [
+        ([[1.0, 0.0, 2e5], [0.0, 1.0, -1e5], [0.0, 0.0, 1.0]], True),
+        ([[1e-12, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1e12]], True),
+        ([[1.0, 1.0, 0.0], [1.0, 1.0 + 1e-9, 0.0], [0.0, 0.0, 1.0]], False),
+        ([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], False),
+        ([[1.0, float("inf"), 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], False),
+    ],
+)
+def test_units_do_not_make_a_matrix_singular(matrix: list[list[float]], good: bool) -> None:
+    matrices = torch.tensor([matrix], dtype=torch.float64)
+    with nullcontext() if good else pytest.raises(InvalidInput, match="singular"):
+        check_invertible(matrices)
