@@ -124,19 +124,21 @@ function commands(
   const name = basename(file);
   const layout = main?.layout;
   const ordered = layout?.members.length ? layout.members : inputs;
-  const words = [
-    "atlas discover",
-    `--inputs ${quoted(joinMembers({ file: name, members: ordered }))}`,
-    targets.length > 0
-      ? `--targets ${quoted(joinMembers({ file: name, members: targets }))}`
-      : "--targets FILE",
-    ...(layout?.features ? [`--inputs-as ${layout.features}`] : []),
-    ...(classes ? ["--targets-as class"] : []),
-  ].join(" ");
+  const words = (reading: string) =>
+    [
+      "atlas discover",
+      `--inputs ${quoted(joinMembers({ file: name, members: ordered }))}`,
+      targets.length > 0
+        ? `--targets ${quoted(joinMembers({ file: name, members: targets }))}`
+        : reading.split(",").includes("t")
+          ? "--predict next"
+          : "--targets FILE",
+      ...(layout?.features ? [`--inputs-as ${layout.features}`] : []),
+      ...(classes ? ["--targets-as class"] : []),
+      ...(reading === "" ? [] : [`--axes ${quoted(reading)}`]),
+    ].join(" ");
   const readings = axes === undefined ? (layout?.readings ?? []) : [axes];
-  return readings.length === 0
-    ? [words]
-    : readings.map((reading) => `${words} --axes ${quoted(reading)}`);
+  return readings.length === 0 ? [words("")] : readings.map(words);
 }
 
 const quoted = (text: string) =>

@@ -26,6 +26,7 @@ from .base import MadeDataset, no_tensors
 from .cache import Cache, user_folder
 from .readers import Source, open_file
 from .readers.base import Numbers, first_line, size_text
+from .trajectories import filled_up
 
 PART = 2**22
 """Bytes that are read at a time, or one sample or block of the file if these are larger."""
@@ -488,12 +489,15 @@ class _Bad:
         self._array = array
         self._count = self._samples = 0
         self._first = ""
+        self._short = array.axes == ("n", "items", "features")
+        """Whether all gaps are like those of trajectories of unequal lengths."""
 
     def look(self, part: Tensor, start: int) -> None:
         """Look at samples from ``start`` on."""
         if bool(part.isfinite().all()):
             return
         wrong = ~part.isfinite()
+        self._short = self._short and filled_up(wrong.cpu().numpy())
         self._samples += int(wrong.flatten(1).any(1).sum())
         self._count += int(wrong.sum())
         if not self._first:
@@ -515,7 +519,9 @@ class _Bad:
             f"infinite, in {self._samples:,} of {array.shape[0]:,} samples, {self._first}",
             array.field,
             "finite numbers",
-            "repair or remove these samples",
+            "if these are trajectories of unequal lengths, give --axes n,t,features"
+            if self._short
+            else "repair or remove these samples",
         )
 
 

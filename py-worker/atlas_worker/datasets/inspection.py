@@ -15,6 +15,7 @@ from ..errors import InvalidInput
 from .axes import known_axes
 from .files import at_field, lay
 from .readers import Member, Opened, Source, open_file
+from .trajectories import filled_up
 
 WHOLE = 2**30
 """Bytes up to which the numbers of an array are looked at whole."""
@@ -68,6 +69,8 @@ class Summary:
     """Dimension of the space that the features span; −1 if that is not known."""
     whole: bool
     """Whether all numbers are whole."""
+    short: bool = False
+    """Whether numbers are missing only at the ends, as in trajectories of unequal lengths."""
 
 
 @dataclass
@@ -220,6 +223,9 @@ def _look(
 def _summarise(found: Found, source: Source, on_part: Callable[[], None]) -> None:
     axes = found.layout.axes if found.layout else ""
     found.summary = _summary(source, tuple(axes.split(",")) if axes else None, on_part)
+    if found.layout and found.summary.short:
+        found.layout.reason += "; or trajectories of unequal lengths: gaps are at the ends only"
+        found.layout.readings = ["n,t,features"]
 
 
 def _readings(rank: int) -> list[str]:
@@ -364,7 +370,7 @@ def _summary(source: Source, names: tuple[str, ...] | None, on_part: Callable[[]
     low, high = np.full(features or 1, np.inf), np.full(features or 1, -np.inf)
     moments: NDArray[np.float64] | None = np.zeros((features, features)) if features else None
     missing = infinite = samples = 0
-    first, whole = "", True
+    first, whole, short = "", True, names == ("n", "items", "features")
     for start in starts:
         stop = min(start + step, count)
         stored = source.read(axis, start, stop)
@@ -372,6 +378,7 @@ def _summary(source: Source, names: tuple[str, ...] | None, on_part: Callable[[]
         samples += stop - start
         finite = np.isfinite(values)
         if not finite.all():
+            short = short and filled_up(~finite)
             missing += int(np.isnan(values).sum())
             infinite += int(np.isinf(values).sum())
             if not first:
@@ -411,6 +418,7 @@ def _summary(source: Source, names: tuple[str, ...] | None, on_part: Callable[[]
         constant=constant,
         rank=_rank(moments) if moments is not None and names and "features" in names else -1,
         whole=whole,
+        short=short and missing + infinite > 0,
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InvalidInput
@@ -98,6 +100,22 @@ def real_frames(x: Tensor, mask: Tensor | None) -> Tensor:
             "remove these trajectories",
         )
     return real
+
+
+def filled_up(gaps: NDArray[np.bool_]) -> bool:
+    """Whether sets ``[n, m, f]`` miss numbers only in whole last rows, as short trajectories do.
+
+    Args:
+        gaps: Where numbers are missing.
+
+    >>> filled_up(np.array([[[False], [False], [True]], [[False], [True], [True]]]))
+    True
+    >>> filled_up(np.array([[[False], [True], [False]]]))
+    False
+    """
+    rows = gaps.all(2)
+    last = np.maximum.accumulate(rows, 1)
+    return bool(gaps.any() and (rows == gaps.any(2)).all() and (rows == last).all())
 
 
 def cut(x: Tensor, predict: str, mask: Tensor | None = None) -> Samples:

@@ -448,6 +448,22 @@ def test_a_table_with_text_is_inspected_without_the_text(tmp_path: Path) -> None
     assert "row 200 has 'oops'" in inspection.inspect(path, [], "").found[-1].trouble
 
 
+def test_trajectories_of_unequal_lengths_are_told_from_sets_with_gaps(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(8, 9, 4))
+    x[3, 5:], x[6, 8:] = np.nan, np.nan
+    np.save(tmp_path / "x.npy", x)
+    (found,) = inspection.inspect(tmp_path / "x.npy", [], "").found
+    assert found.layout is not None
+    assert found.layout.readings == ["n,t,features"]
+    assert "--axes n,t,features" in str(refusal(tmp_path, "x.npy").remedy)
+    x[2, 4, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    (found,) = inspection.inspect(tmp_path / "x.npy", [], "").found
+    assert found.layout is not None
+    assert not found.layout.readings
+    assert "repair" in str(refusal(tmp_path, "x.npy").remedy)
+
+
 def test_large_numbers_go_to_the_disk_and_are_the_same(folder: Path, tmp_path: Path) -> None:
     f, g = fields()
     for _ in range(2):  # the second time from the cache
