@@ -306,7 +306,7 @@ def open_arrays(params: FilesParams, roles: Sequence[_Role]) -> Iterator[dict[_R
             stack.enter_context(at_field(field))
             opened = stack.enter_context(open_file(Path(getattr(params, role))))
             members = getattr(params, f"{role}_members")
-            sources = [opened.open(name) for name in members or ("",)]
+            sources = opened.open_all(members)
             of = arrays["inputs"].names if role == "targets" else None
             arrays[role] = lay(role, opened.path, sources, params.axes, of)
             arrays[role].warnings = opened.warnings

@@ -121,7 +121,7 @@ def inspect(
     with at_field(FIELD), open_file(path) as opened:
         found = [Found(member) for member in opened.members]
         if members:
-            sources = [opened.open(name) for name in members]
+            sources = opened.open_all(members)
             found = [Found(source.member) for source in sources]
             for one, source in zip(found, sources, strict=True):
                 _look(one, [source], axes)

@@ -448,6 +448,19 @@ def test_a_table_with_text_is_inspected_without_the_text(tmp_path: Path) -> None
     assert "row 200 has 'oops'" in inspection.inspect(path, [], "").found[-1].trouble
 
 
+def test_a_group_is_named_once(tmp_path: Path) -> None:
+    px, py = np.random.default_rng(0).normal(size=(2, 50))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["events/px"], file["events/py"], file["py"], file["q"] = px, py, px, py
+    with open_file(tmp_path / "a.h5") as opened:
+        sources = opened.open_all(["/events/px", "-q", "events/py", "-px"])
+        assert [(s.member.name, s.negative) for s in sources] == [
+            *(("events/px", False), ("q", True), ("events/py", False), ("events/px", True))
+        ]
+        # What the root has goes first.
+        assert [s.member.name for s in opened.open_all(["events/px", "py"])][1] == "py"
+
+
 def test_trajectories_of_unequal_lengths_are_told_from_sets_with_gaps(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(8, 9, 4))
     x[3, 5:], x[6, 8:] = np.nan, np.nan

@@ -210,6 +210,28 @@ class Opened:
             raise refused(f"{self.path}:{member.name}".rstrip(":"), member.problem)
         return self.source(member.name)
 
+    def open_all(self, names: Sequence[str]) -> list[Source]:
+        """Open members that are joined.
+
+        Args:
+            names: Their names, as for :meth:`open`. A name that the file lacks is looked for in the
+                group of the name before it: ``events/px,py`` stands for ``events/px,events/py``.
+                Empty for the only member.
+
+        Raises:
+            InvalidInput: There is no such member, or it does not hold numbers.
+        """
+        known = {member.name.strip("/") for member in self.members}
+        group, found = "", list[Source]()
+        for name in names or ("",):
+            sign, plain = ("-", name[1:]) if name.startswith("-") else ("", name)
+            inside = f"{group}/{plain}"
+            if group and not {name, plain} & known and inside in known:
+                name = sign + inside
+            found.append(self.open(name))
+            group = found[-1].member.name.strip("/").rpartition("/")[0]
+        return found
+
 
 def not_numbers(dtype: np.dtype[Any]) -> str:
     """Say what a type is if its values are not real numbers; empty if they are."""
