@@ -1159,6 +1159,11 @@ def make_objective(
     def on(f: Predictor) -> Predictor:
         return f if some is None else some.predictor(f)
 
+    def targets() -> Inputs:
+        labels = predictor.loss != "l1"
+        all_charts = targets_on(atlas, dataset, labels=labels, device=predictor.device)
+        return all_charts if chosen is None else ChosenCharts(all_charts, chosen)
+
     return EquivarianceObjective(
         inputs if some is None else some,
         action,
@@ -1169,4 +1174,5 @@ def make_objective(
         difference_step=predictor.difference_step,
         resolution=predictor.resolution,
         space=space_of(atlas, dataset, group, field),
+        targets=targets if dataset.has_targets else None,
     )

@@ -89,6 +89,11 @@ class GrassmannParams:
         "On sets of vectors, leave out the directions about which the data decide nothing",
         added=True,
     )
+    against: Literal["prediction", "targets"] = param(
+        "prediction",
+        "Compare f(gx) with g f(x), or with g y, the true targets",
+        added=True,
+    )
     gap: float = param(
         2.0,
         "With an automatic k: least factor by which the error must grow after the last symmetry",
@@ -261,6 +266,14 @@ class GrassmannSolver(AdamSolver):
     def _k(self) -> int:
         return self._free.shape[1]
 
+    @property
+    def _learning(self) -> Objective:
+        """What is minimised; what is found is measured by the objective, whatever that is."""
+        objective = self._objective
+        if self._p.against == "prediction" or not isinstance(objective, EquivarianceObjective):
+            return objective
+        return objective.against_targets()
+
     def _draws(self, k: int) -> Tensor:
         """Draw random frames to start from: free parameters ``[starts, k, *space.shape]``."""
         starts = 1 if k == self._space.dimension else self._p.starts
@@ -340,11 +353,12 @@ class GrassmannSolver(AdamSolver):
             self._epoch += 1
             on_step(1, 1, {})
             return {"generators": 0.0}
+        learning = self._learning
         generator = random_stream(self._seed, 1, self._epoch)
         steps = p.steps if self._k < self._space.dimension else 0  # every frame spans it all
         for i in range(steps):
             self._anneal(i / steps)
-            batch = draw_batch(objective, generator, p.batch_size, p.charts)
+            batch = draw_batch(learning, generator, p.batch_size, p.charts)
             eta = draw_coefficients(batch, generator, self._k, p.scale)
             per_chart = self._losses(batch, self._space.frame(self._free), eta)
             self._step(per_chart.clamp(min=1e-12).log().mean(1))
@@ -368,10 +382,9 @@ class GrassmannSolver(AdamSolver):
         """Rank the starts on fresh data and keep the better half, but at least two of them."""
         generator = random_stream(self._seed, 2, self._epoch)
         scores = torch.zeros(len(self._free))
+        learning = self._learning
         for _ in range(EVALUATION_BATCHES):
-            batch = draw_batch(
-                self._objective, generator, self._p.evaluation, self._objective.charts
-            )
+            batch = draw_batch(learning, generator, self._p.evaluation, learning.charts)
             eta = draw_coefficients(batch, generator, self._k, self._p.scale)
             for s, frame in enumerate(self._space.frame(self._free)):
                 scores[s] += self._losses(batch, frame[None], eta)[0].clamp(min=1e-12).log().mean()

@@ -189,6 +189,7 @@ class EquivarianceObjective:
             gradients.
         resolution: Smallest step of differences that the predictor's precision resolves; 0 for any.
         space: Where the Lie algebra is sought. None: gl(n).
+        targets: Makes the true targets, labels as numbers of classes; None if there are none.
     """
 
     def __init__(
@@ -203,6 +204,7 @@ class EquivarianceObjective:
         difference_step: float = 0.0,
         resolution: float = 0.0,
         space: Space | None = None,
+        targets: Callable[[], Inputs] | None = None,
     ) -> None:
         if loss not in get_args(LossKind):
             raise InvalidInput(f"unknown loss {loss!r}", "loss", ", ".join(get_args(LossKind)))
@@ -210,6 +212,7 @@ class EquivarianceObjective:
         self._freeze_inner, self._freeze_double = freeze_inner, freeze_double
         self._difference_step, self._resolution = difference_step, resolution
         self._space = space or Space(Ambient.linear(action.n))
+        self._make_targets, self._targets = targets, cast("Inputs | None", None)
         self.refresh()
 
     @property
@@ -226,6 +229,25 @@ class EquivarianceObjective:
         """Return the same objective for a search in another space."""
         other = copy.copy(self)
         other._space = space
+        return other
+
+    def against_targets(self) -> EquivarianceObjective:
+        """Return the same objective with the true targets y in place of the predictions f(x).
+
+        Its loss is ``L(f(gx), g y)``, the risk on moved samples, where this one's compares the
+        predictor with itself (METHOD 2.1).
+
+        Raises:
+            InvalidInput: There are no targets.
+        """
+        if self._make_targets is None:
+            raise InvalidInput(
+                "there are no targets to compare with",
+                "against",
+                "prediction, or data with targets",
+            )
+        other = copy.copy(self)
+        other._targets = self._make_targets()
         return other
 
     @property
@@ -323,7 +345,12 @@ class EquivarianceObjective:
         with torch.no_grad():
             x = self._inputs.draw(indices, charts)
             y = self._f(self._action.crop_in(x), charts)
-            return Batch(x, self._comparable(y, channels=2), charts)
+            if self._targets is None:
+                return Batch(x, self._comparable(y, channels=2), charts)
+            true = self._targets.draw(indices, charts)
+            if self._kind != "l1":
+                true = functional.one_hot(true[:, :, 0].long(), y.shape[2]).movedim(-1, 2)
+            return Batch(x, true.to(y), charts)
 
     @torch.no_grad()
     def response(self, indices: Tensor, directions: Tensor, step: float) -> Tensor:

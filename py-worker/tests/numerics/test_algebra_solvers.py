@@ -15,7 +15,8 @@ from atlas_worker.errors import Diverged, InvalidInput
 from atlas_worker.interfaces import AlgebraReport
 from atlas_worker.solvers.atlasd import AtlasdParams, AtlasdSolver, regulariser
 from atlas_worker.solvers.grassmann import GrassmannParams, GrassmannSolver
-from atlas_worker.symmetry import EquivarianceObjective, lie
+from atlas_worker.symmetry import EquivarianceObjective, LossKind, lie
+from atlas_worker.symmetry.vectors import VectorAction, VectorInputs
 
 from .resume_check import advance, check_resuming
 from .tasks import (
@@ -405,3 +406,34 @@ def test_metrics_are_finite_and_steps_are_told_once_each() -> None:
         metrics = solver.run_epoch(lambda i, n, _, told=told: told.append((i, n)))
         assert told == [(i + 1, len(told)) for i in range(len(told))]
         assert all(math.isfinite(v) for v in metrics.values())
+
+
+def test_true_targets_may_take_the_place_of_predictions() -> None:
+    x = torch.randn(512, 1, 2, generator=torch.Generator().manual_seed(0))
+    norm = x.square().sum(2, keepdim=True)
+
+    def objective(targets: Tensor | None, loss: LossKind = "l1") -> EquivarianceObjective:
+        def f(x: Tensor, _: Tensor | None) -> Tensor:
+            size = x.square().sum((-1, -2))[..., None]  # [B, 1, 1]
+            return size if loss == "l1" else torch.cat([-size, size - 2], -1)
+
+        return EquivarianceObjective(
+            VectorInputs(x),
+            VectorAction(2),
+            lambda: f,
+            loss,
+            targets=None if targets is None else lambda: VectorInputs(targets),
+        )
+
+    exact = objective(norm[:, 0])
+    same, against = (solve(exact, against=how).generators for how in ("prediction", "targets"))
+    assert torch.allclose(same, against, atol=1e-4)
+    # Other targets lead elsewhere: here nothing but the identity brings x to y.
+    moved = exact.against_targets().batch(torch.arange(4))
+    assert torch.equal(moved.reference[:, 0], norm[:4, 0])
+    labels = (norm > 1)[:, 0].float()
+    classes = objective(labels, "cross_entropy").against_targets().batch(torch.arange(9))
+    assert torch.equal(classes.reference[:, 0, 1], labels[:9, 0])
+    assert torch.equal(classes.reference.sum(2), torch.ones(9, 1))
+    with pytest.raises(InvalidInput, match="no targets"):
+        solve(objective(None), against="targets")
