@@ -1,6 +1,6 @@
 /** The commands of run.mjs. Each makes what it needs first. */
 import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { CATALOGUE } from "./blocks.mjs";
@@ -121,8 +121,8 @@ const mocha = (args) => foreground(process.execPath, [program("mocha"), ...args]
 
 /**
  * Run mocha and pytest side by side. Mocha mostly waits for other processes, and pytest gets the
- * rest of the processors. The output of pytest comes last. If test files are named, only mocha
- * runs.
+ * rest of the processors, with a process for each. The output of pytest comes last. If test files
+ * are named, only mocha runs.
  *
  * @param {readonly string[]} args for mocha
  */
@@ -132,6 +132,8 @@ async function test(args) {
   if (args.some(isTest)) return mocha(args);
   const folder = await mkdtemp(join(tmpdir(), "atlas-test-"));
   const file = await open(join(folder, "pytest.txt"), "w");
+  // Each holds PyTorch, so more than a few cost much memory.
+  const processes = Math.min(availableParallelism(), 4);
   const aside = {
     cwd: WORKER,
     output: file.fd,
@@ -140,7 +142,7 @@ async function test(args) {
   };
   const codes = await Promise.all([
     mocha([...TESTS, ...args]),
-    foreground(python, ["-m", "pytest"], aside),
+    foreground(python, ["-m", "pytest", "-n", String(processes)], aside),
   ]);
   await file.close();
   process.stdout.write(await readFile(join(folder, "pytest.txt"), "utf8"));
