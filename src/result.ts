@@ -620,6 +620,8 @@ const Document = z.object({
     epochs: z.int(),
     /** "trained", a file, a run, or the function. */
     source: z.string(),
+    /** The stage that fitted it, if it is not "predictor". */
+    stage: z.string().optional(),
     /** Scores on data that it was not trained with; "<name>_error" is a standard uncertainty. */
     scores: z.record(z.string(), Measured).optional(),
     /** How well it predicts samples that were held out from its training. */

@@ -18,7 +18,7 @@ import {
 } from "../interop/index.js";
 import { printable } from "../interop/printable.js";
 import { explainFileSystem } from "../run/atomic.js";
-import { findRun, listRuns, Run } from "../run/folder.js";
+import { type Checkpoint, findRun, listRuns, Run } from "../run/folder.js";
 import { choices } from "../suggest.js";
 import { readWhole } from "../tensor/file.js";
 import {
@@ -133,7 +133,7 @@ export class RunLookup {
   ): Promise<string> {
     if (given === true) {
       for await (const run of this.finishedRuns(compatible))
-        if (await run.checkpoint("predictor")) return run.path;
+        if (await fittedIn(run)) return run.path;
       throw new UsageError(
         `no finished run in ${resolve(this.dir)} has a predictor for these settings`,
         "leave out --reuse-predictor to train one, or give a FILE or RUN",
@@ -266,6 +266,14 @@ export class RunLookup {
   }
 }
 
+const HoldsStage = z.object({ predictor: z.object({ stage: z.string().optional() }) });
+
+/** Read the predictor that a run used, which may be one of several that it fitted. */
+async function fittedIn(run: Run): Promise<Checkpoint | undefined> {
+  const { stage = "predictor" } = HoldsStage.safeParse(await run.result()).data?.predictor ?? {};
+  return run.checkpoint(stage);
+}
+
 /** Options of {@link readPredictor}. */
 export interface ReadPredictorOptions {
   /** The predictor's tensors, which tell where in a file its weights are (default: unknown). */
@@ -288,7 +296,7 @@ export async function readPredictor(
   { own, key, warn = () => undefined }: ReadPredictorOptions = {},
 ): Promise<Uint8Array> {
   if (await isFile(join(source, "config.json"))) {
-    const checkpoint = await (await Run.open(source)).checkpoint("predictor");
+    const checkpoint = await fittedIn(await Run.open(source));
     if (checkpoint) return checkpoint.bytes;
     throw new FileError(
       `run ${source} has no undamaged predictor`,

@@ -37,6 +37,7 @@ import {
 import {
   areSets,
   autoFit,
+  fitUsual,
   foreignFields,
   foreignPath,
   givenFit,
@@ -111,7 +112,7 @@ export const ownTasks = {
       const { inputs, settled, source, about } = await fitOwn(ctx, c);
       const basis = identityAlgebra(c.identity, inputs.atlas);
       const found = await solveCosets(ctx, settled, inputs, basis);
-      const predictor = trainedPredictor(ctx, { ...about, source });
+      const predictor = trainedPredictor(ctx, { ...about, source }, about.stage);
       return { task: "discover_cosets", predictor, ...found };
     },
   }),
@@ -188,7 +189,14 @@ async function placeOwn<C extends WithCosets | WithAlgebra>(ctx: Context, c: C, 
 async function fitOwn<C extends WithCosets | WithAlgebra>(ctx: Context, c: C) {
   const choose = c.charts === "auto" && c.predictor === undefined;
   const { setting, fit, group, ...placed } = await placeOwn(ctx, c, choose);
-  const made = await makePredictor(ctx, { ...setting, ...fit }, { source: false });
+  const options = { ...setting, ...fit };
+  const chosen = Object.entries(c).some(
+    ([field, value]) => /^(architecture|epochs)/.test(field) && value !== undefined,
+  );
+  const usual = c.predictor === undefined && !choose && !chosen;
+  const made = usual
+    ? await fitUsual(ctx, options)
+    : await makePredictor(ctx, options, { source: false });
   const { predictor, about } = made;
   const inputs = { ...setting, predictor, groupAlgebra: group, fit: made.fit };
   return { ...placed, inputs, about, source: c.predictor ?? about.source };
@@ -202,7 +210,7 @@ async function discoverOwn<C extends WithAlgebra>(ctx: Context, c: C, name: stri
     ctx.illustrate({ dataset: on.dataset, atlas: charts, map: found.chartMap });
   const { called } = on.predictor.facts;
   const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
-  const predictor = trainedPredictor(ctx, { ...about, source });
+  const predictor = trainedPredictor(ctx, { ...about, source }, about.stage);
   const { inputs, ...measured } = found;
   const findings = { task: name, predictor, ...measured, notes } satisfies Findings;
   return { inputs, findings, settled };

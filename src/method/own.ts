@@ -12,6 +12,7 @@ import type { AtlasOptions, PredictorOptions, RemoteObject } from "../worker/ind
 import { autoCharts, centresOf, latticeCharts, OWN } from "./charts.js";
 import { fileField } from "./data.js";
 import { type GroupConfig, hasGroups, typesFor } from "./group.js";
+import { makePredictor } from "./predictor.js";
 import { type TrajectoryConfig, targetsType } from "./trajectories.js";
 
 const FACTORY = /^(.+\.py):([A-Za-z_]\w*)$/; // path.py:factory
@@ -282,6 +283,62 @@ export function ownFit(
     training,
     epochs: c.epochs ?? Math.min(Math.max(passes, 4), 150),
   };
+}
+
+/** Skill below which other networks are tried. */
+const GOOD = 0.9;
+/** Least steps of a training on fields of 2 dimensions that is tried then. */
+const LONGER = 600;
+/** Networks to try where the usual one explains little, by its kind. */
+const OTHERS: Readonly<Record<string, readonly Block<"architecture">[]>> = {
+  // A wide view costs detail; these see each pixel, or nearly.
+  strided_cnn: [
+    { kind: "strided_cnn", params: { stride: 1, layers: 3 } },
+    { kind: "strided_cnn", params: { stride: 2, layers: 4 } },
+  ],
+  polynomial: [{ kind: "mlp" }],
+  quadratic: [{ kind: "mlp" }],
+};
+
+/**
+ * Fit the network that a layout usually gets. If it explains little, fit others too, and keep the
+ * one with the least loss on the samples for validation.
+ */
+export async function fitUsual(
+  ctx: Context,
+  options: Parameters<Context["predictor"]>[0],
+): ReturnType<typeof makePredictor> {
+  const { architecture: usual } = options;
+  const first = await makePredictor(ctx, options, { source: false });
+  const others = OTHERS[usual.kind] ?? [];
+  if ((ctx.metrics("predictor").skill ?? 1) >= GOOD || others.length === 0) return first;
+  const told: string[] = [];
+  const see = (made: typeof first, stage: string, block: Block<"architecture">) => {
+    const { skill = 0, validation_loss = Number.POSITIVE_INFINITY } = ctx.metrics(stage);
+    const name = [
+      block.kind,
+      ...Object.entries(block.params ?? {}).map((entry) => entry.join(" ")),
+    ];
+    told.push(`${skill.toFixed(2)} of ${name.join(" ")}`);
+    return { made, name: name.join(" "), loss: validation_loss };
+  };
+  let best = see(first, "predictor", { kind: usual.kind });
+  const { batch_size = 1 } = (options.training.params ?? {}) as { batch_size?: number };
+  const [samples = 1] = options.dataset.shapes!.inputs;
+  const longer = Math.min(Math.round((LONGER * batch_size) / (0.7 * samples)), 60);
+  const epochs = Math.max(options.epochs, usual.kind === "strided_cnn" ? longer : 0);
+  for (const [i, block] of others.entries()) {
+    const stage = `predictor_${i + 2}`;
+    const params = block.kind === usual.kind ? { ...usual.params, ...block.params } : block.params;
+    const architecture = { ...block, params } as typeof usual;
+    const network = { ...options, architecture, epochs };
+    const made = await makePredictor(ctx, network, { source: false, stage });
+    const next = see({ ...made, about: { ...made.about, stage } }, stage, block);
+    if (next.loss < best.loss) best = next;
+  }
+  const tried = `networks were tried, as the usual one explains little (skill ${told.join(", ")})`;
+  ctx.note(`${tried}; the one that is used is ${best.name}`);
+  return best.made;
 }
 
 /** The loss of a predictor of the user's data. */
