@@ -479,7 +479,15 @@ def _target_axes(
             return (plain[0], "c", *plain[1:]) if "c" not in inputs else inputs, "c"
         expected = "[N, channels, …] or [N, …], in the order of the inputs"
     del several
-    raise InvalidInput(f"targets have shape {list(shape)}", f"{FIELD}.targets", expected)
+    one = len(shape) == 1 and "features" not in inputs and "t" not in inputs
+    raise InvalidInput(
+        f"targets have shape {list(shape)}" + (", one number for each field" if one else ""),
+        f"{FIELD}.targets",
+        expected,
+        "give one for each pixel; what belongs to a whole field cannot be the target"
+        if one
+        else "",
+    )
 
 
 class _Bad:

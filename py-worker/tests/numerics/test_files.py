@@ -448,6 +448,14 @@ def test_a_table_with_text_is_inspected_without_the_text(tmp_path: Path) -> None
     assert "row 200 has 'oops'" in inspection.inspect(path, [], "").found[-1].trouble
 
 
+def test_one_target_for_a_whole_field_is_refused_in_words(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((5, 1, 8, 9)))
+    np.save(tmp_path / "y.npy", np.zeros(5))
+    found = refusal(tmp_path, "x.npy", "y.npy")
+    assert found.message.endswith("[5], one number for each field")
+    assert "whole field" in found.remedy
+
+
 def test_a_group_is_named_once(tmp_path: Path) -> None:
     px, py = np.random.default_rng(0).normal(size=(2, 50))
     with h5py.File(tmp_path / "a.h5", "w") as file:
