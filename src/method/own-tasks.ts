@@ -19,7 +19,7 @@ import type { RemoteObject } from "../worker/index.js";
 import { algebraFields, nearSymmetries } from "./algebra.js";
 import { chartFields, readCharts, solveOnCharts } from "./charts.js";
 import { cosetFields, identityField, solveCosets } from "./components.js";
-import { fileField, type SolverInputs } from "./data.js";
+import { fileField, type Setting, type SolverInputs } from "./data.js";
 import {
   checkDistribution,
   discoverDistribution,
@@ -181,8 +181,37 @@ async function placeOwn<C extends WithCosets | WithAlgebra>(ctx: Context, c: C, 
   const { charts, reach, ...fit } = await (choose ? autoFit : givenFit)(ctx, c, dataset, loss);
   const settled: C = charts.kind === "vectors" ? onSets(c, given) : c;
   const atlas = await ctx.atlas(charts);
+  if (charts.kind === "vectors") await noteOrigin(ctx, c, { dataset, atlas });
   const group = groupAlgebra(ctx, c, atlas);
   return { setting: { dataset, atlas }, fit, charts, choose, reach, settled, group };
+}
+
+/** Samples by which {@link noteOrigin} judges. */
+const SOME = 500;
+/** Distance of the mean from the origin, in units of the spread, that is told. */
+const FAR = 10;
+
+/** Say so if all vectors lie far from the origin, about which linear maps turn them. */
+async function noteOrigin(ctx: Context, c: Config, { dataset, atlas }: Setting) {
+  const affine = Factors.parse(atlas.facts.groups ?? []).some((factor) => factor.affine);
+  if (affine || !/^\d*V$/.test(c.inputs_as ?? "V")) return;
+  const [samples = 0] = dataset.shapes!.inputs;
+  const range = { start: 0, count: Math.min(samples, SOME) };
+  const { shape, data } = (await ctx.session.readDataset(dataset, range)).inputs;
+  const features = shape.at(-1) ?? 1;
+  const columns = Array.from({ length: features }, (_, f) =>
+    Array.from({ length: data.length / features }, (_, i) => Number(data[i * features + f])),
+  );
+  const means = columns.map((column) => column.reduce((a, b) => a + b, 0) / column.length);
+  const spread = Math.hypot(
+    ...columns.map((column, f) => Math.hypot(...column.map((x) => x - means[f]!))),
+  );
+  const away = (Math.hypot(...means) * Math.sqrt(data.length / features)) / spread;
+  if (spread > 0 && away > FAR)
+    ctx.note(
+      `the vectors lie ${Math.round(away).toLocaleString("en")} times their spread from the origin, about which ` +
+        "linear maps turn them; if it means nothing, --group affine looks for motions about any point",
+    );
 }
 
 /** Make the dataset, the charts and the predictor of a config. */

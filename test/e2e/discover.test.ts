@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { expect } from "chai";
 import type { Result } from "../../src/result.js";
 import { ensureVenv } from "../../src/setup/venv.js";
-import { json, LONG, refuses, sharedWorker } from "./atlas.js";
+import { atlas, json, LONG, refuses, sharedWorker } from "./atlas.js";
 
 /** Random winds (along the rows, along the columns) with their divergence, and pairs of vectors. */
 const ARRAYS = `
@@ -32,6 +32,7 @@ np.save("plain", wind[:, 0])
 x = rng.normal(size=(2000, 2, 3)).astype(np.float32)
 np.save("pairs", x)
 np.save("few", x[:50])
+np.save("far", x + 1000)
 turns = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]])
 arrow = np.array([[0, 0], [1, 0], [0.7, 0.2], [0.7, -0.2]])
 np.save("arrows", np.einsum("nij,mj->nmi", turns[rng.integers(4, size=2000)], arrow))
@@ -114,6 +115,16 @@ describe("atlas discover on arrays", function () {
     const { notes, predictor } = await run("discover_algebra", `${files} --epochs 3`);
     expect(notes!.some((note) => /no better than a constant/.test(note))).to.equal(true);
     expect(predictor.heldOut!.skill!).to.be.below(0.1);
+  });
+
+  it("says if linear maps turn the data about a point far away", async () => {
+    const told = async (inputs: string, more = "") => {
+      const files = `discover --inputs ${inputs} --targets dot.npy --dry-run${more}`;
+      return (await atlas([...files.split(" "), "--worker", worker], { cwd: dir })).stderr;
+    };
+    expect(await told("far.npy")).to.match(/lie 1,0\d\d times their spread .* --group affine/);
+    expect(await told("far.npy", " --group affine")).not.to.include("spread");
+    expect(await told("pairs.npy")).not.to.include("spread");
   });
 
   it("says what a run would do, and makes none", async () => {
