@@ -253,6 +253,12 @@ class GrassmannSolver(AdamSolver):
         self, params: GrassmannParams, *, objective: Objective, k: int, epochs: int, seed: int
     ) -> None:
         check_k(k, objective.space, 0)
+        if params.against == "targets" and params.steps == 0:
+            raise InvalidInput(
+                "steps is 0, so nothing is minimised and the targets have no effect",
+                "params.against",
+                "prediction, or steps of at least 1",
+            )
         self._p, self._objective, self._asked, self._seed = params, objective, k, seed
         self._space = objective.space
         self._spectrum: Spectrum | None = None

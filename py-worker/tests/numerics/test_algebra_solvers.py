@@ -437,3 +437,5 @@ def test_true_targets_may_take_the_place_of_predictions() -> None:
     assert torch.equal(classes.reference.sum(2), torch.ones(9, 1))
     with pytest.raises(InvalidInput, match="no targets"):
         solve(objective(None), against="targets")
+    with pytest.raises(InvalidInput, match="no effect"):
+        solve(exact, against="targets", start="spectral", steps=0)
