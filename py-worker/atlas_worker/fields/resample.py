@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import Literal
 
@@ -14,6 +15,10 @@ from ..errors import InvalidInput
 
 Interpolation = Literal["bilinear", "nearest", "bicubic"]
 """How values between pixels are computed."""
+
+
+_AT_ONCE = 2**18
+"""Numbers that are read at a time on a CPU, so that they and their places stay in its cache."""
 
 
 def transform(
@@ -67,27 +72,58 @@ def transform(
     half = (side - 1) / 2
     axis = torch.linspace(-half, half, side, dtype=field.dtype, device=field.device)
     u = torch.stack(torch.meshgrid(*[axis] * n, indexing="ij"), dim=-1)
-    places = "lrc"[3 - n :]
-    at = torch.einsum(f"...ij,{places}j->...{places}i", inverse.to(field.dtype), u)
-    flat = at.flatten(-n - 1, -2)
     if n == 3 and interpolation == "bicubic":
         field, interpolation = _finer(field), "bilinear"
-    field = field.expand(*batch, *field.shape[-axes - 1 :]).reshape(-1, *field.shape[-axes - 1 :])
-    source = flat.expand(*batch, *flat.shape[-2:]).reshape(-1, *flat.shape[-2:])
+    inverse, several = inverse.to(field.dtype), math.prod(batch)
+    at_once = max(1, _AT_ONCE // max(math.prod(field.shape[-axes:]), u.numel()))
+    derivable = torch.is_grad_enabled() and (field.requires_grad or g.requires_grad)
+    if several > at_once and g.shape[:-2] == batch and not (field.is_cuda or derivable):
+        lead, maps = field.shape[: -axes - 1], inverse.flatten(0, -3)
+        which = torch.arange(math.prod(lead)).reshape(lead).expand(batch).flatten()
+        flat = field.reshape(-1, *field.shape[-axes - 1 :])
+        moved = torch.cat(
+            [
+                _read(flat[which[i]], _places(maps[i], u).flatten(1, -2), size, side, interpolation)
+                for i in torch.arange(several).tensor_split(-(-several // at_once))
+            ]
+        )
+    else:
+        places = _places(inverse, u).flatten(-n - 1, -2)
+        places = places.expand(*batch, *places.shape[-2:]).reshape(-1, *places.shape[-2:])
+        copies = field.expand(*batch, *field.shape[-axes - 1 :])
+        flat = copies.reshape(-1, *field.shape[-axes - 1 :])
+        moved = _read(flat, places, size, side, interpolation)
+    return moved.reshape(*batch, *moved.shape[1:])
+
+
+def _places(inverse: Tensor, u: Tensor) -> Tensor:
+    """Where the values at u ``[..., n]`` come from: ``[*maps, ..., n]``."""
+    axes = "lrc"[3 - u.shape[-1] :]
+    places: Tensor = torch.einsum(f"...ij,{axes}j->...{axes}i", inverse, u)
+    return places
+
+
+def _read(
+    fields: Tensor, places: Tensor, size: int, side: int, interpolation: Interpolation
+) -> Tensor:
+    """Read fields ``[b, ch, ...]`` at the places ``[b, side ** n, n]`` of a window of each.
+
+    Places are in pixels of a field ``size`` pixels wide, from its centre.
+    """
+    n = places.shape[-1]
     if n == 1:  # a field of one row
-        source = functional.pad(source, (1, 0))
+        places = functional.pad(places, (1, 0))
     # grid_sample wants (x, y) = (column, row), which align_corners scales to [-1, 1] between the
     # centres of the first and last pixel.
-    source = source.flip(-1) * (2 / max(size - 1, 1))
+    source = places.flip(-1) * (2 / max(size - 1, 1))
     window = {1: (1, side), 2: (side, side), 3: (side, side, side)}[n]
-    moved = functional.grid_sample(
-        field,
-        source.reshape(-1, *window, axes),
+    return functional.grid_sample(
+        fields,
+        source.unflatten(1, window),
         mode=interpolation,
         padding_mode="border",
         align_corners=True,
     )
-    return moved.reshape(*batch, *moved.shape[1:])
 
 
 _KEPT = 4

@@ -238,7 +238,7 @@ class MultistartSolver(AdamSolver):
             draw_batch(objective, generator, p.evaluation, objective.charts)
             for _ in range(EVALUATION_BATCHES)
         ]
-        loss, distance, displacement, noise_floor = measure_matrices(objective, batches, g)
+        loss, distance, displacement, _ = measure_matrices(objective, batches, g)
         drawn = self._ambient.normalise(self._random()[:TYPICAL])
         relative = distance / motions(objective, batches, inside_group, displacement, drawn)
         order = [i for i in torch.argsort(loss).tolist() if loss[i].isfinite()]
@@ -267,7 +267,9 @@ class MultistartSolver(AdamSolver):
         return CosetReport(
             matrices=g[kept],
             losses=[float(loss[i]) for i in kept],
-            noise_floor=float(noise_floor[kept].mean()) if kept else 0.0,
+            noise_floor=float(measure_matrices(objective, batches, g[kept], floor=True)[3].mean())
+            if kept
+            else 0.0,
             candidates=candidates,
             coordinates=self._space.scaled,
             factors=self._space.factors,

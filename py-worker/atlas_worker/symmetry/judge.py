@@ -8,20 +8,23 @@ from torch import Tensor
 from . import Batch, Objective
 
 
-def measure_matrices(objective: Objective, batches: list[Batch], matrices: Tensor) -> Tensor:
+def measure_matrices(
+    objective: Objective, batches: list[Batch], matrices: Tensor, *, floor: bool = False
+) -> Tensor:
     """Measure every matrix on the same batches.
 
     Args:
         objective: The objective.
         batches: The batches.
         matrices: ``[m, n, n]``.
+        floor: Measure the noise floor too, which takes a second prediction; otherwise it is 0.
 
     Returns:
         ``[4, m]``: mean loss, distance, displacement and noise floor.
     """
     rows = []
     for m in matrices:
-        errors = [objective.errors(b, m.expand(*b.shape, -1, -1)) for b in batches]
+        errors = [objective.errors(b, m.expand(*b.shape, -1, -1), floor=floor) for b in batches]
         means = [
             [t.mean() for t in (e.loss, e.distance, e.displacement, e.noise_floor)] for e in errors
         ]

@@ -133,12 +133,13 @@ class Objective(Protocol):
         """
         ...
 
-    def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
+    def errors(self, batch: Batch, g: Tensor, *, floor: bool = True) -> EquivarianceErrors:
         """Measure the loss and what it is compared with, without gradients.
 
         Args:
             batch: The batch.
             g: ``[..., B, C, n, n]``, on any device.
+            floor: Measure what interpolation may cause too; if not, those fields are 0.
 
         Returns:
             The errors, on the device of g.
@@ -422,7 +423,7 @@ class EquivarianceObjective:
         return (predicted - target).abs().mean(2).to(home), displacement.mean(2).to(home)
 
     @torch.no_grad()
-    def errors(self, batch: Batch, g: Tensor) -> EquivarianceErrors:
+    def errors(self, batch: Batch, g: Tensor, *, floor: bool = True) -> EquivarianceErrors:
         """Measure the loss and what it is compared with; see ``Objective``."""
         home, g = g.device, g.to(batch.x.device)
         lead = g.dim() - 2
@@ -435,7 +436,7 @@ class EquivarianceObjective:
         fine = self._action.finer_interpolation()
         loss = self._loss(predicted, target, lead)
         noise_floor = interpolation_error = torch.zeros_like(loss)
-        if fine is not self._action:
+        if floor and fine is not self._action:
             finely = self._predict(batch, g, fine)
             fine_target = fine.act_out(g, batch.reference)
             interpolation_error = _mean_abs(
