@@ -60,6 +60,7 @@ export function algebraFields({
         threshold: { names: ["threshold"], listed: false },
         scale: "scale",
         standard_basis: "standard_basis",
+        optimiser: { names: ["optimiser"], kinds: ["grassmann"], listed: false },
         learning_rate: { names: ["basis_lr"], kinds: ["atlasd"] },
         r1: "r1",
         r2: "r2",

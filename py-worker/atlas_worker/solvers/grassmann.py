@@ -29,6 +29,7 @@ from ..symmetry.measure import (
     relative_errors,
     typical_displacement,
 )
+from ..symmetry.newton import LAST, frame_problem, minimise, phases
 from ..symmetry.objective import EquivarianceObjective
 from ..symmetry.spectral import Spectrum, count, linearised_spectrum
 from ..symmetry.undecided import explain, find_undecided
@@ -99,7 +100,22 @@ class GrassmannParams:
         "With an automatic k: least factor by which the error must grow after the last symmetry",
         minimum=1,
     )
+    optimiser: Literal["adam", "gauss_newton"] = param(
+        "adam",
+        "Adam, or Gauss and Newton's method, which compares distances and stops by itself after "
+        "at most `steps` iterations",
+        added=True,
+    )
 
+
+FIRST_STEP, LEAST_STEP = 0.03, 0.01
+"""Length of a step, in radians, after which it ends, in the first phases and in the last one."""
+FIRST_DECREASE, LEAST_DECREASE = 1e-2, 1e-3
+"""Decrease of the logarithm of the loss after which it ends, likewise."""
+WORSE = 0.1
+"""Difference of the logarithm of the loss by which a start is worse than the best, and dropped."""
+SAME = math.radians(5)
+"""Largest principal angle of spans that count as one when starts are compared."""
 
 PROPOSED = 0.5
 """Relative error up to which a direction is proposed; whether it holds is judged afterwards."""
@@ -228,6 +244,16 @@ def report_algebra(
     )
 
 
+def _distinct(frames: Tensor) -> Tensor:
+    """Indices of frames ``[m, k, d]`` whose spans differ from those of all earlier ones."""
+    kept: list[int] = []
+    for i, frame in enumerate(frames):
+        cosines = [torch.linalg.svdvals(frame @ frames[j].mT).min() for j in kept]
+        if all(float(c) < math.cos(SAME) for c in cosines):
+            kept.append(i)
+    return torch.tensor(kept)
+
+
 @register(
     "algebra_solver",
     "grassmann",
@@ -258,6 +284,15 @@ class GrassmannSolver(AdamSolver):
                 "steps is 0, so nothing is minimised and the targets have no effect",
                 "params.against",
                 "prediction, or steps of at least 1",
+            )
+        if params.optimiser == "gauss_newton" and not (
+            objective.is_distance or params.compare == "distance"
+        ):
+            raise InvalidInput(
+                "the method of Gauss and Newton cannot minimise a classifier's loss",
+                "solver.params.optimiser",
+                "adam, or compare: distance",
+                "compare distances, or choose the optimiser adam",
             )
         self._p, self._objective, self._asked, self._seed = params, objective, k, seed
         self._space = objective.space
@@ -342,7 +377,7 @@ class GrassmannSolver(AdamSolver):
         self._scores = torch.full((len(self._free),), math.inf)
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
-        """Run ``steps`` steps of Adam, then compare the starts on fresh data.
+        """Run ``steps`` steps of the optimiser, and compare the starts on data of their own.
 
         Args:
             on_step: Called after each step.
@@ -359,9 +394,19 @@ class GrassmannSolver(AdamSolver):
             self._epoch += 1
             on_step(1, 1, {})
             return {"generators": 0.0}
-        learning = self._learning
-        generator = random_stream(self._seed, 1, self._epoch)
         steps = p.steps if self._k < self._space.dimension else 0  # every frame spans it all
+        if p.optimiser == "gauss_newton" and steps:
+            self._descend(steps, on_step)
+        else:
+            self._follow(steps, on_step)
+            self._compare()
+        self._epoch += 1
+        return {"loss": float(self._scores[0]), **self._found()}
+
+    def _follow(self, steps: int, on_step: StepCallback) -> None:
+        """Make steps of Adam, each on a batch of its own."""
+        p, learning = self._p, self._learning
+        generator = random_stream(self._seed, 1, self._epoch)
         for i in range(steps):
             self._anneal(i / steps)
             batch = draw_batch(learning, generator, p.batch_size, p.charts)
@@ -374,14 +419,43 @@ class GrassmannSolver(AdamSolver):
                 {"loss": float(per_chart.detach().mean(1).min())} if i % 4 == 0 else {},
             )
         check_finite(self._free.detach(), "the generators")
-        self._compare()
-        self._epoch += 1
-        found = (
-            {"generators": float(self._k)}
-            if self._asked == 0
-            else {"starts": float(len(self._scores))}
-        )
-        return {"loss": float(self._scores[0]), **found}
+
+    def _found(self) -> dict[str, float]:
+        if self._asked == 0:
+            return {"generators": float(self._k)}
+        return {"starts": float(len(self._scores))}
+
+    def _descend(self, steps: int, on_step: StepCallback) -> None:
+        """Minimise the loss from every start, on few samples first and on more at the end.
+
+        The starts see the same draws, so their losses tell which is better. In the first phase it
+        is enough that the better half converges. Starts that came to the same place are one, and
+        those that are clearly worse are dropped. Further epochs repeat the last phase on other
+        samples; the frame is then the mean of what they found.
+        """
+        p, learning, space = self._p, self._learning, self._space
+        for phase in phases(learning, self._seed, self._epoch, self._total, p.batch_size, p.charts):
+            points = space.free(space.frame(self._free.detach()))
+            eta = draw_coefficients(phase.batch, phase.generator, self._k, p.scale)
+            found = minimise(
+                frame_problem(learning, phase.batch, eta, phase.steps),
+                points,
+                min(steps, LAST) if phase.last else steps,
+                least_step=LEAST_STEP if phase.last else FIRST_STEP,
+                least_decrease=LEAST_DECREASE if phase.last else FIRST_DECREASE,
+                needed=(len(points) + 1) // 2,
+                longer=not phase.last,
+                on_iteration=lambda i, v: on_step(i, steps, {"loss": float(v.min().exp())}),
+            )
+            check_finite(found.points, "the generators")
+            ranked = torch.argsort(found.values, stable=True)[: (len(points) + 1) // 2]
+            values = found.values[ranked]
+            check_finite(values[:1], "the equivariance loss")
+            good = ranked[values <= values[0] + WORSE]
+            order = good[_distinct(found.points[good].flatten(2))]
+            mean = points + (found.points - points) / max(phase.last, 1)
+            self._scores = found.values[order].exp().float()
+            self._set(mean[order])
 
     @torch.no_grad()
     def _compare(self) -> None:

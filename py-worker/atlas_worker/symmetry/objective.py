@@ -22,6 +22,9 @@ from .ambient import Ambient
 from .space import Space
 from .vectors import VectorAction
 
+_LOCAL_ENTRIES, _LOCAL_ENTRIES_CUDA = 2**19, 2**23
+"""Entries of inputs that are moved at a time for a quadratic model, on a CPU and on a GPU."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -38,6 +41,25 @@ class Batch:
     def shape(self) -> tuple[int, int]:
         """``(B, C)``."""
         return self.x.shape[0], self.x.shape[1]
+
+    def samples(self, some: slice | Tensor) -> Batch:
+        """Return the batch of some of the samples."""
+        return Batch(self.x[some], self.reference[some], self.charts)
+
+
+@dataclass(frozen=True)
+class Local:
+    """Distances at matrices ``[M, B, C, n, n]``, and how they bend along P directions.
+
+    All are float64, on the CPU.
+    """
+
+    value: Tensor
+    """``[M, B, C]``"""
+    slope: Tensor
+    """``[M, B, C, P]``, derivatives of ``value``."""
+    curvature: Tensor
+    """``[M, B, C, P, P]``, positive semidefinite."""
 
 
 class Objective(Protocol):
@@ -122,6 +144,25 @@ class Objective(Protocol):
 
         Returns:
             ``[..., B, C]``, on the device of g.
+        """
+        ...
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether the loss is the distance."""
+        ...
+
+    def local(self, batch: Batch, g: Tensor, moved: Tensor, steps: Tensor) -> Local:
+        """Compute distances at matrices, and their quadratic models, by differences.
+
+        Args:
+            batch: The batch.
+            g: ``[M, B, C, n, n]``, on any device.
+            moved: ``[M, P, B, C, n, n]``: these matrices, moved a little along each direction.
+            steps: ``[B, C]``: by how much; of either sign.
+
+        Returns:
+            The models.
         """
         ...
 
@@ -383,6 +424,47 @@ class EquivarianceObjective:
         """Compute the distance of ``f(g·x)`` and ``g·f(x)``, ``[..., B, C]``; see ``Objective``."""
         home, g = g.device, g.to(batch.x.device)
         return self._derivable(lambda at: self._distance_at(batch, at), g).to(home)
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether the loss is the distance."""
+        return self._kind == "l1"
+
+    @torch.no_grad()
+    def local(self, batch: Batch, g: Tensor, moved: Tensor, steps: Tensor) -> Local:
+        """Compute distances and their quadratic models; see ``Objective``.
+
+        With residuals ``r = f(gx) − g f(x)`` and their derivatives D by differences, the mean of
+        |r| has the slope ``E[sign(r) D]``. Its curvature is taken to be ``E[D Dᵀ / max(|r|,
+        E|r|)]``, which for normally distributed residuals is nearly that of their mean.
+        """
+        # Few samples at a time: their layers fit in memory, and on a CPU in its cache.
+        most = _LOCAL_ENTRIES_CUDA if batch.x.is_cuda else _LOCAL_ENTRIES
+        at_once = max(1, most // (len(g) * (1 + moved.shape[1]) * batch.x[0].numel()))
+        parts = []
+        for i in range(0, len(batch.x), at_once):
+            some = slice(i, i + at_once)
+            parts.append(
+                self._local(batch.samples(some), g[:, some], moved[:, :, some], steps[some])
+            )
+        value, slope, curvature = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+        return Local(value, slope, curvature)
+
+    def _local(
+        self, batch: Batch, g: Tensor, moved: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        every = torch.cat([g[:, None], moved], 1).to(batch.x.device)  # [M, 1 + P, B, C, n, n]
+        lead = every.dim() - 2
+        predicted = self._comparable(self._predict(batch, every, self._action), lead)
+        r = (predicted - self._action.act_out(every, batch.reference)).flatten(lead)
+        d = (r[:, 1:] - r[:, :1]) / steps.to(r)[:, :, None]
+        d, r = d.permute(0, 2, 3, 1, 4), r[:, 0]  # [M, B, C, P, entries], [M, B, C, entries]
+        size = r.abs()
+        value = size.mean(-1)
+        slope = (d @ r.sign()[..., None])[..., 0] / r.shape[-1]
+        weight = 1 / torch.maximum(size, value[..., None]).clamp(min=1e-30)
+        curvature = (d * weight[..., None, :]) @ d.mT / r.shape[-1]
+        return value.double().cpu(), slope.double().cpu(), curvature.double().cpu()
 
     def _loss_at(self, batch: Batch, g: Tensor) -> Tensor:
         target = self._action.act_out(g, batch.reference)
