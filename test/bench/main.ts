@@ -1,6 +1,6 @@
 /**
  * `npm run bench`: what things cost on this machine. `--json` prints all that was measured; `--only
- * PART,PART` measures some of it. Further programs are `npm run bench -- gpu`,
+ * PART,PART` measures some of it. Further programs are `npm run bench -- gpu`, `solvers`,
  * `pools [POOL …]` and `peers --checkout DIR`; see gpu.ts, pools.ts and peers.ts.
  *
  * Not part of the tests, and never fails because something is slow. What is compared is timed in
@@ -204,10 +204,30 @@ const { values, positionals } = parseArgs({
   },
 });
 
+interface Optimisers {
+  seconds: Record<"adam" | "gauss_newton", number>;
+  degrees: Record<"adam" | "gauss_newton", number[]>;
+  report_seconds: number;
+  ratio: number;
+}
+
+const OPTIMISERS = numerics("optimisers", (d: Optimisers): Row[] =>
+  (["adam", "gauss_newton"] as const).map((kind) => [
+    `search for a generator of plates, ${kind}, processor time`,
+    `${n(d.seconds[kind])} s`,
+    [
+      kind === "adam" ? "" : `${n(d.ratio)} of Adam's; `,
+      `angles ${d.degrees[kind].map((x) => n(x)).join(", ")}°;`,
+      ` its report ${n(d.report_seconds)} s more`,
+    ].join(""),
+  ]),
+);
+
 /** Further programs, each with parts of its own. */
 const PROGRAMS: Record<string, (args: readonly string[]) => Record<string, Part>> = {
   gpu: gpuParts,
   pools: poolParts,
+  solvers: () => ({ optimisers: OPTIMISERS }),
   peers: () => {
     const { checkout = [], python, jets } = values;
     const [samples, epochs, threads, turns] = (["samples", "epochs", "threads", "turns"] as const)

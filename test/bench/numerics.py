@@ -352,6 +352,48 @@ def _previous(
     return before[int((before - now).flatten(1).norm(dim=1).argmin())]
 
 
+def optimisers() -> dict[str, Any]:
+    """The search for a generator by both optimisers, in turns, on predictors of several seeds.
+
+    Processor time counts, which a busy machine changes little.
+    """
+    samples, epochs, seeds = 400, 3, 5
+    kinds = ("adam", "gauss_newton")
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    degrees: dict[str, list[float]] = {kind: [] for kind in kinds}
+    reports: list[float] = []
+    for seed in range(seeds):
+        dataset = heat(samples, seed)
+        net = predictor("strided_cnn", dataset, epochs, 0.01, "cosine")
+        for _ in range(epochs):
+            net.run_epoch(silent)
+        for kind in kinds:
+            solver = make(
+                "algebra_solver",
+                "grassmann",
+                {"optimiser": kind},
+                objective=make_objective(net, dataset, ATLAS_1),
+                k=1,
+                epochs=epochs,
+                seed=seed,
+            )
+            begin = time.process_time()
+            for _ in range(epochs):
+                solver.run_epoch(silent)
+            searched = time.process_time()
+            degrees[kind].append(angle(solver.report().generators[0]))
+            seconds[kind].append(searched - begin)
+            reports.append(time.process_time() - searched)
+    return {
+        "seconds": {kind: statistics.median(seconds[kind]) for kind in kinds},
+        "degrees": degrees,
+        "report_seconds": statistics.median(reports),
+        "ratio": statistics.median(
+            b / a for a, b in zip(seconds["adam"], seconds["gauss_newton"], strict=True)
+        ),
+    }
+
+
 def components() -> dict[str, Any]:
     """Component test of single matrices, ours and the published 10,000 steps of Adam."""
     generator = torch.Generator().manual_seed(0)
@@ -452,7 +494,10 @@ def climate() -> dict[str, Any]:
     return {"files": files, "gigabytes_a_file": dataset.inputs[0].nbytes / 1e9, **passes}
 
 
-PARTS = {f.__name__: f for f in (data, predictors, schedule, solvers, components, spheres, climate)}
+PARTS = {
+    f.__name__: f
+    for f in (data, predictors, schedule, solvers, optimisers, components, spheres, climate)
+}
 
 if __name__ == "__main__":
     devices.make_reproducible(devices.available_cores())

@@ -1,4 +1,4 @@
-"""Levenberg–Marquardt's method on equivariance losses, whose unknowns are few (METHOD 2.3, 2.4).
+"""Levenberg and Marquardt's method on equivariance losses, whose unknowns are few (METHOD 2.3).
 
 An equivariance loss is a mean over many residuals ``f(gx) − g f(x)``, and depends on 3 to 28
 numbers. Its gradient and curvature come from differences along each of them, all in one batch
