@@ -290,7 +290,7 @@ class GrassmannSolver(AdamSolver):
         ):
             raise InvalidInput(
                 "the method of Gauss and Newton cannot minimise a classifier's loss",
-                "solver.params.optimiser",
+                "params.optimiser",
                 "adam, or compare: distance",
                 "compare distances, or choose the optimiser adam",
             )
