@@ -217,15 +217,25 @@ function weighAtLargest(
   // Others are compared at the size that is judged. Where they are out of reach there, they count
   // with what they lose by the largest smaller move in reach. Small moves lose in proportion to
   // their size, by which a direction of larger moves alone is scaled.
+  /** What moves of the span up to a size may lose. */
+  const highest = (most: number) => {
+    const upTo = inside.map((sizes) =>
+      sizes.filter((at) => (at.size ?? 0) <= LARGER * most).at(-1),
+    );
+    const each = upTo.map((at) => (at === undefined ? lost.high : interval(at).high));
+    return Math.max(0, ...each);
+  };
   const others = outside.flatMap((sizes) => {
     const alike = sizes.filter((at) => (at.size ?? Number.NaN) <= LARGER * size);
     const judged = alike.filter(reaches).at(-1) ?? alike[0] ?? sizes.find(reaches) ?? sizes[0];
     if (judged === undefined) return [];
     const larger = alike.length === 0 ? size / (judged.size ?? Number.NaN) : 1;
     const least = interval(judged).low * larger;
-    return Number.isFinite(least) ? [Math.max(0, least)] : [];
+    if (!Number.isFinite(least)) return [];
+    const upper = highest(Math.min(size, judged.size ?? size));
+    return [{ least: Math.max(0, least), contrast: upper / Math.max(0, least) }];
   });
-  const elsewhere = others.length === 0 ? null : Math.min(...others);
+  const elsewhere = others.length === 0 ? null : Math.min(...others.map(({ least }) => least));
   const inexact = limits.angle * (elsewhere ?? 0);
   const sure = reached.map((at) => interval(at).low - allowance(at, lacking, limits) - inexact);
   const low = Math.sqrt(Math.max(0, ...sure));
@@ -246,12 +256,14 @@ function weighAtLargest(
   const noticed = Math.max(...halves);
   const contrast = elsewhere === null ? 0 : Math.max(lost.high, 0) / elsewhere;
   const stands = contrast <= limits.contrast;
+  // What is broken is told from what does not hold at all by moves of the same size.
+  const standsAlike = others.every(({ contrast }) => contrast <= limits.contrast);
   const found = { size, lost, elsewhere, broken: { low, high }, stands, noticed };
   if (falls)
     return { ...found, verdict: "none", reason: "larger moves cost less: the group is finite" };
   if (low === 0 && shown <= limits.broken && high <= limits.hidden && stands)
     return { ...found, verdict: "symmetry", reason: "" };
-  if (low > 0 && low <= limits.broken && stands)
+  if (low > 0 && low <= limits.broken && standsAlike)
     return { ...found, verdict: "approximate", reason: "" };
   // Where another direction may lose less than this one surely does, the search has missed the best.
   const missed = elsewhere !== null && elsewhere < lost.low;

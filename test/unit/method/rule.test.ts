@@ -76,6 +76,18 @@ describe("the rule of verdicts", () => {
     expect(size).to.equal(0.2);
   });
 
+  it("compares moves of one size before it says that a span is none", () => {
+    const sizes = (small: number, large: number, reach = 1) => [
+      at(small, 0.001, { size: 0.2 }),
+      at(large, 0.001, { size: 1, reach }),
+    ];
+    // The other direction is out of reach at 1, and loses 0.04 at 0.2.
+    const other = sizes(0.04, 0.9, 100);
+    expect(weigh([sizes(0.004, 0.03)], [other], 0.02).verdict).to.equal("symmetry");
+    expect(weigh([sizes(0.015, 0.06)], [other], 0.02).verdict).to.equal("approximate");
+    expect(weigh([sizes(0.038, 0.039)], [other], 0.02).verdict).to.equal("none");
+  });
+
   it("bounds what the predictor does not explain, too", () => {
     expect(judge([at(0.01)], [at(0.5)], 0.5).verdict).to.equal("symmetry");
     expect(judge([at(0.01)], [at(0.5)], 0.7).verdict).to.equal("cannot tell");
