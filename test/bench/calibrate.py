@@ -676,6 +676,161 @@ def pairs_mixed(g: torch.Generator) -> Problem:
     )
 
 
+def triples(g: torch.Generator) -> Problem:
+    """Rotations of three vectors of the plane."""
+    x = normal(g, SAMPLES, 3, 2)
+    return of_forms(x, lambda x: quadratic(x, torch.eye(2)), orthogonal([1, 1]), g)
+
+
+def double_speed(g: torch.Generator) -> Problem:
+    """Rotations of two planes of R^4, of one twice as fast as of the other."""
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+
+    def forms(x: Tensor) -> Tensor:
+        z = torch.complex(x[:, 0, ::2], x[:, 0, 1::2])
+        both = z[:, 0].square() * z[:, 1].conj()
+        return torch.stack([z[:, 0].abs(), z[:, 1].abs(), both.real, both.imag], 1)
+
+    return of_forms(normal(g, SAMPLES, 1, 4), forms, torch.block_diag(turn, 2 * turn)[None], g)
+
+
+def volume(g: torch.Generator) -> Problem:
+    """Squeezes of R^3 that keep volumes, of positive coordinates."""
+    x = 0.5 + torch.rand(SAMPLES, 1, 3, generator=g)
+    b = torch.diag(torch.tensor([1.0, 1.0, -2.0]))[None]
+
+    def forms(x: Tensor) -> Tensor:
+        u, v, w = x[:, 0].unbind(1)
+        return torch.stack([u / v, u * v * w], 1)
+
+    return of_forms(x, forms, b, g)
+
+
+def boost_pairs(g: torch.Generator) -> Problem:
+    """Boosts of three vectors of the plane."""
+    x = normal(g, SAMPLES, 3, 2)
+    metric = torch.diag(torch.tensor([1.0, -1.0]))
+    return of_forms(x, lambda x: quadratic(x, metric), orthogonal([1, -1]), g)
+
+
+def axial_vectors(g: torch.Generator) -> Problem:
+    """Vectors of space that turn about an axis only."""
+    h = cosines(2, 3, 1.2, g)
+
+    def f(x: Tensor) -> Tensor:
+        u, v, w = x[:, 0].unbind(1)
+        a = h(torch.stack([(u.square() + v.square()).sqrt(), w], 1))
+        return torch.stack(
+            [(1 + a[:, 0]) * u - a[:, 1] * v, (1 + a[:, 0]) * v + a[:, 1] * u, a[:, 2]], 1
+        )
+
+    b = torch.zeros(1, 3, 3)
+    b[0, :2, :2] = orthogonal([1, 1])[0]
+    return Problem(normal(g, SAMPLES, 1, 3), f, b, out="V")
+
+
+def angle_classes(g: torch.Generator) -> Problem:
+    """Two classes, by the product of two vectors of space."""
+
+    def f(x: Tensor) -> Tensor:
+        product = (x[:, 0] * x[:, 1]).sum(1, keepdim=True)
+        return 3 * product * torch.tensor([[1.0, -1.0]])
+
+    return Problem(normal(g, SAMPLES, 2, 3), f, orthogonal([1, 1, 1]), classes=True)
+
+
+def in_a_disc(g: torch.Generator) -> Problem:
+    """Rotations in other coordinates, of points with an edge."""
+    basis = frame(g, 2)
+    inverse = torch.linalg.inv(basis)
+    angle = 2 * math.pi * torch.rand(SAMPLES, generator=g)
+    r = 2 * torch.rand(SAMPLES, generator=g).sqrt()
+    x = (torch.stack([r * angle.cos(), r * angle.sin()], -1) @ basis.T)[:, None]
+    b = (basis @ orthogonal([1, 1])[0] @ inverse)[None]
+    return of_forms(x, lambda x: (x @ inverse.T).norm(dim=2), b, g)
+
+
+def ratios(g: torch.Generator) -> Problem:
+    """Scalings of two vectors of space, of which the lengths' ratio and the angle count."""
+
+    def forms(x: Tensor) -> Tensor:
+        a, b = x.norm(dim=2).unbind(1)
+        return torch.stack([(a / b).log(), (x[:, 0] * x[:, 1]).sum(1) / (a * b)], 1)
+
+    generators = torch.cat([orthogonal([1, 1, 1]), torch.eye(3)[None]])
+    return of_forms(normal(g, SAMPLES, 2, 3) + 0.4, forms, generators, g)
+
+
+def ridge(g: torch.Generator) -> Problem:
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        return (torch.tanh(2 * u + v.square()) + 0.5 * (2 * v).sin())[:, None]
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2)
+
+
+def cushion(g: torch.Generator) -> Problem:
+    """Level sets between a circle and a square."""
+    return Problem(
+        normal(g, SAMPLES, 1, 2),
+        lambda x: x[:, 0].abs().pow(3).sum(1, keepdim=True).pow(1 / 3),
+        NOTHING2,
+    )
+
+
+def two_bumps(g: torch.Generator) -> Problem:
+    centres = torch.stack([normal(g, 2), normal(g, 2) + 1])
+
+    def f(x: Tensor) -> Tensor:
+        near = (-(x - centres).square().sum(2)).exp()
+        return near @ torch.tensor([[1.0], [-0.7]])
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2)
+
+
+def waves4(g: torch.Generator) -> Problem:
+    h = cosines(4, 1, 2.0, g)
+    return Problem(normal(g, SAMPLES, 1, 4), h, torch.zeros(0, 4, 4))
+
+
+def stripe_classes(g: torch.Generator) -> Problem:
+    """Three classes along a wavy line."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        s = (v - (1.5 * u).sin())[:, None]
+        return 4 * torch.cat([-s - 0.6, 0.6 - s.abs(), s - 0.6], 1)
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2, classes=True)
+
+
+def bent_wind(g: torch.Generator) -> Problem:
+    """Vectors that depend on each coordinate alone."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        return torch.stack([(1.5 * u).sin() + 0.3 * v, v.square() - 1], 1)
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2, out="V")
+
+
+def mixed_norms(g: torch.Generator) -> Problem:
+    """Two vectors of space, of which different norms count."""
+    z = lambda x: torch.stack([x[:, 0].abs().sum(1), x[:, 1].norm(dim=1) * x[:, 1, 0]], 1)  # noqa: E731
+    h = cosines(2, 1, 1.5, g)
+    return Problem(normal(g, SAMPLES, 2, 3), lambda x: h(z(x)), NOTHING3)
+
+
+def saddle3(g: torch.Generator) -> Problem:
+    """A saddle of the third degree in space."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v, w = x[:, 0].unbind(1)
+        return torch.tanh(u.pow(3) / 3 - u * v + 0.7 * w * v + 0.4 * w)[:, None]
+
+    return Problem(normal(g, SAMPLES, 1, 3), f, NOTHING3)
+
+
 SECOND_WITH = (far_out, flat_ellipse, plane_of_four, scaling3, area, vectors3, rings)
 SECOND_WITHOUT = (
     far_out_without,
@@ -698,8 +853,7 @@ THIRD_WITH = (
     rare,
 )
 THIRD_WITHOUT = (square, saddle, bumps, wind, four_classes, pairs3, skewed, ripple)
-# Kinds that were made when the rule was what it is.
-NEW_WITH = (
+FOURTH_WITH = (
     dilated,
     crosses,
     boosted_plane,
@@ -709,7 +863,7 @@ NEW_WITH = (
     cube,
     conjugated_vectors,
 )
-NEW_WITHOUT = (
+FOURTH_WITHOUT = (
     checkers,
     triangle,
     quartic,
@@ -719,8 +873,30 @@ NEW_WITHOUT = (
     offset_radial,
     pairs_mixed,
 )
+# Kinds that were made when the rule was what it is.
+NEW_WITH = (
+    triples,
+    double_speed,
+    volume,
+    boost_pairs,
+    axial_vectors,
+    angle_classes,
+    in_a_disc,
+    ratios,
+)
+NEW_WITHOUT = (
+    ridge,
+    cushion,
+    two_bumps,
+    waves4,
+    stripe_classes,
+    bent_wind,
+    mixed_norms,
+    saddle3,
+)
 NEW, THIRD = (*NEW_WITH, *NEW_WITHOUT), (*THIRD_WITH, *THIRD_WITHOUT)
-ALL = (*NEW, *THIRD, *SECOND_WITH, *SECOND_WITHOUT, *FIRST_WITH, *FIRST_WITHOUT)
+FOURTH = (*FOURTH_WITH, *FOURTH_WITHOUT)
+ALL = (*NEW, *FOURTH, *THIRD, *SECOND_WITH, *SECOND_WITHOUT, *FIRST_WITH, *FIRST_WITHOUT)
 BREAKINGS = [0.0, 0.0, 0.1, 0.3, 1.0]
 NOISES = [0.0, 0.3, 1.0]
 
@@ -826,6 +1002,7 @@ def kinds(_: dict[str, Any]) -> dict[str, list[str]]:
         "first": (*FIRST_WITH, *FIRST_WITHOUT),
         "second": (*SECOND_WITH, *SECOND_WITHOUT),
         "third": THIRD,
+        "fourth": FOURTH,
         "new": NEW,
     }
     return {name: [m.__name__ for m in group] for name, group in groups.items()}

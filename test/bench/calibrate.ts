@@ -1,7 +1,8 @@
 /**
  * `npm run calibrate -- FILE`: problems of known truth, what `discover` says of them, and how often
  * it is wrong. FILE holds what was said, one line for each problem; a calibration that was broken
- * off goes on. `--kinds a,b` and `--seeds N` choose problems, `--no-run` only grades.
+ * off goes on. `--kinds a,b` and `--seeds N` or `--seeds 0,1,5` choose problems, `--pool local:1`
+ * solves one at a time, and `--no-run` only grades.
  */
 import { spawn } from "node:child_process";
 import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -204,6 +205,7 @@ const { values, positionals } = parseArgs({
   options: {
     seeds: { type: "string", default: "5" },
     kinds: { type: "string", default: "" },
+    pool: { type: "string", default: "local:2" },
     "no-run": { type: "boolean", default: false },
   },
 });
@@ -222,12 +224,14 @@ if (!values["no-run"]) {
   for (const kind of kinds)
     if (!known.includes(kind)) throw new Error(`there is no kind ${kind}; there are ${known}`);
   const done = new Set(read().map(({ kind, seed }) => `${kind} ${seed}`));
-  if (!(Number(values.seeds) > 0)) throw new Error(`--seeds ${values.seeds} is no number of seeds`);
-  const seeds = Array.from({ length: Number(values.seeds) }, (_, seed) => seed);
+  const given = values.seeds.split(",").map(Number);
+  if (!given.every((seed) => Number.isInteger(seed) && seed >= 0))
+    throw new Error(`--seeds ${values.seeds} is no number of seeds, and no list of seeds`);
+  const seeds = given.length > 1 ? given : Array.from({ length: given[0]! }, (_, seed) => seed);
   const queue = seeds
     .flatMap((seed) => kinds.map((kind) => ({ kind, seed })))
     .filter(({ kind, seed }) => !done.has(`${kind} ${seed}`));
-  const pool = LocalPool.open("local:2", { worker: { device: "cpu" } });
+  const pool = LocalPool.open(values.pool, { worker: { device: "cpu" } });
   const { signal } = new AbortController();
   const work = async () => {
     const slot = await pool.acquire(signal);
@@ -242,7 +246,7 @@ if (!values["no-run"]) {
     }
   };
   try {
-    await Promise.all([work(), work()]);
+    await Promise.all(Array.from({ length: Number(values.pool.split(":")[1] ?? 1) }, work));
   } finally {
     await pool.close();
     problems.close();
