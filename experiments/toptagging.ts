@@ -46,6 +46,7 @@ const SEARCH = {
   evaluation: 128,
   precondition: true,
   learning_rate: 0.3,
+  refine: 60,
 };
 
 const discovery = discoveryTasks({
@@ -66,7 +67,6 @@ const discovery = discoveryTasks({
     most: N * N,
     k: "auto",
     epochs: 1,
-    evidence: "none", // errors tell more of jets with other labels (METHOD 2.13)
     values: () => ({
       "*": { evaluation: 256, scale: 0.1 },
       grassmann: { batch_size: 128, charts: 1, start: "spectral", steps: 0 },

@@ -123,6 +123,10 @@ export const EvidenceMeasured = z.object({
    * neighbouring samples do not tell it from noise.
    */
   learnable: Measured.optional(),
+  /** Projections of rank 1 to n on directions of the inputs, those that are used least first. */
+  unused: Squares.optional(),
+  /** What is lost if the parts in their ranges are those of another sample, for each. */
+  without: z.array(SkillLost).optional(),
 });
 /** What the worker measures as evidence. */
 export type EvidenceMeasured = z.infer<typeof EvidenceMeasured>;
@@ -343,7 +347,10 @@ export const GroupResult = GroupMeasured.omit({
 export type GroupResult = z.infer<typeof GroupResult>;
 
 /** Every candidate of the coset search, ascending by loss. */
-export const CosetSearch = CosetsMeasured.pick({ noiseFloor: true, candidates: true });
+export const CosetSearch = CosetsMeasured.pick({ noiseFloor: true, candidates: true }).extend({
+  /** Matrices that are not listed, because the data cannot tell whether they are symmetries. */
+  undecided: z.int().optional(),
+});
 /** Every candidate of the coset search, ascending by loss. */
 export type CosetSearch = z.infer<typeof CosetSearch>;
 

@@ -17,6 +17,7 @@ import type { AlgebraMeasured, AlgebraResult } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
 import { type SolverInputs, solverObjects } from "./data.js";
 import { showMotions } from "./motion.js";
+import { saying, searchWhole, withoutUnused } from "./unused.js";
 import { type EvidenceKind, evidenceField, judgeAlgebra, widened } from "./verdict.js";
 
 type SolverOptions = ChoiceOptions<"algebra_solver">;
@@ -158,7 +159,7 @@ export function solveAlgebra(
 /** Find the Lie algebra, and analyse it. */
 export async function discoverAlgebra(
   ctx: Context,
-  inputs: SolverInputs,
+  given: SolverInputs,
   {
     solver,
     k,
@@ -179,12 +180,15 @@ export async function discoverAlgebra(
     evidence?: EvidenceKind;
   },
 ): Promise<AlgebraResult> {
+  if (train) searchWhole(given);
+  const inputs = evidence === "none" ? given : await withoutUnused(ctx, given, { k });
   const objects = solverObjects(inputs);
   const algebra = await ctx.algebra({ ...objects, solver, k, epochs });
   const second = { stage, object: algebra };
   if (train) await ctx.alternate({ stage: "predictor", object: inputs.predictor }, second, epochs);
   else await ctx.advance(stage, algebra);
-  const measured = await ctx.timed(stage, () => ctx.session.getAlgebra(algebra));
+  const found = await ctx.timed(stage, () => ctx.session.getAlgebra(algebra));
+  const measured = saying(found, inputs.unused);
   const judged = async (found: AlgebraMeasured, prefix = stage) => {
     /** Search again with another fit, for as many generators. */
     async function search(predictor: RemoteObject, name: string): Promise<AlgebraMeasured> {

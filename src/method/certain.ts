@@ -16,15 +16,17 @@ export interface CertainComponent {
  */
 export function certainComponents({
   cosets = [],
+  cosetSearch: { undecided = 0 } = {},
   group,
 }: {
   cosets?: readonly Pick<CosetResult, "name" | "matrix" | "evidence">[];
+  cosetSearch?: { undecided?: number };
   group?: GroupResult;
 }): { components: CertainComponent[]; leftOut: number } {
   const verdictOf = ({ evidence }: Pick<CosetResult, "evidence">) =>
     evidence?.verdict ?? "not judged";
   const kept = cosets.filter((coset) => verdictOf(coset) !== "cannot tell");
-  const leftOut = cosets.length - kept.length;
+  const leftOut = cosets.length - kept.length + undecided;
   const named = kept.filter(({ name }) => name !== "identity");
   if (leftOut > 0 || !group?.finite || !group.resolved || group.elements.length < 2)
     return {

@@ -12,6 +12,7 @@ import type { CosetsMeasured, Findings, GroupResult } from "../result.js";
 import { choices } from "../suggest.js";
 import { Tensor } from "../tensor/index.js";
 import { type SolverInputs, solverObjects } from "./data.js";
+import { withoutDuplicates, withoutUnused } from "./unused.js";
 import { type EvidenceKind, judgeCosets } from "./verdict.js";
 
 /** Make the config field for an algebra from elsewhere, which {@link lookUpIdentity} looks up. */
@@ -159,6 +160,23 @@ export function solveCosets(
 export type FoundComponents = Required<Pick<Findings, "cosets" | "cosetSearch">> &
   Pick<Findings, "group">;
 
+/** Most matrices that are listed though the data cannot tell whether they are symmetries. */
+const LISTED = 3;
+
+/** Sum up matrices that are not listed. @param words what is said of each */
+function saidOfUntold(words: readonly string[]): string {
+  const counts = new Map<string, number>();
+  for (const said of words) {
+    const reason = said.replace(/^cannot tell: /, "");
+    counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  }
+  const reasons = [...counts].map(([reason, many]) => `${reason} (${many})`).join("; ");
+  return (
+    `${words.length} more matrices may be components, of which the data cannot tell; they are not ` +
+    `listed: ${reasons}`
+  );
+}
+
 /** Relative error up to which a matrix is judged at all. */
 const PROPOSED = 0.35;
 
@@ -171,7 +189,7 @@ function proposing(solver: Block<"coset_solver">): Block<"coset_solver"> {
 /** Find one matrix for each component, and the group that they make. */
 export async function discoverCosets(
   ctx: Context,
-  inputs: SolverInputs,
+  given: SolverInputs,
   {
     params,
     solver = { kind: "multistart", params },
@@ -189,26 +207,36 @@ export async function discoverCosets(
     evidence?: EvidenceKind;
   },
 ): Promise<FoundComponents> {
+  const inputs =
+    evidence === "none" ? given : await withoutUnused(ctx, given, { generators: identity });
   const objects = solverObjects(inputs);
   const asked = evidence === "none" ? solver : proposing(solver);
   const search = { ...objects, solver: asked, identityAlgebra: identity, epochs };
   const cosets = await ctx.cosets(search);
   await ctx.advance("cosets", cosets);
-  const found = await ctx.timed("cosets", () => ctx.session.getCosets(cosets));
+  const measured = await ctx.timed("cosets", () => ctx.session.getCosets(cosets));
+  const found = await withoutDuplicates(ctx, measured, identity, inputs.unused);
   const { noiseFloor, candidates } = found;
   const analysed = analyseCosets(found, identity);
   const { judged, hopeless } =
     evidence === "none"
       ? { judged: analysed, hopeless: undefined }
       : await judgeCosets(ctx, inputs, analysed, identity, evidence);
-  const undecided = judged.filter((coset) => coset?.evidence?.verdict === "cannot tell").length;
+  const untold = judged.flatMap((coset) =>
+    coset?.evidence?.verdict === "cannot tell" ? [coset.evidence.words] : [],
+  );
+  const undecided = untold.length;
   const kept = judged.flatMap((coset, i) =>
     coset === undefined || coset.evidence?.verdict === "cannot tell" ? [] : [i],
   );
+  const listed = undecided <= LISTED;
   const findings = {
-    cosets: judged.filter((coset) => coset !== undefined),
-    cosetSearch: { noiseFloor, candidates },
+    cosets: judged.flatMap((coset, i) =>
+      coset !== undefined && (listed || kept.includes(i)) ? [coset] : [],
+    ),
+    cosetSearch: { noiseFloor, candidates, ...(!listed && { undecided }) },
   };
+  if (!listed) ctx.note(saidOfUntold(untold));
   if (hopeless !== undefined || (undecided > 0 && kept.length === 0)) {
     ctx.note(`no group is named: ${hopeless ?? "the data cannot tell of any component"}`);
     return findings;
@@ -218,7 +246,8 @@ export async function discoverCosets(
       `the group leaves out ${undecided} component${undecided === 1 ? "" : "s"}, of which the data ` +
         "cannot tell",
     );
-  const closing = { found, kept, identity, solver, search: undecided === 0 };
+  const whole = undecided === 0 && inputs.unused === undefined;
+  const closing = { found, kept, identity, solver, search: whole };
   return { ...findings, group: await closeJudged(ctx, inputs, closing, evidence) };
 }
 

@@ -5,6 +5,7 @@ import { type AtlasError, RpcError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
 import { whole } from "../experiment/define.js";
 import type { ChartsOptions, RemoteObject } from "../worker/index.js";
+import type { Unused } from "./unused.js";
 
 /** A dataset, and the charts on it. */
 export interface Setting {
@@ -21,13 +22,15 @@ export interface SolverInputs extends Setting {
   groupAlgebra?: readonly number[][][];
   /** How the predictor was fitted; left out for one from elsewhere. */
   fit?: Fit;
+  /** What was left out of the search, because the predictor hardly uses it. */
+  unused?: Unused;
 }
 
 /** How a predictor is fitted: network, training, data and charts. */
 export type Fit = Parameters<Context["predictor"]>[0];
 
 /** Select what solvers are made of. */
-export function solverObjects({ others: _, fit: __, ...objects }: SolverInputs) {
+export function solverObjects({ others: _, fit: __, unused: ___, ...objects }: SolverInputs) {
   return objects;
 }
 

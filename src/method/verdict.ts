@@ -56,8 +56,10 @@ import {
 const SIZES = [0.05, 0.2, 0.5] as const;
 /** One more, where a test tells whether the predictor knows inputs that are moved so far. */
 const LARGE = 1;
-/** Sizes of the moves that lead away from a component. */
-const FAR = [0.2, 0.5, 1] as const;
+/** Size of the moves that lead away from a component, … */
+const FAR = 1;
+/** … and smaller ones, for directions that do not lead so far. */
+const LESS_FAR = [0.2, 0.5] as const;
 /** Samples (times charts) that judge what was found, and what it is compared with. */
 const MANY = 1500;
 const FEW = 400;
@@ -94,7 +96,7 @@ export async function judgeAlgebra(
   const fits = full && (await fitsOf(ctx, full));
   const options = { dataset: judges, atlas, seed: ctx.seed };
   const generators = measured.generators.map(unit);
-  const rest = complement(measured, generators);
+  const rest = complement(measured, generators, inputs.unused?.rest);
   if (generators.length + rest.length === 0) return analyseAlgebra(measured);
   const tested = atlas.kind === "vectors" || fits !== undefined;
   const sizes = tested ? [...SIZES, LARGE] : SIZES;
@@ -149,7 +151,10 @@ export async function judgeAlgebra(
     let now = weighed(k);
     if (k > 1 && now.verdict !== "none" && now.verdict !== "cannot tell") {
       const chosen = order.slice(0, k).map((i) => generators[i]!);
-      const combined = { samples: FEW, halfTurns: tested };
+      // They are judged together with the generators, so not at larger sizes than these.
+      const inside = sorted.slice(0, k).map(ofSizes);
+      const least = Math.min(...inside.map((each) => each.findLastIndex((at) => inReach(at))));
+      const combined = { sizes: sizes.slice(0, least + 1), samples: FEW, halfTurns: tested };
       const { directions } = await ask(combinations(chosen), combined);
       now = weighed(k, directions);
     }
@@ -293,27 +298,25 @@ export async function judgeCosets(
   const full = kind === "full" && fitOnly(inputs) === undefined ? fit : undefined;
   const refits = full && (await fitsOf(ctx, full)).refits;
   const n = cosets[0]!.matrix.length;
-  const outside = complementOf(frame(algebra), n);
-  const matrices = cosets.map(({ matrix }) => matrix);
-  const found = await ctx.timed("evidence", () =>
-    ctx.session.measureEvidence(predictor, {
-      dataset: judges,
-      atlas,
-      directions: outside,
-      matrices,
-      sizes: FAR,
-      samples: MANY,
-      seed: ctx.seed,
-      refits,
-    }),
-  );
+  const outside = complementOf(frame(algebra), n, inputs.unused?.rest);
+  const ask = (more: EvidenceOptions) =>
+    ctx.timed("evidence", () =>
+      ctx.session.measureEvidence(predictor, {
+        ...{ dataset: judges, atlas, seed: ctx.seed, refits, samples: FEW },
+        ...more,
+      }),
+    );
+  const found = await ask({ matrices: cosets.map(({ matrix }) => matrix), samples: MANY });
+  const away =
+    outside.length === 0 ? [] : (await ask({ directions: outside, sizes: [FAR] })).directions;
+  const short = outside.filter((_, i) => away[i]!.length === 0);
+  if (short.length > 0)
+    away.push(...(await ask({ directions: short, sizes: LESS_FAR })).directions);
   const reason = hopeless(found);
   const lacking = lackingOf(found);
   // A component lies as far from the identity as it does, so sizes are not compared; of the
   // directions, reach is not either.
-  const moved = found.directions.map((sizes) =>
-    sizes.map((each) => ({ ...each, size: 1, reach: null })),
-  );
+  const moved = away.map((sizes) => sizes.map((each) => ({ ...each, size: 1, reach: null })));
   const weighed = found.matrices.map((at) => weigh([[{ ...at, size: 1 }]], moved, lacking));
   const doubtful = weighed.map(({ verdict }) => reason === undefined && verdict === "approximate");
   const between = await measureBetween(ctx, inputs, cosets, found.matrices, doubtful);
@@ -456,6 +459,7 @@ export function describeAgreement(agreement: Agreement | undefined): string[] {
 function complement(
   { spectrum }: AlgebraMeasured,
   generators: readonly SquareMatrix[],
+  everything?: readonly SquareMatrix[],
 ): SquareMatrix[] {
   const span = frame(generators);
   const outside = (spectrum ?? [])
@@ -463,12 +467,15 @@ function complement(
     .filter((direction) => norm(project(direction, span)) < 0.7);
   if (outside.length > 0) return outside;
   const n = generators[0]?.length;
-  return n === undefined ? [] : complementOf(span, n);
+  return n === undefined ? [] : complementOf(span, n, everything);
 }
 
-/** An orthonormal basis of the directions of gl(n) that are orthogonal to a frame. */
-function complementOf(span: readonly SquareMatrix[], n: number): SquareMatrix[] {
-  const everything = namedAlgebra(`gl(${n})`, n) ?? [];
+/** An orthonormal basis of the directions that are orthogonal to a frame; of gl(n) by default. */
+function complementOf(
+  span: readonly SquareMatrix[],
+  n: number,
+  everything: readonly SquareMatrix[] = namedAlgebra(`gl(${n})`, n) ?? [],
+): SquareMatrix[] {
   return frame([...span, ...everything]).slice(span.length);
 }
 

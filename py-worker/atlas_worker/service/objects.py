@@ -378,7 +378,9 @@ class ObjectService(ChartQueries):
                 request.seed,
                 lambda: check_wanted(context),
                 half_turns=request.half_turns,
+                unused=request.unused,
             )
+            unused = evidence.unused
             return objects_pb2.MeasureEvidenceResponse(
                 skill=evidence.skill.value,
                 skill_error=evidence.skill.error,
@@ -392,6 +394,13 @@ class ObjectService(ChartQueries):
                 matrices=map(_skill_lost, evidence.matrices),
                 refit_skills=evidence.refit_skills,
                 learnable=evidence.learnable,
+                unused=None if unused is None else codec.encode(unused.projections),
+                without=[
+                    objects_pb2.SkillLost(
+                        lost=lost.value, error=lost.error, size=1, reach=1, least=math.nan
+                    )
+                    for lost in ([] if unused is None else unused.lost)
+                ],
             )
 
         return self._work(context, session, measure)

@@ -14,7 +14,7 @@ from ..checkpointing import check_finite, restore
 from ..errors import InvalidInput
 from ..interfaces import CosetCandidate, CosetReport, Outcome
 from ..rng import random_stream
-from ..symmetry import Ambient, Objective, Space, lie
+from ..symmetry import Ambient, Batch, Objective, Space, lie
 from ..symmetry.components import same_component
 from ..symmetry.judge import are_symmetries, measure_matrices, motions
 from ..symmetry.measure import draw_batch
@@ -32,6 +32,9 @@ LONGEST = 0.3
 """Largest length of a preconditioned step."""
 SPECTRUM = 512
 """Samples from which the linearised spectrum is computed."""
+
+LARGER = 4
+"""Factor by which batches are larger when kept matrices move on."""
 
 TYPICAL = 15
 """Random matrices from which the typical displacement is measured."""
@@ -62,6 +65,28 @@ class MultistartParams:
         "Scale steps by the linearised spectrum, for tasks that react much more to some directions",
     )
     evaluation: int = param(4, "Samples in each batch of the final evaluation", minimum=1)
+    refine: int = param(
+        0,
+        "Steps in which the matrices to report move on, with larger batches",
+        added=True,
+        minimum=0,
+    )
+
+
+@dataclass(frozen=True)
+class _Selected:
+    """Candidates, and those to report."""
+
+    matrices: Tensor
+    losses: Tensor
+    batches: list[Batch]
+    """On which they were measured."""
+    order: list[int]
+    """Candidates with finite losses, ascending."""
+    kept: list[int]
+    outcomes: dict[int, Outcome]
+    repeated: dict[int, int]
+    """Place among those kept of the component of each duplicate."""
 
 
 def finite_min(losses: Tensor) -> Tensor:
@@ -217,9 +242,40 @@ class MultistartSolver(AdamSolver):
             on_step(
                 i + 1, p.steps, {"loss": float(finite_min(loss.detach()))} if i % 4 == 0 else {}
             )
+        if self._epoch + 1 == self.total_epochs:
+            self._refine()
         check_finite(self._free.detach(), "a candidate")
         self._epoch += 1
         return {"loss": float(finite_min(torch.stack(recent).mean(0)))}
+
+    def _refine(self) -> None:
+        """Move the candidates that would be reported on, with batches in which the noise is low.
+
+        Few samples in a step find a component, and leave its matrix a little off.
+        """
+        p, objective = self._p, self._objective
+        if not p.refine:
+            return
+        kept = self._selected(max(1, p.evaluation // 4)).kept
+        if not kept:
+            return
+        free = self._free.detach()[kept].clone().requires_grad_(True)
+        starts, self._starts = self._starts, self._starts[kept]
+        adam, generator = torch.optim.Adam([free]), random_stream(self._seed, 3)
+        for i in range(p.refine):
+            falling = 0.5 * (1 + math.cos(math.pi * i / p.refine))
+            adam.param_groups[0]["lr"] = p.learning_rate * (0.01 + 0.99 * falling)
+            batch = draw_batch(objective, generator, LARGER * p.batch_size, p.charts)
+            g = self._space.outward(self._matrices(free))
+            loss = objective.loss(batch, g[:, None, None].expand(-1, *batch.shape, -1, -1))
+            adam.zero_grad()
+            loss.flatten(1).mean(1).sum().backward()
+            if free.grad is not None:
+                free.grad[~free.grad.isfinite().flatten(1).all(1)] = 0
+            adam.step()
+        self._starts = starts
+        with torch.no_grad():
+            self._free[kept] = free.detach()
 
     @torch.no_grad()
     def report(self) -> CosetReport:
@@ -229,13 +285,38 @@ class MultistartSolver(AdamSolver):
         candidate, or the median over ``TYPICAL`` of the random matrices as they were drawn, if that
         is larger (METHOD 2.6).
         """
+        found = self._selected(self._p.evaluation)
+        kept, g, loss = found.kept, found.matrices, found.losses
+        candidates = [
+            CosetCandidate(g[i], float(loss[i]), found.outcomes[i], found.repeated.get(i))
+            for i in found.order
+        ]
+        return CosetReport(
+            matrices=g[kept],
+            losses=[float(loss[i]) for i in kept],
+            noise_floor=self._floor(found),
+            candidates=candidates,
+            coordinates=self._space.scaled,
+            factors=self._space.factors,
+        )
+
+    def _floor(self, found: _Selected) -> float:
+        """What interpolation may cause at the kept matrices."""
+        if not found.kept:
+            return 0.0
+        kept = found.matrices[found.kept]
+        return float(measure_matrices(self._objective, found.batches, kept, floor=True)[3].mean())
+
+    @torch.no_grad()
+    def _selected(self, evaluation: int) -> _Selected:
+        """Rank the candidates on batches of so many samples, and choose those to report."""
         p, objective = self._p, self._objective
         objective.refresh()
         inside_group = self._matrices(self._free.detach())
         g = self._space.outward(inside_group)
         generator = random_stream(self._seed, 2)
         batches = [
-            draw_batch(objective, generator, p.evaluation, objective.charts)
+            draw_batch(objective, generator, evaluation, objective.charts)
             for _ in range(EVALUATION_BATCHES)
         ]
         loss, distance, displacement, _ = measure_matrices(objective, batches, g)
@@ -261,19 +342,7 @@ class MultistartSolver(AdamSolver):
         repeated = {
             i: place[c] for i, c in component.items() if c in place and outcomes[i] == "duplicate"
         }
-        candidates = [
-            CosetCandidate(g[i], float(loss[i]), outcomes[i], repeated.get(i)) for i in order
-        ]
-        return CosetReport(
-            matrices=g[kept],
-            losses=[float(loss[i]) for i in kept],
-            noise_floor=float(measure_matrices(objective, batches, g[kept], floor=True)[3].mean())
-            if kept
-            else 0.0,
-            candidates=candidates,
-            coordinates=self._space.scaled,
-            factors=self._space.factors,
-        )
+        return _Selected(g, loss, batches, order, kept, outcomes, repeated)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return the state of :class:`AdamSolver`, and the preconditioned steps if used."""

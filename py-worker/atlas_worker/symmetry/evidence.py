@@ -16,10 +16,11 @@ The *size* of g is the share of the inputs' own spread that it moves,
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from ..errors import InvalidInput
 from ..rng import random_stream
 from .action import Action, Inputs, Predictor, max_batch
 from .features import FeatureType
+from .vectors import VectorAction
 
 CHARTS_AT_ONCE = 4
 """Charts on which a sample is judged; they are drawn at random."""
@@ -76,6 +78,8 @@ COMPACT = 0.1
 """Largest real part of the eigenvalues of a compact direction, in units of the imaginary one."""
 FARTHER = 1.2
 """Factor by which a half turn is longer than the move before, at least."""
+FLAT = 0.01
+"""Spread of the data along a direction, in units of the largest, below which there is none."""
 SAMPLE = 2048
 """Training targets of which the mean is taken."""
 
@@ -174,6 +178,21 @@ class Evidence:
     """Skill of each refit."""
     learnable: float = math.nan
     """Upper bound of the share of the targets' variance that could still be learnt."""
+    unused: Unused | None = None
+    """What is lost without some directions of the inputs, if that was asked for."""
+
+
+@dataclass(frozen=True)
+class Unused:
+    """What a predictor loses if it is not told some directions of the inputs.
+
+    ``x`` becomes ``x + P(x′ − x)``, with x′ another sample.
+    """
+
+    projections: Tensor
+    """P, ``[n, n, n]`` float64: of rank 1 to n, the least used directions first."""
+    lost: list[Estimate]
+    """The skill lost S, for each."""
 
 
 def collect(
@@ -185,6 +204,7 @@ def collect(
     seed: int,
     check: Callable[[], None] = lambda: None,
     half_turns: bool = False,
+    unused: bool = False,
 ) -> Evidence:
     """Measure the skill lost along directions and at matrices.
 
@@ -197,6 +217,8 @@ def collect(
         seed: Seed of the choice of samples and charts, and of the bootstrap.
         check: Called before each matrix; it may raise an error to stop.
         half_turns: Whether compact directions are judged at half a turn, too, if that is longer.
+        unused: Whether to look for directions of the inputs that the predictor hardly uses. There
+            is an answer for sets of vectors and scalars with invariant outputs.
 
     Returns:
         The evidence. Values are NaN where nothing is left to compare.
@@ -221,11 +243,12 @@ def collect(
         for g in matrices.double():
             check()
             single.append(judge.lost([g], 0.0))
+        without = judge.unused() if unused else None
     skills = tuple(
         float(1 - still.moved[f].sum() / still.constant.sum())
         for f in range(1, len(subject.predictors))
     )
-    return Evidence(judge.skill(), judge.count, rows, single, skills, judge.learnable())
+    return Evidence(judge.skill(), judge.count, rows, single, skills, judge.learnable(), without)
 
 
 @dataclass(frozen=True)
@@ -246,6 +269,8 @@ class _Sums:
     """``[scenes]``: what the planted breaking alone costs."""
     whole: Tensor | None = None
     """``[predictors, scenes]``: ``constant − still`` of all sets, times the share that judges."""
+    reach: float = math.nan
+    """Of sets; see :class:`Lost`."""
 
 
 class _Judge:
@@ -352,7 +377,10 @@ class _Judge:
             size=sum(self._sizing.size(g) for g in pair) / len(pair),
             skill_lost=value,
             floor=float((floor - still[0])[self._floored].sum() / room[0][self._floored].sum()),
-            reach=sum(self._reach.ratio(g) for g in pair) / len(pair),
+            reach=sum(
+                s.reach if whole else self._reach.ratio(g) for s, g in zip(sums, pair, strict=True)
+            )
+            / len(pair),
             disagreement=float(spread[0] / spread[1]) if float(spread[1]) > 0 else math.nan,
             refits=refits,
             planted=math.nan if self._s.breaking is None else float(planted.sum() / room[0].sum()),
@@ -367,53 +395,53 @@ class _Judge:
         sums = torch.zeros(2 * count + 2, self.count, dtype=torch.float64)
         spread = torch.zeros(2, dtype=torch.float64)
         planted = torch.zeros(self.count, dtype=torch.float64)
-        whole: Tensor | None = None
         near = total = 0.0
+        whole: Tensor | None = None
+        found = _Found(self._reach.asked)
         for (_, picked, part), (x, y, still) in zip(self._batches, self._cache, strict=True):
-            lead = x.shape[:2]
-            back, mask = still, None
-            again = still[0]
+            scene, back, again = self._scene[part], still, still[0]
+            mask: Tensor | None = None
             if g is not None:
-                forth = g.to(x).expand(*lead, -1, -1)
-                inverse = torch.linalg.inv(g).to(x).expand(*lead, -1, -1)
-                moved = action.act_in(forth, x)
-                mask = action.compared(g.to(x), x)
-                if mask is None and (mask := self._reach.near(moved)) is not None:
+                moved = action.act_in(g.to(x).expand(*x.shape[:2], -1, -1), x)
+                nearby = self._reach.nearby(moved)
+                if nearby is None:
+                    compared = action.compared(g.to(x), x)
+                    mask = None if compared is None else compared.to(x)[None]
+                else:
                     # The share of the spread that judges, which is free of noise.
                     centre = self._unskilled(x, picked)
                     spreads = self._square(still[0] - centre, y).flatten(1).sum(1).double()
-                    near, total = near + float(spreads[mask].sum()), total + float(spreads.sum())
-                back = [
-                    action.act_out(inverse, self._probable(f(moved, picked)))
-                    for f in subject.predictors
-                ]
+                    kept = nearby.kept
+                    near, total = near + float(spreads[kept].sum()), total + float(spreads.sum())
+                    found.asked(kept, part)
+                    if not bool(kept.any()):
+                        continue
+                    # Nothing else is asked of sets that do not judge.
+                    x, y, moved, scene = x[kept], y[kept], moved[kept], scene[kept.cpu()]
+                    still = [f[kept] for f in still]
+                    again = still[0]
+                inverse = torch.linalg.inv(g).to(x).expand(*x.shape[:2], -1, -1)
+                predicted = [self._probable(f(moved, picked)) for f in subject.predictors]
+                back = [action.act_out(inverse, each) for each in predicted]
+                if nearby is not None:
+                    found.seen(self._reach.squares(predicted[0], nearby), kept, part)
                 if mask is not None and part.start < FLOORED:
                     returned = action.act_in(inverse, moved)
                     again = action.crop_out(self._probable(subject.predictors[0](returned, picked)))
             constant = self._unskilled(x, picked)
-            scored = [*back, *still, constant.expand_as(y), again]
-            if mask is not None:
-                reduced = mask.to(x)[None] if mask.dim() != 1 else mask.to(x)
-                reduced = reduced.view(-1, *[1] * (y.dim() - 1)) if mask.dim() == 1 else reduced
-            for row, prediction in enumerate(scored):
-                error = self._score(prediction, y)
-                if mask is not None:
-                    error = error * reduced
-                per = error.flatten(1).sum(1).double().cpu()
-                sums[row].index_add_(0, self._scene[part], per)
+            for row, prediction in enumerate([*back, *still, constant.expand_as(y), again]):
+                _add(sums[row], scene, self._score(prediction, y), mask)
             if subject.breaking is not None and g is not None:
                 b = action.crop_out(subject.breaking(action.crop_in(x), picked))
                 moved_b = action.act_out(inverse, subject.breaking(moved, picked))
-                error = self._square(subject.breaking.broken(moved_b, b, still[0]), y)
-                if mask is not None:
-                    error = error * reduced
-                planted.index_add_(0, self._scene[part], error.flatten(1).sum(1).double().cpu())
+                broken = self._square(subject.breaking.broken(moved_b, b, still[0]), y)
+                _add(planted, scene, broken, mask)
             if count > 2:
                 for row, outputs in enumerate((back, still)):
                     stack = torch.stack(outputs[1:])
                     apart = (stack - stack.mean(0)).square()
                     if mask is not None:
-                        apart = apart * reduced
+                        apart = apart * mask
                     spread[row] += float(apart.sum()) / (count - 2)
         if total:
             unmoved = self.unmoved
@@ -426,7 +454,74 @@ class _Judge:
             spread,
             planted,
             whole,
+            found.ratio(self._reach.still),
         )
+
+    def unused(self) -> Unused | None:
+        """Find the directions of the inputs that the predictor uses least (METHOD 2.12).
+
+        They are eigenvectors of two quadratic forms: the products of what the prediction changes by
+        if a component comes from another sample; and the mean squared change for any direction, by
+        polarisation. That with the smaller change is taken.
+        """
+        action = self._s.action
+        if not isinstance(action, VectorAction) or not action.invariant:
+            return None
+        x = torch.cat([x for x, _, _ in self._cache])
+        vectors = action.vectors(x)
+        if vectors is None:
+            return None
+        flat = vectors.double().flatten(0, -2).cpu()
+        units = flat.square().mean(0).sqrt()
+        scaled = flat / units.clamp(min=1e-300)
+        if float(torch.linalg.eigvalsh(scaled.mT @ scaled / len(flat))[0]) < FLAT**2:
+            return None  # such directions are free, which the search sees
+        other = x[torch.randperm(len(x), generator=random_stream(self._seed, 89)).to(x.device)]
+
+        def projection(frame: Tensor) -> Tensor:
+            return units[:, None] * (frame @ frame.mT) / units
+
+        still = torch.cat([still[0] for _, _, still in self._cache])
+
+        def change(frame: Tensor) -> Tensor:
+            """Change of the predictions without the parts along a frame ``[n, m]``."""
+            return (self._shuffled(projection(frame), other) - still).flatten(1).double().cpu()
+
+        n = len(units)
+        axes = torch.eye(n, dtype=torch.float64)
+        along = torch.stack([change(e[:, None]) for e in axes])
+        gram = torch.einsum("aso,bso->ab", along, along)
+        # That is exact where components are unused. Combinations need their own changes.
+        polar = gram.diagonal().diag()
+        for i, j in itertools.combinations(range(n), 2):
+            sums = [(axes[:, i] + sign * axes[:, j]) * 0.5**0.5 for sign in (1, -1)]
+            squares = [float(change(both[:, None]).square().sum()) for both in sums]
+            polar[i, j] = polar[j, i] = (squares[0] - squares[1]) / 2
+        forms = [torch.linalg.eigh(form).eigenvectors for form in (gram, polar)]
+        projections = []
+        for m in range(1, n + 1):
+            frames = [vectors[:, :m] for vectors in forms]
+            best = min(frames, key=lambda frame: float(change(frame).square().sum()))
+            projections.append(projection(best))
+        lost = []
+        y, room = (
+            torch.cat([y for _, y, _ in self._cache]),
+            self.unmoved.constant - self.unmoved.still[0],
+        )
+        for p in projections:
+            apart = self._score(self._shuffled(p, other), y) - self._score(still, y)
+            per = torch.zeros(self.count, dtype=torch.float64)
+            _add(per, self._scene, apart, None)
+            lost.append(_ratio(per, room, self._seed))
+        return Unused(torch.stack(projections), lost)
+
+    def _shuffled(self, p: Tensor, other: Tensor) -> Tensor:
+        """Predict from samples whose parts in the range of a projection are those of others."""
+        action, outputs = cast(VectorAction, self._s.action), []
+        for (_, picked, part), (x, _, _) in zip(self._batches, self._cache, strict=True):
+            mixed = action.mixed(p.to(x), x, other[part])
+            outputs.append(self._probable(self._s.predictors[0](mixed, picked)))
+        return torch.cat(outputs)
 
     def _still(self, indices: Tensor, picked: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Inputs, targets and predictions of a batch, where they are compared."""
@@ -608,6 +703,44 @@ def half_turn(direction: Tensor) -> float | None:
     return math.pi / frequency if frequency > 0 and growth <= COMPACT * frequency else None
 
 
+@dataclass(frozen=True)
+class Nearby:
+    """Sets that lie near to training samples."""
+
+    kept: Tensor
+    """Whether each set does, ``[B]`` bool."""
+    nearest: Tensor
+    """Indices of their nearest training samples, ``[kept, 4]``."""
+
+
+class _Found:
+    """Differences from the nearest training samples, of the first moved sets."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._asked = self._near = 0
+        self._apart = 0.0
+
+    def asked(self, kept: Tensor, part: slice) -> None:
+        """Count the sets of a batch, and those that are near."""
+        first = kept[: max(0, self._most - part.start)]
+        self._asked += len(first)
+        self._near += int(first.sum())
+
+    def seen(self, squares: Tensor, kept: Tensor, part: slice) -> None:
+        """Add the differences ``[kept]`` of those that are near."""
+        first = int(kept[: max(0, self._most - part.start)].sum())
+        self._apart += float(squares[:first].sum())
+
+    def ratio(self, still: float) -> float:
+        """Mean squared difference, in units of that at unmoved samples."""
+        if not self._asked:
+            return math.nan
+        if self._near < ENOUGH * self._asked:
+            return NOWHERE
+        return self._apart / self._near / still if still > 0 else math.nan
+
+
 class _Reach:
     """How far the predictor is from what its nearest training samples say.
 
@@ -638,27 +771,19 @@ class _Reach:
         self._values = torch.cat([self._outputs(w) for w in windows])
         self._x = subject.inputs.draw(test[: min(len(test), 2 * at_once, 256)], self._charts)
         spread = (self._values - self._values.mean(0)).square().mean()
-        nearest = None
-        if fitted.dim() == 4:
-            distances, nearest = self._distances(self._x)
-            still = distances.mean(1)
-            self._far = still.sort().values[int(FAR * (len(still) - 1))]
         at_rest = self._action.crop_in(self._x)
-        self._still = max(self._apart(at_rest, nearest), NOTICED * float(spread))
+        distances, nearest = self._distances(at_rest)
+        still = distances.mean(1)
+        self._far = still.sort().values[int(FAR * (len(still) - 1))]
+        self.asked = len(self._x)
+        self.still = max(self._apart(at_rest, nearest), NOTICED * float(spread))
 
     def ratio(self, g: Tensor) -> float:
-        """Mean squared difference at moved samples, in units of that at unmoved ones."""
+        """Mean squared difference at moved windows, in units of that at unmoved ones."""
         moved = self._action.act_in(g.to(self._x).expand(*self._x.shape[:2], -1, -1), self._x)
-        nearest = None
-        if moved.dim() == 4:
-            distances, nearest = self._distances(moved)
-            near = distances.mean(1) <= self._far
-            if float(near.double().mean()) < ENOUGH:
-                return NOWHERE
-            moved, nearest = moved[near], nearest[near]
-        return self._apart(moved, nearest) / self._still if self._still > 0 else math.nan
+        return self._apart(moved) / self.still if self.still > 0 else math.nan
 
-    def near(self, x: Tensor) -> Tensor | None:
+    def nearby(self, x: Tensor) -> Nearby | None:
         """Tell which sets are as near to training samples as unmoved test samples are.
 
         This looks at inputs alone, so those that are near judge as well as all would. Windows have
@@ -668,12 +793,17 @@ class _Reach:
             x: Moved samples ``[B, C, ...]``.
 
         Returns:
-            ``[B]`` bool; None for windows.
+            The sets that are, with their neighbours; None for windows.
         """
         if x.dim() != 4:
             return None
-        near: Tensor = self._distances(x)[0].mean(1) <= self._far
-        return near
+        distances, nearest = self._distances(x)
+        kept = distances.mean(1) <= self._far
+        return Nearby(kept, nearest[kept])
+
+    def squares(self, y: Tensor, nearby: Nearby) -> Tensor:
+        """Mean squared difference of predictions from those at their neighbours, ``[kept]``."""
+        return (y.double().flatten(1) - self._values[nearby.nearest].mean(1)).square().mean(1)
 
     def _distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Distances and indices of the nearest training samples, ``[samples, 4]``."""
@@ -730,6 +860,12 @@ def _patches(lattice: Sequence[int], inner: int, seed: int) -> list[tuple[slice,
         )
         for corner in corners.tolist()
     ]
+
+
+def _add(row: Tensor, scene: Tensor, error: Tensor, mask: Tensor | None) -> None:
+    """Add errors ``[B, C, ...]``, where they are compared, to the sums of their scenes."""
+    error = error if mask is None else error * mask
+    row.index_add_(0, scene, error.flatten(1).sum(1).double().cpu())
 
 
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:

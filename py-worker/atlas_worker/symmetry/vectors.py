@@ -141,6 +141,41 @@ class VectorAction:
         shift = self.rho_in.shift(g)
         return moved if shift is None else moved + summed * shift[..., None, :]
 
+    @property
+    def invariant(self) -> bool:
+        """Whether the outputs stay as they are."""
+        kind = self.rho_out
+        return not self.vector_output and (kind is None or kind.is_scalar)
+
+    def vectors(self, x: Tensor) -> Tensor | None:
+        """Return all vectors ``[..., vectors, n]`` of items ``[..., features]`` that are not zero.
+
+        None if there are other features than vectors of one linear group and scalars.
+        """
+        if self.rho_in is None:
+            return x[..., None, :]
+        if any(kind not in ("S", "V") for _, kind in self.rho_in.terms):
+            return None
+        found = [x[..., at] for kind, at in self.rho_in.parts() if kind == "V"]
+        return torch.stack(found, -2) if found else None
+
+    def mixed(self, p: Tensor, x: Tensor, other: Tensor) -> Tensor:
+        """Take the parts of all vectors in the range of a projection from other samples.
+
+        Items that are zero stay zero, as under any linear map.
+
+        Args:
+            p: The projection ``[n, n]``.
+            x: Inputs ``[B, C, m, features]``, as :meth:`vectors` allows.
+            other: Those of the other samples, likewise.
+
+        Returns:
+            ``x + P(other − x)``.
+        """
+        rho = p if self.rho_in is None else self.rho_in(p) - self.rho_in(torch.zeros_like(p))
+        real = (x != 0).any(-1, keepdim=True)
+        return x + (other - x) @ rho.mT * real
+
     def compared(self, g: Tensor, x: Tensor) -> None:
         """Return None: all outputs are compared."""
 

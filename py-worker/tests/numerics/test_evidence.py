@@ -11,7 +11,7 @@ from torch import Tensor
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.symmetry import FieldInputs, PlanarAction, VectorAction, VectorInputs
-from atlas_worker.symmetry.evidence import Evidence, Subject, collect
+from atlas_worker.symmetry.evidence import Evidence, Subject, Unused, collect
 from atlas_worker.symmetry.features import FeatureType
 from atlas_worker.symmetry.motion import move
 
@@ -309,3 +309,70 @@ class TestSupport:
         lost = found(subject(x, y, broken), ROTATION[None]).directions[0][1].skill_lost
         # E|b_g − b|² of a coordinate is 2 · size, about.
         assert lost.value == pytest.approx(2 * 0.2 * share**2, rel=0.4, abs=2 * lost.error)
+
+
+class TestUnused:
+    """Directions of the inputs that a predictor hardly uses (METHOD 2.12)."""
+
+    @staticmethod
+    def jets(f) -> Subject:
+        x = torch.randn(2 * HALF, 3, 4, generator=torch.Generator().manual_seed(3))
+        x[::2, 2] = 0  # some have fewer items
+        x[..., 0] = 5 * x[..., 1:].norm(dim=-1)
+        return subject(x, f(x), f, VectorAction(4))
+
+    @staticmethod
+    def slope(x: Tensor) -> Tensor:
+        """Share of the momentum that goes along the beam: energy plays no part."""
+        p = x[..., 1:].sum(-2)
+        return p[..., 2:].abs() / p.norm(dim=-1, keepdim=True)
+
+    def unused(self, subject: Subject) -> Unused:
+        nothing = torch.zeros(0, 4, 4)
+        return collect(subject, nothing, nothing, [], 400, 0, unused=True).unused
+
+    def test_the_energy_is_unused_where_only_directions_of_momenta_count(self) -> None:
+        found = self.unused(self.jets(self.slope))
+        energy = torch.diag(torch.tensor([1.0, 0.0, 0.0, 0.0])).double()
+        assert torch.allclose(found.projections[0], energy, atol=1e-6)
+        assert abs(found.lost[0].value) < 1e-6
+        assert min(each.value for each in found.lost[1:]) > 0.2
+
+    def test_a_combination_is_found_in_any_units(self) -> None:
+        units = torch.tensor([1.0, 1e3, 1e-3, 1.0])
+
+        def f(x: Tensor) -> Tensor:
+            x = x / units
+            return (x[..., 0] - x[..., 1]).square().sum(-1, keepdim=True) + x[..., 2:].sum(
+                (-1, -2)
+            )[..., None]
+
+        x = torch.randn(2 * HALF, 2, 4, generator=torch.Generator().manual_seed(4)) * units
+        found = self.unused(subject(x, f(x), f, VectorAction(4)))
+        p = torch.diag(1 / units).double() @ found.projections[1] @ torch.diag(units).double()
+        both = torch.zeros(4, 4, dtype=torch.float64)
+        both[:2, :2] = 0.5
+        both[2:, 2:] = torch.tensor([[0.5, -0.5], [-0.5, 0.5]])
+        assert torch.allclose(p, both, atol=0.15)
+        assert abs(found.lost[1].value) < 0.05
+        assert found.lost[2].value > 0.1
+
+    def test_there_is_no_answer_where_outputs_move_or_data_are_flat(self) -> None:
+        x = torch.randn(2 * HALF, 1, 2, generator=torch.Generator().manual_seed(5))
+        moving = subject(
+            x, x[:, 0], lambda v: v[:, 0], VectorAction(2, rho_out=FeatureType("V", 2))
+        )
+        nothing = torch.zeros(0, 2, 2)
+        assert collect(moving, nothing, nothing, [], 400, 0, unused=True).unused is None
+        x[..., 1] = x[..., 0]
+        assert (
+            collect(subject(x, radius(x), radius), nothing, nothing, [], 400, 0, unused=True).unused
+            is None
+        )
+
+    def test_items_that_are_zero_stay_zero(self) -> None:
+        action = VectorAction(2, rho_in=FeatureType("V+S", 2))
+        x = torch.tensor([[[[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]]])
+        p = torch.diag(torch.tensor([1.0, 0.0]))
+        mixed = action.mixed(p, x, 10 + torch.zeros_like(x))
+        assert mixed.tolist() == [[[[10.0, 2.0, 3.0], [0.0, 0.0, 0.0]]]]

@@ -255,6 +255,8 @@ export interface EvidenceOptions {
   samples?: number;
   /** Seed of the choice of samples (default 0). */
   seed?: number;
+  /** Whether to look for directions of the inputs that the predictor hardly uses. */
+  unused?: boolean;
 }
 
 /** Measure the skill that a predictor loses along directions and at matrices. */
@@ -263,11 +265,12 @@ export async function measureEvidence(
   { handle }: RemoteObject,
   { dataset, atlas, refits = [], directions = [], matrices = [], ...options }: EvidenceOptions,
 ): Promise<EvidenceMeasured> {
-  const { sizes = [], samples = 400, seed = 0, halfTurns = false } = options;
+  const { sizes = [], samples = 400, seed = 0, halfTurns = false, unused = false } = options;
   const request = {
     sessionId: link.id,
     handle,
     halfTurns,
+    unused,
     dataset: dataset?.handle,
     atlas: atlas?.handle,
     refits: refits.map((refit) => refit.handle),
@@ -281,6 +284,7 @@ export async function measureEvidence(
   return EvidenceMeasured.parse({
     ...found,
     directions: found.directions.map((direction) => direction.sizes),
+    unused: found.unused && (await link.decode(found.unused)),
   });
 }
 
