@@ -30,7 +30,6 @@ export function algebraFields({
   epochs,
   values,
   trained = true,
-  evidence = "quick",
 }: {
   manifold: Manifold;
   /** The largest number of generators that may be asked for. */
@@ -43,8 +42,6 @@ export function algebraFields({
   values?: SolverOptions["values"];
   /** Whether the run trains the predictor. If not, no solver can take turns with the training. */
   trained?: boolean;
-  /** Default of the evidence that is measured. */
-  evidence?: EvidenceKind;
 }) {
   const count = z.int().min(1).max(most);
   const field =
@@ -76,7 +73,7 @@ export function algebraFields({
       formerValues: k === "auto" ? { 0: "auto" } : undefined,
     }),
     algebra_epochs: whole(epochs, "Epochs of the search (atlasd: as --epochs)"),
-    evidence: evidenceField(evidence),
+    evidence: evidenceField(),
   };
 }
 
@@ -156,32 +153,49 @@ export function solveAlgebra(
   });
 }
 
-/** Find the Lie algebra, and analyse it. */
+/** How a Lie algebra is sought. */
+export interface SearchOptions {
+  solver: Block<"algebra_solver">;
+  /** Number of generators; "auto" (or 0): the solver decides. */
+  k: number | "auto";
+  epochs: number;
+  /** Whether to train the predictor by turns with the search; if not, it is used as it is. */
+  train?: boolean;
+  /** Name of the stage, one for each search of a run (default "algebra"). */
+  stage?: string;
+  /** Evidence on held-out data; "none": the relative error decides. */
+  evidence?: EvidenceKind;
+}
+
+/**
+ * Find the Lie algebra, and analyse it. Where nothing holds for all of the inputs, it is sought for
+ * the directions that the predictor uses.
+ */
 export async function discoverAlgebra(
   ctx: Context,
   given: SolverInputs,
-  {
-    solver,
-    k,
-    epochs,
-    train = false,
-    stage = "algebra",
-    evidence = "quick",
-  }: {
-    solver: Block<"algebra_solver">;
-    /** Number of generators; "auto" (or 0): the solver decides. */
-    k: number | "auto";
-    epochs: number;
-    /** Whether to train the predictor by turns with the search; if not, it is used as it is. */
-    train?: boolean;
-    /** Name of the stage, one for each search of a run (default "algebra"). */
-    stage?: string;
-    /** Evidence on held-out data; "none": the relative error decides. */
-    evidence?: EvidenceKind;
-  },
+  options: SearchOptions,
 ): Promise<AlgebraResult> {
-  if (train) searchWhole(given);
-  const inputs = evidence === "none" ? given : await withoutUnused(ctx, given, { k });
+  const { train = false, stage = "algebra", evidence, k } = options;
+  let [inputs, result] = [given, await searchAlgebra(ctx, given, options)];
+  if (evidence !== "none" && !train && nearSymmetries(result).length === 0) {
+    const used = await withoutUnused(ctx, given, { k });
+    if (used.unused !== undefined) {
+      const found = await searchAlgebra(ctx, used, { ...options, stage: `${stage}_used` });
+      if (nearSymmetries(found).length > 0) [inputs, result] = [used, found];
+    }
+  }
+  if (inputs === given) searchWhole(given);
+  showMotions(ctx, inputs, result);
+  return result;
+}
+
+/** Search in all that acts, or where the predictor uses the inputs, and judge what is found. */
+async function searchAlgebra(
+  ctx: Context,
+  inputs: SolverInputs,
+  { solver, k, epochs, train = false, stage = "algebra", evidence = "quick" }: SearchOptions,
+): Promise<AlgebraResult> {
   const objects = solverObjects(inputs);
   const algebra = await ctx.algebra({ ...objects, solver, k, epochs });
   const second = { stage, object: algebra };
@@ -205,7 +219,6 @@ export async function discoverAlgebra(
     const again = await judged(wider, `${stage}_wider`); // its searches are other stages
     if (nearSymmetries(again).length > nearSymmetries(result).length) result = again;
   }
-  showMotions(ctx, inputs, result);
   return result;
 }
 

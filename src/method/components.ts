@@ -336,7 +336,9 @@ export async function closeGroup(
     ...merged.map((c) => c.matrix as number[][]),
   ];
   const { threshold } = (solver.params ?? {}) as { threshold?: number };
-  const size = inputs.atlas.kind === "vectors" ? { views: 512, evaluation: 512 } : {};
+  const [, items = 1] = inputs.dataset.shapes?.inputs ?? [];
+  const views = Math.max(64, Math.round(512 / Math.max(1, items / 8))); // large sets say more each
+  const size = inputs.atlas.kind === "vectors" ? { views, evaluation: views } : {};
   const params = { threshold, orthogonal, ...size, ...(search ? {} : { starts: 0 }) };
   const closure = await ctx.cosets({
     ...inputs,

@@ -22,4 +22,5 @@ export * from "./rotations.js";
 export * from "./symmetry.js";
 export * from "./train.js";
 export * from "./trajectories.js";
+export type { Unused } from "./unused.js";
 export * from "./verdict.js";

@@ -49,7 +49,7 @@ export async function withoutUnused(
   return generators.every(inside) ? { ...inputs, groupAlgebra: unused.rest, unused } : inputs;
 }
 
-/** Remember that a predictor which is still trained is searched as a whole. */
+/** Remember that all of the inputs of a predictor count. */
 export function searchWhole({ predictor }: SolverInputs): void {
   known.set(predictor, Promise.resolve(undefined));
 }

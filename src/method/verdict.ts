@@ -68,10 +68,10 @@ const FEW = 400;
 export type EvidenceKind = "quick" | "full" | "none";
 
 /** Make the config field that says how much evidence is measured. */
-export const evidenceField = (usual: EvidenceKind = "quick") =>
+export const evidenceField = () =>
   z
     .enum(["quick", "full", "none"])
-    .default(usual)
+    .default("quick")
     // Runs that were begun before this field end as they were begun.
     .meta({
       description: "Held-out data judge (full: refits; none: errors)",

@@ -816,7 +816,10 @@ def bent_wind(g: torch.Generator) -> Problem:
 
 def mixed_norms(g: torch.Generator) -> Problem:
     """Two vectors of space, of which different norms count."""
-    z = lambda x: torch.stack([x[:, 0].abs().sum(1), x[:, 1].norm(dim=1) * x[:, 1, 0]], 1)  # noqa: E731
+
+    def z(x: Tensor) -> Tensor:
+        return torch.stack([x[:, 0].abs().sum(1), x[:, 1].norm(dim=1) * x[:, 1, 0]], 1)
+
     h = cosines(2, 1, 1.5, g)
     return Problem(normal(g, SAMPLES, 2, 3), lambda x: h(z(x)), NOTHING3)
 

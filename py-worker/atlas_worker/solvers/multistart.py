@@ -168,6 +168,7 @@ class MultistartSolver(AdamSolver):
             self._steps = space.normaliser().float()
         self._starts = self._draws()
         self._by_steps = params.precondition or space.restricted
+        self._moves = torch.eye(n).repeat(params.candidates, 1, 1)  # by which kept ones moved on
         super().__init__(
             torch.zeros(params.candidates, len(self._steps)) if self._by_steps else self._starts,
             params.learning_rate,
@@ -181,9 +182,12 @@ class MultistartSolver(AdamSolver):
         free and S the steps. The steps of a restricted space stay in its normaliser.
         """
         if not self._by_steps:
-            return self._ambient.normalise(free)
-        moved: Tensor = lie.expm(lie.combine(self._steps, free)) @ self._starts
+            return self._ambient.normalise(self._moved_on(free))
+        moved = self._moved_on(lie.expm(lie.combine(self._steps, free)) @ self._starts)
         return moved if self._space.restricted else self._ambient.normalise(moved)
+
+    def _moved_on(self, matrices: Tensor) -> Tensor:
+        return self._moves @ matrices if self._p.refine else matrices
 
     def _measure_steps(self) -> Tensor:
         """Compute the preconditioned steps ``[d, n, n]``, with d = n² for all of GL(n).
@@ -251,31 +255,32 @@ class MultistartSolver(AdamSolver):
     def _refine(self) -> None:
         """Move the candidates that would be reported on, with batches in which the noise is low.
 
-        Few samples in a step find a component, and leave its matrix a little off.
+        Few samples in a step find a component, and leave its matrix a little off. The candidates
+        are multiplied by exponentials of the steps, or of all directions without such steps.
         """
-        p, objective = self._p, self._objective
+        p, objective, ambient = self._p, self._objective, self._ambient
         if not p.refine:
             return
-        kept = self._selected(max(1, p.evaluation // 4)).kept
-        if not kept:
+        kept = self._selected(p.evaluation).kept
+        steps = self._steps if self._by_steps else ambient.algebra().float()
+        if not kept or not len(steps):
             return
-        free = self._free.detach()[kept].clone().requires_grad_(True)
-        starts, self._starts = self._starts, self._starts[kept]
+        start = self._matrices(self._free.detach())[kept]
+        free = torch.zeros(len(kept), len(steps), requires_grad=True)
         adam, generator = torch.optim.Adam([free]), random_stream(self._seed, 3)
         for i in range(p.refine):
             falling = 0.5 * (1 + math.cos(math.pi * i / p.refine))
             adam.param_groups[0]["lr"] = p.learning_rate * (0.01 + 0.99 * falling)
             batch = draw_batch(objective, generator, LARGER * p.batch_size, p.charts)
-            g = self._space.outward(self._matrices(free))
+            g = lie.expm(lie.combine(steps, free)) @ start
+            g = self._space.outward(g if self._space.restricted else ambient.normalise(g))
             loss = objective.loss(batch, g[:, None, None].expand(-1, *batch.shape, -1, -1))
             adam.zero_grad()
             loss.flatten(1).mean(1).sum().backward()
             if free.grad is not None:
                 free.grad[~free.grad.isfinite().flatten(1).all(1)] = 0
             adam.step()
-        self._starts = starts
-        with torch.no_grad():
-            self._free[kept] = free.detach()
+        self._moves[kept] = lie.expm(lie.combine(steps, free.detach()))
 
     @torch.no_grad()
     def report(self) -> CosetReport:
@@ -347,12 +352,15 @@ class MultistartSolver(AdamSolver):
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return the state of :class:`AdamSolver`, and the preconditioned steps if used."""
         tensors, metadata = super().state()
-        return (
-            {**tensors, "steps": self._steps.clone()} if self._p.precondition else tensors
-        ), metadata
+        if self._p.precondition:
+            tensors = {**tensors, "steps": self._steps.clone()}
+        if self._p.refine:
+            tensors = {**tensors, "moves": self._moves.clone()}
+        return tensors, metadata
 
     def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Restore what :meth:`state` returned. Raises ``InvalidInput`` if it does not fit."""
         steps = restore(tensors, "steps", self._steps) if self._p.precondition else self._steps
+        moves = restore(tensors, "moves", self._moves) if self._p.refine else self._moves
         super().load_state(tensors, metadata)
-        self._steps = steps
+        self._steps, self._moves = steps, moves

@@ -64,6 +64,16 @@ def test_an_isotropic_operator_on_fields_has_rotations_and_reflections() -> None
     assert max(orthogonality(m) for m in report.matrices) < 0.05
 
 
+def test_matrices_to_report_move_on() -> None:
+    """After few steps of a search they are nearer to the components than without."""
+    task = point_task(norm_in(torch.eye(2)))
+    how: dict[str, Any] = {"epochs": 1, "steps": 4, "threshold": 1.0, "batch_size": 8}
+    rough, fine = (find(task, J[None], **how, refine=refine) for refine in (0, 30))
+    assert signs(fine) == [-1, 1]
+    worst = [max(orthogonality(m) for m in report.matrices) for report in (rough, fine)]
+    assert worst[1] < min(0.03, worst[0] / 2)
+
+
 def test_an_imperfect_predictor_still_shows_both_components() -> None:
     report = find(point_task(noisy(norm_in(torch.eye(2)), 0.014)), J[None])
     assert signs(report) == [-1, 1]
