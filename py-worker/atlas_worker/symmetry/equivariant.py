@@ -37,6 +37,8 @@ LARGEST = 4096
 """Largest number of entries of a map."""
 MOST_TO_CLOSE = 640
 """Largest number of entries of all generators for which the nearest closed algebra is sought."""
+TIE = 0.9
+"""Entries that are at least so large beside the largest count as being as large."""
 SEMISIMPLE = 1e-3
 """Smallest eigenvalue of the Killing form of a semisimple algebra, relative to the largest."""
 
@@ -308,7 +310,28 @@ def _solve(
         if float(spectrum[count]) < SMALL * order * math.sqrt(group.ambient.n):
             told += f" (if the generators are less exact than {group.tolerance:.1e}, it counts too)"
     told += f", cut at {cut:.1e}"
-    return EquivariantMaps(w[sorting[:count]], spectrum, cut, told)
+    return EquivariantMaps(_told_by_the_span(w[sorting[:count]]), spectrum, cut, told)
+
+
+def _told_by_the_span(maps: Tensor) -> Tensor:
+    """Return the orthonormal basis of a span of maps ``[d, q, p]`` that the span alone tells.
+
+    It is made of the projections of single entries to the span, each without its part along those
+    before: the largest first, or of several that are about as large the first. So the maps of an
+    algebra and of another one that is near to it are near to each other too.
+    """
+    rows = maps.flatten(1)
+    left, chosen = rows.clone(), list[Tensor]()
+    for _ in range(len(rows)):
+        sizes = left.norm(dim=0)
+        at = int((sizes >= TIE * sizes.max()).nonzero()[0, 0])
+        direction = left[:, at] / sizes[at]
+        chosen.append(direction)
+        left = left - direction[:, None] * (direction @ left)
+    if not chosen:
+        return maps
+    basis: Tensor = (torch.stack(chosen) @ rows).view_as(maps)
+    return basis
 
 
 def _representation(group: Group, type: FeatureType) -> tuple[Tensor, Tensor]:
