@@ -113,6 +113,7 @@ def test_there_are_as_many_maps_as_the_literature_says(
         if dimension and dimension < types[0].size * types[1].size:
             overlap = torch.linalg.svdvals(found.basis.flatten(1) @ maps.basis.flatten(1).mT)
             assert float(overlap.min()) > 0.99
+            assert float((found.basis - maps.basis).abs().max()) < 0.1
 
 
 @pytest.mark.parametrize("name", GROUPS)
