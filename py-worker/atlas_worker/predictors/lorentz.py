@@ -18,7 +18,7 @@ from torch.nn import functional
 from ..catalogue import param, register
 from ..errors import InvalidInput
 from ..interfaces import Signature, refuse_tensors
-from .vectors import linear, psi
+from .vectors import in_parts, linear, psi
 
 METRIC = "predictor.tensors.metric"
 """Path of the metric in a request, for errors."""
@@ -150,9 +150,8 @@ class MessageNet(nn.Module, ABC):
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         """Compute logits ``[B, C, outputs]`` of ``x [B, C, m, n]``."""
         pairs = x.shape[-2] ** 2 * self.embed.out_features
-        max_batch = max(1, MAX_BATCH.get(x.device.type, 2**20) // pairs)
-        logits = [self._logits(some) for some in x.flatten(0, 1).split(max_batch)]
-        return cast(Tensor, torch.cat(logits).unflatten(0, x.shape[:2]))
+        most = MAX_BATCH.get(x.device.type, 2**20) // pairs
+        return cast(Tensor, in_parts(self._logits, x.flatten(0, 1), most).unflatten(0, x.shape[:2]))
 
     def _logits(self, x: Tensor) -> Tensor:
         """Logits ``[B, outputs]`` of ``x [B, m, n]``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -59,6 +59,17 @@ class Mlp(nn.Module):
         for layer in self.layers[:-1]:
             h = self.activation(layer(h))
         return cast(Tensor, self.layers[-1](h))
+
+
+def in_parts(compute: Callable[[Tensor], Tensor], x: Tensor, most: int) -> Tensor:
+    """Compute ``compute(x)`` of ``x [B, …]`` in batches of at most ``most``.
+
+    Where a program is recorded it is one batch, since programs take batches of any size.
+    """
+    recorded = torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
+    if recorded or torch.compiler.is_compiling():
+        return compute(x)
+    return torch.cat([compute(some) for some in x.split(max(1, most))])
 
 
 def linear(width_in: int, width_out: int, seed: torch.Generator) -> nn.Linear:
