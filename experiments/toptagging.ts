@@ -13,19 +13,18 @@ import {
   formatMatrix,
   invariantMetric,
   measuredOnPredictor,
+  metricTensors,
   percent,
   predictorFields,
   readFiles,
   score,
-  Tensor,
   tableFields,
   trainNetwork,
   whole,
   withOthers,
 } from "../src/index.js";
 
-/** Length of the vectors: energy and momentum. */
-const N = 4;
+const N = 4; // energy and momentum
 
 const data = (constituents: number) => ({
   data: folderField("data/toptagging", "Folder of train.h5, val.h5, test.h5"),
@@ -37,6 +36,8 @@ type Data = ConfigOf<ReturnType<typeof data>>;
 
 const LOSS = { loss: "cross_entropy", batch_size: 64, learning_rate: 3e-3 } as const;
 const PUBLISHED = { N: 0, epochs: 10, "training.batch_size": 16, "training.learning_rate": 1e-3 };
+const BASELINE = ["particle_graph"] as const;
+const OF_SETS = { sets: true, logarithm: true, width: 24, vectors: 4, layers: 1 } as const;
 const NETWORK = { solver: "atlasd", architecture: "mlp" } as const;
 const SEARCH = {
   candidates: 64,
@@ -87,12 +88,12 @@ const discovery = discoveryTasks({
   },
 });
 
-/** A classifier: LorentzNet with a discovered metric, or a similar network without symmetry. */
+/** A classifier: with the group of a discovered metric, or a similar one without symmetry. */
 function tagger(symmetric: boolean) {
-  const kind = symmetric ? "lorentznet" : "particle_graph";
+  const kinds = symmetric ? (["lorentznet", "equivariant_mlp"] as const) : BASELINE;
   const network = predictorFields({
     manifold: "vectors",
-    architecture: { default: kind, kinds: [kind] },
+    architecture: { default: kinds[0], kinds, values: () => ({ equivariant_mlp: OF_SETS }) },
     epochs: 10,
     training: () => ({ supervised: { ...LOSS, weight_decay: 0.01, schedule: "cosine" } }),
   });
@@ -115,14 +116,13 @@ export default defineExperiment({
       network: tagger,
       presets: () => ({ fast: {}, published: { ...PUBLISHED, constituents: 30 } }),
       check: demandMetric,
-
       async run(ctx, c, name, algebra) {
         const metric = algebra && invariantMetric(algebra.basis);
         const jets = await setting(ctx, c, "test");
         const { findings } = await trainNetwork(ctx, c, jets, {
           task: name,
           stage: "tagger",
-          tensors: metric && { metric: Tensor.from(metric.matrix, "float32") },
+          tensors: metric && metricTensors(c, metric.matrix),
           score: (network) => score(ctx, network, jets.others),
         });
         if (!metric) return findings;

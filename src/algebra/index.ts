@@ -28,6 +28,7 @@ export {
   grassmannDistance,
   type InvariantMetric,
   invariantMetric,
+  keepingMetric,
   killingForm,
   killingSignature,
   metricCosine,

@@ -9,6 +9,7 @@ import {
   diagonalMatrix,
   dot,
   inner,
+  invert,
   multiply,
   norm,
   reshape,
@@ -221,6 +222,24 @@ export function invariantMetric(generators: readonly SquareMatrix[]): InvariantM
     residual,
     conformal: scaling > 0.2,
   };
+}
+
+/**
+ * Make the algebra of all matrices that keep a metric: `BᵀJ + JB = 0`.
+ *
+ * @param metric symmetric and not degenerate, [n, n]
+ * @returns `J⁻¹(E_ij − E_ji)` for i < j: [n(n − 1)/2, n, n]
+ */
+export function keepingMetric(metric: SquareMatrix): SquareMatrix[] {
+  const inverse = invert(metric);
+  return metric.flatMap((_, i) =>
+    metric.slice(0, i).map((_, j) => {
+      const turn = metric.map((row) => row.map(() => 0));
+      turn[j]![i] = 1;
+      turn[i]![j] = -1;
+      return multiply(inverse, turn);
+    }),
+  );
 }
 
 /** Choose between J and −J. */

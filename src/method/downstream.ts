@@ -1,5 +1,5 @@
 /** Downstream tasks: train a network with a symmetry and one without, and score both. */
-import { invariantMetric } from "../algebra/index.js";
+import { invariantMetric, keepingMetric, type SquareMatrix } from "../algebra/index.js";
 import { UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
 import {
@@ -11,6 +11,7 @@ import {
 } from "../experiment/define.js";
 import type { Identity } from "../experiment/lookup.js";
 import type { Findings } from "../result.js";
+import { Tensor } from "../tensor/index.js";
 import type { RemoteObject } from "../worker/index.js";
 import { demandGenerators, identityField, lookUpIdentity, sameBasis } from "./components.js";
 import type { Setting } from "./data.js";
@@ -102,6 +103,16 @@ export function demandMetric({ source, basis }: Identity): void {
       `the algebra ${source} keeps no metric to build a classifier from`,
       "give an algebra that keeps one, for example so(1,3) or a run that found it",
     );
+}
+
+/**
+ * Make what a network of a config is built from: a metric, or for `equivariant_mlp` the generators
+ * of the group that keeps it.
+ */
+export function metricTensors(c: object, metric: SquareMatrix): Record<string, Tensor> {
+  if ((c as { architecture?: string }).architecture === "equivariant_mlp")
+    return { algebra: Tensor.from(keepingMetric(metric), "float64") };
+  return { metric: Tensor.from(metric, "float32") };
 }
 
 /** Train a network, or load another's weights into it, and score it. */

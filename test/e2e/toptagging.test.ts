@@ -147,6 +147,7 @@ describe("atlas toptagging", function () {
     const taggers = [
       await run([...discovered, first.path]),
       await run([...discovered, "so(1,3)"]),
+      await run([...discovered, first.path, "--architecture=equivariant_mlp"]),
       await run([...args, "--task=downstream_baseline"]),
     ];
     for (const { result } of taggers) {
@@ -161,7 +162,7 @@ describe("atlas toptagging", function () {
           expect(value, name).to.be.above(0).and.below(m[name.slice(0, -6)]!);
       expect(result.predictor.loss).to.be.within(0.2, 0.75);
     }
-    const [own, named, baseline] = taggers.map(({ result }) => result);
+    const [own, named, small, baseline] = taggers.map(({ result }) => result);
     const [ownNote, namedNote] = [own, named].map((result) => result!.notes!.join());
     expect(ownNote)
       .to.match(/metric/)
@@ -172,6 +173,11 @@ describe("atlas toptagging", function () {
       .and.contain("so(1,3)");
     expect(namedNote).to.match(/\[\[1[.,0 ]+\], \[0[.,0 ]+-1[.,0 ]+\], .*, -1[.,0]*\]\]/);
     expect(baseline!.notes ?? []).to.deep.equal([]);
+    expect(small!.notes!.join()).to.match(/metric/);
+    expect(small!.downstream!.metrics.auc).to.be.above(own!.downstream!.metrics.auc! - 0.1);
+    expect(small!.downstream!.metrics.parameters!).to.be.below(
+      own!.downstream!.metrics.parameters! / 4,
+    );
     expect(own!.downstream!.metrics.parameters).to.equal(named!.downstream!.metrics.parameters);
     expect(own!.downstream!.metrics.auc).to.be.closeTo(named!.downstream!.metrics.auc!, 0.15);
     const ratio =

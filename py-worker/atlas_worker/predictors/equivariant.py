@@ -16,8 +16,16 @@ from ..catalogue import param, register
 from ..errors import InvalidInput
 from ..interfaces import Signature, refuse_tensors
 from ..symmetry import lie
-from ..symmetry.equivariant import ALGEBRA, EXACT, Group, equivariant_maps, maps_of_terms
+from ..symmetry.equivariant import (
+    ALGEBRA,
+    APART,
+    EXACT,
+    Group,
+    equivariant_maps,
+    maps_of_terms,
+)
 from ..symmetry.features import ORDERS, POINT, FeatureType, parse_dimensions, product
+from .vectors import in_parts, psi
 
 Features = dict[str, Tensor]
 """Features by the kinds of their terms, each ``[B, channels, size]``."""
@@ -32,10 +40,16 @@ MOST_MAPS = 64
 """Largest number of bilinear maps of three kinds."""
 MOST_PAIRS = 512
 """Number of pairs of inputs up to which all products are taken."""
+LARGEST_BATCH = 2**16
+"""Most pairs of items that are seen at a time; bounds the memory of a batch."""
 SMALL = 0.03
 """Smallest spread by which products are divided, relative to the largest of their kind."""
 ROUNDING = 1e-5
 """Spread of products of features of spread 1 that vanish but for rounding."""
+NEAR = 1e-3
+"""Size of an invariant, in units of the inputs, from which on its logarithm is taken."""
+LEVELS = 3
+"""Blocks of a network of sets see pairs of items, items, and the set."""
 START = 0.1
 """Size of the outputs at the start."""
 
@@ -293,6 +307,8 @@ class Lift(nn.Module):
         combinations: Number of combinations of each kind, if they are needed.
         most: Number of pairs up to which all are taken.
         seed: Source of the initial weights.
+        logarithm: Whether invariant products x become ``ψ(x / NEAR)``, with
+            ``ψ(z) = sgn(z) log(1 + |z|)``.
     """
 
     def __init__(
@@ -303,8 +319,10 @@ class Lift(nn.Module):
         combinations: int,
         most: int,
         seed: torch.Generator,
+        logarithm: bool = False,
     ) -> None:
         super().__init__()
+        self.logarithm = logarithm
         moving = [kind for kind in widths if kind[0] not in ("S", POINT)]
         both = itertools.combinations_with_replacement(moving, 2)
         self.mixed: EquivariantLinear | None = None
@@ -323,6 +341,8 @@ class Lift(nn.Module):
     def forward(self, x: Features, *, measure: bool = False) -> Features:
         """Join the products; with ``measure`` take their spread from x."""
         z = self.products(x if self.mixed is None else self.mixed(x))
+        if self.logarithm and "S" in z:
+            z["S"] = psi(z["S"] / NEAR)
         if measure:
             self.spread.measure(z, SMALL)
         z = self.spread(z)
@@ -399,6 +419,37 @@ _WEIGHTS = {"S": 0, "P": 0, "V": 1, "C": -1, "T": 2, "F": -2, "X": 1}
 """Power of the scale by which a scaling multiplies each kind."""
 
 
+class Coordinates(nn.Module):
+    """The coordinates in which a group acts: learnt, near to those that its generators tell.
+
+    Generators that were closed to an algebra are those of the right group in other coordinates,
+    ``P B P⁻¹`` with P near 1, if that group has no deformations. So a network that commutes with
+    them in the coordinates ``P⁻¹ x`` can commute with the right group. P is learnt with the
+    weights, from 1 on, in units of a few of the generators' errors, so that it settles early.
+
+    Args:
+        type_in: The type of the inputs, of linear groups.
+        type_out: The type of the outputs.
+        accuracy: Relative error of the generators.
+    """
+
+    free: Tensor
+    """``[N, N]``: the unit of each entry of P, zero outside of the groups' blocks."""
+
+    def __init__(self, type_in: FeatureType, type_out: FeatureType, accuracy: float) -> None:
+        super().__init__()
+        self.type_in, self.type_out = type_in, type_out
+        mask = type_in.acting.mask().float()
+        self.register_buffer("free", APART * accuracy * mask)
+        self.shift = nn.Parameter(torch.zeros_like(mask))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return ``ρ_in(P⁻¹)ᵀ [in, in]`` and ``ρ_out(P)ᵀ [out, out]``, for rows of features."""
+        p = torch.eye(len(self.free), dtype=self.shift.dtype, device=self.shift.device)
+        p = p + self.free * self.shift
+        return self.type_in(torch.linalg.inv(p)).mT, self.type_out(p).mT
+
+
 class EquivariantMlp(nn.Module):
     """A network that commutes with a given group (METHOD 5.5).
 
@@ -408,6 +459,11 @@ class EquivariantMlp(nn.Module):
     combinations of them that are multiplied by functions of the invariants. (Functions of vectors
     that commute with an orthogonal group, or with Lorentz's, all have this form: Villar et al.
     2021, "Scalars are universal". For other groups further blocks can multiply again.)
+
+    With ``sets`` the order of the items does not matter. The same weights see every pair of items
+    beside the mean of all. After the blocks the mean over the pairs of an item goes through blocks
+    of its own, and so does the mean over the items. Items of zeros are padding. Sums are divided by
+    the nominal number m of items, so they tell how many there are.
 
     Args:
         signature: Shapes, types, and samples of the data if there are any.
@@ -433,7 +489,14 @@ class EquivariantMlp(nn.Module):
     ) -> None:
         super().__init__()
         self.type_in, self.type_out = types_of(signature)
-        m = signature.inputs[0]
+        self.sets = params.sets
+        m = 3 if self.sets else signature.inputs[0]
+        if self.sets and (self.type_in.affine or self.type_out.affine):
+            raise InvalidInput(
+                "points do not go into a network of sets, for padding is at no place",
+                "predictor.architecture.params.sets",
+                "vectors, or false",
+            )
         if params.accuracy > LARGEST_ERROR:
             raise InvalidInput(
                 f"generators with a relative error of {params.accuracy:g} say nothing",
@@ -441,6 +504,9 @@ class EquivariantMlp(nn.Module):
                 f"at most {LARGEST_ERROR}",
             )
         group = Group(algebra, components, self.type_in.acting, params.accuracy)
+        self.coordinates: Coordinates | None = None
+        if params.coordinates and not (self.type_in.affine or self.type_out.affine):
+            self.coordinates = Coordinates(self.type_in, self.type_out, group.accuracy)
         self.dilation, group = _without_scaling(group, self.type_in)
         terms = Terms(group, self.type_in)
         inputs: Widths = {}
@@ -459,7 +525,9 @@ class EquivariantMlp(nn.Module):
                 )
         kinds = _hidden_kinds(terms, inputs, outputs)
         self.units, self.out_units = Spread(inputs), Spread(outputs)
-        self.lift = Lift(terms, inputs, kinds, params.combinations, MOST_PAIRS, seed)
+        self.lift = Lift(
+            terms, inputs, kinds, params.combinations, MOST_PAIRS, seed, params.logarithm
+        )
         widths = {
             kind: params.width if kind == "S" else params.vectors
             for kind in kinds
@@ -468,7 +536,7 @@ class EquivariantMlp(nn.Module):
         self.first = EquivariantLinear(terms, self.lift.widths, widths, seed)
         self.blocks = nn.ModuleList(
             Block(terms, widths, params.combinations if i < params.multiplying else 0, seed)
-            for i in range(params.layers)
+            for i in range(params.layers * (LEVELS if self.sets else 1))
         )
         self.gated = {kind: width for kind, width in widths.items() if kind != "S"}
         factors = {"S": sum(self.gated.values())}
@@ -493,13 +561,12 @@ class EquivariantMlp(nn.Module):
         if signature.examples is None:
             return
         x, y = signature.examples
-        sample = self._split(x.float().cpu()[:, None].flatten(0, 1))
-        size = self._size(sample)
-        sample = _scaled(sample, size, -1)
+        if self.sets:
+            x = x[: max(1, LARGEST_BATCH // x.shape[1] ** 2)]
+            y = y if y is None else y[: len(x)]
+        sample, size, real = self._read(x.float().cpu())
         self.units.measure(sample)
-        h = self.first(self.lift(self.units(sample), measure=True))
-        for block in self.blocks:
-            h = cast(Block, block)(h, measure=True)
+        self._features(self.lift(self.units(sample), measure=True), real, measure=True)
         if y is not None:
             targets = self._targets(y.float().cpu(), x.float().cpu())
             targets = _scaled(targets, size, -1)
@@ -534,6 +601,38 @@ class EquivariantMlp(nn.Module):
             found[into] = torch.cat([found[into], joined], 1) if into in found else joined
         return found
 
+    def _read(self, x: Tensor) -> tuple[Features, Tensor | None, Tensor | None]:
+        """Read samples ``[B, m, n]``.
+
+        Returns:
+            The features, of each pair of items for sets; the sizes ``[B, 1, 1]`` of the samples if
+            the group scales; and for sets which items are no padding ``[B, m]``.
+        """
+        h = self._split(x)
+        size = None if self.dilation is None else cast(Tensor, self.dilation(h[self.dilation.kind]))
+        if not self.sets:
+            return _scaled(h, size, -1), size, None
+        some, m = x.shape[:2]
+        mean = x.mean(1)[:, None, None].expand(-1, m, m, -1)
+        one, other = x[:, :, None].expand_as(mean), x[:, None].expand_as(mean)
+        h = self._split(torch.stack([one, other, mean], 3).flatten(0, 2))
+        of_pairs = None if size is None else size.expand(some, m * m, 1).reshape(-1, 1, 1)
+        return _scaled(h, of_pairs, -1), size, (x != 0).any(2).to(x.dtype)
+
+    def _features(
+        self, lifted: Features, real: Tensor | None, *, measure: bool = False
+    ) -> tuple[Features, Features]:
+        """Compute the hidden features of samples, and the means of the lifted ones over pairs."""
+        h = self.first(lifted)
+        per_level = len(self.blocks) // (LEVELS if self.sets else 1)
+        for i, block in enumerate(self.blocks):
+            if real is not None and i in (per_level, 2 * per_level):
+                h = _pooled(h, real if i > per_level else _of_pairs(real))
+            h = cast(Block, block)(h, measure=measure)
+        if real is not None:
+            lifted = _pooled(_pooled(lifted, _of_pairs(real)), real)
+        return h, lifted
+
     def _mean(self, x: Tensor, kind: str) -> Tensor:
         """Mean ``[B, n]`` of the points of a kind in samples ``[B, m, n]``."""
         points = [x[..., at] for other, at in self.type_in.parts() if other == kind]
@@ -549,21 +648,23 @@ class EquivariantMlp(nn.Module):
             found.setdefault(_moving(kind), []).append(values)
         return {kind: torch.stack(values, 1) for kind, values in found.items()}
 
-    def _size(self, x: Features) -> Tensor | None:
-        """Return the sizes of samples if the group scales; see :class:`Dilation`."""
-        if self.dilation is None:
-            return None
-        return cast(Tensor, self.dilation(x[self.dilation.kind]))
-
     def forward(self, x: Tensor, charts: Tensor | None = None, radius: int | None = None) -> Tensor:
         """Compute the outputs ``[B, C, out]`` of ``x [B, C, m, n]``."""
         flat = x.flatten(0, 1)
-        h = self._split(flat)
-        size = self._size(h)
-        lifted = self.lift(self.units(_scaled(h, size, -1)))
-        h = self.first(lifted)
-        for block in self.blocks:
-            h = block(h)
+        if self.sets:
+            y = in_parts(self._outputs, flat, LARGEST_BATCH // flat.shape[1] ** 2)
+        else:
+            y = self._outputs(flat)
+        return cast(Tensor, y.unflatten(0, x.shape[:2]))
+
+    def _outputs(self, flat: Tensor) -> Tensor:
+        """Compute the outputs ``[B, out]`` of samples ``[B, m, n]``."""
+        back: Tensor | None = None
+        if self.coordinates is not None:
+            into, back = self.coordinates()
+            flat = flat @ into
+        sample, size, real = self._read(flat)
+        h, lifted = self._features(self.lift(self.units(sample)), real)
         factors = self.factors(h)["S"].split(list(self.gated.values()), 1)
         for kind, factor in zip(self.gated, factors, strict=True):
             h[kind] = h[kind] * factor
@@ -580,7 +681,8 @@ class EquivariantMlp(nn.Module):
             column = z[into][:, used[into]]
             used[into] += 1
             columns.append(column + self._mean(flat, kind) if kind[0] == POINT else column)
-        return cast(Tensor, torch.cat(columns, 1).unflatten(0, x.shape[:2]))
+        joined = torch.cat(columns, 1)
+        return joined if back is None else joined @ back
 
 
 def types_of(signature: Signature) -> tuple[FeatureType, FeatureType]:
@@ -608,6 +710,26 @@ def types_of(signature: Signature) -> tuple[FeatureType, FeatureType]:
 def _moving(kind: str) -> str:
     """Return the kind of the differences of a kind: vectors for points."""
     return f"V{kind[1:]}" if kind[0] == POINT else kind
+
+
+def _of_pairs(real: Tensor) -> Tensor:
+    """Which items ``[B, m, m]`` may be the second of a pair, of ``[B, m]``."""
+    return real[:, None].expand(-1, real.shape[1], -1)
+
+
+def _pooled(x: Features, real: Tensor) -> Features:
+    """Mean over every m-th part of features ``[B m, channels, size]``, without padding.
+
+    Args:
+        x: The features, of items or of pairs of items.
+        real: Which of the m are no padding, ``[B, m]`` in all.
+    """
+    m = real.shape[-1]
+    weight = real.reshape(-1, m) / m
+    return {
+        kind: torch.einsum("bj,bj...->b...", weight, values.unflatten(0, (-1, m)))
+        for kind, values in x.items()
+    }
 
 
 def _scaled(x: Features, size: Tensor | None, sign: int) -> Features:
@@ -710,6 +832,22 @@ class EquivariantMlpParams:
         "Relative error of the generators, as their result tells it, up to 0.3",
         minimum=0,
         maximum=1,
+    )
+    sets: bool = param(
+        False,
+        "Let the order of the items not matter: the same weights see every pair of them",
+        added=True,
+    )
+    logarithm: bool = param(
+        False,
+        "Take the logarithm of invariants of the inputs, for data of many sizes",
+        added=True,
+    )
+    coordinates: bool = param(
+        False,
+        "Learn the coordinates in which the group acts too, near to those of the generators, which "
+        "have errors (not for affine groups)",
+        added=True,
     )
 
 

@@ -150,6 +150,45 @@ def test_learnt_generators_give_a_network_as_equivariant_as_they_are() -> None:
     assert 1e-6 < error < 0.05
 
 
+def test_coordinates_are_learnt_where_generators_are_off() -> None:
+    stretch = torch.tensor([1.04, 1.0]).double().diag()
+    near = stretch @ so(2) @ torch.linalg.inv(stretch)
+    x = samples(256, 3, 2)
+    y = (x[:, 0] * x[:, 1]).sum(1, keepdim=True)
+    turn, types = torch.matrix_exp(so(2)), (FeatureType("V", 2), FeatureType("S", 2))
+    errors = []
+    for coordinates in (False, True):
+        how: dict[str, Any] = {"accuracy": 0.04, "coordinates": coordinates}
+        p = fitted(near, None, x, y, ("V", "S"), epochs=20, **how)
+        for _ in range(20):
+            p.run_epoch(lambda *_: None)
+        errors.append(off(p._module.double(), *types, turn))
+    assert errors[1] < 0.6 * errors[0]
+
+
+@pytest.mark.parametrize("name", ["so(1,3) and parity", "so(3) and scaling"])
+def test_the_order_of_a_set_and_its_padding_do_not_matter(name: str) -> None:
+    generators, components = GROUPS[name]
+    n = generators.shape[-1]
+    x, y = samples(64, 4, n + 1), samples(64, 1, 2 * n + 1)[:, 0]
+    x[:, 3] = 0
+    types = "V+S", "2V+S"
+    how: dict[str, Any] = {"sets": True, "logarithm": n == 4, "layers": 1}
+    module = scrambled(fitted(generators, components, x, y, types, **how)._module)
+    assert off(module, *(FeatureType(t, n) for t in types), elements(name)) < 1e-6
+    out = module(x[:, None])
+    assert torch.allclose(module(x[:, [2, 3, 0, 1], :][:, None]), out, atol=1e-9)
+    more = x.clone()
+    more[:, 3] = 2 * x[:, 0]  # a further item counts
+    assert float((module(more[:, None]) - out).detach().abs().max()) > 1e-3
+
+
+def test_points_do_not_go_into_sets() -> None:
+    x = samples(16, 2, 2)
+    with pytest.raises(InvalidInput, match="points"):
+        fitted(torch.zeros(0, 3, 3), None, x, x[:, 0], ("X", "X"), sets=True)
+
+
 def test_layers_have_a_bias_where_the_group_leaves_one_alone() -> None:
     like = FeatureType("V", 3)
     terms = Terms(Group(so(3), None, like.acting), like)

@@ -8,6 +8,7 @@ import {
   frame,
   grassmannDistance,
   invariantMetric,
+  keepingMetric,
   killingForm,
   killingSignature,
   logm,
@@ -198,6 +199,20 @@ describe("invariant metric", () => {
       expect(metric.residual).to.be.below(1e-9);
       expect([metric.signature, metric.conformal]).to.deep.equal([[1, 3], conformal]);
     }
+  });
+
+  it("is kept by the algebra that is made from it", () => {
+    const kept = keepingMetric(MINKOWSKI);
+    expect(kept).to.have.length(6);
+    expect(grassmannDistance(kept, named("so(1,3)", 4))).to.be.below(1e-7);
+    const tilted = multiply([[1, 0.5], [0, 1]], [[2, 0], [0, 1]], [[1, 0], [0.5, 1]]); // biome-ignore format: matrices
+    const [turn] = keepingMetric(tilted);
+    const changed = combine(
+      [1, 1],
+      [multiply(transpose(turn!), tilted), multiply(tilted, turn!)],
+      2,
+    );
+    expect(norm(changed)).to.be.below(1e-12);
   });
 
   it("stays near Minkowski's with noise, which shows in the residual", () => {
