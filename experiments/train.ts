@@ -66,8 +66,10 @@ export default defineExperiment({
         const types = { ...c, targets_as, r_in: 1, r_out: 1, margin: 0 };
         const charts = ownAtlas(inputs, types, targets);
         const atlas = await ctx.atlas(charts);
-        const groups = armGroups(ctx, c.symmetry!, atlas, c.inputs_as);
-        const loss = c.targets_as === "class" ? "cross_entropy" : "l1";
+        const classes = targets_as === "class";
+        const moved = { ...c, targets_as: classes ? undefined : targets_as };
+        const groups = armGroups(ctx, c.symmetry!, atlas, moved);
+        const loss = classes ? "cross_entropy" : "l1";
         const setting = { dataset, atlas, charts, loss } as const;
         const comparison = await compareArms(ctx, c, setting, groups);
         const predictor = { loss: null, epochs: 0, source: "trained" };

@@ -85,26 +85,31 @@ export interface ArmGroup {
   components: SquareMatrix[];
   /** Relative error of the matrices. */
   accuracy: number;
+  /** Whether it leaves the outputs alone, whatever their type. */
+  still?: boolean;
 }
 
 /** Relative error of matrices that are written down. */
-const EXACT = 1e-6;
+export const EXACT = 1e-6;
 /** Relative error of learnt matrices that no named algebra tells. */
 const UNTOLD = 0.01;
 /** Names of algebras that keep a metric, which are taken first as the wrong one. */
 const ORTHOGONAL = /^so\(\d+(,\d+)?\)/;
 /** Largest stretch of the axes that makes a group a wrong one. */
 const STRETCH = 3;
+/** Most named algebras that are tried as the wrong one. */
+const MOST_WRONG = 5;
 /** Grassmann distance, per root of a generator, from which on a span is another. */
 const ANOTHER = 0.2;
 
 /**
- * Make the groups of a comparison: the found one, the named one that it is near to, and a wrong one
- * of the same dimension.
+ * Make the groups of a comparison: the found one, the named one that it is near to, and such of the
+ * same dimension as may be wrong.
  *
- * The wrong one is the furthest named algebra of the same dimension, without components, preferably
- * one that keeps a metric, such as so(1,2). Where there is none, it is the same group after the axes
- * were stretched by 1 to 3.
+ * These are other named algebras without components, in this order: those that keep a metric, such
+ * as so(1,2), before others, the furthest first. Then comes the same group after the axes were
+ * stretched by 1 to 3. Samples that fill a thin set contradict none of them, as long as the group
+ * leads out of that set. So the last, if outputs move, is the same group with outputs that stay.
  *
  * @throws UsageError if the matrices do not fit what acts
  */
@@ -112,7 +117,7 @@ export function armGroups(
   ctx: Context,
   symmetry: string | Symmetry,
   atlas: RemoteObject,
-  inputs_as: string | undefined,
+  { inputs_as, targets_as }: { inputs_as?: string; targets_as?: string },
 ): ArmGroup[] {
   const given = typeof symmetry === "string" ? symmetry : undefined;
   const factors = Factors.parse(atlas.facts.groups ?? []);
@@ -177,9 +182,11 @@ export function armGroups(
       });
     }
   }
-  const wrong = wrongGroup(groups.at(-1)!, factors);
-  if (wrong) groups.push(wrong);
-  else ctx.note("there is no other algebra of this dimension, so nothing wrong is compared");
+  const moves = linear && /[VCTF]/.test(targets_as ?? "");
+  const wrong = wrongGroups(groups.at(-1)!, factors, moves);
+  groups.push(...wrong);
+  if (wrong.length === 0)
+    ctx.note("there is no other algebra of this dimension, so nothing wrong is compared");
   return groups;
 }
 
@@ -204,14 +211,18 @@ function ideally(
   return undefined;
 }
 
-/** Make a group of the same dimension that does not hold. */
-function wrongGroup(right: ArmGroup, factors: readonly Factor[]): ArmGroup | undefined {
+/** Make groups of the same dimension that need not hold. */
+function wrongGroups(
+  right: ArmGroup,
+  factors: readonly Factor[],
+  outputsMove: boolean,
+): ArmGroup[] {
   const { basis, components, called } = right;
   const size = basis[0]?.length ?? components[0]!.length;
   const limit = ANOTHER * Math.sqrt(basis.length);
   const wrong = { arm: "wrong", accuracy: EXACT } as const;
   const plain = factors.length === 1 && !factors[0]!.affine && basis.length > 0;
-  const [furthest] = (plain ? catalogue(size) : [])
+  const named = (plain ? catalogue(size) : [])
     .filter((known) => known.basis.length === basis.length)
     .map((known) => ({ ...known, distance: grassmannDistance(basis, known.basis) }))
     .filter(({ distance }) => distance > limit)
@@ -219,9 +230,9 @@ function wrongGroup(right: ArmGroup, factors: readonly Factor[]): ArmGroup | und
       (a, b) =>
         Number(ORTHOGONAL.test(b.name)) - Number(ORTHOGONAL.test(a.name)) ||
         b.distance - a.distance,
-    );
-  if (furthest !== undefined)
-    return { ...wrong, basis: furthest.basis, components: [], called: furthest.name };
+    )
+    .slice(0, MOST_WRONG)
+    .map((known) => ({ ...wrong, basis: known.basis, components: [], called: known.name }));
   const stretch = identityMatrix(size);
   for (const { start, n } of blocksOf(factors, size))
     for (let i = 0; i < n; i++)
@@ -233,6 +244,12 @@ function wrongGroup(right: ArmGroup, factors: readonly Factor[]): ArmGroup | und
     basis.length > 0
       ? grassmannDistance(basis, stretched.basis) > limit
       : components.some((m, i) => norm(subtract(m, stretched.components[i]!)) > ANOTHER);
-  if (!changed) return undefined;
-  return { ...wrong, ...stretched, called: `${called}, with axes stretched by 1 to ${STRETCH}` };
+  const as = `${called}, with axes stretched by 1 to ${STRETCH}`;
+  return [
+    ...named,
+    ...(changed ? [{ ...wrong, ...stretched, called: as }] : []),
+    ...(outputsMove
+      ? [{ ...wrong, basis, components, called: `${called}, with outputs that stay`, still: true }]
+      : []),
+  ];
 }

@@ -11,7 +11,7 @@ import { Tensor } from "../tensor/index.js";
 import type { RemoteObject } from "../worker/index.js";
 import type { OwnLoss, ownAtlas } from "./own.js";
 import { HELD_OUT, ownFit } from "./own.js";
-import type { ArmGroup } from "./symmetry.js";
+import { type ArmGroup, EXACT } from "./symmetry.js";
 
 type Size = Comparison["sizes"][number];
 type Arm = Size["arms"][number];
@@ -20,6 +20,8 @@ type Arm = Size["arms"][number];
 const SAMPLES = [100, 1000, 10_000];
 /** The networks in the order of tables. */
 const ORDER: readonly Arm["arm"][] = ["none", "augmented", "found", "exact", "wrong"];
+/** What a network with a wrong symmetry leaves over what none leaves, from which on it is wrong. */
+const HURTS = 1.5;
 /** Hidden layers of the network without a symmetry. */
 const LAYERS = 3;
 
@@ -91,6 +93,8 @@ function sizesOf({ samples }: ComparisonConfig, available: number): number[] {
 /**
  * Train a network without a symmetry and one for each group, `pairs` times at each number of
  * samples. In a repeat all networks have the same samples and the same test.
+ *
+ * @param given the groups; of several wrong ones, one is taken
  */
 export async function compareArms(
   ctx: Context,
@@ -106,49 +110,70 @@ export async function compareArms(
     charts: ReturnType<typeof ownAtlas>;
     loss: OwnLoss;
   },
-  groups: readonly ArmGroup[],
+  given: readonly ArmGroup[],
 ): Promise<Comparison> {
   const [available = 0, ...sample] = dataset.shapes!.inputs;
   const outputs = Number(dataset.facts.outputs ?? dataset.shapes!.targets[1] ?? 1);
-  const sizes: Size[] = [];
   const told = new Map<string, string>();
-  for (const samples of sizesOf(c, available)) {
-    const trained = new Map<string, { skills: number[]; seconds: number; parameters: number }>();
+
+  let fixed: RemoteObject | undefined;
+  /** The same space with outputs that do not move. */
+  const withStillOutputs = async () => {
+    const params = { ...charts.params, targets_as: undefined };
+    fixed ??= await ctx.atlas({ ...charts, params } as typeof charts);
+    return fixed;
+  };
+
+  /** Train one network on some samples. */
+  async function trained(name: string, network: Network, samples: number, repeat: string) {
+    const { group, moves, parameters } = network;
+    const seed = ctx.seedFor(repeat);
+    const fit = ownFit(
+      { epochs: c.epochs, ...trainingOf(c) },
+      [samples, ...sample],
+      charts,
+      loss,
+      seed,
+    );
+    const training = withSamples(fit.training, samples);
+    const architecture = group ? symmetric(c, group) : baseline(c, parameters, sample, outputs);
+    const predictor = await ctx.within(name).predictor({
+      dataset,
+      atlas: group?.still ? await withStillOutputs() : atlas,
+      architecture,
+      training: moves ? moving(training) : training,
+      epochs: fit.epochs,
+      seed: seed % 2 ** 31,
+      tensors: (group && tensorsOf(group)) ?? (moves && tensorsOf(moves, "augment_")),
+    });
+    const { skill = Number.NaN } = await ctx.within(name).advance("train", predictor);
+    const seconds = ctx.timings[`${name}-train`] ?? 0;
+    return { skill, seconds, parameters: Number(predictor.facts.parameters), architecture };
+  }
+
+  const counts = sizesOf(c, available);
+  const groups = await withWrong(ctx, given, (name, network) =>
+    trained(`pilot-${name}`, network, counts[0]!, "pilot"),
+  );
+  const sizes: Size[] = [];
+  for (const samples of counts) {
+    const rows = new Map<string, { skills: number[]; seconds: number; parameters: number }>();
     for (let repeat = 0; repeat < c.pairs; repeat++) {
-      const seed = ctx.seedFor(`repeat ${repeat}`);
-      const fit = ownFit(
-        { epochs: c.epochs, ...trainingOf(c) },
-        [samples, ...sample],
-        charts,
-        loss,
-        seed,
-      );
-      const training = withSamples(fit.training, samples);
       let parameters = 0;
       for (const { arm, group, moves } of armsOf(c, groups)) {
-        const architecture = group ? symmetric(c, group) : baseline(c, parameters, sample, outputs);
-        told.set(arm, architecture.kind);
-        const own = ctx.within(`${arm}-${samples}-${repeat}`);
-        const predictor = await own.predictor({
-          dataset,
-          atlas,
-          architecture,
-          training: moves ? moving(training) : training,
-          epochs: fit.epochs,
-          seed: seed % 2 ** 31,
-          tensors: (group && tensorsOf(group)) ?? (moves && tensorsOf(moves, "augment_")),
-        });
-        const { skill = Number.NaN } = await own.advance("train", predictor);
-        const stage = `${arm}-${samples}-${repeat}-train`;
-        const row = trained.get(arm) ?? { skills: [], seconds: 0, parameters: 0 };
-        row.parameters = Number(predictor.facts.parameters);
-        if (arm === groups[0]?.arm) parameters = row.parameters;
-        row.skills.push(skill);
-        row.seconds += (ctx.timings[stage] ?? 0) / c.pairs;
-        trained.set(arm, row);
+        const name = `${arm}-${samples}-${repeat}`;
+        const network = { group, moves, parameters };
+        const one = await trained(name, network, samples, `repeat ${repeat}`);
+        told.set(arm, one.architecture.kind);
+        if (arm === groups[0]?.arm) parameters = one.parameters;
+        const row = rows.get(arm) ?? { skills: [], seconds: 0, parameters: 0 };
+        row.parameters = one.parameters;
+        row.skills.push(one.skill);
+        row.seconds += one.seconds / c.pairs;
+        rows.set(arm, row);
       }
     }
-    const arms = [...trained].map(([arm, row]) => ({ arm: arm as Arm["arm"], ...row }));
+    const arms = [...rows].map(([arm, row]) => ({ arm: arm as Arm["arm"], ...row }));
     sizes.push(sized(samples, arms));
   }
   const drawn = `none, but samples are moved by ${groups[0]?.called}`;
@@ -161,6 +186,52 @@ export async function compareArms(
     sizes,
   };
 }
+
+/** What a network to train has, beside the samples. */
+interface Network {
+  /** The group that it commutes with, if any. */
+  group?: ArmGroup;
+  /** The group by which its samples are moved, if any. */
+  moves?: ArmGroup;
+  /** Number of parameters that a network without a group should have. */
+  parameters: number;
+}
+
+/**
+ * Keep one of the groups that may be wrong: the first whose network is worse than one without a
+ * symmetry, in one training of each on samples drawn for this alone. Another algebra need not be
+ * wrong: the data may have more symmetries than were found, or not tell the difference.
+ */
+async function withWrong(
+  ctx: Context,
+  groups: readonly ArmGroup[],
+  train: (name: string, network: Network) => Promise<{ skill: number; parameters: number }>,
+): Promise<ArmGroup[]> {
+  const right = groups.filter(({ arm }) => arm !== "wrong");
+  const candidates = groups.filter(({ arm }) => arm === "wrong");
+  if (candidates.length === 0) return right;
+  let none: number | undefined;
+  const tried: { group: ArmGroup; ratio: number }[] = [];
+  for (const [i, group] of candidates.entries()) {
+    const { skill, parameters } = await train(`wrong-${i}`, { group, parameters: 0 });
+    none ??= left((await train("none", { parameters })).skill);
+    tried.push({ group, ratio: left(skill) / none });
+    if (!(tried.at(-1)!.ratio < HURTS)) break;
+  }
+  const [worst] = tried.sort((a, b) => b.ratio - a.ratio);
+  const { group, ratio } = worst!;
+  const others = tried.filter((each) => each !== worst).map((each) => each.group.called);
+  const rest = others.length === 0 ? "" : ` (${others.join(", ")}: less)`;
+  ctx.note(
+    `the wrong symmetry, ${group.called}, left ${ratio.toPrecision(2)} times what none leaves in ` +
+      `a training beforehand${rest}` +
+      (ratio > 1 ? "" : "; so no other algebra that was tried is wrong for these data"),
+  );
+  return [...right, group];
+}
+
+/** The share of the variance, or of the error of a constant, that a network leaves. */
+const left = (skill: number) => Math.max(1 - skill, 1e-12);
 
 /** List the networks to train: those with a group first, which tell the number of parameters. */
 function armsOf({ augment }: ComparisonConfig, groups: readonly ArmGroup[]) {
@@ -197,7 +268,7 @@ function withSamples({ kind, params }: Block<"training">, samples: number): Bloc
 function symmetric(c: ComparisonConfig, { accuracy }: ArmGroup): Block<"architecture"> {
   const fields = comparisonFields();
   return settle(c, pick(fields, "network"), "architecture", "equivariant_mlp", {
-    equivariant_mlp: { accuracy: Math.min(accuracy, 0.3) },
+    equivariant_mlp: { accuracy: Math.min(accuracy, 0.3), coordinates: accuracy > EXACT },
   });
 }
 
@@ -237,18 +308,17 @@ function sized(
   samples: number,
   arms: readonly { arm: Arm["arm"]; skills: number[]; seconds: number; parameters: number }[],
 ): Size {
-  const left = (arm: string) =>
-    arms.find((each) => each.arm === arm)?.skills.map((skill) => Math.max(1 - skill, 1e-12));
-  const none = left("none")!;
+  const leftBy = (arm: string) => arms.find((each) => each.arm === arm)?.skills.map(left);
+  const none = leftBy("none")!;
   const rows = [...arms]
     .sort((a, b) => ORDER.indexOf(a.arm) - ORDER.indexOf(b.arm))
     .map((row) => ({
       ...row,
       seconds: Math.round(row.seconds * 100) / 100,
       skill: ended(meanInterval(row.skills)),
-      ratio: ended(ratioInterval(left(row.arm)!, none)),
+      ratio: ended(ratioInterval(leftBy(row.arm)!, none)),
     }));
-  const [found, exact] = [left("found"), left("exact")];
+  const [found, exact] = [leftBy("found"), leftBy("exact")];
   const foundOverExact = found && exact && ended(ratioInterval(found, exact));
   return { samples, arms: rows, foundOverExact, words: wordsOf(rows, foundOverExact) };
 }
