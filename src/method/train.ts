@@ -48,7 +48,7 @@ export const comparisonFields = () => ({
   }),
   ...chooseLater("baseline", "architecture", {
     description: "Network without (default: mlp of as many parameters)",
-    kinds: ["mlp", "polynomial", "quadratic"],
+    kinds: ["mlp", "polynomial", "quadratic", "particle_graph"],
   }),
   epochs: z.int().positive().optional().meta({
     description: "Passes over the data (default: by the number of samples)",
@@ -225,7 +225,7 @@ async function withWrong(
   ctx.note(
     `the wrong symmetry, ${group.called}, left ${ratio.toPrecision(2)} times what none leaves in ` +
       `a training beforehand${rest}` +
-      (ratio > 1 ? "" : "; so no other algebra that was tried is wrong for these data"),
+      (ratio > 1 ? "" : "; so nothing tells that it is wrong for these data"),
   );
   return [...right, group];
 }

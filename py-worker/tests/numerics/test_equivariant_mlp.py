@@ -183,6 +183,13 @@ def test_the_order_of_a_set_and_its_padding_do_not_matter(name: str) -> None:
     assert float((module(more[:, None]) - out).detach().abs().max()) > 1e-3
 
 
+def test_a_recorded_network_of_sets_takes_more_than_it_sees_at_a_time() -> None:
+    x = samples(40, 50, 2).float()  # 26 such sets are seen at a time
+    module = fitted(so(2), None, x, x.sum((1, 2))[:, None], ("V", "S"), sets=True)._module
+    program = torch.jit.trace(module, x[:2, None], check_trace=False)
+    assert torch.allclose(program(x[:, None]), module(x[:, None]), atol=1e-5)
+
+
 def test_points_do_not_go_into_sets() -> None:
     x = samples(16, 2, 2)
     with pytest.raises(InvalidInput, match="points"):
