@@ -221,7 +221,7 @@ export async function discoverCosets(
   const { judged, hopeless } =
     evidence === "none"
       ? { judged: analysed, hopeless: undefined }
-      : await judgeCosets(ctx, inputs, analysed, identity, evidence);
+      : await judgeCosets(ctx, inputs, analysed, identity, evidence, found);
   const untold = judged.flatMap((coset) =>
     coset?.evidence?.verdict === "cannot tell" ? [coset.evidence.words] : [],
   );
@@ -278,7 +278,8 @@ async function closeJudged(
       losses: some.map((i) => losses[i]!),
     };
     const components = analyseCosets(tried, closing.identity);
-    const { judged } = await judgeCosets(ctx, inputs, components, closing.identity, evidence);
+    const { identity, found } = closing;
+    const { judged } = await judgeCosets(ctx, inputs, components, identity, evidence, found);
     const lost = judged.filter((element) => element === undefined).length;
     if (lost === 0) return group;
     const among = `${lost} of the ${some.length} generators of the group lose skill`;
@@ -296,7 +297,7 @@ const MOST_STARTS = 256;
 
 /** What a group is closed from, and how. */
 export interface Closing {
-  found: Pick<CosetsMeasured, "matrices" | "candidates">;
+  found: Pick<CosetsMeasured, "matrices" | "candidates" | "coordinates" | "factors">;
   /** Indices of the matrices that the evidence keeps (default: all). */
   kept?: readonly number[];
   identity: readonly number[][][];

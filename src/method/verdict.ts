@@ -2,6 +2,7 @@
  * The verdict on a symmetry, from the skill that a predictor loses on held-out data (METHOD 2.13).
  */
 import { z } from "zod";
+import { blocksOf, embed, type Factor, type Frame, inward, outward } from "../algebra/factors.js";
 import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
 import { interval, ofSizes } from "../algebra/interval.js";
 import {
@@ -155,7 +156,7 @@ export async function judgeAlgebra(
       const inside = sorted.slice(0, k).map(ofSizes);
       const least = Math.min(...inside.map((each) => each.findLastIndex((at) => inReach(at))));
       const combined = { sizes: sizes.slice(0, least + 1), samples: FEW, halfTurns: tested };
-      const { directions } = await ask(combinations(chosen), combined);
+      const { directions } = await ask(combinations(chosen, measured.coordinates), combined);
       now = weighed(k, directions);
     }
     if (now.verdict === "approximate" && approximate === 0) {
@@ -278,6 +279,7 @@ function judgement({ verdict, size, lost, elsewhere, broken }: Weighed, words: s
  * undefined.
  *
  * @param algebra basis of the Lie algebra of the identity component; k may be 0
+ * @param where how the matrices are to be understood
  * @returns hopeless: why nothing can be told, if so
  */
 export async function judgeCosets(
@@ -286,6 +288,7 @@ export async function judgeCosets(
   cosets: readonly CosetResult[],
   algebra: readonly SquareMatrix[],
   kind: EvidenceKind = "quick",
+  where: Frame = {},
 ): Promise<{ judged: (CosetResult | undefined)[]; hopeless: string | undefined }> {
   const { predictor, atlas, others: judges, fit } = inputs;
   if (cosets.length === 0) {
@@ -298,7 +301,7 @@ export async function judgeCosets(
   const full = kind === "full" && fitOnly(inputs) === undefined ? fit : undefined;
   const refits = full && (await fitsOf(ctx, full)).refits;
   const n = cosets[0]!.matrix.length;
-  const outside = complementOf(frame(algebra), n, inputs.unused?.rest);
+  const outside = complementOf(algebra, n, where, inputs.unused?.rest);
   const ask = (more: EvidenceOptions) =>
     ctx.timed("evidence", () =>
       ctx.session.measureEvidence(predictor, {
@@ -457,37 +460,64 @@ export function describeAgreement(agreement: Agreement | undefined): string[] {
 
 /** The directions of the spectrum that are not in the span of the generators. */
 function complement(
-  { spectrum }: AlgebraMeasured,
+  { spectrum, coordinates, factors }: AlgebraMeasured,
   generators: readonly SquareMatrix[],
   everything?: readonly SquareMatrix[],
 ): SquareMatrix[] {
-  const span = frame(generators);
+  const span = frame(inward(generators, coordinates));
   const outside = (spectrum ?? [])
     .map(({ direction }) => direction)
-    .filter((direction) => norm(project(direction, span)) < 0.7);
+    .filter((direction) => norm(project(inward([direction], coordinates)[0]!, span)) < 0.7);
   if (outside.length > 0) return outside;
   const n = generators[0]?.length;
-  return n === undefined ? [] : complementOf(span, n, everything);
+  return n === undefined ? [] : complementOf(generators, n, { coordinates, factors }, everything);
 }
 
-/** An orthonormal basis of the directions that are orthogonal to a frame; of gl(n) by default. */
+/**
+ * A basis of the directions that are orthogonal to a span.
+ *
+ * @param where coordinates in which they are orthogonal, and the groups whose product acts
+ * @param everything in which they are sought; by default the algebra of that product, or gl(n)
+ */
 function complementOf(
   span: readonly SquareMatrix[],
   n: number,
-  everything: readonly SquareMatrix[] = namedAlgebra(`gl(${n})`, n) ?? [],
+  { coordinates, factors }: Frame,
+  everything: readonly SquareMatrix[] = algebraOf(factors, n),
 ): SquareMatrix[] {
-  return frame([...span, ...everything]).slice(span.length);
+  const known = frame(inward(span, coordinates));
+  const all = frame([...known, ...inward(everything, coordinates)]);
+  return outward(all.slice(known.length), coordinates);
+}
+
+/** A basis of the algebra of a product of groups; of gl(n) if there is none. */
+function algebraOf(factors: readonly Factor[] | undefined, n: number): SquareMatrix[] {
+  if (factors === undefined || factors.length === 0) return namedAlgebra(`gl(${n})`, n) ?? [];
+  return blocksOf(factors, n).flatMap((block) => {
+    const zeros = Array.from({ length: block.size }, () => Array<number>(block.size).fill(0));
+    // An affine block has a row of zeros below.
+    return zeros.slice(0, block.n).flatMap((row, i) =>
+      row.map((_, j) => {
+        const one = zeros.map((each, k) => each.map((_, l) => Number(k === i && l === j)));
+        return embed(one, block.start, n);
+      }),
+    );
+  });
 }
 
 /** Twice as many combinations as there are generators, spread over the span, always the same. */
-function combinations(generators: readonly SquareMatrix[]): SquareMatrix[] {
-  const span = frame(generators);
+function combinations(
+  generators: readonly SquareMatrix[],
+  coordinates?: SquareMatrix,
+): SquareMatrix[] {
+  const span = frame(inward(generators, coordinates));
   const n = generators[0]!.length;
-  return Array.from({ length: 2 * span.length }, (_, row) => {
+  const mixed = Array.from({ length: 2 * span.length }, (_, row) => {
     // Weights spread evenly over the directions, by multiples of an irrational angle.
     const weights = span.map((_, i) => Math.cos((row + 1) * (i + 1) * 2.399963 + i));
-    return unit(combine(weights, span, n));
+    return combine(weights, span, n);
   });
+  return outward(mixed, coordinates).map(unit);
 }
 
 function sortedBy(order: readonly number[], measured: AlgebraMeasured) {

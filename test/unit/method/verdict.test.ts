@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import { inward, outward } from "../../../src/algebra/factors.js";
 import { analyseCosets, namedAlgebra } from "../../../src/algebra/index.js";
 import { norm, type SquareMatrix, unit } from "../../../src/algebra/linalg.js";
 import { frame, project } from "../../../src/algebra/span.js";
@@ -32,7 +33,12 @@ describe("the verdict on an algebra", () => {
    *
    * @param skew what the rotations but the first lose
    */
-  async function judged(found: AlgebraMeasured, skill: number, skew = 0) {
+  async function judged(
+    found: AlgebraMeasured,
+    skill: number,
+    skew = 0,
+    inside = (direction: SquareMatrix) => direction,
+  ) {
     const { ctx, fake, run, inputs } = await fakeTask(dir);
     const lost = (direction: SquareMatrix, size: number): SkillLost => {
       const others = norm(project(direction, ROTATIONS.slice(1))) ** 2;
@@ -45,7 +51,7 @@ describe("the verdict on an algebra", () => {
         { directions = [], sizes = [] }: { directions?: SquareMatrix[]; sizes?: number[] },
       ) => ({
         ...{ skill, skillError: 0.01, scenes: 300, heldOut: true, targets: true, matrices: [] },
-        directions: directions.map((each) => sizes.map((size) => lost(each, size))),
+        directions: directions.map((each) => sizes.map((size) => lost(inside(each), size))),
       }),
     });
     const result = await judgeAlgebra(ctx, inputs, found);
@@ -80,6 +86,30 @@ describe("the verdict on an algebra", () => {
     expect(evidence!.words).to.match(
       /^cannot tell: so\(3\) may hold, but a breaking of up to \d+ % .* cannot be excluded/,
     );
+  });
+
+  it("compares affine maps in coordinates in which a translation is as large as a rotation", async () => {
+    const coordinates = [[0.02, 0, -2000], [0, 0.02, -4000], [0, 0, 1]]; // biome-ignore format: a matrix
+    const unitAt = (i: number, j: number) =>
+      [0, 1, 2].map((k) => [0, 1, 2].map((l) => Number(k === i && l === j)));
+    const maps = [0, 1].flatMap((i) => [0, 1, 2].map((j) => unitAt(i, j)));
+    const [turn] = outward([[[0, -1, 0], [1, 0, 0], [0, 0, 0]]], coordinates); // biome-ignore format: a matrix
+    const factors = [{ name: "", n: 2, affine: true, map: false }];
+    const found = measured([turn!], {
+      ...{ coordinates, factors },
+      spectrum: outward(maps, coordinates).map((direction) => ({
+        ...{ direction, loss: 0.1, relativeError: 0.2 },
+      })),
+    });
+    const { evidence, symmetryCount } = await judged(found, 0.99, 0, (direction) => {
+      const [inside] = inward([direction], coordinates);
+      return unit(inside!);
+    });
+    expect([symmetryCount, evidence!.verdict]).to.deep.equal([1, "symmetry"]);
+    // The rotation itself, and five other maps than it; none moves the row below.
+    expect(evidence!.directions.length).to.be.within(4, 6);
+    for (const { direction } of evidence!.directions)
+      expect(Math.hypot(...direction[2]!)).to.equal(0);
   });
 
   it("tells of a wider algebra that holds approximately", async () => {
