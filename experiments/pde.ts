@@ -52,12 +52,7 @@ export default defineExperiment({
         supervised: { learning_rate: 0.01, schedule: alternates(c) ? "constant" : "cosine" },
       }),
     },
-    algebra: {
-      most: 4,
-      k: 1,
-      epochs: 3,
-      values: () => ({ grassmann: { optimiser: "gauss_newton" }, atlasd: { r3: 0.1 } }),
-    },
+    algebra: { most: 4, k: 1, epochs: 3, values: () => ({ atlasd: { r3: 0.1 } }) },
     cosets: { epochs: 1 },
     reference: { kind: "reference_cnn" },
     presets: {

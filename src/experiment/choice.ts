@@ -65,8 +65,6 @@ export interface ChoiceOptions<T extends BlockType> {
   values?: (config: Readonly<Record<string, unknown>>) => ChoiceValues<T>;
   /** Parameters that choose a kind where the user chose none: `{ kernel: "convnet" }`. */
   implies?: { readonly [P in ParamName<T>]?: BlockKind<T> };
-  /** Values of parameters for runs that were recorded before there were these parameters. */
-  before?: { readonly [P in ParamName<T>]?: ParamValue<T, P> };
   /** Former names of the field. */
   former?: readonly string[];
   /** Former values of the field, each with the block that replaces it. */
@@ -90,8 +88,6 @@ export interface Choice {
   description: string;
   /** Flags, by parameter. */
   flags: ReadonlyMap<string, FlagNames>;
-  /** Values for runs that were recorded before there were these parameters. */
-  before: Readonly<Record<string, unknown>>;
   /** Kinds that parameters choose, by parameter. */
   implies: Readonly<Record<string, string>>;
   values(
@@ -188,7 +184,6 @@ function makeFields<T extends BlockType>(
     fallback: options.default,
     description,
     flags: new Map(names),
-    before: { ...options.before },
     implies: { ...options.implies } as Record<string, string>,
     values: (config) => (values?.(config) ?? {}) as Record<string, Record<string, unknown>>,
     former,
@@ -255,8 +250,7 @@ export function completeChoice(
     const field = `${name}.${param}`;
     if (!choice.params.has(param)) continue;
     if (config[field] !== undefined) checkValue(paramFlag(choice, param), config[field], schema);
-    const before = tolerant ? choice.before[param] : undefined;
-    const value = config[field] ?? before ?? defaultOf(own, kind, param, schema);
+    const value = config[field] ?? defaultOf(own, kind, param, schema);
     delete config[field]; // so that parameters are in the catalogue's order
     if (value !== undefined) config[field] = value;
   }

@@ -65,7 +65,6 @@ export function algebraFields({
         r3: "r3",
       },
       values: (config) => withTurns(config, values?.(config) ?? {}),
-      before: { optimiser: "adam" },
     }),
     k: (field as z.ZodDefault<z.ZodType<number | "auto">>).meta({
       description: "Number of generators to look for",

@@ -84,16 +84,6 @@ describe("our experiments", () => {
     }
   });
 
-  it("give a run from before there was a parameter as it was", () => {
-    const { experiment } = all.find(({ experiment }) => experiment.name === "pde")!;
-    const { config } = completeConfig(experiment, { task: "discover_algebra" });
-    expect(config).to.include({ "solver.optimiser": "gauss_newton" });
-    const { "solver.optimiser": _, ...recorded } = config;
-    const earlier = { task: "discover_algebra", ...recorded };
-    const again = completeConfig(experiment, earlier, { recorded: true });
-    expect(again.config).to.deep.equal({ ...config, "solver.optimiser": "adam" });
-  });
-
   it("have no former name that is a present one", () => {
     for (const { task, called } of all)
       for (const [former, field] of presentNames(task))

@@ -36,7 +36,7 @@ function contextOf(dimension: number) {
 describe("growAlgebra", () => {
   const search = { solver: "grassmann", k: "auto", epochs: 0, algebra_epochs: 3 } as const;
   const config = { ...search, evidence: "none" } as const;
-  const inputs = { atlas: { kind: "planar" } } as Parameters<typeof growAlgebra>[2];
+  const inputs = { atlas: { kind: "planar" }, predictor: {} } as Parameters<typeof growAlgebra>[2];
   for (const [dimension, searches] of [
     [0, 1],
     [1, 2],
