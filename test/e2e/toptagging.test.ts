@@ -44,6 +44,7 @@ const SHORT = [
   "--N=1500",
   "--epochs=6",
   "--candidates=4",
+  "--coset-solver.refine=2",
   "--task=discover",
   "--fixed_seed",
 ];

@@ -231,8 +231,8 @@ def weather(side: Side) -> None:
     grid = side.atlas("icosahedron", resolution=2)
     for algebra in (TURN, torch.eye(4).view(4, 2, 2)):
         p = side.predictor("icosahedral_unet", data, grid, {"levels": 2}, training, algebra=algebra)
-        side.scores(p, data)
-        side.classes(p)
+    side.scores(p, data)
+    side.classes(p)
 
 
 def points(side: Side) -> None:

@@ -295,7 +295,11 @@ def jets(samples: int, m: int = 2, seed: int = 0) -> SimpleNamespace:
     total = x.sum(1)
     mass = (total * (total @ ETA)).sum(-1)
     return SimpleNamespace(
-        inputs=x, targets=(mass > mass.median()).float()[:, None], outputs=2, background=None
+        has_targets=True,
+        inputs=x,
+        targets=(mass > mass.median()).float()[:, None],
+        outputs=2,
+        background=None,
     )
 
 
@@ -374,7 +378,7 @@ def test_logits_are_predictions_for_any_data_of_the_kind() -> None:
 def test_logits_where_there_are_none() -> None:
     data = jets(40, 3)
     regression = SimpleNamespace(
-        inputs=data.inputs, targets=data.targets, outputs=1, background=None
+        has_targets=True, inputs=data.inputs, targets=data.targets, outputs=1, background=None
     )
     with pytest.raises(InvalidInput) as caught:
         fitted(regression, 0, loss="l1").logits(regression)
