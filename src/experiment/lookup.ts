@@ -268,10 +268,10 @@ export class RunLookup {
 
 const HoldsStage = z.object({ predictor: z.object({ stage: z.string().optional() }) });
 
-/** Read the predictor that a run used, which may be one of several that it fitted, or a tagger. */
+/** Read the predictor that a run used, which another stage than "predictor" may have fitted. */
 async function fittedIn(run: Run): Promise<Checkpoint | undefined> {
   const { stage = "predictor" } = HoldsStage.safeParse(await run.result()).data?.predictor ?? {};
-  return (await run.checkpoint(stage)) ?? run.checkpoint("tagger");
+  return run.checkpoint(stage);
 }
 
 /** Options of {@link readPredictor}. */

@@ -209,8 +209,9 @@ async function noteOrigin(ctx: Context, c: Config, { dataset, atlas }: Setting) 
   const away = (Math.hypot(...means) * Math.sqrt(data.length / features)) / spread;
   if (spread > 0 && away > FAR)
     ctx.note(
-      `the vectors lie ${Math.round(away).toLocaleString("en")} times their spread from the origin, about which ` +
-        "linear maps turn them; if it means nothing, --group affine looks for motions about any point",
+      `the vectors lie ${Math.round(away).toLocaleString("en")} times their spread from the ` +
+        "origin, about which linear maps turn them; if the origin means nothing, --group affine " +
+        "looks for motions about any point",
     );
 }
 

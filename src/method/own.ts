@@ -272,8 +272,7 @@ export function ownFit(
     },
   });
   const steps = sets ? STEPS : LATTICE_STEPS;
-  const passes =
-    sets || lattice ? Math.round((steps * batch_size) / (0.7 * Math.max(samples, 1))) : 5;
+  const passes = sets || lattice ? passesOf(steps, batch_size, samples) : 5;
   return {
     architecture: settle(c, fields, "architecture", network, {
       strided_cnn: several && c.architecture === undefined ? { own: OWN } : {},
@@ -283,6 +282,11 @@ export function ownFit(
     training,
     epochs: c.epochs ?? Math.min(Math.max(passes, 4), 150),
   };
+}
+
+/** Count the passes over the samples to fit to that make so many steps. */
+function passesOf(steps: number, batch_size: number, samples: number): number {
+  return Math.round((steps * batch_size) / (0.7 * Math.max(samples, 1)));
 }
 
 /** Skill below which other networks are tried. */
@@ -325,7 +329,7 @@ export async function fitUsual(
   let best = see(first, "predictor", { kind: usual.kind });
   const { batch_size = 1 } = (options.training.params ?? {}) as { batch_size?: number };
   const [samples = 1] = options.dataset.shapes!.inputs;
-  const longer = Math.min(Math.round((LONGER * batch_size) / (0.7 * samples)), 60);
+  const longer = Math.min(passesOf(LONGER, batch_size, samples), 60);
   const epochs = Math.max(options.epochs, usual.kind === "strided_cnn" ? longer : 0);
   for (const [i, block] of others.entries()) {
     const stage = `predictor_${i + 2}`;
@@ -333,7 +337,7 @@ export async function fitUsual(
     const architecture = { ...block, params } as typeof usual;
     const network = { ...options, architecture, epochs };
     const made = await makePredictor(ctx, network, { source: false, stage });
-    const next = see({ ...made, about: { ...made.about, stage } }, stage, block);
+    const next = see(made, stage, block);
     if (next.loss < best.loss) best = next;
   }
   const tried = `networks were tried, as the usual one explains little (skill ${told.join(", ")})`;

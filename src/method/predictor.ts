@@ -242,7 +242,10 @@ export async function makePredictor(
   if (reused !== undefined)
     await ctx.reuse(stage, predictor, (own) => readPredictor(reused, { own, key, warn }));
   else if (!later) await ctx.advance(stage, predictor);
-  const about = { loss: null, epochs: options.epochs, source: reused ?? "trained" };
+  const about = {
+    ...{ loss: null, epochs: options.epochs, source: reused ?? "trained" },
+    ...(stage !== "predictor" && { stage }),
+  };
   return { predictor, about, fit: reused === undefined ? options : undefined };
 }
 

@@ -214,9 +214,6 @@ function weighAtLargest(
   const floor = Math.max(...reached.map((at) => Math.abs(at.floor ?? 0)));
   if (floor > limits.broken ** 2 / 3 && floor > lost.high / 2)
     return untold("the grid is too coarse: interpolation alone loses as much", size, lost);
-  // Others are compared at the size that is judged. Where they are out of reach there, they count
-  // with what they lose by the largest smaller move in reach. Small moves lose in proportion to
-  // their size, by which a direction of larger moves alone is scaled.
   /** What moves of the span up to a size may lose. */
   const highest = (most: number) => {
     const upTo = inside.map((sizes) =>
@@ -225,6 +222,9 @@ function weighAtLargest(
     const each = upTo.map((at) => (at === undefined ? lost.high : interval(at).high));
     return Math.max(0, ...each);
   };
+  // Others are compared at the size that is judged. Where they are out of reach there, they count
+  // with what they lose by the largest smaller move in reach. Small moves lose in proportion to
+  // their size, by which a direction of larger moves alone is scaled.
   const others = outside.flatMap((sizes) => {
     const alike = sizes.filter((at) => (at.size ?? Number.NaN) <= LARGER * size);
     const judged = alike.filter(reaches).at(-1) ?? alike[0] ?? sizes.find(reaches) ?? sizes[0];

@@ -1,5 +1,6 @@
 /** Directions of the inputs that a predictor hardly uses, which say nothing of symmetries. */
-import { diagonalMatrix, multiply, type SquareMatrix, subtract } from "../algebra/linalg.js";
+import { namedAlgebra } from "../algebra/index.js";
+import { identityMatrix, multiply, type SquareMatrix, subtract } from "../algebra/linalg.js";
 import { frame } from "../algebra/span.js";
 import type { Context } from "../experiment/context.js";
 import type { AlgebraMeasured, CosetsMeasured, EvidenceMeasured } from "../result.js";
@@ -100,15 +101,12 @@ function namesOf(projection: SquareMatrix, rank: number): string {
 
 /** The projection on what is used, along what is not. */
 const usedOf = (projection: SquareMatrix) =>
-  subtract(diagonalMatrix(projection.map(() => 1)), projection);
+  subtract(identityMatrix(projection.length), projection);
 
 /** A basis of the matrices that move nothing but what is used. */
 function restOf(projection: SquareMatrix): SquareMatrix[] {
   const used = usedOf(projection);
-  const n = used.length;
-  const units = Array.from({ length: n * n }, (_, at) =>
-    used.map((row, i) => row.map((_, j) => Number(i * n + j === at))),
-  );
+  const units = namedAlgebra(`gl(${used.length})`, used.length) ?? [];
   return frame(units.map((unit) => multiply(used, unit, used)));
 }
 
