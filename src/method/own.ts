@@ -177,6 +177,7 @@ export const ON_SETS = {
   "solver.charts": 1,
   "solver.evaluation": 256,
   "solver.leave_out": true,
+  "solver.polish": true,
   "coset_solver.candidates": 32,
   "coset_solver.batch_size": 16,
   "coset_solver.charts": 1,

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..rng import random_stream
 from ..symmetry import Inputs, max_batch
-from ..symmetry.evidence import whitening
+from ..symmetry.neighbours import whitening
 
 WAVES = 32
 """Cosines of which a breaking on sets of vectors consists."""

@@ -1175,4 +1175,13 @@ def make_objective(
         resolution=predictor.resolution,
         space=space_of(atlas, dataset, group, field),
         targets=targets if dataset.has_targets else None,
+        fitted=_learnt_from(predictor, dataset),
     )
+
+
+def _learnt_from(predictor: FittedPredictor, dataset: Dataset) -> Tensor | None:
+    """Samples of a dataset that were not held back to judge by; None for all."""
+    splits = predictor.splits
+    if splits is None or not len(splits.test) or len(splits.scenes) != len(dataset.inputs):
+        return None
+    return torch.cat([splits.training, splits.validation]).sort().values

@@ -19,6 +19,7 @@ from ..errors import InvalidInput
 from ..interfaces import AlgebraReport, SpectrumEntry
 from ..rng import random_stream
 from ..symmetry import Batch, Objective, Space, lie
+from ..symmetry.finite_moves import ITERATIONS, refine, spread_metric
 from ..symmetry.measure import (
     ROUNDING,
     draw_batch,
@@ -93,6 +94,11 @@ class GrassmannParams:
     against: Literal["prediction", "targets"] = param(
         "prediction",
         "Compare f(gx) with g f(x), or with g y, the true targets",
+        added=True,
+    )
+    polish: bool = param(
+        False,
+        "On sets of vectors, refine a spectral start by moves of finite size near the data",
         added=True,
     )
     gap: float = param(
@@ -347,9 +353,17 @@ class GrassmannSolver(AdamSolver):
             self._spectrum = linearised_spectrum(self._objective, SPECTRUM, self._seed)
         return self._spectrum
 
+    def _directions(self) -> Spectrum:
+        """The spectrum from which the span is taken: on sets, relative to how far they move."""
+        spectrum, objective = self._linearised(), self._objective
+        if not self._p.polish or not isinstance(objective, EquivarianceObjective):
+            return spectrum
+        metric = spread_metric(objective, self._seed)
+        return spectrum if metric is None else spectrum.per_displacement(metric, self._space)
+
     def _count(self) -> tuple[int, str]:
         """Find the number of generators, and the reason for it."""
-        p, spectrum = self._p, self._linearised()
+        p, spectrum = self._p, self._directions()
         batches = evaluation_batches(self._objective, p.evaluation, self._seed)
         along = measure(self._objective, batches, spectrum.directions, p.scale, self._seed)
         size = mean_size(batches)
@@ -361,7 +375,7 @@ class GrassmannSolver(AdamSolver):
             return 1, f"{reason}; the direction of least error is judged all the same"
         return found, reason
 
-    def _begin(self) -> None:
+    def _begin(self, on_step: StepCallback) -> None:
         """Do what needs the trained predictor: find k, and start near the answer if asked to."""
         k = self._asked
         self._restrict()
@@ -371,10 +385,22 @@ class GrassmannSolver(AdamSolver):
         if k == 0:
             k, self._reason = self._count()
         if self._p.start == "spectral":
-            self._set(self._space.free(self._linearised().directions[None, :k]))
+            self._set(self._spectral(k, on_step)[None])
         elif self._asked == 0:
             self._set(self._with_spectral(self._draws(k)))
         self._scores = torch.full((len(self._free),), math.inf)
+
+    def _spectral(self, k: int, on_step: StepCallback) -> Tensor:
+        """The span of the first k directions of the spectrum, refined if asked for."""
+        space, objective = self._space, self._objective
+        free = space.free(self._directions().directions[:k])
+        if not self._p.polish or not isinstance(objective, EquivarianceObjective):
+            return free
+
+        def told(iteration: int, losses: Tensor) -> None:
+            on_step(iteration, ITERATIONS, {"loss": float(losses.min().exp())})
+
+        return space.free(refine(objective, space.frame(free), self._seed, told))
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """Run ``steps`` steps of the optimiser, and compare the starts on data of their own.
@@ -389,7 +415,7 @@ class GrassmannSolver(AdamSolver):
         p, objective = self._p, self._objective
         objective.refresh()
         if self._epoch == 0:
-            self._begin()
+            self._begin(on_step)
         if self._k == 0:
             self._epoch += 1
             on_step(1, 1, {})

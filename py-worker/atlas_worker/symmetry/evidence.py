@@ -30,6 +30,7 @@ from ..errors import InvalidInput
 from ..rng import random_stream
 from .action import Action, Inputs, Predictor, max_batch
 from .features import FeatureType
+from .neighbours import NEAREST, Neighbours, far, whitening
 from .vectors import VectorAction
 
 CHARTS_AT_ONCE = 4
@@ -58,10 +59,6 @@ NARROWEST, WIDEST = 5, 9
 """Widths in pixels of the patches of fields whose neighbours are sought."""
 NOTICED = 0.01
 """Share of the predictions' variance by which they may always differ from their neighbours'."""
-NEAREST = 4
-"""Nearest training samples whose predictions are averaged."""
-FAR = 0.95
-"""Share of the unmoved test samples that lie within the distance up to which moved sets judge."""
 ENOUGH = 0.5
 """Share of the moved sets that must lie within that distance."""
 NOWHERE = 1e6
@@ -667,28 +664,6 @@ class _Sizing:
         return (x.double() * scale).square().mean()
 
 
-def whitening(x: Tensor) -> Tensor:
-    """Compute a matrix W such that the features of ``x W`` have the unit matrix for second moment.
-
-    Args:
-        x: Sets ``[B, C, m, features]``, or windows ``[B, C, channels, s, s]``.
-
-    Returns:
-        ``[features, features]``; for windows a diagonal matrix ``[channels, channels]``. Features
-        that are zero, and combinations that are zero up to rounding, stay zero.
-    """
-    if x.dim() != 4:
-        spread = (x - x.mean(0, keepdim=True)).double().transpose(1, 2).transpose(0, 1)
-        deviations = spread.flatten(1).square().mean(1).sqrt()
-        return torch.diag(torch.where(deviations > 0, 1 / deviations.clamp(min=1e-300), 0.0))
-    flat = x.double().flatten(0, 2)
-    values, vectors = torch.linalg.eigh(flat.mT @ flat / len(flat))
-    keep = values > 1e-10 * values[-1].clamp(min=1e-300)
-    scales = torch.where(keep, values.clamp(min=1e-300).rsqrt(), 0.0)
-    whitened: Tensor = vectors @ torch.diag(scales) @ vectors.mT
-    return whitened
-
-
 def half_turn(direction: Tensor) -> float | None:
     """Compute the t at which ``exp(tB)`` is half a turn.
 
@@ -767,14 +742,13 @@ class _Reach:
         if fitted.dim() != 4:
             inner = self._action.crop_out(self._f(fitted[:1], self._charts)).shape[-1]
             self._patches = _patches(fitted.shape[3:], inner, seed)
-        self._known = self._features(fitted)
+        self._neighbours = Neighbours(self._features(fitted))
         self._values = torch.cat([self._outputs(w) for w in windows])
         self._x = subject.inputs.draw(test[: min(len(test), 2 * at_once, 256)], self._charts)
         spread = (self._values - self._values.mean(0)).square().mean()
         at_rest = self._action.crop_in(self._x)
         distances, nearest = self._distances(at_rest)
-        still = distances.mean(1)
-        self._far = still.sort().values[int(FAR * (len(still) - 1))]
+        self._far = far(distances)
         self.asked = len(self._x)
         self.still = max(self._apart(at_rest, nearest), NOTICED * float(spread))
 
@@ -807,11 +781,7 @@ class _Reach:
 
     def _distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Distances and indices of the nearest training samples, ``[samples, 4]``."""
-        distances = torch.cdist(self._features(x), self._known)
-        # A sample that is in the training data is not its own neighbour.
-        distances = torch.where(distances > 1e-6 * distances.mean(), distances, math.inf)
-        nearest = distances.topk(min(NEAREST, len(self._known)), largest=False)
-        return nearest.values, nearest.indices
+        return self._neighbours.nearest(self._features(x))
 
     def _apart(self, x: Tensor, nearest: Tensor | None = None) -> float:
         if nearest is None:

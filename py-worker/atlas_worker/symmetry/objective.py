@@ -232,6 +232,7 @@ class EquivarianceObjective:
         resolution: Smallest step of differences that the predictor's precision resolves; 0 for any.
         space: Where the Lie algebra is sought. None: gl(n).
         targets: Makes the true targets, labels as numbers of classes; None if there are none.
+        fitted: Samples ``[F]`` that may be learnt from; None for all.
     """
 
     def __init__(
@@ -247,6 +248,7 @@ class EquivarianceObjective:
         resolution: float = 0.0,
         space: Space | None = None,
         targets: Callable[[], Inputs] | None = None,
+        fitted: Tensor | None = None,
     ) -> None:
         if loss not in get_args(LossKind):
             raise InvalidInput(f"unknown loss {loss!r}", "loss", ", ".join(get_args(LossKind)))
@@ -255,6 +257,8 @@ class EquivarianceObjective:
         self._difference_step, self._resolution = difference_step, resolution
         self._space = space or Space(Ambient.linear(action.n))
         self._make_targets, self._targets = targets, cast("Inputs | None", None)
+        self.fitted = torch.arange(len(inputs)) if fitted is None else fitted
+        """Samples that may be learnt from; the others judge what was found."""
         self.refresh()
 
     @property
@@ -272,6 +276,26 @@ class EquivarianceObjective:
         other = copy.copy(self)
         other._space = space
         return other
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether there are true targets to compare with."""
+        return self._make_targets is not None
+
+    def sets(self, indices: Tensor, g: Tensor | None = None) -> Tensor | None:
+        """Draw sets of vectors, and move them.
+
+        Args:
+            indices: Samples ``[B]``.
+            g: A matrix for each, ``[B, n, n]``; None for no move.
+
+        Returns:
+            ``[B, 1, m, features]`` float64; None for fields.
+        """
+        if not isinstance(self._action, VectorAction):
+            return None
+        x = self._inputs.draw(indices, None).double()
+        return x if g is None else self._action.act_in(g[:, None].to(x), x)
 
     def against_targets(self) -> EquivarianceObjective:
         """Return the same objective with the true targets y in place of the predictions f(x).

@@ -32,6 +32,9 @@ FLOOR = 1e-3
 MAX_BATCH = 256
 """Largest number of samples at a time."""
 
+LEAST_DISPLACED = 1e-6
+"""Squared displacement, relative to the mean over directions, that a direction has at least."""
+
 LOST = 0.1
 """Largest fraction of samples whose prediction may be NaN or infinite."""
 
@@ -41,9 +44,36 @@ class Spectrum:
     """Directions of gl(n), or of a subspace of dimension d, with their linearised errors."""
 
     directions: Tensor
-    """``[d, n, n]``, orthonormal, ascending by error; d = n² for gl(n)."""
+    """``[d, n, n]`` of unit length, ascending by error; d = n² for gl(n). Orthonormal, if not said
+    otherwise."""
     errors: Tensor
     """``[d]``, root mean square of the linearised error along each direction."""
+
+    def per_displacement(self, metric: Tensor, space: Space) -> Spectrum:
+        """Return the directions that are independent in both error and displacement.
+
+        A direction that hardly moves the data has a small error without being a symmetry, as
+        ``B = a wᵀ`` where ``w·x`` is nearly 0. Relative to how far the data move, it has a large
+        one.
+
+        Args:
+            metric: ``[d, d]``, whose value at an element is the mean squared displacement of the
+                data, per unit of their spread (:func:`.finite_moves.displacements`).
+            space: The space in which the directions are orthonormal.
+
+        Returns:
+            Directions of unit length, ascending by the error at a displacement of 1. They are
+            orthogonal in the metric, and not in the space.
+        """
+        rows = space.free(self.directions.double()).flatten(1)
+        form = rows.T @ torch.diag(self.errors.square()) @ rows
+        least = LEAST_DISPLACED * float(metric.diagonal().mean())
+        floored = metric + max(least, 1e-300) * torch.eye(len(metric), dtype=metric.dtype)
+        inverse = torch.linalg.inv(torch.linalg.cholesky(floored))
+        values, vectors = torch.linalg.eigh(inverse @ form @ inverse.T)
+        found = space.lift((vectors.T @ inverse).reshape(-1, *space.shape))
+        unit = found / space.norms(found)[:, None, None]
+        return Spectrum(unit.float(), values.clamp(min=0).sqrt())
 
     @property
     def typical(self) -> float:

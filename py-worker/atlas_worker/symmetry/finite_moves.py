@@ -1,0 +1,211 @@
+"""Brings a span nearer to the symmetries by moves of finite size (METHOD 2.7).
+
+The null space of the linearised error depends on slopes of the predictor, which are learnt less
+well than its values. Moves of finite size compare values. But they help only where data are: a
+squeeze soon leads to where there were none, and there the predictor says nothing of the truth. So
+only moved sets of vectors count that are as near to other data as sets at rest are. They are
+compared with the true targets, if there are any: the risk ``E |f(gx) − g y|`` of a symmetry is the
+error of the predictor, to which its own asymmetry does not add.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..rng import random_stream
+from . import lie
+from .neighbours import Neighbours, far, whitening
+from .newton import distances, frame_problem, minimise
+from .objective import Batch, EquivarianceObjective
+
+SIZES = 0.05, 0.2, 0.5
+"""Mean squared displacements of the moves, in units of twice the data's own second moment."""
+ENOUGH = 0.5
+"""Share of the moved sets that must be near, or moves of this size are left out."""
+KNOWN = 1024
+"""Sets among which the nearest ones are sought."""
+ROWS, AT_ONCE, NUMBERS = 16384, 2**17, 2**21
+"""Most sets that are moved, most moved sets of an iteration, and most numbers in these."""
+SECOND = 512
+"""Sets from which displacements are measured."""
+EXACT = 1e-5
+"""Error, relative to the spread of the outputs, below which there is nothing to refine."""
+STEP = 1e-4
+"""Length of a move by which displacements are measured, in float64."""
+DIFFERENCE = 0.1
+"""Step of differences along the unknowns."""
+ITERATIONS = 4
+"""Most iterations of each round."""
+ROUNDS = 2
+"""Rounds; each draws its own moves, along the span that the one before has found."""
+LEAST_STEP, LEAST_DECREASE = 1e-3, 1e-5
+"""Length of a step, and decrease of the logarithm of the loss, after which a round ends."""
+
+
+@torch.no_grad()
+def refine(
+    objective: EquivarianceObjective,
+    frame: Tensor,
+    seed: int,
+    on_iteration: Callable[[int, Tensor], None] = lambda *_: None,
+) -> Tensor:
+    """Refine the span of a frame by moves of finite size near the data.
+
+    Args:
+        objective: The predictor's equivariance on sets of vectors. The samples that it calls fitted
+            are moved; others are left to judge the result.
+        frame: An orthonormal frame ``[k, n, n]`` to start from.
+        seed: Seed of the moves.
+        on_iteration: Called after each iteration with its number and the logarithm of the loss; it
+            may raise an error to stop.
+
+    Returns:
+        An orthonormal frame of the span that leaves the least error. It is the one that was given
+        if the new one is not better on moves of its own, and for fields.
+    """
+    moves = _Moves(objective, seed)
+    if not moves.possible or not 0 < len(frame) < objective.space.dimension:
+        return frame
+    space, best = objective.space, frame
+    if moves.error(frame, ROUNDS) <= EXACT:
+        return frame
+    for turn in range(ROUNDS):
+        drawn = moves.draw(best, turn)
+        if drawn is None:
+            return frame
+        batch, eta, generator = drawn
+        steps = DIFFERENCE * (torch.randint(2, batch.shape, generator=generator) * 2.0 - 1)
+        found = minimise(
+            frame_problem(moves.learning, batch, eta, steps),
+            space.free(best)[None],
+            ITERATIONS,
+            least_step=LEAST_STEP,
+            least_decrease=LEAST_DECREASE,
+            on_iteration=on_iteration,
+        )
+        best = space.frame(found.points[0])
+    return best if moves.error(best, ROUNDS) < moves.error(frame, ROUNDS) else frame
+
+
+def displacements(objective: EquivarianceObjective, at: Tensor, whiten: Tensor) -> Tensor:
+    """Compute the form whose value at an element is how far a small move along it displaces sets.
+
+    Args:
+        objective: The objective, on sets of vectors.
+        at: Samples ``[B]``.
+        whiten: Coordinates ``[features, features]`` in which distances are measured.
+
+    Returns:
+        ``[d, d]`` float64 for elements in the basis of the objective's space: mean squared
+        displacements of a feature, per unit of length.
+    """
+    rest = objective.sets(at)
+    assert rest is not None
+    moved = []
+    for e in objective.space.basis:
+        there = objective.sets(at, torch.matrix_exp(STEP * e).expand(len(at), -1, -1))
+        assert there is not None
+        moved.append((((there - rest) / STEP) @ whiten.to(rest)).flatten().cpu())
+    rows = torch.stack(moved)
+    form: Tensor = rows @ rows.T / rows.shape[1]
+    return form
+
+
+def spread_metric(objective: EquivarianceObjective, seed: int) -> Tensor | None:
+    """Compute :func:`displacements` per unit of the data's spread about their mean.
+
+    Returns:
+        ``[d, d]`` float64; None for fields.
+    """
+    order = torch.randperm(objective.samples, generator=random_stream(seed, 98))[:SECOND]
+    x = objective.sets(order)
+    if x is None:
+        return None
+    return displacements(objective, order, whitening(x - x.mean((0, 1, 2), keepdim=True)))
+
+
+class _Moves:
+    """Draws moves of given sizes along a span, of which those that stay near to data count."""
+
+    def __init__(self, objective: EquivarianceObjective, seed: int) -> None:
+        self._objective, self._seed = objective, seed
+        self.learning = objective.against_targets() if objective.has_targets else objective
+        self._fitted = objective.fitted
+        order = torch.randperm(len(self._fitted), generator=random_stream(seed, 98))
+        x = objective.sets(self._fitted[order[: 2 * KNOWN]])
+        self.possible = x is not None
+        if x is None:
+            return
+        # As many at rest as are known; few samples are both, which finds the next nearest ones.
+        known = x[: max(len(x) // 2, min(len(x), KNOWN // 4))]
+        self._whiten = whitening(known)
+        self._neighbours = Neighbours(self._features(known))
+        self._far = far(self._neighbours.nearest(self._features(x[len(x) // 2 :]))[0])
+        self._sizes = displacements(objective, self._fitted[order[:SECOND]], self._whiten) / 2
+        each = objective.space.dimension + 1  # moves of a set: for each unknown, and where it is
+        most = min(AT_ONCE, NUMBERS // max(1, x[0].numel()))
+        self._rows = max(1, min(ROWS, most // each))
+
+    def draw(self, frame: Tensor, turn: int) -> tuple[Batch, Tensor, torch.Generator] | None:
+        """Draw moves along a frame ``[k, n, n]``.
+
+        Returns:
+            Sets ``[B, 1, ...]`` whose moves stay near, their coefficients ``[B, 1, k]`` in the
+            frame, and the source of the random numbers. None if too few stay near at any size.
+        """
+        generator = random_stream(self._seed, 99, turn)
+        rows, k = self._rows, len(frame)
+        at = self._fitted[torch.randint(len(self._fitted), (rows,), generator=generator)]
+        which = torch.randint(len(SIZES), (rows,), generator=generator)
+        eta = self._coefficients(frame, torch.randn(rows, k, generator=generator), which)
+        near = self._near(at, frame, eta)
+        enough = [bool(near[which == i].double().mean() >= ENOUGH) for i in range(len(SIZES))]
+        near &= torch.tensor(enough)[which]
+        if int(near.sum()) < max(len(frame) * 16, rows // 16):
+            return None
+        return self.learning.batch(at[near]), eta[near, None].float(), generator
+
+    def error(self, frame: Tensor, turn: int) -> float:
+        """Mean error of moves along a frame's span, per spread of the outputs; or infinity."""
+        drawn = self.draw(frame, turn)
+        if drawn is None:
+            return math.inf
+        batch, eta, _ = drawn
+        g = lie.expm(lie.combine(frame.float(), eta))
+        y = batch.reference
+        spread = float((y - y.mean(0)).abs().mean())
+        return float(distances(self.learning, batch, g[None]).mean()) / max(spread, 1e-300)
+
+    def _coefficients(self, frame: Tensor, drawn: Tensor, which: Tensor) -> Tensor:
+        """Scale random coefficients ``[B, k]`` so that the moves have the sizes asked for."""
+        free = self._free(frame)
+        moved = drawn.double() @ free
+        size = torch.einsum("ba,ac,bc->b", moved, self._sizes, moved)
+        length = (torch.tensor(SIZES).double()[which] / size.clamp(min=1e-300)).sqrt()
+        return drawn.double() * length[:, None]
+
+    def _near(self, at: Tensor, frame: Tensor, eta: Tensor) -> Tensor:
+        """Whether each moved set is as near to the data as sets at rest are: ``[B]`` bool."""
+        g = torch.matrix_exp(torch.einsum("bk,kij->bij", eta, frame.double()))
+        near = []
+        for i in torch.arange(len(at)).split(KNOWN):
+            moved = self._objective.sets(at[i], g[i])
+            assert moved is not None
+            apart = self._neighbours.nearest(self._features(moved))[0].mean(1)
+            near.append(
+                torch.isfinite(g[i]).flatten(1).all(1).to(apart.device) & (apart <= self._far)
+            )
+        return torch.cat(near).cpu()
+
+    def _free(self, frame: Tensor) -> Tensor:
+        """Coordinates ``[k, d]`` of a frame in the basis of the space."""
+        space = self._objective.space
+        return space.free(frame.double()).flatten(1)
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Whitened features of sets: ``[B, d]``."""
+        return (x.double() @ self._whiten.to(x.device)).flatten(1)
