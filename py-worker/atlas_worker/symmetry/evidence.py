@@ -264,6 +264,8 @@ class _Sums:
     """Disagreement of the refits, moved and still: ``[2]``."""
     planted: Tensor
     """``[scenes]``: what the planted breaking alone costs."""
+    expected: Tensor | None = None
+    """``[scenes]``, of sets: the predictor's error at test samples that are near to moved ones."""
     whole: Tensor | None = None
     """``[predictors, scenes]``: ``constant − still`` of all sets, times the share that judges."""
     reach: float = math.nan
@@ -300,6 +302,11 @@ class _Judge:
         ]
         self._sizing = _Sizing(subject, seed)
         self._reach = _Reach(subject, chosen, seed, self._probable)
+        self._here: tuple[Neighbours, Tensor] | None = None
+        if len(subject.inputs.shape) == 3:
+            errors = [self._score(still[0], y).flatten(1).sum(1) for _, y, still in self._cache]
+            places = torch.cat([self._reach.features(x) for x, _, _ in self._cache])
+            self._here = Neighbours(places), torch.cat(errors).double()
         self.unmoved = self.at(None)
 
     def skill(self) -> Estimate:
@@ -364,8 +371,14 @@ class _Judge:
         else:
             value = _ratio(moved[0] - still[0], room[0], self._seed)
             most = CAP * float(constant.mean())
-            ratios = _resampled((moved[0] - still[0]).clamp(max=most), room[0], self._seed)
-            least = float(ratios.quantile(BELOW)) if len(ratios) else math.nan
+            errors = [still[0]]
+            if all(s.expected is not None for s in sums):
+                errors.append(sum_of([s.expected for s in sums if s.expected is not None]))
+            bounds = []
+            for error in errors:
+                ratios = _resampled((moved[0] - error).clamp(max=most), room[0], self._seed)
+                bounds.append(float(ratios.quantile(BELOW)) if len(ratios) else math.nan)
+            least = min(bounds)
         refits = tuple(
             float((moved[f] - still[f]).sum() / room[f].sum()) for f in range(1, len(moved))
         )
@@ -390,6 +403,7 @@ class _Judge:
         subject, action = self._s, self._s.action
         count = len(subject.predictors)
         sums = torch.zeros(2 * count + 2, self.count, dtype=torch.float64)
+        expected = torch.zeros(self.count, dtype=torch.float64)
         spread = torch.zeros(2, dtype=torch.float64)
         planted = torch.zeros(self.count, dtype=torch.float64)
         near = total = 0.0
@@ -422,6 +436,7 @@ class _Judge:
                 back = [action.act_out(inverse, each) for each in predicted]
                 if nearby is not None:
                     found.seen(self._reach.squares(predicted[0], nearby), kept, part)
+                    expected += self._expected(moved, scene)
                 if mask is not None and part.start < FLOORED:
                     returned = action.act_in(inverse, moved)
                     again = action.crop_out(self._probable(subject.predictors[0](returned, picked)))
@@ -450,9 +465,19 @@ class _Judge:
             sums[2 * count + 1],
             spread,
             planted,
+            None if whole is None else expected,
             whole,
             found.ratio(self._reach.still),
         )
+
+    def _expected(self, moved: Tensor, scene: Tensor) -> Tensor:
+        """Errors of the predictor at test samples near to moved ones, ``[scenes]``."""
+        row = torch.zeros(self.count, dtype=torch.float64)
+        if self._here is not None:
+            places, errors = self._here
+            nearest = places.nearest(self._reach.features(moved))[1]
+            row.index_add_(0, scene.cpu(), errors[nearest].mean(1).cpu())
+        return row
 
     def unused(self) -> Unused | None:
         """Find the directions of the inputs that the predictor uses least (METHOD 2.12).
@@ -742,7 +767,7 @@ class _Reach:
         if fitted.dim() != 4:
             inner = self._action.crop_out(self._f(fitted[:1], self._charts)).shape[-1]
             self._patches = _patches(fitted.shape[3:], inner, seed)
-        self._neighbours = Neighbours(self._features(fitted))
+        self._neighbours = Neighbours(self.features(fitted))
         self._values = torch.cat([self._outputs(w) for w in windows])
         self._x = subject.inputs.draw(test[: min(len(test), 2 * at_once, 256)], self._charts)
         spread = (self._values - self._values.mean(0)).square().mean()
@@ -781,7 +806,7 @@ class _Reach:
 
     def _distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Distances and indices of the nearest training samples, ``[samples, 4]``."""
-        return self._neighbours.nearest(self._features(x))
+        return self._neighbours.nearest(self.features(x))
 
     def _apart(self, x: Tensor, nearest: Tensor | None = None) -> float:
         if nearest is None:
@@ -800,7 +825,7 @@ class _Reach:
         ]
         return torch.stack([y[_at(at)].flatten(1) for at in centres], 1).flatten(0, 1)
 
-    def _features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """Whitened features of each set, or of each patch of the windows: ``[samples, d]``."""
         if x.dim() == 4:
             return (x.double() @ self._whiten).flatten(1)

@@ -33,7 +33,7 @@ MAX_BATCH = 256
 """Largest number of samples at a time."""
 
 LEAST_DISPLACED = 1e-6
-"""Squared displacement, relative to the mean over directions, that a direction has at least."""
+"""Squared displacement of a direction that is counted at least, relative to those of its parts."""
 
 LOST = 0.1
 """Largest fraction of samples whose prediction may be NaN or infinite."""
@@ -48,6 +48,9 @@ class Spectrum:
     otherwise."""
     errors: Tensor
     """``[d]``, root mean square of the linearised error along each direction."""
+    form: Tensor | None = None
+    """``[d, d]`` float64, whose value at an element, in the basis of the space, is the squared
+    error along it."""
 
     def per_displacement(self, metric: Tensor, space: Space) -> Spectrum:
         """Return the directions that are independent in both error and displacement.
@@ -65,13 +68,15 @@ class Spectrum:
             Directions of unit length, ascending by the error at a displacement of 1. They are
             orthogonal in the metric, and not in the space.
         """
-        rows = space.free(self.directions.double()).flatten(1)
-        form = rows.T @ torch.diag(self.errors.square()) @ rows
-        least = LEAST_DISPLACED * float(metric.diagonal().mean())
-        floored = metric + max(least, 1e-300) * torch.eye(len(metric), dtype=metric.dtype)
-        inverse = torch.linalg.inv(torch.linalg.cholesky(floored))
+        if self.form is None:
+            raise ValueError("the form of the errors is not known")
+        # Each element of the basis in units of its own displacement, so that no unit matters.
+        unit = metric.diagonal().clamp(min=1e-30 * float(metric.diagonal().max())).sqrt()
+        floor = LEAST_DISPLACED * torch.eye(len(metric), dtype=metric.dtype)
+        inverse = torch.linalg.inv(torch.linalg.cholesky(metric / unit[:, None] / unit + floor))
+        form = self.form / unit[:, None] / unit
         values, vectors = torch.linalg.eigh(inverse @ form @ inverse.T)
-        found = space.lift((vectors.T @ inverse).reshape(-1, *space.shape))
+        found = space.lift((vectors.T @ inverse / unit).reshape(-1, *space.shape))
         unit = found / space.norms(found)[:, None, None]
         return Spectrum(unit.float(), values.clamp(min=0).sqrt())
 
@@ -151,7 +156,7 @@ def linearised_spectrum(
     check_finite(form, "the linearised equivariance error")
     values, vectors = torch.linalg.eigh(form)
     directions = torch.einsum("ab,bij->aij", vectors.T, basis)
-    return Spectrum(directions.float(), values.clamp(min=0).sqrt())
+    return Spectrum(directions.float(), values.clamp(min=0).sqrt(), form)
 
 
 def gaps(spectrum: Spectrum) -> Tensor:

@@ -82,6 +82,28 @@ class TestSkillLost:
         assert abs(lost.skill_lost.value - truth) < 4 * lost.skill_lost.error + 0.05 * truth
         assert 0 < lost.skill_lost.error < 1
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_where_the_predictor_is_worse_is_no_breaking(self, seed: int) -> None:
+        # A boost leads outwards, where this predictor of a symmetric function has larger errors.
+        x, boost = points(seed), torch.tensor([[0.0, 1.0], [1.0, 0.0]]) / 2**0.5
+
+        def truth(x: Tensor) -> Tensor:
+            squares = x.square().sum(1)
+            return torch.tanh((squares[:, :1] - squares[:, 1:]) / 2)
+
+        def learnt(x: Tensor) -> Tensor:
+            rough = torch.sin(5 * x[:, 0, :1] + seed)
+            return truth(x) + 0.08 * x.square().sum((1, 2))[:, None] * rough
+
+        def broken(x: Tensor) -> Tensor:
+            return 0.5 * torch.sin(x[:, 0, 1:])
+
+        lost = found(subject(x, truth(x), learnt), boost[None]).directions[0][1]
+        assert lost.least < 0.015 < lost.skill_lost.value
+        y = truth(x) + broken(x)
+        lost = found(subject(x, y, lambda x: learnt(x) + broken(x)), boost[None]).directions[0][1]
+        assert lost.least > 0.05
+
     def test_moves_predictions_back_so_that_noise_is_not_reweighted(self) -> None:
         x = points()
         y = x[:, 0] + torch.randn(len(x), 2, generator=torch.Generator().manual_seed(3))
