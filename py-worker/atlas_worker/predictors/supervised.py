@@ -1176,6 +1176,7 @@ def make_objective(
         space=space_of(atlas, dataset, group, field),
         targets=targets if dataset.has_targets else None,
         fitted=_learnt_from(predictor, dataset),
+        foreign=predictor.total_epochs == 0,
     )
 
 

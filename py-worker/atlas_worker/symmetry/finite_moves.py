@@ -30,6 +30,8 @@ KNOWN = 1024
 """Sets among which the nearest ones are sought."""
 ROWS, AT_ONCE, NUMBERS = 16384, 2**17, 2**21
 """Most sets that are moved, most moved sets of an iteration, and most numbers in these."""
+AT_ONCE_FOREIGN = 2**14
+"""Most moved sets of an iteration for a predictor from elsewhere, which may be slow."""
 SECOND = 512
 """Sets from which displacements are measured."""
 EXACT = 1e-5
@@ -147,7 +149,8 @@ class _Moves:
         self._far = far(self._neighbours.nearest(self._features(x[len(x) // 2 :]))[0])
         self._sizes = displacements(objective, self._fitted[order[:SECOND]], self._whiten) / 2
         each = objective.space.dimension + 1  # moves of a set: for each unknown, and where it is
-        most = min(AT_ONCE, NUMBERS // max(1, x[0].numel()))
+        asked = AT_ONCE_FOREIGN if objective.foreign else AT_ONCE
+        most = min(asked, NUMBERS // max(1, x[0].numel()))
         self._rows = max(1, min(ROWS, most // each))
 
     def draw(self, frame: Tensor, turn: int) -> tuple[Batch, Tensor, torch.Generator] | None:

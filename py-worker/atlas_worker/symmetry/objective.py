@@ -233,6 +233,7 @@ class EquivarianceObjective:
         space: Where the Lie algebra is sought. None: gl(n).
         targets: Makes the true targets, labels as numbers of classes; None if there are none.
         fitted: Samples ``[F]`` that may be learnt from; None for all.
+        foreign: Whether the predictor is from elsewhere, and may be slow.
     """
 
     def __init__(
@@ -249,6 +250,7 @@ class EquivarianceObjective:
         space: Space | None = None,
         targets: Callable[[], Inputs] | None = None,
         fitted: Tensor | None = None,
+        foreign: bool = False,
     ) -> None:
         if loss not in get_args(LossKind):
             raise InvalidInput(f"unknown loss {loss!r}", "loss", ", ".join(get_args(LossKind)))
@@ -259,6 +261,8 @@ class EquivarianceObjective:
         self._make_targets, self._targets = targets, cast("Inputs | None", None)
         self.fitted = torch.arange(len(inputs)) if fitted is None else fitted
         """Samples that may be learnt from; the others judge what was found."""
+        self.foreign = foreign
+        """Whether the predictor is from elsewhere, and may be slow."""
         self.refresh()
 
     @property
