@@ -19,7 +19,7 @@ from ..errors import InvalidInput
 from ..interfaces import AlgebraReport, SpectrumEntry
 from ..rng import random_stream
 from ..symmetry import Batch, Objective, Space, lie
-from ..symmetry.finite_moves import ITERATIONS, refine, spread_metric
+from ..symmetry.finite_moves import ITERATIONS, completed, largest, refine, spread_metric
 from ..symmetry.measure import (
     ROUNDING,
     draw_batch,
@@ -306,6 +306,7 @@ class GrassmannSolver(AdamSolver):
         self._reason = ""
         self._restricted, self._left_out = False, ""
         self._counts = 0, 0, 0
+        self._plausible = 0  # directions that may be symmetries, where the spectrum has no gap
         super().__init__(self._draws(k), params.learning_rate, epochs)
         self._scores = torch.full((len(self._free),), math.inf)
 
@@ -365,13 +366,18 @@ class GrassmannSolver(AdamSolver):
         """Find the number of generators, and the reason for it."""
         p, spectrum = self._p, self._directions()
         batches = evaluation_batches(self._objective, p.evaluation, self._seed)
-        along = measure(self._objective, batches, spectrum.directions, p.scale, self._seed)
+        tried = spectrum.directions
+        if spectrum.lengths is not None:
+            tried = tried * spectrum.lengths.to(tried)[:, None, None]
+        along = measure(self._objective, batches, tried, p.scale, self._seed)
         size = mean_size(batches)
         typical = typical_displacement(self._objective, batches, along, p.scale, self._seed)
         errors = relative_errors(along, typical.at(spectrum.directions), size)
         moved = float(along.displacement.max()) > ROUNDING * size
         found, reason = count(spectrum, errors, p.threshold, p.gap, moved=moved, proposed=PROPOSED)
+        self._plausible = 0
         if found == 0 and moved and spectrum.typical > 0:
+            self._plausible = int((errors <= PROPOSED).long().cumprod(0).sum())
             return 1, f"{reason}; the direction of least error is judged all the same"
         return found, reason
 
@@ -400,7 +406,14 @@ class GrassmannSolver(AdamSolver):
         def told(iteration: int, losses: Tensor) -> None:
             on_step(iteration, ITERATIONS, {"loss": float(losses.min().exp())})
 
-        return space.free(refine(objective, space.frame(free), self._seed, told))
+        if self._asked:
+            return space.free(refine(objective, space.frame(free), self._seed, told))
+        if self._plausible > k:
+            directions = self._directions().directions[: self._plausible]
+            found = largest(objective, directions, self._seed, told)
+        else:
+            found = refine(objective, space.frame(free), self._seed, told)
+        return space.free(completed(objective, found, self._seed, told))
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """Run ``steps`` steps of the optimiser, and compare the starts on data of their own.

@@ -21,6 +21,7 @@ from . import lie
 from .neighbours import Neighbours, far, whitening
 from .newton import distances, frame_problem, minimise
 from .objective import Batch, EquivarianceObjective
+from .space import Space
 
 SIZES = 0.05, 0.2, 0.5
 """Mean squared displacements of the moves, in units of twice the data's own second moment."""
@@ -44,6 +45,11 @@ ITERATIONS = 4
 """Most iterations of each round."""
 ROUNDS = 2
 """Rounds; each draws its own moves, along the span that the one before has found."""
+OUTSIDE = 0.3
+"""Part of a bracket of unit generators outside of their span, from which it is a new generator."""
+WORSE = 0.05
+"""Error of a larger span above that of a smaller one, relative to that of other directions, up to
+which it is no worse."""
 LEAST_STEP, LEAST_DECREASE = 1e-3, 1e-5
 """Length of a step, and decrease of the logarithm of the loss, after which a round ends."""
 
@@ -91,6 +97,96 @@ def refine(
         )
         best = space.frame(found.points[0])
     return best if moves.error(best, ROUNDS) < moves.error(frame, ROUNDS) else frame
+
+
+@torch.no_grad()
+def completed(
+    objective: EquivarianceObjective,
+    frame: Tensor,
+    seed: int,
+    on_iteration: Callable[[int, Tensor], None] = lambda *_: None,
+) -> Tensor:
+    """Complete a span to the Lie algebra that it generates, if this is no worse.
+
+    Symmetries are closed under the bracket: where two rotations of space are symmetries, so is the
+    third, even if the spectrum has its gap after the second.
+
+    Args:
+        objective: The predictor's equivariance on sets of vectors.
+        frame: An orthonormal frame ``[k, n, n]``.
+        seed: Seed of the moves.
+        on_iteration: As for :func:`refine`.
+
+    Returns:
+        A frame of the larger algebra, refined; or the frame that was given, if its span is closed,
+        generates everything, or if the larger one leaves more error.
+    """
+    space = objective.space
+    larger = lie_closure(space, frame)
+    if not len(frame) < len(larger) < space.dimension:
+        return frame
+    larger = refine(objective, larger, seed, on_iteration)
+    moves = _Moves(objective, seed)
+    return larger if moves.possible and moves.no_worse(larger, frame) else frame
+
+
+@torch.no_grad()
+def largest(
+    objective: EquivarianceObjective,
+    directions: Tensor,
+    seed: int,
+    on_iteration: Callable[[int, Tensor], None] = lambda *_: None,
+) -> Tensor:
+    """Find the largest span of leading directions that is, when refined, no worse than the first.
+
+    It takes the place of a gap in the spectrum where there is none.
+
+    Args:
+        objective: The predictor's equivariance on sets of vectors.
+        directions: Directions ``[K, n, n]``, ascending by error.
+        seed: Seed of the moves.
+        on_iteration: As for :func:`refine`.
+
+    Returns:
+        An orthonormal frame ``[k, n, n]`` with 1 ≤ k ≤ K, refined.
+    """
+    space = objective.space
+
+    def span(k: int) -> Tensor:
+        frame: Tensor = space.frame(space.free(directions[:k]))
+        return refine(objective, frame, seed, on_iteration)
+
+    first, moves = span(1), _Moves(objective, seed)
+    if moves.possible:
+        for k in range(min(len(directions), space.dimension - 1), 1, -1):
+            if moves.no_worse(found := span(k), first):
+                return found
+    return first
+
+
+def lie_closure(space: Space, frame: Tensor) -> Tensor:
+    """Extend a frame by the brackets that lie outside of its span, until none does.
+
+    Args:
+        space: The space of the frame.
+        frame: An orthonormal frame ``[k, n, n]``; its elements may be inexact.
+
+    Returns:
+        An orthonormal frame ``[K, n, n]``, K ≥ k, that begins with the one that was given.
+    """
+    rows = space.free(frame.double()).flatten(1)
+    while 1 < len(rows) < space.dimension:
+        elements = space.lift(rows.reshape(-1, *space.shape))
+        i, j = torch.triu_indices(len(rows), len(rows), 1)
+        brackets = space.free(lie.bracket(elements[i], elements[j])).flatten(1)
+        outside = brackets - brackets @ rows.T @ rows
+        sizes = outside.norm(dim=1)
+        worst = int(sizes.argmax())
+        if float(sizes[worst]) <= OUTSIDE * max(1.0, float(brackets[worst].norm())):
+            break
+        rows = torch.cat([rows, outside[worst : worst + 1] / sizes[worst]])
+    extended: Tensor = space.frame(rows.reshape(-1, *space.shape)).to(frame)
+    return extended
 
 
 def displacements(objective: EquivarianceObjective, at: Tensor, whiten: Tensor) -> Tensor:
@@ -182,6 +278,12 @@ class _Moves:
         y = batch.reference
         spread = float((y - y.mean(0)).abs().mean())
         return float(distances(self.learning, batch, g[None]).mean()) / max(spread, 1e-300)
+
+    def no_worse(self, larger: Tensor, smaller: Tensor) -> bool:
+        """Whether moves along a span leave nearly as little error as along a smaller one."""
+        own, all_of_it = (self.error(each, ROUNDS) for each in (smaller, larger))
+        others = self.error(self._objective.space.complement(larger), ROUNDS)
+        return all_of_it - own <= WORSE * max(0.0, others - own)
 
     def _coefficients(self, frame: Tensor, drawn: Tensor, which: Tensor) -> Tensor:
         """Scale random coefficients ``[B, k]`` so that the moves have the sizes asked for."""

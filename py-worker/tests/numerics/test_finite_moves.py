@@ -10,7 +10,14 @@ from torch import Tensor
 
 from atlas_worker.solvers.grassmann import GrassmannParams, GrassmannSolver
 from atlas_worker.symmetry import EquivarianceObjective, Inputs, finite_moves, lie
-from atlas_worker.symmetry.finite_moves import displacements, refine, spread_metric
+from atlas_worker.symmetry.finite_moves import (
+    completed,
+    displacements,
+    largest,
+    lie_closure,
+    refine,
+    spread_metric,
+)
 from atlas_worker.symmetry.neighbours import Neighbours, far, whitening
 from atlas_worker.symmetry.spectral import linearised_spectrum
 from atlas_worker.symmetry.vectors import VectorAction, VectorInputs
@@ -167,3 +174,44 @@ def test_whitening_keeps_zeros() -> None:
     white = x.double() @ whitening(x)
     second = torch.einsum("bcmi,bcmj->ij", white, white) / 150
     torch.testing.assert_close(second, torch.diag(torch.tensor([1.0, 1.0, 0.0])).double())
+
+
+def rotations() -> Tensor:
+    return torch.stack([elementary(3, i, j, -1) for i, j in ((0, 1), (0, 2), (1, 2))])
+
+
+def test_two_rotations_of_space_generate_the_third() -> None:
+    space = objective(lambda x: x[..., :1], normal(9, 3)).space
+    everything = rotations()
+    closed = lie_closure(space, everything[:2])
+    assert degrees(closed, everything) < 0.1
+    assert len(lie_closure(space, everything)) == 3
+    assert len(lie_closure(space, everything[:1])) == 1
+    commuting = torch.diag_embed(torch.eye(3))[:2]
+    assert len(lie_closure(space, commuting)) == 2
+
+
+def test_a_span_is_completed_if_all_of_it_is_a_symmetry() -> None:
+    x, everything = normal(1500, 3), rotations()
+    task = objective(form(torch.eye(3)), x)
+    assert degrees(completed(task, everything[:2], 0), everything) < 2
+    # Of an ellipsoid, both are inexact, and generate the wrong algebra; it is refined.
+    metric = torch.tensor([1.0, 1.0, 0.2])
+    scale = torch.diag(metric.rsqrt())
+    ellipsoid = objective(form(torch.diag(metric)), x)
+    exact = scale @ everything @ torch.linalg.inv(scale)
+    assert degrees(completed(ellipsoid, everything[:2], 0), exact) < 3
+    # Only the first rotation is a symmetry here, and the third makes it worse.
+    flat = form(torch.diag(torch.tensor([1.0, 1.0, 0.0])))
+    about_an_axis = objective(lambda x: flat(x) + 0.5 * torch.sin(2 * x[..., 2:]), x)
+    assert len(completed(about_an_axis, refine(about_an_axis, everything[:2], 0), 0)) == 2
+
+
+def test_without_a_gap_the_largest_span_is_taken_that_is_no_worse() -> None:
+    x, everything = normal(1500, 3), rotations()
+    task = objective(form(torch.eye(3)), x)
+    inexact = lie.frame(everything + 0.05 * normal(3, 3, 3))
+    assert degrees(largest(task, inexact, 0), everything) < 2
+    flat = form(torch.diag(torch.tensor([1.0, 1.0, 0.0])))
+    about_an_axis = objective(lambda x: flat(x) + 0.5 * torch.sin(2 * x[..., 2:]), x)
+    assert degrees(largest(about_an_axis, inexact, 0), everything[:1]) < 2
