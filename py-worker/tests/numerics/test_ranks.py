@@ -148,6 +148,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], dict[str, Tensor]]] = {
     "steerable_cnn": ("planar", {"scalars": 4, "vectors": 2}, {"algebra": J}),
     "steerable_unet": ("planar", {}, {"algebra": J}),
     "strided_cnn": ("planar", {"width": 4, "layers": 1, "stride": 2}, {}),
+    "unet": ("planar", {"width": 4}, {}),
 }
 """Every architecture that is trained: manifold, small parameters, tensors."""
 
