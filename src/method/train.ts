@@ -48,7 +48,7 @@ export const comparisonFields = () => ({
   }),
   ...chooseLater("baseline", "architecture", {
     description: "Network without (default: mlp of as many parameters)",
-    kinds: ["mlp", "polynomial", "quadratic", "particle_graph"],
+    kinds: ["mlp", "polynomial", "quadratic", "particle_graph", "particle_flow"],
   }),
   epochs: z.int().positive().optional().meta({
     description: "Passes over the data (default: by the number of samples)",
@@ -280,14 +280,25 @@ function baseline(
   outputs: number,
 ): Block<"architecture"> {
   const inputs = sample.reduce((a, b) => a * b, 1);
-  // (inputs + 1) w + (LAYERS − 1) (w + 1) w + (w + 1) outputs = parameters
-  const a = LAYERS - 1;
-  const b = inputs + LAYERS + outputs;
-  const root = (Math.sqrt(b * b + 4 * a * Math.max(parameters - outputs, 1)) - b) / (2 * a);
-  const width = Math.max(4, Math.round(root));
+  const n = sample.at(-1)!;
+  const wide = (a: number, b: number, c: number) => Math.max(4, widthOf(parameters, a, b, c));
   return settle(c, pick(comparisonFields(), "baseline"), "architecture", "mlp", {
-    mlp: { width, layers: LAYERS, activation: "silu" },
+    // (inputs + 1) w + (LAYERS − 1) (w + 1) w + (w + 1) outputs
+    mlp: {
+      width: wide(LAYERS - 1, inputs + LAYERS + outputs, outputs),
+      layers: LAYERS,
+      activation: "silu",
+    },
+    // With the usual three blocks, and two layers before and after the sum.
+    particle_graph: { hidden: wide(21, 4 * n + 27 + outputs, 5 + outputs) },
+    particle_flow: { width: wide(3, 11 + outputs, outputs) },
   });
+}
+
+/** Solve `a w² + b w + c = parameters` for the width w of a network. */
+function widthOf(parameters: number, a: number, b: number, c: number): number {
+  const root = Math.sqrt(b * b + 4 * a * Math.max(parameters - c, 1));
+  return Math.max(1, Math.round((root - b) / (2 * a)));
 }
 
 function pick(fields: Readonly<Record<string, z.ZodType>>, name: string) {

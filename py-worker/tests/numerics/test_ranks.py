@@ -141,6 +141,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], dict[str, Tensor]]] = {
     "lattice_cnn": ("lattice", {}, {}),
     "lorentznet": ("vectors", {}, {"metric": torch.diag(torch.tensor([1.0, -1, -1, -1]))}),
     "mlp": ("vectors", {}, {}),
+    "particle_flow": ("vectors", {"width": 8}, {}),
     "particle_graph": ("vectors", {}, {}),
     "polynomial": ("vectors", {}, {}),
     "quadratic": ("vectors", {}, {}),
