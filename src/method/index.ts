@@ -21,6 +21,7 @@ export * from "./predictor.js";
 export * from "./rotations.js";
 export * from "./symmetry.js";
 export * from "./train.js";
+export * from "./train-pixels.js";
 export * from "./trajectories.js";
 export type { Unused } from "./unused.js";
 export * from "./verdict.js";

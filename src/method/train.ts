@@ -25,8 +25,8 @@ const HURTS = 1.5;
 /** Hidden layers of the network without a symmetry. */
 const LAYERS = 3;
 
-/** Make the config fields of a comparison. */
-export const comparisonFields = () => ({
+/** Make the config fields of numbers of samples, and of the times that each network is trained. */
+export const pairedFields = (pairs: number, usual: string) => ({
   samples: z
     .string()
     .optional()
@@ -34,10 +34,15 @@ export const comparisonFields = () => ({
       message: "expected whole numbers, as in 100,1000",
     })
     .meta({
-      description: "Numbers of samples to train with (default: 100,1000,10000 that fit)",
+      description: `Numbers of samples to train with (default: ${usual})`,
       placeholder: "numbers",
     }),
-  pairs: whole(5, "Trainings of each network, on the same samples as the others"),
+  pairs: whole(pairs, "Trainings of each network, on the same samples as the others"),
+});
+
+/** Make the config fields of a comparison. */
+export const comparisonFields = () => ({
+  ...pairedFields(5, "100,1000,10000 that fit"),
   augment: z
     .boolean()
     .default(false)
@@ -64,13 +69,14 @@ export const comparisonFields = () => ({
 export interface ComparisonConfig {
   samples?: string;
   pairs: number;
-  augment: boolean;
+  augment?: boolean;
   network?: string;
   baseline?: string;
   epochs?: number;
 }
 
-function samplesOf(text: string): number[] | undefined {
+/** Read numbers such as "100,1000". @returns undefined if they are none */
+export function samplesOf(text: string): number[] | undefined {
   const numbers = text.split(",").map((part) => Number(part.trim()));
   return numbers.every((n) => Number.isInteger(n) && n > 0) ? numbers : undefined;
 }
@@ -114,8 +120,6 @@ export async function compareArms(
 ): Promise<Comparison> {
   const [available = 0, ...sample] = dataset.shapes!.inputs;
   const outputs = Number(dataset.facts.outputs ?? dataset.shapes!.targets[1] ?? 1);
-  const told = new Map<string, string>();
-
   let fixed: RemoteObject | undefined;
   /** The same space with outputs that do not move. */
   const withStillOutputs = async () => {
@@ -124,9 +128,8 @@ export async function compareArms(
     return fixed;
   };
 
-  /** Train one network on some samples. */
-  async function trained(name: string, network: Network, samples: number, repeat: string) {
-    const { group, moves, parameters } = network;
+  const trained: Train = async (name, network, samples, repeat) => {
+    const { group, moves } = network;
     const seed = ctx.seedFor(repeat);
     const fit = ownFit(
       { epochs: c.epochs, ...trainingOf(c) },
@@ -136,7 +139,9 @@ export async function compareArms(
       seed,
     );
     const training = withSamples(fit.training, samples);
-    const architecture = group ? symmetric(c, group) : baseline(c, parameters, sample, outputs);
+    const architecture = group
+      ? symmetric(c, group)
+      : baseline(c, network.parameters, sample, outputs);
     const predictor = await ctx.within(name).predictor({
       dataset,
       atlas: group?.still ? await withStillOutputs() : atlas,
@@ -148,16 +153,55 @@ export async function compareArms(
     });
     const { skill = Number.NaN } = await ctx.within(name).advance("train", predictor);
     const seconds = ctx.timings[`${name}-train`] ?? 0;
-    return { skill, seconds, parameters: Number(predictor.facts.parameters), architecture };
-  }
+    const parameters = Number(predictor.facts.parameters);
+    return { skills: [skill], seconds, parameters, architecture };
+  };
+  return comparePairs(ctx, c, sizesOf(c, available), given, trained);
+}
 
-  const counts = sizesOf(c, available);
+/** What came of the training of one network. */
+export interface Trained {
+  /** Skill in each test. 1 is perfect, and what is missing to 1 is what the network leaves. */
+  skills: readonly number[];
+  seconds: number;
+  parameters: number;
+  architecture: Block<"architecture">;
+}
+
+/**
+ * Trains one network on some samples. In a repeat all networks have the same samples.
+ *
+ * @param name of the training
+ */
+export type Train = (
+  name: string,
+  network: Network,
+  samples: number,
+  repeat: string,
+) => Promise<Trained>;
+
+/**
+ * Train a network without a symmetry and one for each group, `pairs` times with each number of
+ * samples, and compare them.
+ *
+ * @param given the groups; of several wrong ones, one is taken
+ * @param tests names of the tests, if there are several; the first one judges what is wrong
+ */
+export async function comparePairs(
+  ctx: Context,
+  c: Pick<ComparisonConfig, "pairs" | "augment">,
+  counts: readonly number[],
+  given: readonly ArmGroup[],
+  trained: Train,
+  tests: readonly (string | undefined)[] = [undefined],
+): Promise<Comparison> {
+  const told = new Map<string, string>();
   const groups = await withWrong(ctx, given, (name, network) =>
     trained(`pilot-${name}`, network, counts[0]!, "pilot"),
   );
   const sizes: Size[] = [];
   for (const samples of counts) {
-    const rows = new Map<string, { skills: number[]; seconds: number; parameters: number }>();
+    const rows = new Map<string, { skills: number[][]; seconds: number; parameters: number }>();
     for (let repeat = 0; repeat < c.pairs; repeat++) {
       let parameters = 0;
       for (const { arm, group, moves } of armsOf(c, groups)) {
@@ -166,15 +210,19 @@ export async function compareArms(
         const one = await trained(name, network, samples, `repeat ${repeat}`);
         told.set(arm, one.architecture.kind);
         if (arm === groups[0]?.arm) parameters = one.parameters;
-        const row = rows.get(arm) ?? { skills: [], seconds: 0, parameters: 0 };
+        const row = rows.get(arm) ?? { skills: tests.map(() => []), seconds: 0, parameters: 0 };
         row.parameters = one.parameters;
-        row.skills.push(one.skill);
+        for (const [i, skills] of row.skills.entries()) skills.push(one.skills[i]!);
         row.seconds += one.seconds / c.pairs;
         rows.set(arm, row);
       }
     }
-    const arms = [...rows].map(([arm, row]) => ({ arm: arm as Arm["arm"], ...row }));
-    sizes.push(sized(samples, arms));
+    for (const [i, test] of tests.entries()) {
+      const arms = [...rows].map(([arm, { skills, ...row }]) => ({
+        ...{ arm: arm as Arm["arm"], skills: skills[i]!, ...row },
+      }));
+      sizes.push({ ...sized(samples, arms), test });
+    }
   }
   const drawn = `none, but samples are moved by ${groups[0]?.called}`;
   const symmetryOf = (arm: string) =>
@@ -188,7 +236,7 @@ export async function compareArms(
 }
 
 /** What a network to train has, beside the samples. */
-interface Network {
+export interface Network {
   /** The group that it commutes with, if any. */
   group?: ArmGroup;
   /** The group by which its samples are moved, if any. */
@@ -205,7 +253,7 @@ interface Network {
 async function withWrong(
   ctx: Context,
   groups: readonly ArmGroup[],
-  train: (name: string, network: Network) => Promise<{ skill: number; parameters: number }>,
+  train: (name: string, network: Network) => Promise<Pick<Trained, "skills" | "parameters">>,
 ): Promise<ArmGroup[]> {
   const right = groups.filter(({ arm }) => arm !== "wrong");
   const candidates = groups.filter(({ arm }) => arm === "wrong");
@@ -213,9 +261,9 @@ async function withWrong(
   let none: number | undefined;
   const tried: { group: ArmGroup; ratio: number }[] = [];
   for (const [i, group] of candidates.entries()) {
-    const { skill, parameters } = await train(`wrong-${i}`, { group, parameters: 0 });
-    none ??= left((await train("none", { parameters })).skill);
-    tried.push({ group, ratio: left(skill) / none });
+    const { skills, parameters } = await train(`wrong-${i}`, { group, parameters: 0 });
+    none ??= left((await train("none", { parameters })).skills[0]!);
+    tried.push({ group, ratio: left(skills[0]!) / none });
     if (!(tried.at(-1)!.ratio < HURTS)) break;
   }
   const [worst] = tried.sort((a, b) => b.ratio - a.ratio);
@@ -234,7 +282,7 @@ async function withWrong(
 const left = (skill: number) => Math.max(1 - skill, 1e-12);
 
 /** List the networks to train: those with a group first, which tell the number of parameters. */
-function armsOf({ augment }: ComparisonConfig, groups: readonly ArmGroup[]) {
+function armsOf({ augment }: Pick<ComparisonConfig, "augment">, groups: readonly ArmGroup[]) {
   const plain = { arm: "none" as const, group: undefined, moves: undefined };
   const [first] = groups;
   return [
@@ -296,7 +344,7 @@ function baseline(
 }
 
 /** Solve `a w² + b w + c = parameters` for the width w of a network. */
-function widthOf(parameters: number, a: number, b: number, c: number): number {
+export function widthOf(parameters: number, a: number, b: number, c: number): number {
   const root = Math.sqrt(b * b + 4 * a * Math.max(parameters - c, 1));
   return Math.max(1, Math.round((root - b) / (2 * a)));
 }
