@@ -1,5 +1,6 @@
 /** The steps of the method, which experiments share. */
 export * from "./algebra.js";
+export { rotationArms } from "./arms.js";
 export * from "./audit.js";
 export * from "./benchmark.js";
 export * from "./certain.js";

@@ -1,27 +1,15 @@
 /** Compare classifiers of pixels with and without a rotation as their symmetry (METHOD 5.6). */
 import { z } from "zod";
-import type { SquareMatrix } from "../algebra/linalg.js";
-import { UsageError } from "../errors.js";
 import { chooseLater, chosen, settle } from "../experiment/choice.js";
 import type { Context } from "../experiment/context.js";
 import { type ConfigOf, type Preparation, type Shape, task, whole } from "../experiment/define.js";
 import { Tensor } from "../tensor/index.js";
 import type { AtlasOptions, RemoteObject } from "../worker/index.js";
+import { epochsOf, pick, rotationArms, STEPS, unetWidth } from "./arms.js";
 import { score } from "./evidence.js";
 import { trainingFields } from "./predictor.js";
-import {
-  type ArmGroup,
-  armGroups,
-  lookUpSymmetry,
-  type Symmetry,
-  symmetryField,
-} from "./symmetry.js";
-import { comparePairs, pairedFields, samplesOf, type Train, widthOf } from "./train.js";
-
-/** Steps of a training, unless the user gives epochs. */
-const STEPS = 300;
-/** Width of the kernels of `unet`. */
-const KERNEL = 5;
+import { lookUpSymmetry, symmetryField } from "./symmetry.js";
+import { comparePairs, pairedFields, samplesOf, type Train } from "./train.js";
 
 /** What an experiment compares classifiers of pixels on. */
 export interface PixelComparison<D extends Shape> {
@@ -108,9 +96,9 @@ export function pixelComparisonTask<D extends Shape>(pixels: PixelComparison<D>)
           (await pixels.draw(ctx.within(draw), c, "train", samples, pixels.angle));
         drawn.set(draw, dataset);
         const architecture = group
-          ? settle(c, only("network"), "architecture", "steerable_unet")
-          : settle(c, only("baseline"), "architecture", "unet", {
-              unet: { width: unetWidth(parameters, pixels) },
+          ? settle(c, pick(fields(), "network"), "architecture", "steerable_unet")
+          : settle(c, pick(fields(), "baseline"), "architecture", "unet", {
+              unet: { width: unetWidth(parameters, pixels.channels, pixels.classes) },
             });
         const within = ctx.within(name);
         const predictor = await within.predictor({
@@ -118,7 +106,7 @@ export function pixelComparisonTask<D extends Shape>(pixels: PixelComparison<D>)
           atlas,
           architecture,
           training,
-          epochs: c.epochs ?? Math.ceil(STEPS / Math.ceil(samples / batch_size)),
+          epochs: c.epochs ?? epochsOf(samples, batch_size),
           seed: ctx.seedFor(repeat) % 2 ** 31,
           tensors: group && { algebra: Tensor.from(group.basis, "float64") },
         });
@@ -144,46 +132,4 @@ export function pixelComparisonTask<D extends Shape>(pixels: PixelComparison<D>)
       return { task: "compare", predictor, comparison, notes };
     },
   });
-}
-
-/**
- * Make the groups that networks of fields can have: one rotation each, perhaps in other coordinates.
- *
- * @throws UsageError if the symmetry is another one
- */
-function rotationArms(ctx: Context, symmetry: string | Symmetry, atlas: RemoteObject): ArmGroup[] {
-  const groups = armGroups(ctx, symmetry, atlas, {});
-  const odd = groups.find(({ arm, basis }) => arm !== "wrong" && !isRotation(basis));
-  if (odd)
-    throw new UsageError(
-      `--symmetry: ${odd.called} is not one rotation, so features of fields have no direction`,
-      "give a symmetry of one generator, such as so(2)",
-    );
-  return groups.filter(({ basis }) => isRotation(basis));
-}
-
-/** Whether an algebra is that of rotations of the plane in some coordinates. */
-function isRotation(basis: readonly SquareMatrix[]): boolean {
-  const [[a, b] = [], [c, d] = []] = basis[0] ?? [];
-  if (basis.length !== 1 || a === undefined || d === undefined) return false;
-  const determinant = a * d - b! * c!;
-  return determinant > 0 && Math.abs(a + d) < Math.sqrt(determinant);
-}
-
-/** Choose the width at which `unet` has about as many parameters. */
-function unetWidth(
-  parameters: number,
-  { channels, classes }: Pick<PixelComparison<Shape>, "channels" | "classes">,
-): number {
-  const usual = settle({}, only("baseline"), "architecture", "unet").params;
-  const { layers, head } = usual as { layers: number; head: number };
-  // Kernels, biases and norms of the layers; norms and weights of the head.
-  const b = KERNEL ** 2 * channels + 3 * (layers + 1) + 4 + 3 * head;
-  return widthOf(parameters, KERNEL ** 2 * layers, b, head * (2 + classes) + classes);
-}
-
-function only(name: string): Readonly<Record<string, z.ZodType>> {
-  return Object.fromEntries(
-    Object.entries(fields()).filter(([field]) => field === name || field.startsWith(`${name}.`)),
-  );
 }

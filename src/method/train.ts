@@ -9,6 +9,7 @@ import { whole } from "../experiment/define.js";
 import type { Comparison } from "../result.js";
 import { Tensor } from "../tensor/index.js";
 import type { RemoteObject } from "../worker/index.js";
+import { epochsOf, pick, unetWidth, widthOf } from "./arms.js";
 import type { OwnLoss, ownAtlas } from "./own.js";
 import { HELD_OUT, ownFit } from "./own.js";
 import { type ArmGroup, EXACT } from "./symmetry.js";
@@ -49,11 +50,15 @@ export const comparisonFields = () => ({
     .describe("Also train the network without a symmetry on samples moved by the group"),
   ...chooseLater("network", "architecture", {
     description: "Network with a symmetry",
-    kinds: ["equivariant_mlp"],
+    kinds: ["equivariant_mlp", "steerable_unet"],
   }),
   ...chooseLater("baseline", "architecture", {
-    description: "Network without (default: mlp of as many parameters)",
-    kinds: ["mlp", "polynomial", "quadratic", "particle_graph", "particle_flow"],
+    description: "Network without (default: mlp or, of fields, unet of as many parameters)",
+    kinds: [
+      ...(["mlp", "polynomial", "quadratic", "particle_graph", "particle_flow"] as const),
+      ...(["unet", "convnet"] as const),
+    ],
+    omit: ["kernel"],
   }),
   epochs: z.int().positive().optional().meta({
     description: "Passes over the data (default: by the number of samples)",
@@ -120,6 +125,7 @@ export async function compareArms(
 ): Promise<Comparison> {
   const [available = 0, ...sample] = dataset.shapes!.inputs;
   const outputs = Number(dataset.facts.outputs ?? dataset.shapes!.targets[1] ?? 1);
+  const planar = charts.kind === "planar";
   let fixed: RemoteObject | undefined;
   /** The same space with outputs that do not move. */
   const withStillOutputs = async () => {
@@ -139,17 +145,20 @@ export async function compareArms(
       seed,
     );
     const training = withSamples(fit.training, samples);
+    const { batch_size = 1 } = training.params as { batch_size?: number };
     const architecture = group
-      ? symmetric(c, group)
+      ? symmetric(c, group, planar)
       : baseline(c, network.parameters, sample, outputs);
     const predictor = await ctx.within(name).predictor({
       dataset,
       atlas: group?.still ? await withStillOutputs() : atlas,
       architecture,
       training: moves ? moving(training) : training,
-      epochs: fit.epochs,
+      epochs: planar ? (c.epochs ?? epochsOf(samples, batch_size)) : fit.epochs,
       seed: seed % 2 ** 31,
-      tensors: (group && tensorsOf(group)) ?? (moves && tensorsOf(moves, "augment_")),
+      tensors:
+        (group && tensorsOf(group, { planar })) ??
+        (moves && tensorsOf(moves, { prefix: "augment_" })),
     });
     const { skill = Number.NaN } = await ctx.within(name).advance("train", predictor);
     const seconds = ctx.timings[`${name}-train`] ?? 0;
@@ -313,9 +322,13 @@ function withSamples({ kind, params }: Block<"training">, samples: number): Bloc
   return { kind, params: { ...params, samples } };
 }
 
-function symmetric(c: ComparisonConfig, { accuracy }: ArmGroup): Block<"architecture"> {
-  const fields = comparisonFields();
-  return settle(c, pick(fields, "network"), "architecture", "equivariant_mlp", {
+function symmetric(
+  c: ComparisonConfig,
+  { accuracy }: ArmGroup,
+  planar: boolean,
+): Block<"architecture"> {
+  const kind = planar ? "steerable_unet" : "equivariant_mlp";
+  return settle(c, pick(comparisonFields(), "network"), "architecture", kind, {
     equivariant_mlp: { accuracy: Math.min(accuracy, 0.3), coordinates: accuracy > EXACT },
   });
 }
@@ -330,7 +343,9 @@ function baseline(
   const inputs = sample.reduce((a, b) => a * b, 1);
   const n = sample.at(-1)!;
   const wide = (a: number, b: number, c: number) => Math.max(4, widthOf(parameters, a, b, c));
-  return settle(c, pick(comparisonFields(), "baseline"), "architecture", "mlp", {
+  const fields = pick(comparisonFields(), "baseline");
+  const planar = sample.length > 2;
+  return settle(c, fields, "architecture", planar ? "unet" : "mlp", {
     // (inputs + 1) w + (LAYERS − 1) (w + 1) w + (w + 1) outputs
     mlp: {
       width: wide(LAYERS - 1, inputs + LAYERS + outputs, outputs),
@@ -340,26 +355,19 @@ function baseline(
     // With the usual three blocks, and two layers before and after the sum.
     particle_graph: { hidden: wide(21, 4 * n + 27 + outputs, 5 + outputs) },
     particle_flow: { width: wide(3, 11 + outputs, outputs) },
+    unet: planar ? { width: unetWidth(parameters, sample[0]!, outputs) } : {},
   });
 }
 
-/** Solve `a w² + b w + c = parameters` for the width w of a network. */
-export function widthOf(parameters: number, a: number, b: number, c: number): number {
-  const root = Math.sqrt(b * b + 4 * a * Math.max(parameters - c, 1));
-  return Math.max(1, Math.round((root - b) / (2 * a)));
-}
-
-function pick(fields: Readonly<Record<string, z.ZodType>>, name: string) {
-  return Object.fromEntries(
-    Object.entries(fields).filter(([field]) => field === name || field.startsWith(`${name}.`)),
-  );
-}
-
-function tensorsOf({ basis, components }: ArmGroup, prefix = ""): Record<string, Tensor> {
+function tensorsOf(
+  { basis, components }: ArmGroup,
+  { prefix = "", planar = false }: { prefix?: string; planar?: boolean },
+): Record<string, Tensor> {
   const n = basis[0]?.length ?? components[0]!.length;
   const tensor = (matrices: readonly number[][][]) =>
     new Tensor("float64", [matrices.length, n, n], Float64Array.from(matrices.flat(2)));
-  return { [`${prefix}algebra`]: tensor(basis), [`${prefix}components`]: tensor(components) };
+  const algebra = { [`${prefix}algebra`]: tensor(basis) };
+  return planar ? algebra : { ...algebra, [`${prefix}components`]: tensor(components) };
 }
 
 /** Compare the networks that were trained with one number of samples. */
