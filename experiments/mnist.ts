@@ -11,6 +11,7 @@ import {
   measuredOnPredictor,
   type Preparation,
   percent,
+  pixelComparisonTask,
   pixelTraining,
   planeRotations,
   predictorFields,
@@ -31,19 +32,18 @@ const charts = (r_out: number) =>
 const SHOWN = { classes: { count: 11, background: 10 }, atlas: charts(14) };
 const TURNS = planeRotations([15, 30, 45, 60, 75, 90, 180]);
 const SCORED = 500; // spheres for the scores of a predictor
-
 const DIGITS = "MNIST, or the small digits of scikit-learn (no files)";
-const data = (N: number) => ({
+const source = () => ({
   data: folderField("data/mnist", "Folder with the four MNIST files; missing ones are downloaded"),
   digits: z.enum(["mnist", "sklearn"]).default("mnist").describe(DIGITS),
-  N: whole(N, "Number of spheres to train with"),
 });
-type Data = { data: string; digits: string; N: number };
+const data = (N: number) => ({ ...source(), N: whole(N, "Number of spheres to train with") });
+type Data = { data: string; digits: string };
 const LEARNING = { "training.learning_rate": 1e-3, "training.schedule": "constant" } as const;
 const published = { N: 10_000, epochs: 100 };
 const PUBLISHED = { ...published, "training.batch_size": 16, ...LEARNING };
 const AVERAGED = { architecture: "convnet", "architecture.kernel": "c4" };
-const MEASURED = { evaluation: 32 };
+const SEGMENTING = pixelTraining("cross_entropy", 8, 0.01, 0.005);
 const SEARCH = { compare: "distance", batch_size: 8 } as const;
 
 const discover = algebraTask({
@@ -55,7 +55,12 @@ const discover = algebraTask({
     epochs: 4,
     training: pixelTraining("cross_entropy", 32, 3e-3, 0.1),
   },
-  algebra: { most: 4, k: 1, epochs: 3, values: () => ({ "*": MEASURED, grassmann: SEARCH }) },
+  algebra: {
+    most: 4,
+    k: 1,
+    epochs: 3,
+    values: () => ({ "*": { evaluation: 32 }, grassmann: SEARCH }),
+  },
   reference: { kind: "encoder_decoder", params: { reference: true } },
   presets: { fast: {}, published: { ...PUBLISHED, solver: "atlasd", epochs: 10 } },
   prepare,
@@ -75,13 +80,12 @@ function network(symmetric: boolean) {
     manifold: "planar",
     architecture: {
       default: symmetric ? "steerable_unet" : "convnet",
-      kinds: symmetric ? ["steerable_unet", "convnet"] : ["convnet"],
-      flags: symmetric ? { kernel: "kernel" } : {},
-      implies: { kernel: "convnet" },
+      kinds: symmetric ? ["steerable_unet", "convnet"] : ["convnet", "unet"],
+      ...{ flags: symmetric ? { kernel: "kernel" } : {}, implies: { kernel: "convnet" } },
       values: () => ({ convnet: { kernel: symmetric ? "smooth" : "free" } }),
     },
     epochs: 10,
-    training: pixelTraining("cross_entropy", 8, 0.01, 0.005),
+    training: SEGMENTING,
   });
   const test = whole(1000, "Number of spheres to test with, whose digits are turned by any angle");
   return { ...data(1000), test, ...fields, ...reuseFields() };
@@ -92,19 +96,19 @@ export default defineExperiment({
   summary: "The symmetry of digits on a sphere, and a segmentation network built from it",
   examples: [
     "atlas mnist --task discover --fixed-seed",
-    "atlas mnist --task downstream_discovered --identity latest",
+    "atlas mnist --task compare --symmetry latest",
   ],
   tasks: {
     discover,
     liegan_discover: rotationTask({ data: data(1000), epochs: 10, published, prepare, setting }),
+    compare: pixelComparisonTask({
+      ...{ data: source(), charts: charts(14), channels: 1, classes: 11 },
+      ...{ training: SEGMENTING, samples: "34,334", pairs: 3, prepare, draw: spheres, angle: 60 },
+      tests: { "digits turned by any angle": 180, "digits turned as in training": 60 },
+    }),
     ...downstreamTasks({
-      n: 2,
-      what: "a segmentation network",
-      network,
-      presets: (symmetric) => ({
-        fast: {},
-        published: { ...PUBLISHED, ...(symmetric && AVERAGED) },
-      }),
+      ...{ n: 2, what: "a segmentation network", network },
+      presets: (has) => ({ fast: {}, published: { ...PUBLISHED, ...(has && AVERAGED) } }),
       decisive: ["digits"],
       prepare,
       async run(ctx, c, name, algebra) {
@@ -137,14 +141,10 @@ async function prepare(c: Data, { lookup, given }: Preparation): Promise<void> {
 function spheres(ctx: Context, c: Data, split: "train" | "test", samples: number, angle: number) {
   const [source, path] = c.digits === "mnist" ? (["idx", c.data] as const) : (["sklearn"] as const);
   const seed = ctx.seedFor(`${split} spheres`);
-  return ctx.dataset({
-    kind: "sphere_digits",
-    params: { source, path, split, samples, angle },
-    seed,
-  });
+  const params = { source, path, split, samples, angle };
+  return ctx.dataset({ kind: "sphere_digits", params, seed });
 }
 
-async function setting(ctx: Context, c: Data) {
-  const dataset = await spheres(ctx, c, "train", c.N, 60);
-  return { dataset, atlas: await ctx.atlas(charts(14)) };
+async function setting(ctx: Context, c: Data & { N: number }) {
+  return { dataset: await spheres(ctx, c, "train", c.N, 60), atlas: await ctx.atlas(charts(14)) };
 }

@@ -36,7 +36,7 @@ type Data = ConfigOf<ReturnType<typeof data>>;
 
 const LOSS = { loss: "cross_entropy", batch_size: 64, learning_rate: 3e-3 } as const;
 const PUBLISHED = { N: 0, epochs: 10, "training.batch_size": 16, "training.learning_rate": 1e-3 };
-const BASELINE = ["particle_graph"] as const;
+const BASELINE = ["particle_graph", "particle_flow"] as const;
 const OF_SETS = { sets: true, logarithm: true, width: 24, vectors: 4, layers: 1 } as const;
 const NETWORK = { solver: "atlasd", architecture: "mlp" } as const;
 const SEARCH = {

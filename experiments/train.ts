@@ -3,6 +3,7 @@ import {
   areSets,
   armGroups,
   type ConfigOf,
+  chartFields,
   checkTrajectories,
   compareArms,
   comparisonFields,
@@ -12,7 +13,9 @@ import {
   ownAtlas,
   ownDataset,
   ownFiles,
+  readCharts,
   refuseGiven,
+  rotationArms,
   SET_BY_COMPARISON,
   symmetryField,
   targetsType,
@@ -24,14 +27,16 @@ import {
 
 const config = {
   symmetry: symmetryField(),
-  inputs: fileField("FILE[:ARRAY]: sets [N, items, features], or vectors [N, features]"),
+  inputs: fileField("FILE[:ARRAY]: sets [N, items, features], or fields [N, channels, H, W]"),
   targets: fileField("FILE[:ARRAY] to predict from the inputs"),
   ...typeFields(),
   ...trajectoryFields(),
+  ...chartFields(),
   ...comparisonFields(),
 };
 type Config = ConfigOf<typeof config>;
-const SETS = "atlas train takes sets of vectors, and these are fields";
+const SETS = "atlas train takes sets of vectors and fields of two dimensions";
+const CHARTS = Object.keys(chartFields());
 
 export default defineExperiment({
   name: "train",
@@ -55,20 +60,26 @@ export default defineExperiment({
         checkTrajectories(c);
         const symmetry = await lookUpSymmetry(lookup, c.symmetry);
         const { files, shape } = await ownFiles({ inputs, targets }, lookup.worker);
-        if (shape && !areSets(shape, c.axes)) throw new UsageError(SETS, "give sets of vectors");
-        return { ...c, ...files, symmetry };
+        if (shape && areSets(shape, c.axes)) refuseGiven(given, CHARTS, "on sets of vectors");
+        const charts = await readCharts(c.charts);
+        if (charts === "auto")
+          throw new UsageError("--charts auto: only discover places charts", "give grid:4x4 or so");
+        return { ...c, ...files, symmetry, charts };
       },
       async run(ctx, c: Config) {
         const dataset = await ownDataset(ctx, { ...c, outputs: 1 });
         const { inputs, targets } = dataset.shapes!;
-        if (inputs.length > 3) throw new UsageError(SETS, "give sets of vectors");
+        if (inputs.length > 4 || inputs[2] === 1) throw new UsageError(SETS, "give one of the two");
+        const fields = inputs.length === 4;
         const targets_as = targetsType(c, inputs, targets);
-        const types = { ...c, targets_as, r_in: 1, r_out: 1, margin: 0 };
-        const charts = ownAtlas(inputs, types, targets);
+        const charts = ownAtlas(inputs, { ...c, targets_as }, targets);
+        if (fields) checkFields(c, targets_as);
         const atlas = await ctx.atlas(charts);
         const classes = targets_as === "class";
         const moved = { ...c, targets_as: classes ? undefined : targets_as };
-        const groups = armGroups(ctx, c.symmetry!, atlas, moved);
+        const groups = fields
+          ? rotationArms(ctx, c.symmetry!, atlas)
+          : armGroups(ctx, c.symmetry!, atlas, moved);
         const loss = classes ? "cross_entropy" : "l1";
         const setting = { dataset, atlas, charts, loss } as const;
         const comparison = await compareArms(ctx, c, setting, groups);
@@ -78,3 +89,15 @@ export default defineExperiment({
     }),
   },
 });
+
+/** Refuse what networks of fields cannot do. */
+function checkFields({ inputs_as = "", augment }: Config, targets_as = ""): void {
+  const type = [inputs_as, targets_as === "class" ? "" : targets_as].find((t) => /[VCTFX]/.test(t));
+  if (type !== undefined)
+    throw new UsageError(
+      `the networks of fields take and give scalars, and ${type} has others`,
+      "give fields of scalars",
+    );
+  if (augment)
+    throw new UsageError("--augment moves sets of vectors, and these are fields", "leave it out");
+}

@@ -509,6 +509,8 @@ export const Comparison = z.object({
   sizes: z.array(
     z.object({
       samples: z.int(),
+      /** What the networks were tested with, if there are several tests. */
+      test: z.string().optional(),
       arms: z.array(ComparedArm),
       /** What the network with the found symmetry leaves, over that with the exact one. */
       foundOverExact: Between.optional(),

@@ -18,6 +18,10 @@ export function between({ value, low, high }: Between, digits = 2): string {
     : `${write(value)} [${write(low)}, ${write(high)}]`;
 }
 
+/** Name a number of samples, and the test if there are several. */
+export const namedSize = ({ samples, test }: Comparison["sizes"][number]) =>
+  `${samples} samples${test === undefined ? "" : `, tested with ${test}`}`;
+
 /** Make the rows of a table for one number of samples, the head first. */
 export function comparisonRows({ arms }: Comparison["sizes"][number]): string[][] {
   return [
@@ -41,7 +45,7 @@ export function describeComparison({ arms, repeats, sizes }: Comparison): string
     const rows = comparisonRows(size);
     const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
     const times = repeats === 1 ? "once" : `${repeats} times, 95 % intervals`;
-    lines.push(`trained with ${size.samples} samples, ${times}:`);
+    lines.push(`trained with ${namedSize(size)}, ${times}:`);
     for (const row of rows)
       lines.push(
         `  ${row

@@ -1,5 +1,6 @@
 /** The steps of the method, which experiments share. */
 export * from "./algebra.js";
+export { rotationArms } from "./arms.js";
 export * from "./audit.js";
 export * from "./benchmark.js";
 export * from "./certain.js";
@@ -21,6 +22,7 @@ export * from "./predictor.js";
 export * from "./rotations.js";
 export * from "./symmetry.js";
 export * from "./train.js";
+export * from "./train-pixels.js";
 export * from "./trajectories.js";
 export type { Unused } from "./unused.js";
 export * from "./verdict.js";

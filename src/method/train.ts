@@ -9,6 +9,7 @@ import { whole } from "../experiment/define.js";
 import type { Comparison } from "../result.js";
 import { Tensor } from "../tensor/index.js";
 import type { RemoteObject } from "../worker/index.js";
+import { epochsOf, pick, unetWidth, widthOf } from "./arms.js";
 import type { OwnLoss, ownAtlas } from "./own.js";
 import { HELD_OUT, ownFit } from "./own.js";
 import { type ArmGroup, EXACT } from "./symmetry.js";
@@ -25,8 +26,8 @@ const HURTS = 1.5;
 /** Hidden layers of the network without a symmetry. */
 const LAYERS = 3;
 
-/** Make the config fields of a comparison. */
-export const comparisonFields = () => ({
+/** Make the config fields of numbers of samples, and of the times that each network is trained. */
+export const pairedFields = (pairs: number, usual: string) => ({
   samples: z
     .string()
     .optional()
@@ -34,21 +35,30 @@ export const comparisonFields = () => ({
       message: "expected whole numbers, as in 100,1000",
     })
     .meta({
-      description: "Numbers of samples to train with (default: 100,1000,10000 that fit)",
+      description: `Numbers of samples to train with (default: ${usual})`,
       placeholder: "numbers",
     }),
-  pairs: whole(5, "Trainings of each network, on the same samples as the others"),
+  pairs: whole(pairs, "Trainings of each network, on the same samples as the others"),
+});
+
+/** Make the config fields of a comparison. */
+export const comparisonFields = () => ({
+  ...pairedFields(5, "100,1000,10000 that fit"),
   augment: z
     .boolean()
     .default(false)
     .describe("Also train the network without a symmetry on samples moved by the group"),
   ...chooseLater("network", "architecture", {
     description: "Network with a symmetry",
-    kinds: ["equivariant_mlp"],
+    kinds: ["equivariant_mlp", "steerable_unet"],
   }),
   ...chooseLater("baseline", "architecture", {
-    description: "Network without (default: mlp of as many parameters)",
-    kinds: ["mlp", "polynomial", "quadratic", "particle_graph"],
+    description: "Network without (default: mlp or, of fields, unet of as many parameters)",
+    kinds: [
+      ...(["mlp", "polynomial", "quadratic", "particle_graph", "particle_flow"] as const),
+      ...(["unet", "convnet"] as const),
+    ],
+    omit: ["kernel"],
   }),
   epochs: z.int().positive().optional().meta({
     description: "Passes over the data (default: by the number of samples)",
@@ -64,13 +74,14 @@ export const comparisonFields = () => ({
 export interface ComparisonConfig {
   samples?: string;
   pairs: number;
-  augment: boolean;
+  augment?: boolean;
   network?: string;
   baseline?: string;
   epochs?: number;
 }
 
-function samplesOf(text: string): number[] | undefined {
+/** Read numbers such as "100,1000". @returns undefined if they are none */
+export function samplesOf(text: string): number[] | undefined {
   const numbers = text.split(",").map((part) => Number(part.trim()));
   return numbers.every((n) => Number.isInteger(n) && n > 0) ? numbers : undefined;
 }
@@ -114,8 +125,7 @@ export async function compareArms(
 ): Promise<Comparison> {
   const [available = 0, ...sample] = dataset.shapes!.inputs;
   const outputs = Number(dataset.facts.outputs ?? dataset.shapes!.targets[1] ?? 1);
-  const told = new Map<string, string>();
-
+  const planar = charts.kind === "planar";
   let fixed: RemoteObject | undefined;
   /** The same space with outputs that do not move. */
   const withStillOutputs = async () => {
@@ -124,9 +134,8 @@ export async function compareArms(
     return fixed;
   };
 
-  /** Train one network on some samples. */
-  async function trained(name: string, network: Network, samples: number, repeat: string) {
-    const { group, moves, parameters } = network;
+  const trained: Train = async (name, network, samples, repeat) => {
+    const { group, moves } = network;
     const seed = ctx.seedFor(repeat);
     const fit = ownFit(
       { epochs: c.epochs, ...trainingOf(c) },
@@ -136,28 +145,72 @@ export async function compareArms(
       seed,
     );
     const training = withSamples(fit.training, samples);
-    const architecture = group ? symmetric(c, group) : baseline(c, parameters, sample, outputs);
+    const { batch_size = 1 } = training.params as { batch_size?: number };
+    const architecture = group
+      ? symmetric(c, group, planar)
+      : baseline(c, network.parameters, sample, outputs);
     const predictor = await ctx.within(name).predictor({
       dataset,
       atlas: group?.still ? await withStillOutputs() : atlas,
       architecture,
       training: moves ? moving(training) : training,
-      epochs: fit.epochs,
+      epochs: planar ? (c.epochs ?? epochsOf(samples, batch_size)) : fit.epochs,
       seed: seed % 2 ** 31,
-      tensors: (group && tensorsOf(group)) ?? (moves && tensorsOf(moves, "augment_")),
+      tensors:
+        (group && tensorsOf(group, { planar })) ??
+        (moves && tensorsOf(moves, { prefix: "augment_" })),
     });
     const { skill = Number.NaN } = await ctx.within(name).advance("train", predictor);
     const seconds = ctx.timings[`${name}-train`] ?? 0;
-    return { skill, seconds, parameters: Number(predictor.facts.parameters), architecture };
-  }
+    const parameters = Number(predictor.facts.parameters);
+    return { skills: [skill], seconds, parameters, architecture };
+  };
+  return comparePairs(ctx, c, sizesOf(c, available), given, trained);
+}
 
-  const counts = sizesOf(c, available);
+/** What came of the training of one network. */
+export interface Trained {
+  /** Skill in each test. 1 is perfect, and what is missing to 1 is what the network leaves. */
+  skills: readonly number[];
+  seconds: number;
+  parameters: number;
+  architecture: Block<"architecture">;
+}
+
+/**
+ * Trains one network on some samples. In a repeat all networks have the same samples.
+ *
+ * @param name of the training
+ */
+export type Train = (
+  name: string,
+  network: Network,
+  samples: number,
+  repeat: string,
+) => Promise<Trained>;
+
+/**
+ * Train a network without a symmetry and one for each group, `pairs` times with each number of
+ * samples, and compare them.
+ *
+ * @param given the groups; of several wrong ones, one is taken
+ * @param tests names of the tests, if there are several; the first one judges what is wrong
+ */
+export async function comparePairs(
+  ctx: Context,
+  c: Pick<ComparisonConfig, "pairs" | "augment">,
+  counts: readonly number[],
+  given: readonly ArmGroup[],
+  trained: Train,
+  tests: readonly (string | undefined)[] = [undefined],
+): Promise<Comparison> {
+  const told = new Map<string, string>();
   const groups = await withWrong(ctx, given, (name, network) =>
     trained(`pilot-${name}`, network, counts[0]!, "pilot"),
   );
   const sizes: Size[] = [];
   for (const samples of counts) {
-    const rows = new Map<string, { skills: number[]; seconds: number; parameters: number }>();
+    const rows = new Map<string, { skills: number[][]; seconds: number; parameters: number }>();
     for (let repeat = 0; repeat < c.pairs; repeat++) {
       let parameters = 0;
       for (const { arm, group, moves } of armsOf(c, groups)) {
@@ -166,15 +219,19 @@ export async function compareArms(
         const one = await trained(name, network, samples, `repeat ${repeat}`);
         told.set(arm, one.architecture.kind);
         if (arm === groups[0]?.arm) parameters = one.parameters;
-        const row = rows.get(arm) ?? { skills: [], seconds: 0, parameters: 0 };
+        const row = rows.get(arm) ?? { skills: tests.map(() => []), seconds: 0, parameters: 0 };
         row.parameters = one.parameters;
-        row.skills.push(one.skill);
+        for (const [i, skills] of row.skills.entries()) skills.push(one.skills[i]!);
         row.seconds += one.seconds / c.pairs;
         rows.set(arm, row);
       }
     }
-    const arms = [...rows].map(([arm, row]) => ({ arm: arm as Arm["arm"], ...row }));
-    sizes.push(sized(samples, arms));
+    for (const [i, test] of tests.entries()) {
+      const arms = [...rows].map(([arm, { skills, ...row }]) => ({
+        ...{ arm: arm as Arm["arm"], skills: skills[i]!, ...row },
+      }));
+      sizes.push({ ...sized(samples, arms), test });
+    }
   }
   const drawn = `none, but samples are moved by ${groups[0]?.called}`;
   const symmetryOf = (arm: string) =>
@@ -188,7 +245,7 @@ export async function compareArms(
 }
 
 /** What a network to train has, beside the samples. */
-interface Network {
+export interface Network {
   /** The group that it commutes with, if any. */
   group?: ArmGroup;
   /** The group by which its samples are moved, if any. */
@@ -205,7 +262,7 @@ interface Network {
 async function withWrong(
   ctx: Context,
   groups: readonly ArmGroup[],
-  train: (name: string, network: Network) => Promise<{ skill: number; parameters: number }>,
+  train: (name: string, network: Network) => Promise<Pick<Trained, "skills" | "parameters">>,
 ): Promise<ArmGroup[]> {
   const right = groups.filter(({ arm }) => arm !== "wrong");
   const candidates = groups.filter(({ arm }) => arm === "wrong");
@@ -213,9 +270,9 @@ async function withWrong(
   let none: number | undefined;
   const tried: { group: ArmGroup; ratio: number }[] = [];
   for (const [i, group] of candidates.entries()) {
-    const { skill, parameters } = await train(`wrong-${i}`, { group, parameters: 0 });
-    none ??= left((await train("none", { parameters })).skill);
-    tried.push({ group, ratio: left(skill) / none });
+    const { skills, parameters } = await train(`wrong-${i}`, { group, parameters: 0 });
+    none ??= left((await train("none", { parameters })).skills[0]!);
+    tried.push({ group, ratio: left(skills[0]!) / none });
     if (!(tried.at(-1)!.ratio < HURTS)) break;
   }
   const [worst] = tried.sort((a, b) => b.ratio - a.ratio);
@@ -234,7 +291,7 @@ async function withWrong(
 const left = (skill: number) => Math.max(1 - skill, 1e-12);
 
 /** List the networks to train: those with a group first, which tell the number of parameters. */
-function armsOf({ augment }: ComparisonConfig, groups: readonly ArmGroup[]) {
+function armsOf({ augment }: Pick<ComparisonConfig, "augment">, groups: readonly ArmGroup[]) {
   const plain = { arm: "none" as const, group: undefined, moves: undefined };
   const [first] = groups;
   return [
@@ -265,9 +322,13 @@ function withSamples({ kind, params }: Block<"training">, samples: number): Bloc
   return { kind, params: { ...params, samples } };
 }
 
-function symmetric(c: ComparisonConfig, { accuracy }: ArmGroup): Block<"architecture"> {
-  const fields = comparisonFields();
-  return settle(c, pick(fields, "network"), "architecture", "equivariant_mlp", {
+function symmetric(
+  c: ComparisonConfig,
+  { accuracy }: ArmGroup,
+  planar: boolean,
+): Block<"architecture"> {
+  const kind = planar ? "steerable_unet" : "equivariant_mlp";
+  return settle(c, pick(comparisonFields(), "network"), "architecture", kind, {
     equivariant_mlp: { accuracy: Math.min(accuracy, 0.3), coordinates: accuracy > EXACT },
   });
 }
@@ -280,27 +341,33 @@ function baseline(
   outputs: number,
 ): Block<"architecture"> {
   const inputs = sample.reduce((a, b) => a * b, 1);
-  // (inputs + 1) w + (LAYERS − 1) (w + 1) w + (w + 1) outputs = parameters
-  const a = LAYERS - 1;
-  const b = inputs + LAYERS + outputs;
-  const root = (Math.sqrt(b * b + 4 * a * Math.max(parameters - outputs, 1)) - b) / (2 * a);
-  const width = Math.max(4, Math.round(root));
-  return settle(c, pick(comparisonFields(), "baseline"), "architecture", "mlp", {
-    mlp: { width, layers: LAYERS, activation: "silu" },
+  const n = sample.at(-1)!;
+  const wide = (a: number, b: number, c: number) => Math.max(4, widthOf(parameters, a, b, c));
+  const fields = pick(comparisonFields(), "baseline");
+  const planar = sample.length > 2;
+  return settle(c, fields, "architecture", planar ? "unet" : "mlp", {
+    // (inputs + 1) w + (LAYERS − 1) (w + 1) w + (w + 1) outputs
+    mlp: {
+      width: wide(LAYERS - 1, inputs + LAYERS + outputs, outputs),
+      layers: LAYERS,
+      activation: "silu",
+    },
+    // With the usual three blocks, and two layers before and after the sum.
+    particle_graph: { hidden: wide(21, 4 * n + 27 + outputs, 5 + outputs) },
+    particle_flow: { width: wide(3, 11 + outputs, outputs) },
+    unet: planar ? { width: unetWidth(parameters, sample[0]!, outputs) } : {},
   });
 }
 
-function pick(fields: Readonly<Record<string, z.ZodType>>, name: string) {
-  return Object.fromEntries(
-    Object.entries(fields).filter(([field]) => field === name || field.startsWith(`${name}.`)),
-  );
-}
-
-function tensorsOf({ basis, components }: ArmGroup, prefix = ""): Record<string, Tensor> {
+function tensorsOf(
+  { basis, components }: ArmGroup,
+  { prefix = "", planar = false }: { prefix?: string; planar?: boolean },
+): Record<string, Tensor> {
   const n = basis[0]?.length ?? components[0]!.length;
   const tensor = (matrices: readonly number[][][]) =>
     new Tensor("float64", [matrices.length, n, n], Float64Array.from(matrices.flat(2)));
-  return { [`${prefix}algebra`]: tensor(basis), [`${prefix}components`]: tensor(components) };
+  const algebra = { [`${prefix}algebra`]: tensor(basis) };
+  return planar ? algebra : { ...algebra, [`${prefix}components`]: tensor(components) };
 }
 
 /** Compare the networks that were trained with one number of samples. */

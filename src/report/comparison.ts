@@ -1,5 +1,5 @@
 /** The section of a report that compares networks with and without a symmetry. */
-import { comparisonRows } from "../algebra/describe-comparison.js";
+import { comparisonRows, namedSize } from "../algebra/describe-comparison.js";
 import type { Comparison } from "../result.js";
 import { type Html, html } from "./html.js";
 
@@ -14,7 +14,7 @@ which draw from the same data.</p>
 <ul>${arms.map(({ arm, architecture, symmetry }) => html`<li>${arm}: ${architecture}, ${symmetry}</li>`)}</ul>
 ${sizes.map((size) => {
   const [head, ...rows] = comparisonRows(size);
-  return html`<h3>${String(size.samples)} samples</h3>
+  return html`<h3>${namedSize(size)}</h3>
 <div class="scroll"><table><thead><tr>${head!.map((cell) => html`<th>${cell}</th>`)}</tr></thead><tbody>${rows.map(
     ([first, ...cells]) =>
       html`<tr><th scope="row">${first!}</th>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`,

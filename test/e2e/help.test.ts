@@ -18,7 +18,7 @@ const TASKS: Record<string, string[]> = {
     ...["discover", "discover_algebra", "discover_cosets"],
     ...["downstream_baseline", "downstream_discovered"],
   ],
-  mnist: ["discover", "liegan_discover", "downstream_baseline", "downstream_discovered"],
+  mnist: ["discover", "liegan_discover", "compare", "downstream_baseline", "downstream_discovered"],
   climate: ["discover", "downstream_baseline", "downstream_discovered"],
   discover: ["discover", "discover_algebra", "discover_cosets"],
   "own-data": [],

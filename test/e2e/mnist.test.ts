@@ -146,6 +146,38 @@ describe("atlas mnist", function () {
     );
   });
 
+  it("compares networks with and without rotations, in two tests", async () => {
+    const args = [...MNIST, "--task=compare", "--data=digits", "--test=4", "--epochs=1"];
+    const { result } = await run([...args, "--symmetry=so2", "--samples=8", "--pairs=2"]);
+    const { arms, sizes } = result.comparison!;
+    expect(arms.map(({ arm, architecture }) => `${arm} ${architecture}`)).to.deep.equal([
+      "none unet",
+      "exact steerable_unet",
+      "wrong steerable_unet",
+    ]);
+    expect(arms[2]!.symmetry).to.equal("so2, with axes stretched by 1 to 3");
+    expect(sizes.map(({ samples, test }) => `${samples} ${test}`)).to.deep.equal([
+      "8 digits turned by any angle",
+      "8 digits turned as in training",
+    ]);
+    for (const { arms } of sizes) {
+      const [none, exact, wrong] = arms.map(({ parameters }) => parameters);
+      expect(none! / exact!).to.be.within(0.9, 1.1);
+      expect(wrong).to.equal(exact);
+      for (const { skills } of arms) {
+        expect(skills).to.have.length(2);
+        for (const skill of skills) expect(skill).to.be.within(0, 1);
+      }
+    }
+    await refuses(
+      [
+        [[...args], /^error: a symmetry is missing/],
+        [[...args, "--symmetry=so(1,1)", ...here], /^error: --symmetry: .* is not one rotation/],
+      ],
+      where,
+    );
+  });
+
   it("searches for rotations of the whole sphere, and claims nothing", async () => {
     const { result, path } = await run([
       ...SKLEARN,

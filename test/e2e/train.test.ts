@@ -19,7 +19,9 @@ turn = np.linspace(0, 6.28, 300).astype(np.float32)[:, None]
 place, speed = (np.concatenate([np.cos(turn + at), np.sin(turn + at)], 1) for at in (0, np.pi / 2))
 np.save("circle", np.stack([place, speed], 1).astype(np.float32))
 np.save("ahead", 0.8 * place + 0.6 * speed)
-np.save("fields", rng.normal(size=(8, 1, 40, 40)).astype(np.float32))
+fields = rng.normal(size=(40, 1, 19, 19)).astype(np.float32)
+np.save("fields", fields)
+np.save("slopes", sum(d**2 for d in np.gradient(fields, axis=(2, 3))).astype(np.float32))
 `;
 /** Rotations of space as a search finds them, and a reflection. */
 const FOUND = {
@@ -86,6 +88,25 @@ describe("atlas train", function () {
     expect(Math.max(...wrong.skills)).to.be.below(0.3);
   });
 
+  it("compares networks of fields, which have one rotation or none", async () => {
+    const fields = args(
+      "--symmetry o2 --inputs fields.npy --targets slopes.npy --samples 24 --pairs 2 --epochs 2 " +
+        "--r-in 8 --r-out 6 --fixed-seed",
+    );
+    const { comparison, notes } = await json<Result>(fields, { cwd: dir });
+    expect(comparison!.arms.map(({ arm, architecture }) => `${arm} ${architecture}`)).to.deep.equal(
+      ["none unet", "exact steerable_unet", "wrong steerable_unet"],
+    );
+    expect(comparison!.arms[2]!.symmetry).to.contain("stretched by 1 to 3");
+    expect(notes!.join()).to.contain("the rotation alone");
+    const [none, exact] = comparison!.sizes[0]!.arms;
+    expect(none!.parameters).to.be.closeTo(exact!.parameters, 0.1 * exact!.parameters);
+    for (const { skills } of comparison!.sizes[0]!.arms) {
+      expect(skills).to.have.length(2);
+      for (const skill of skills) expect(skill).to.be.below(1).and.above(-10);
+    }
+  });
+
   it("takes a name, and shows a table in the terminal and in the report", async () => {
     const { stdout, code } = await atlas(args(`--symmetry so3 ${FILES} ${QUICK} --augment`), {
       cwd: dir,
@@ -100,6 +121,7 @@ describe("atlas train", function () {
   });
 
   it("refuses in one line what it cannot do", async () => {
+    const FIELDS = "--symmetry so2 --inputs fields.npy --targets slopes.npy --r-in 8 --r-out 6";
     const bad: [args: string, line: RegExp][] = [
       [FILES, /^error: a symmetry is missing/],
       ["--symmetry so3 --inputs pairs.npy", /^error: atlas train needs samples/],
@@ -111,7 +133,11 @@ describe("atlas train", function () {
       [`--symmetry so3 ${FILES} --targets-as V`, /^error: .*\(--targets-as\)/],
       [`--symmetry so3 ${FILES} --samples 290`, /^error: --samples 290: .*give at most 255/],
       [`--symmetry so3 ${FILES} --samples few`, /^error: .*samples.*100,1000/],
-      ["--symmetry so2 --inputs fields.npy --targets fields.npy", /^error: .*sets of vectors/],
+      [`${FIELDS} --inputs-as V`, /^error: .*give scalars, and V has others/],
+      [`${FIELDS} --augment`, /^error: --augment moves sets of vectors/],
+      [`${FIELDS} --charts auto`, /^error: --charts auto/],
+      [FIELDS.replace("so2", "so(1,1)"), /^error: --symmetry: so\(1,1\) is not one rotation/],
+      [`--symmetry so3 ${FILES} --r-in 3`, /^error: --r-in has no effect on sets of vectors/],
     ];
     await refuses(
       bad.map(([text, line]) => [args(text), line]),

@@ -16,7 +16,7 @@ from ..errors import InvalidInput
 from ..fields.resample import crop
 from ..interfaces import Signature, refuse_tensors
 from ..ranks import BatchNorm2d, batch_mean
-from ..symmetry.kernels import smoothing_kernel, steerable_kernels
+from ..symmetry.kernels import averaged_kernels, smoothing_kernel, steerable_kernels
 from .convnet import ALGEBRA, SIZE
 
 LAYERS = (1, 1, 1, 1, 2, 2, 2, 2, 1, 1)
@@ -316,6 +316,48 @@ def make_steerable_unet(
         params.head,
         bases,
         smoothing_kernel(tensors["algebra"], SIZE, BLUR),
+        seed,
+    )
+
+
+@dataclass(frozen=True)
+class UnetParams:
+    """Parameters of the architecture ``unet`` (METHOD 5.2)."""
+
+    width: int = param(16, "Features of each layer", minimum=1, maximum=1024)
+    layers: int = param(5, "Layers on every second pixel", minimum=1, maximum=64)
+    head: int = param(32, "Units that decide each pixel's outputs", minimum=1, maximum=1024)
+
+
+@register(
+    "architecture",
+    "unet",
+    "The layers of steerable_unet with free kernels, without a symmetry: a baseline",
+    UnetParams,
+    manifolds=("planar",),
+)
+def make_unet(
+    params: UnetParams,
+    *,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    seed: torch.Generator,
+) -> SteerableUnet:
+    """Build a :class:`SteerableUnet` of the trivial group.
+
+    All features are scalars, and all kernels are allowed. It has about as many weights as the
+    network of one rotation, and smooths by the same Gaussian.
+    """
+    refuse_tensors(tensors)
+    turn = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
+    return SteerableUnet(
+        signature.inputs[0],
+        signature.outputs,
+        (params.width,),
+        params.layers,
+        params.head,
+        {(0, 0): averaged_kernels(torch.zeros(0, 2, 2), SIZE)[:, None, None]},
+        smoothing_kernel(turn, SIZE, BLUR),
         seed,
     )
 

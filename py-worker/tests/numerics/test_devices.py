@@ -207,7 +207,7 @@ def jets(side: Side) -> None:
     atlas = side.atlas("vectors", n=4)
     training = {"loss": "cross_entropy", "batch_size": 16}
     metric = torch.diag(torch.tensor([1.0, -1.0, -1.0, -1.0]))
-    for kind in ("lorentznet", "particle_graph"):
+    for kind in ("lorentznet", "particle_graph", "particle_flow"):
         given = {"metric": metric} if kind == "lorentznet" else {}
         p = side.predictor(kind, data, atlas, {}, training, **given)
         side.scores(p, data)

@@ -141,6 +141,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], dict[str, Tensor]]] = {
     "lattice_cnn": ("lattice", {}, {}),
     "lorentznet": ("vectors", {}, {"metric": torch.diag(torch.tensor([1.0, -1, -1, -1]))}),
     "mlp": ("vectors", {}, {}),
+    "particle_flow": ("vectors", {"width": 8}, {}),
     "particle_graph": ("vectors", {}, {}),
     "polynomial": ("vectors", {}, {}),
     "quadratic": ("vectors", {}, {}),
@@ -148,6 +149,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], dict[str, Tensor]]] = {
     "steerable_cnn": ("planar", {"scalars": 4, "vectors": 2}, {"algebra": J}),
     "steerable_unet": ("planar", {}, {"algebra": J}),
     "strided_cnn": ("planar", {"width": 4, "layers": 1, "stride": 2}, {}),
+    "unet": ("planar", {"width": 4}, {}),
 }
 """Every architecture that is trained: manifold, small parameters, tensors."""
 

@@ -14,8 +14,10 @@ from atlas_worker.interfaces import Signature
 from atlas_worker.predictors.steerable import (
     SteerableCnnParams,
     SteerableUnetParams,
+    UnetParams,
     make_steerable_cnn,
     make_steerable_unet,
+    make_unet,
 )
 from atlas_worker.symmetry.kernels import smoothing_kernel, steerable_kernels
 
@@ -100,6 +102,29 @@ def test_a_network_nearly_commutes_with_any_turn(stretch: float, kind: str) -> N
     right, wrong = errors[::2], errors[1::2]
     assert max(right) < 0.12
     assert all(a < 0.5 * b for a, b in zip(right, wrong, strict=True))
+
+
+def test_a_baseline_has_as_many_weights_and_any_kernel() -> None:
+    size, seed = 29, torch.Generator().manual_seed(0)
+    signature = Signature("planar", 3, (1, size, size), 11, radius=14)
+    free = make_unet(UnetParams(), signature=signature, tensors={}, seed=seed)
+    turned = make_steerable_unet(
+        SteerableUnetParams(), signature=signature, tensors={"algebra": J[None]}, seed=seed
+    )
+    weights = [sum(p.numel() for p in net.parameters()) for net in (free, turned)]
+    assert 0.9 < weights[0] / weights[1] < 1.1
+    x = torch.randn(2, 3, 1, size, size, generator=seed)
+    errors = []
+    for net in (free.eval(), turned.eval()):
+        with torch.no_grad():
+            y, z = net(x), net(x.rot90(1, (-2, -1)))
+        assert y.shape == (2, 3, 11, size, size)
+        errors.append(float((z - y.rot90(1, (-2, -1))).norm() / y.std() / y.numel() ** 0.5))
+    assert errors[0] > 0.1
+    assert errors[1] < 1e-4
+    # One entry of a kernel alone is among the kernels.
+    kernels = free.convs[1].get_buffer("basis_0_0").flatten(1)
+    assert torch.equal(kernels @ kernels.mT, torch.eye(25))
 
 
 def test_only_rotations_have_angular_orders() -> None:
