@@ -39,6 +39,11 @@ LARGER = 4
 TYPICAL = 15
 """Random matrices from which the typical displacement is measured."""
 
+ALIKE = 1e-3
+"""Mean squared entry below which two starts differ by a matrix of the identity component."""
+SPARES = 2
+"""Starts that are searched of those that differ by such matrices."""
+
 
 @dataclass(frozen=True)
 class MultistartParams:
@@ -96,6 +101,35 @@ def finite_min(losses: Tensor) -> Tensor:
     tensor(1.)
     """
     return losses.nan_to_num(nan=math.inf).min()
+
+
+def without_spares(algebra: Tensor, starts: Tensor, ambient: Ambient | None = None) -> Tensor:
+    """Leave out starts of which there are enough in the same component.
+
+    If g is a symmetry, so is every ``exp(Σ w_i B_i) g``, and if it is none, neither are they. So
+    two starts that differ by a matrix of the identity component lead to the same answer, and
+    ``SPARES`` of each component are enough.
+
+    Args:
+        algebra: Generators ``[k, n, n]`` of the identity component; without any, none is left out.
+        starts: ``[m, n, n]``.
+        ambient: The whole group; None for GL(n).
+
+    Returns:
+        ``[m', n, n]``, in the same order.
+    """
+    if not len(algebra):
+        return starts
+    kept: list[int] = []
+    left = torch.isfinite(torch.linalg.inv_ex(starts).inverse).flatten(1).all(1).nonzero()[:, 0]
+    while len(left):
+        same = torch.tensor(
+            same_component(algebra, starts[left], starts[left[0]], ambient, limit=ALIKE)
+        )
+        same[0] = True
+        kept += left[same][:SPARES].tolist()
+        left = left[~same]
+    return starts[sorted(kept)]
 
 
 def one_per_component(
@@ -166,11 +200,12 @@ class MultistartSolver(AdamSolver):
         self._steps = torch.zeros(space.dimension, n, n)
         if space.restricted:
             self._steps = space.normaliser().float()
-        self._starts = self._draws()
+        self._starts = without_spares(self._identity_algebra, self._draws(), self._ambient)
+        count = len(self._starts)
         self._by_steps = params.precondition or space.restricted
-        self._moves = torch.eye(n).repeat(params.candidates, 1, 1)  # by which kept ones moved on
+        self._moves = torch.eye(n).repeat(count, 1, 1)  # by which kept ones moved on
         super().__init__(
-            torch.zeros(params.candidates, len(self._steps)) if self._by_steps else self._starts,
+            torch.zeros(count, len(self._steps)) if self._by_steps else self._starts,
             params.learning_rate,
             epochs,
         )
