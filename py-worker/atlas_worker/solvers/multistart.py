@@ -13,12 +13,13 @@ from ..catalogue import param, register
 from ..checkpointing import check_finite, restore
 from ..errors import InvalidInput
 from ..interfaces import CosetCandidate, CosetReport, Outcome
+from ..optim import Adam
 from ..rng import random_stream
 from ..symmetry import Ambient, Batch, Objective, Space, lie
 from ..symmetry.components import same_component
-from ..symmetry.judge import are_symmetries, measure_matrices, motions
+from ..symmetry.judge import Known, are_symmetries, measure_matrices, motions
 from ..symmetry.measure import draw_batch
-from ..symmetry.normaliser import project_to_normaliser, restricted_starts
+from ..symmetry.normaliser import project_to_normaliser, restricted_starts, settled
 from ..symmetry.spectral import linearised_spectrum
 from ..trainable import StepCallback
 from .adam import AdamSolver
@@ -30,7 +31,7 @@ CHANGE = 0.1
 """Change of the prediction (of probabilities, for a classifier) by a preconditioned step."""
 LONGEST = 0.3
 """Largest length of a preconditioned step."""
-SPECTRUM = 512
+SPECTRUM = 128
 """Samples from which the linearised spectrum is computed."""
 
 LARGER = 4
@@ -124,7 +125,9 @@ def without_spares(algebra: Tensor, starts: Tensor, ambient: Ambient | None = No
     left = torch.isfinite(torch.linalg.inv_ex(starts).inverse).flatten(1).all(1).nonzero()[:, 0]
     while len(left):
         same = torch.tensor(
-            same_component(algebra, starts[left], starts[left[0]], ambient, limit=ALIKE)
+            same_component(
+                algebra, starts[left], starts[left[0]], ambient, limit=ALIKE, random_starts=0
+            )
         )
         same[0] = True
         kept += left[same][:SPARES].tolist()
@@ -202,6 +205,7 @@ class MultistartSolver(AdamSolver):
             self._steps = space.normaliser().float()
         self._starts = without_spares(self._identity_algebra, self._draws(), self._ambient)
         count = len(self._starts)
+        self._known: Known = {}  # of the same batches, as long as the predictor is the same
         self._by_steps = params.precondition or space.restricted
         self._moves = torch.eye(n).repeat(count, 1, 1)  # by which kept ones moved on
         super().__init__(
@@ -248,7 +252,8 @@ class MultistartSolver(AdamSolver):
         """Draw random matrices and project them to where symmetries can be."""
         if self._space.restricted:
             return restricted_starts(self._space, self._random(), self._identity_algebra)
-        return project_to_normaliser(self._random(), self._identity_algebra, self._ambient)
+        algebra = self._identity_algebra
+        return settled(project_to_normaliser(self._random(), algebra, self._ambient), algebra)
 
     def _random(self) -> Tensor:
         n = self._objective.n
@@ -266,6 +271,7 @@ class MultistartSolver(AdamSolver):
         """
         p, objective = self._p, self._objective
         objective.refresh()
+        self._known.clear()
         if p.precondition and self._epoch == 0:
             self._steps = self._measure_steps()
         generator = random_stream(self._seed, 1, self._epoch)
@@ -302,7 +308,7 @@ class MultistartSolver(AdamSolver):
             return
         start = self._matrices(self._free.detach())[kept]
         free = torch.zeros(len(kept), len(steps), requires_grad=True)
-        adam, generator = torch.optim.Adam([free]), random_stream(self._seed, 3)
+        adam, generator = Adam([free], lr=p.learning_rate), random_stream(self._seed, 3)
         for i in range(p.refine):
             falling = 0.5 * (1 + math.cos(math.pi * i / p.refine))
             adam.param_groups[0]["lr"] = p.learning_rate * (0.01 + 0.99 * falling)
@@ -359,9 +365,10 @@ class MultistartSolver(AdamSolver):
             draw_batch(objective, generator, evaluation, objective.charts)
             for _ in range(EVALUATION_BATCHES)
         ]
-        loss, distance, displacement, _ = measure_matrices(objective, batches, g)
+        known = self._known
+        loss, distance, displacement, _ = measure_matrices(objective, batches, g, known=known)
         drawn = self._ambient.normalise(self._random()[:TYPICAL])
-        relative = distance / motions(objective, batches, inside_group, displacement, drawn)
+        relative = distance / motions(objective, batches, inside_group, displacement, drawn, known)
         order = [i for i in torch.argsort(loss).tolist() if loss[i].isfinite()]
         passed, inside = are_symmetries(objective, batches, g, relative, p.threshold)
         good = [i for i in order if passed[i]]

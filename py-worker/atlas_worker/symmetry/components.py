@@ -27,7 +27,12 @@ EXACT = 1e-12
 
 
 def residual(
-    basis: Tensor, matrices: Tensor, ambient: Ambient | None = None, enough: float = EXACT
+    basis: Tensor,
+    matrices: Tensor,
+    ambient: Ambient | None = None,
+    *,
+    enough: float = EXACT,
+    random_starts: int = STARTS,
 ) -> Tensor:
     """Compute ``min_w ‖exp(Σ w_i B_i) − M‖²_F / n²`` for each matrix M.
 
@@ -43,6 +48,7 @@ def residual(
         matrices: ``[m, n, n]``.
         ambient: The whole group; None for GL(n).
         enough: In GL(n), a value below which the minimum need not be found exactly.
+        random_starts: Number of random starts; fewer are faster, and may miss the minimum.
 
     Returns:
         ``[m]`` float64, on the CPU.
@@ -70,11 +76,11 @@ def residual(
     k = frame.shape[0]
     if k == 0:
         return residual(b[:0], m, ambient)
-    starts = torch.randn(STARTS, k, generator=random_stream(0, 7), dtype=torch.float64)
+    starts = torch.randn(random_starts, k, generator=random_stream(0, 7), dtype=torch.float64)
     starts = (
         starts
         / starts.norm(dim=1, keepdim=True)
-        * torch.linspace(0.5, 6.0, STARTS, dtype=torch.float64)[:, None]
+        * torch.linspace(0.5, 6.0, random_starts, dtype=torch.float64)[:, None]
     )
     w = torch.cat([torch.zeros(1, k, dtype=torch.float64), starts]).expand(count, -1, -1)
     w = torch.cat([lie.project(frame, _log(m))[:, None], w], 1).contiguous()  # [m, S, k]
@@ -122,7 +128,9 @@ def same_component(
     matrices: Tensor,
     reference: Tensor,
     ambient: Ambient | None = None,
+    *,
     limit: float = SAME,
+    random_starts: int = STARTS,
 ) -> list[bool]:
     """Tell which matrices lie in the component of a reference matrix.
 
@@ -136,6 +144,7 @@ def same_component(
         reference: ``[n, n]``.
         ambient: The whole group; None for GL(n). The determinants of all factors count.
         limit: Residual below which a matrix is in the component.
+        random_starts: See :func:`residual`.
 
     Returns:
         A bool for each matrix.
@@ -150,7 +159,8 @@ def same_component(
         [torch.linalg.slogdet(a).sign == torch.linalg.slogdet(b).sign for a, b in parts]
     ).all(0)
     moved = (m @ _inverse(r))[same]
-    same[same.clone()] = (residual(basis, moved, ambient, limit) < limit).to(same.device)
+    residuals = residual(basis, moved, ambient, enough=limit, random_starts=random_starts)
+    same[same.clone()] = (residuals < limit).to(same.device)
     found: list[bool] = same.tolist()
     return found
 

@@ -7,9 +7,17 @@ from torch import Tensor
 
 from . import Batch, Objective
 
+Known = dict[bytes, Tensor]
+"""What was measured of matrices on the same batches, by their bytes."""
+
 
 def measure_matrices(
-    objective: Objective, batches: list[Batch], matrices: Tensor, *, floor: bool = False
+    objective: Objective,
+    batches: list[Batch],
+    matrices: Tensor,
+    *,
+    floor: bool = False,
+    known: Known | None = None,
 ) -> Tensor:
     """Measure every matrix on the same batches.
 
@@ -18,17 +26,24 @@ def measure_matrices(
         batches: The batches.
         matrices: ``[m, n, n]``.
         floor: Measure the noise floor too, which takes a second prediction; otherwise it is 0.
+        known: What was measured before, without the noise floor; new matrices are added.
 
     Returns:
         ``[4, m]``: mean loss, distance, displacement and noise floor.
     """
     rows = []
     for m in matrices:
+        key = m.cpu().numpy().tobytes()
+        if known is not None and not floor and key in known:
+            rows.append(known[key])
+            continue
         errors = [objective.errors(b, m.expand(*b.shape, -1, -1), floor=floor) for b in batches]
         means = [
             [t.mean() for t in (e.loss, e.distance, e.displacement, e.noise_floor)] for e in errors
         ]
         rows.append(torch.stack([torch.stack(m) for m in means]).mean(0))
+        if known is not None and not floor:
+            known[key] = rows[-1]
     return torch.stack(rows, 1)
 
 
@@ -38,6 +53,7 @@ def motions(
     candidates: Tensor,
     displacement: Tensor,
     drawn: Tensor,
+    known: Known | None = None,
 ) -> Tensor:
     """Compute the displacements with which distances are compared (METHOD 2.6).
 
@@ -51,6 +67,7 @@ def motions(
         candidates: ``[m, n, n]``, in the space's coordinates.
         displacement: Displacements of the candidates, ``[m]``.
         drawn: Random matrices of the group, likewise.
+        known: See :func:`measure_matrices`.
 
     Returns:
         ``[m]``.
@@ -58,12 +75,13 @@ def motions(
     space = objective.space
     ambient = space.ambient
     if len(ambient.factors) == 1:
-        typical = float(measure_matrices(objective, batches, space.outward(drawn))[2].median())
+        moved = measure_matrices(objective, batches, space.outward(drawn), known=known)[2]
+        typical = float(moved.median())
         return displacement.clamp(min=typical).clamp(min=1e-30)
     found = []
     for factor in ambient.factors:
         alone = ambient.alone(torch.cat([candidates, drawn]), factor.name)
-        moved = measure_matrices(objective, batches, space.outward(alone))[2]
+        moved = measure_matrices(objective, batches, space.outward(alone), known=known)[2]
         typical = float(moved[len(candidates) :].median())
         found.append(moved[: len(candidates)].clamp(min=typical))
     return torch.stack(found).min(0).values.clamp(min=1e-30)

@@ -14,6 +14,8 @@ ITERATIONS = 60
 """Largest number of iterations towards the normaliser."""
 LEAST_STEP, LEAST_DECREASE = 1e-3, 1e-6
 """Length of a step, and decrease of the loss, after which a matrix has arrived."""
+NEAR = 0.1
+"""Defect up to which a matrix is near the normaliser of an algebra that is known roughly."""
 SMALL = 0.01
 """Weight of a start's mean squared entry beside its defect."""
 
@@ -57,6 +59,25 @@ def project_to_normaliser(
         (group.signs(projected) == group.signs(starts)).all(-1)
     )
     return torch.where(fine[:, None, None], projected, starts)
+
+
+def settled(starts: Tensor, algebra: Tensor) -> Tensor:
+    """Select the matrices that came to the normaliser of an algebra, if most of them did.
+
+    The others ended in a minimum away from it, where no symmetry is.
+
+    Args:
+        starts: Matrices ``[m, n, n]``, as :func:`project_to_normaliser` returns them.
+        algebra: Generators ``[k, n, n]``.
+
+    Returns:
+        Those of the matrices; all of them if fewer than half came there.
+    """
+    if not len(algebra):
+        return starts
+    frame = lie.frame(lie.sparse_basis(algebra.double().cpu()))
+    there = defect(starts.double().cpu(), frame) < NEAR
+    return starts[there] if 2 * int(there.sum()) >= len(starts) else starts
 
 
 def _descend(c: Tensor, units: Tensor, frame: Tensor) -> Tensor:
