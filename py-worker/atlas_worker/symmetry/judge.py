@@ -7,8 +7,8 @@ from torch import Tensor
 
 from . import Batch, Objective
 
-Known = dict[bytes, Tensor]
-"""What was measured of matrices on the same batches, by their bytes."""
+Known = dict[tuple[bytes, int], Tensor]
+"""What was measured of matrices, by their bytes, on the first so many of the same batches."""
 
 
 def measure_matrices(
@@ -33,7 +33,7 @@ def measure_matrices(
     """
     rows = []
     for m in matrices:
-        key = m.cpu().numpy().tobytes()
+        key = m.cpu().numpy().tobytes(), len(batches)
         if known is not None and not floor and key in known:
             rows.append(known[key])
             continue
@@ -57,7 +57,8 @@ def motions(
 ) -> Tensor:
     """Compute the displacements with which distances are compared (METHOD 2.6).
 
-    They are those of the candidates, or the median of random matrices' if that is larger. In a
+    They are those of the candidates, or the median of random matrices' if that is larger. The
+    first batch is enough for the median, since the random matrices differ by far more. In a
     product of groups the factor that moves the outputs least decides. Beside one that moves them
     far, its errors would look small.
 
@@ -75,15 +76,16 @@ def motions(
     space = objective.space
     ambient = space.ambient
     if len(ambient.factors) == 1:
-        moved = measure_matrices(objective, batches, space.outward(drawn), known=known)[2]
+        moved = measure_matrices(objective, batches[:1], space.outward(drawn), known=known)[2]
         typical = float(moved.median())
         return displacement.clamp(min=typical).clamp(min=1e-30)
     found = []
     for factor in ambient.factors:
-        alone = ambient.alone(torch.cat([candidates, drawn]), factor.name)
-        moved = measure_matrices(objective, batches, space.outward(alone), known=known)[2]
-        typical = float(moved[len(candidates) :].median())
-        found.append(moved[: len(candidates)].clamp(min=typical))
+        alone = space.outward(ambient.alone(candidates, factor.name))
+        typically = space.outward(ambient.alone(drawn, factor.name))
+        moved = measure_matrices(objective, batches, alone, known=known)[2]
+        beside = measure_matrices(objective, batches[:1], typically, known=known)[2]
+        found.append(moved.clamp(min=float(beside.median())))
     return torch.stack(found).min(0).values.clamp(min=1e-30)
 
 
