@@ -288,10 +288,39 @@ class MultistartSolver(AdamSolver):
                 i + 1, p.steps, {"loss": float(finite_min(loss.detach()))} if i % 4 == 0 else {}
             )
         if self._epoch + 1 == self.total_epochs:
+            self._go_back()
             self._refine()
         check_finite(self._free.detach(), "a candidate")
         self._epoch += 1
         return {"loss": float(finite_min(torch.stack(recent).mean(0)))}
+
+    @torch.no_grad()
+    def _go_back(self) -> None:
+        """Return candidates to where they started, if the loss is no larger there.
+
+        A start in the normaliser may be a symmetry already, which few samples in a step move off.
+        """
+        unmoved = torch.zeros_like(self._free) if self._by_steps else self._starts
+        batches = self._evaluation_batches(self._p.evaluation)
+        before, after = (
+            measure_matrices(
+                self._objective,
+                batches,
+                self._space.outward(self._matrices(free)),
+                known=self._known,
+            )[0].to(free.device)
+            for free in (unmoved, self._free.detach())
+        )
+        better = before <= after.nan_to_num(nan=math.inf)
+        self._free[better] = unmoved[better]
+
+    def _evaluation_batches(self, samples: int) -> list[Batch]:
+        """Draw the batches, of so many samples, on which candidates are measured."""
+        objective, generator = self._objective, random_stream(self._seed, 2)
+        return [
+            draw_batch(objective, generator, samples, objective.charts)
+            for _ in range(EVALUATION_BATCHES)
+        ]
 
     def _refine(self) -> None:
         """Move the candidates that would be reported on, with batches in which the noise is low.
@@ -360,12 +389,7 @@ class MultistartSolver(AdamSolver):
         objective.refresh()
         inside_group = self._matrices(self._free.detach())
         g = self._space.outward(inside_group)
-        generator = random_stream(self._seed, 2)
-        batches = [
-            draw_batch(objective, generator, evaluation, objective.charts)
-            for _ in range(EVALUATION_BATCHES)
-        ]
-        known = self._known
+        batches, known = self._evaluation_batches(evaluation), self._known
         loss, distance, displacement, _ = measure_matrices(objective, batches, g, known=known)
         drawn = self._ambient.normalise(self._random()[:TYPICAL])
         relative = distance / motions(objective, batches, inside_group, displacement, drawn, known)
