@@ -107,7 +107,7 @@ def test_half_turns_join_scalings_to_two_components() -> None:
     report = find(
         point_task(lambda x: torch.atan((x[..., 1:] + 0.1) / x[..., :1])),
         torch.eye(2)[None],
-        candidates=64,
+        candidates=32,
         max_components=24,
     )
     assert len(report.matrices) == 2
@@ -118,7 +118,7 @@ def test_half_turns_join_scalings_to_two_components() -> None:
 
 
 def test_a_function_without_symmetry_has_the_identity_alone() -> None:
-    report = find(point_task(network), EMPTY, candidates=64, max_components=16)
+    report = find(point_task(network), EMPTY, candidates=32, max_components=16)
     assert len(report.matrices) == 1
     assert (report.matrices[0] - torch.eye(2)).abs().max() < 0.1
 
