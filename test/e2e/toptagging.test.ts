@@ -41,7 +41,7 @@ const FEW = "--candidates=32";
 const SHORT = [
   ...TOY,
   "--data=jets",
-  "--N=1500",
+  "--N=800",
   "--epochs=6",
   "--candidates=4",
   "--coset-solver.refine=2",
@@ -186,10 +186,8 @@ describe("atlas toptagging", function () {
     expect(ratio).to.be.within(0.9, 1.1);
   });
 
-  it("gives the same bytes with one seed, in another worker too, and after kill -9", async () => {
-    const undisturbed = await run(SHORT);
-    const again = await run([...SHORT, "--data", join(dir, "jets")]);
-    expect(essence(again.path)).to.equal(essence(undisturbed.path));
+  it("gives the same bytes with one seed, begun in another worker and after kill -9", async () => {
+    const undisturbed = await run([...SHORT, "--data", join(dir, "jets")]);
 
     const runs = newRuns();
     const process = start([...SHORT, "--runs", runs], where);

@@ -71,59 +71,66 @@ def transform(
     batch = np.broadcast_shapes(field.shape[: -axes - 1], g.shape[:-2])
     half = (side - 1) / 2
     axis = torch.linspace(-half, half, side, dtype=field.dtype, device=field.device)
-    u = torch.stack(torch.meshgrid(*[axis] * n, indexing="ij"), dim=-1)
+    u = torch.stack(torch.meshgrid(*[axis] * n, indexing="ij")).flatten(1)  # [n, side ** n]
     if n == 3 and interpolation == "bicubic":
         field, interpolation = _finer(field), "bilinear"
-    inverse, several = inverse.to(field.dtype), math.prod(batch)
-    at_once = max(1, _AT_ONCE // max(math.prod(field.shape[-axes:]), u.numel()))
-    derivable = torch.is_grad_enabled() and (field.requires_grad or g.requires_grad)
-    if several > at_once and g.shape[:-2] == batch and not (field.is_cuda or derivable):
-        lead, maps = field.shape[: -axes - 1], inverse.flatten(0, -3)
-        which = torch.arange(math.prod(lead)).reshape(lead).expand(batch).flatten()
-        flat = field.reshape(-1, *field.shape[-axes - 1 :])
-        moved = torch.cat(
-            [
-                _read(flat[which[i]], _places(maps[i], u).flatten(1, -2), size, side, interpolation)
-                for i in torch.arange(several).tensor_split(-(-several // at_once))
-            ]
-        )
-    else:
-        places = _places(inverse, u).flatten(-n - 1, -2)
-        places = places.expand(*batch, *places.shape[-2:]).reshape(-1, *places.shape[-2:])
-        copies = field.expand(*batch, *field.shape[-axes - 1 :])
-        flat = copies.reshape(-1, *field.shape[-axes - 1 :])
-        moved = _read(flat, places, size, side, interpolation)
-    return moved.reshape(*batch, *moved.shape[1:])
-
-
-def _places(inverse: Tensor, u: Tensor) -> Tensor:
-    """Where the values at u ``[..., n]`` come from: ``[*maps, ..., n]``."""
-    axes = "lrc"[3 - u.shape[-1] :]
-    places: Tensor = torch.einsum(f"...ij,{axes}j->...{axes}i", inverse, u)
-    return places
-
-
-def _read(
-    fields: Tensor, places: Tensor, size: int, side: int, interpolation: Interpolation
-) -> Tensor:
-    """Read fields ``[b, ch, ...]`` at the places ``[b, side ** n, n]`` of a window of each.
-
-    Places are in pixels of a field ``size`` pixels wide, from its centre.
-    """
-    n = places.shape[-1]
-    if n == 1:  # a field of one row
-        places = functional.pad(places, (1, 0))
+    lead: tuple[int, ...] = field.shape[: -axes - 1]
+    if batch[len(batch) - len(lead) :] != lead:
+        field, lead = field.expand(*batch, *field.shape[-axes - 1 :]), batch
+    fields = field.reshape(-1, *field.shape[-axes - 1 :])
     # grid_sample wants (x, y) = (column, row), which align_corners scales to [-1, 1] between the
     # centres of the first and last pixel.
-    source = places.flip(-1) * (2 / max(size - 1, 1))
-    window = {1: (1, side), 2: (side, side), 3: (side, side, side)}[n]
-    return functional.grid_sample(
+    maps = inverse.to(field.dtype).flip(-2) * (2 / max(size - 1, 1))
+    if n == 1:  # a field of one row
+        maps = functional.pad(maps, (0, 0, 0, 1))
+    several = math.prod(batch[: len(batch) - len(lead)])
+    maps = maps.expand(*batch, *maps.shape[-2:])
+    maps = maps.reshape(several, math.prod(lead), *maps.shape[-2:])
+    derivable = torch.is_grad_enabled() and (field.requires_grad or g.requires_grad)
+    at_once = max(1, _AT_ONCE // max(math.prod(field.shape[-axes:]), u.numel()))
+    if field.is_cuda or derivable or several * len(fields) <= at_once:
+        moved = _read(fields, maps, u, interpolation)
+    else:
+        # As many maps of a field as possible, and then as many fields.
+        some = max(1, at_once // several)
+        moved = torch.cat(
+            [
+                torch.cat([_read(f, m, u, interpolation) for m in ms.split(at_once)])
+                for f, ms in zip(fields.split(some), maps.split(some, 1), strict=True)
+            ],
+            1,
+        )
+    return moved.reshape(*batch, *moved.shape[2:])
+
+
+def _read(fields: Tensor, maps: Tensor, u: Tensor, interpolation: Interpolation) -> Tensor:
+    """Read fields in windows that are moved by several maps each.
+
+    The windows of a field are read side by side, as one, which spares copies of the field.
+
+    Args:
+        fields: ``[F, ch, ...]``.
+        maps: From pixels, counted from the centre of the window, to the places that grid_sample
+            takes: ``[L, F, axes, n]``.
+        u: Pixels of the window, ``[n, side ** n]``.
+        interpolation: How values between pixels are computed.
+
+    Returns:
+        ``[L, F, ch, ...]``.
+    """
+    (several, count, axes, n), side = maps.shape, round(u.shape[1] ** (1 / len(u)))
+    window = (1, side) if n == 1 else (side,) * n
+    rows = maps.permute(1, 2, 0, 3).reshape(-1, n)
+    places = (rows @ u).view(count, axes, several * window[0], *window[1:])
+    read: Tensor = functional.grid_sample(
         fields,
-        source.unflatten(1, window),
+        places.movedim(1, -1),
         mode=interpolation,
         padding_mode="border",
         align_corners=True,
     )
+    moved: Tensor = read.unflatten(2, (several, window[0])).movedim(2, 0)
+    return moved
 
 
 _KEPT = 4

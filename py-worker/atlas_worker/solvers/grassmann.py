@@ -203,10 +203,13 @@ def report_algebra(
     space.check(generators)
     batches = evaluation_batches(objective, samples, seed)
     frame = space.frame(space.free(generators))
-    everything = torch.cat([frame, space.complement(frame) if rest is None else rest])
-    spectrum = measure(objective, batches, everything, scale, seed)
+    others = space.complement(frame) if rest is None else rest
+    everything = torch.cat([frame, others])
     unit = generators / space.norms(generators).clamp(min=1e-30)[:, None, None]
-    along = measure(objective, batches, unit, scale, seed)
+    along = measure(objective, batches, unit, scale, seed, floor=True)
+    is_frame = torch.allclose(unit, frame, atol=1e-6)
+    inside = along if is_frame else measure(objective, batches, frame, scale, seed)
+    spectrum = inside.and_then(measure(objective, batches, others, scale, seed))
     typical = typical_displacement(objective, batches, spectrum, scale, seed)
     size = mean_size(batches)
     errors = relative_errors(along, typical.at(unit), size)
@@ -216,16 +219,16 @@ def report_algebra(
     generators, errors, losses = generators[order], errors[order], along.loss[order]
     count = int(good.sum())
     ranked = torch.argsort(spectrum_errors)
-    rest = spectrum_errors[len(frame) :]
-    others = (
-        f"; other directions: {float(rest.min()):.3f} to {float(rest.max()):.3f}"
-        if len(rest)
+    left = spectrum_errors[len(frame) :]
+    beside = (
+        f"; other directions: {float(left.min()):.3f} to {float(left.max()):.3f}"
+        if len(left)
         else ""
     )
     listed = ", ".join(f"{float(e):.3f}" for e in errors)
     bound = f"a relative equivariance error of at most {threshold:g}"
     explanation = (
-        f"{count} of {len(generators)} generators have {bound} ({listed}{others})"
+        f"{count} of {len(generators)} generators have {bound} ({listed}{beside})"
         if count
         else f"no direction has {bound} (best found: {listed}{others})"
     )

@@ -13,12 +13,13 @@ from ..catalogue import param, register
 from ..checkpointing import check_finite, restore
 from ..errors import InvalidInput
 from ..interfaces import CosetCandidate, CosetReport, Outcome
+from ..optim import Adam
 from ..rng import random_stream
 from ..symmetry import Ambient, Batch, Objective, Space, lie
 from ..symmetry.components import same_component
-from ..symmetry.judge import are_symmetries, measure_matrices, motions
+from ..symmetry.judge import Known, are_symmetries, measure_matrices, motions
 from ..symmetry.measure import draw_batch
-from ..symmetry.normaliser import project_to_normaliser, restricted_starts
+from ..symmetry.normaliser import project_to_normaliser, restricted_starts, settled
 from ..symmetry.spectral import linearised_spectrum
 from ..trainable import StepCallback
 from .adam import AdamSolver
@@ -30,7 +31,7 @@ CHANGE = 0.1
 """Change of the prediction (of probabilities, for a classifier) by a preconditioned step."""
 LONGEST = 0.3
 """Largest length of a preconditioned step."""
-SPECTRUM = 512
+SPECTRUM = 128
 """Samples from which the linearised spectrum is computed."""
 
 LARGER = 4
@@ -38,6 +39,11 @@ LARGER = 4
 
 TYPICAL = 15
 """Random matrices from which the typical displacement is measured."""
+
+ALIKE = 1e-3
+"""Mean squared entry below which two starts differ by a matrix of the identity component."""
+SPARES = 2
+"""Starts that are searched of those that differ by such matrices."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,37 @@ def finite_min(losses: Tensor) -> Tensor:
     tensor(1.)
     """
     return losses.nan_to_num(nan=math.inf).min()
+
+
+def without_spares(algebra: Tensor, starts: Tensor, ambient: Ambient | None = None) -> Tensor:
+    """Leave out starts of which there are enough in the same component.
+
+    If g is a symmetry, so is every ``exp(Σ w_i B_i) g``, and if it is none, neither are they. So
+    two starts that differ by a matrix of the identity component lead to the same answer, and
+    ``SPARES`` of each component are enough.
+
+    Args:
+        algebra: Generators ``[k, n, n]`` of the identity component; without any, none is left out.
+        starts: ``[m, n, n]``.
+        ambient: The whole group; None for GL(n).
+
+    Returns:
+        ``[m', n, n]``, in the same order.
+    """
+    if not len(algebra):
+        return starts
+    kept: list[int] = []
+    left = torch.isfinite(torch.linalg.inv_ex(starts).inverse).flatten(1).all(1).nonzero()[:, 0]
+    while len(left):
+        same = torch.tensor(
+            same_component(
+                algebra, starts[left], starts[left[0]], ambient, limit=ALIKE, random_starts=0
+            )
+        )
+        same[0] = True
+        kept += left[same][:SPARES].tolist()
+        left = left[~same]
+    return starts[sorted(kept)]
 
 
 def one_per_component(
@@ -166,11 +203,13 @@ class MultistartSolver(AdamSolver):
         self._steps = torch.zeros(space.dimension, n, n)
         if space.restricted:
             self._steps = space.normaliser().float()
-        self._starts = self._draws()
+        self._starts = without_spares(self._identity_algebra, self._draws(), self._ambient)
+        count = len(self._starts)
+        self._known: Known = {}  # of the same batches, as long as the predictor is the same
         self._by_steps = params.precondition or space.restricted
-        self._moves = torch.eye(n).repeat(params.candidates, 1, 1)  # by which kept ones moved on
+        self._moves = torch.eye(n).repeat(count, 1, 1)  # by which kept ones moved on
         super().__init__(
-            torch.zeros(params.candidates, len(self._steps)) if self._by_steps else self._starts,
+            torch.zeros(count, len(self._steps)) if self._by_steps else self._starts,
             params.learning_rate,
             epochs,
         )
@@ -213,7 +252,8 @@ class MultistartSolver(AdamSolver):
         """Draw random matrices and project them to where symmetries can be."""
         if self._space.restricted:
             return restricted_starts(self._space, self._random(), self._identity_algebra)
-        return project_to_normaliser(self._random(), self._identity_algebra, self._ambient)
+        algebra = self._identity_algebra
+        return settled(project_to_normaliser(self._random(), algebra, self._ambient), algebra)
 
     def _random(self) -> Tensor:
         n = self._objective.n
@@ -231,6 +271,7 @@ class MultistartSolver(AdamSolver):
         """
         p, objective = self._p, self._objective
         objective.refresh()
+        self._known.clear()
         if p.precondition and self._epoch == 0:
             self._steps = self._measure_steps()
         generator = random_stream(self._seed, 1, self._epoch)
@@ -247,10 +288,39 @@ class MultistartSolver(AdamSolver):
                 i + 1, p.steps, {"loss": float(finite_min(loss.detach()))} if i % 4 == 0 else {}
             )
         if self._epoch + 1 == self.total_epochs:
+            self._go_back()
             self._refine()
         check_finite(self._free.detach(), "a candidate")
         self._epoch += 1
         return {"loss": float(finite_min(torch.stack(recent).mean(0)))}
+
+    @torch.no_grad()
+    def _go_back(self) -> None:
+        """Return candidates to where they started, if the loss is no larger there.
+
+        A start in the normaliser may be a symmetry already, which few samples in a step move off.
+        """
+        unmoved = torch.zeros_like(self._free) if self._by_steps else self._starts
+        batches = self._evaluation_batches(self._p.evaluation)
+        before, after = (
+            measure_matrices(
+                self._objective,
+                batches,
+                self._space.outward(self._matrices(free)),
+                known=self._known,
+            )[0].to(free.device)
+            for free in (unmoved, self._free.detach())
+        )
+        better = before <= after.nan_to_num(nan=math.inf)
+        self._free[better] = unmoved[better]
+
+    def _evaluation_batches(self, samples: int) -> list[Batch]:
+        """Draw the batches, of so many samples, on which candidates are measured."""
+        objective, generator = self._objective, random_stream(self._seed, 2)
+        return [
+            draw_batch(objective, generator, samples, objective.charts)
+            for _ in range(EVALUATION_BATCHES)
+        ]
 
     def _refine(self) -> None:
         """Move the candidates that would be reported on, with batches in which the noise is low.
@@ -267,7 +337,7 @@ class MultistartSolver(AdamSolver):
             return
         start = self._matrices(self._free.detach())[kept]
         free = torch.zeros(len(kept), len(steps), requires_grad=True)
-        adam, generator = torch.optim.Adam([free]), random_stream(self._seed, 3)
+        adam, generator = Adam([free], lr=p.learning_rate), random_stream(self._seed, 3)
         for i in range(p.refine):
             falling = 0.5 * (1 + math.cos(math.pi * i / p.refine))
             adam.param_groups[0]["lr"] = p.learning_rate * (0.01 + 0.99 * falling)
@@ -319,14 +389,10 @@ class MultistartSolver(AdamSolver):
         objective.refresh()
         inside_group = self._matrices(self._free.detach())
         g = self._space.outward(inside_group)
-        generator = random_stream(self._seed, 2)
-        batches = [
-            draw_batch(objective, generator, evaluation, objective.charts)
-            for _ in range(EVALUATION_BATCHES)
-        ]
-        loss, distance, displacement, _ = measure_matrices(objective, batches, g)
+        batches, known = self._evaluation_batches(evaluation), self._known
+        loss, distance, displacement, _ = measure_matrices(objective, batches, g, known=known)
         drawn = self._ambient.normalise(self._random()[:TYPICAL])
-        relative = distance / motions(objective, batches, inside_group, displacement, drawn)
+        relative = distance / motions(objective, batches, inside_group, displacement, drawn, known)
         order = [i for i in torch.argsort(loss).tolist() if loss[i].isfinite()]
         passed, inside = are_symmetries(objective, batches, g, relative, p.threshold)
         good = [i for i in order if passed[i]]

@@ -17,8 +17,8 @@ from ..optim import Adam
 from ..rng import random_stream
 from ..symmetry import Batch, Objective, finite, lie
 from ..symmetry.ambient import normalised
-from ..symmetry.closure import FLOOR, Closed, FiniteClosure, close_components
-from ..symmetry.judge import are_symmetries, measure_matrices, motions
+from ..symmetry.closure import FLOOR, Closed, FiniteClosure, close_components, places
+from ..symmetry.judge import Known, are_symmetries, measure_matrices, motions
 from ..symmetry.measure import draw_batch
 from ..symmetry.normaliser import restricted_starts
 from ..trainable import StepCallback
@@ -95,6 +95,7 @@ class LossTester:
             turns = finite.orthogonal_starts(TYPICAL, objective.n, random_stream(seed, 0))
             self._drawn = (torch.linalg.inv(root) @ turns @ root).float()
         self._steps = self._space.normaliser().float() if self._space.restricted else None
+        self._known: Known = {}
 
     @property
     def batches(self) -> list[Batch]:
@@ -106,7 +107,8 @@ class LossTester:
         return self._measured(g)[0]
 
     def _measured(self, g: Tensor) -> Tensor:
-        return measure_matrices(self._objective, self._batches, self._space.outward(g.float()))
+        outward = self._space.outward(g.float())
+        return measure_matrices(self._objective, self._batches, outward, known=self._known)
 
     @torch.no_grad()
     def errors(self, g: Tensor) -> Tensor:
@@ -115,7 +117,8 @@ class LossTester:
         if not len(g):
             return torch.zeros(0)
         _, distance, displacement, _ = self._measured(g)
-        scale = motions(self._objective, self._batches, g.float(), displacement, self._drawn)
+        batches, known = self._batches, self._known
+        scale = motions(self._objective, batches, g.float(), displacement, self._drawn, known)
         relative: Tensor = distance / scale
         return relative
 
@@ -292,7 +295,7 @@ class ProductsSolver:
         return {"elements": float(len(self._closed.elements)), "loss": float(self._losses.max())}
 
     def _close(self, on_step: StepCallback) -> None:
-        objective, steps = self._objective, 0
+        objective, n, steps = self._objective, self._objective.n, 0
         objective.refresh()
 
         def check() -> None:
@@ -303,7 +306,9 @@ class ProductsSolver:
         tester = LossTester(objective, self._p, self._seed, check)
         if len(self._algebra):
             ambient = self._space.ambient
-            found = tester.refine(self._matrices)
+            own = places(self._algebra, torch.eye(n)[None].double(), self._matrices, ambient)
+            others = torch.tensor([at < 0 for at in own], dtype=torch.bool)
+            found = tester.refine(self._matrices[others])
             self._closed = close_components(found, self._algebra, tester, ambient)
         else:
             closure = FiniteClosure(tester, objective.n)

@@ -110,6 +110,25 @@ class Ambient:
         basis: Tensor = units[self.mask().flatten()]
         return basis
 
+    def traceless(self) -> Tensor:
+        """Return an orthonormal basis of the elements with trace 0 in each factor.
+
+        Returns:
+            ``[dimension - factors, N, N]`` float64.
+
+        >>> len(Ambient.linear(3).traceless())
+        8
+        """
+        basis: Tensor = torch.linalg.qr(self._trace_rows().mT, mode="complete").Q
+        rest = basis[:, len(self.factors) :].mT
+        return torch.einsum("ea,aij->eij", rest, self.algebra())
+
+    def _trace_rows(self) -> Tensor:
+        """Traces of the basis of the algebra in each factor: ``[factors, dimension]``."""
+        units = self.algebra()
+        parts = [self.linear_part(units, f.name) for f in self.factors]
+        return torch.stack([p.diagonal(dim1=-2, dim2=-1).sum(-1) for p in parts])
+
     def normalise(self, free: Tensor) -> Tensor:
         """Turn any matrices into elements of the group, with ``|det| = 1`` in each factor.
 

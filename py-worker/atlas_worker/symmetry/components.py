@@ -22,7 +22,18 @@ STEPS = 30
 """Largest number of Levenberg-Marquardt steps."""
 
 
-def residual(basis: Tensor, matrices: Tensor, ambient: Ambient | None = None) -> Tensor:
+EXACT = 1e-12
+"""Mean squared entry below which a minimum is zero."""
+
+
+def residual(
+    basis: Tensor,
+    matrices: Tensor,
+    ambient: Ambient | None = None,
+    *,
+    enough: float = EXACT,
+    random_starts: int = STARTS,
+) -> Tensor:
     """Compute ``min_w ‖exp(Σ w_i B_i) − M‖²_F / n²`` for each matrix M.
 
     In a product of groups, the value is that of the factor in which it is largest.
@@ -36,6 +47,8 @@ def residual(basis: Tensor, matrices: Tensor, ambient: Ambient | None = None) ->
         basis: Generators ``[k, n, n]``.
         matrices: ``[m, n, n]``.
         ambient: The whole group; None for GL(n).
+        enough: In GL(n), a value below which the minimum need not be found exactly.
+        random_starts: Number of random starts; fewer are faster, and may miss the minimum.
 
     Returns:
         ``[m]`` float64, on the CPU.
@@ -63,46 +76,47 @@ def residual(basis: Tensor, matrices: Tensor, ambient: Ambient | None = None) ->
     k = frame.shape[0]
     if k == 0:
         return residual(b[:0], m, ambient)
-    starts = torch.randn(STARTS, k, generator=random_stream(0, 7), dtype=torch.float64)
+    starts = torch.randn(random_starts, k, generator=random_stream(0, 7), dtype=torch.float64)
     starts = (
         starts
         / starts.norm(dim=1, keepdim=True)
-        * torch.linspace(0.5, 6.0, STARTS, dtype=torch.float64)[:, None]
+        * torch.linspace(0.5, 6.0, random_starts, dtype=torch.float64)[:, None]
     )
     w = torch.cat([torch.zeros(1, k, dtype=torch.float64), starts]).expand(count, -1, -1)
     w = torch.cat([lie.project(frame, _log(m))[:, None], w], 1).contiguous()  # [m, S, k]
-    target = m[:, None]
+    if not group.is_linear:  # where another mean counts, see Ambient.mean_square
+        enough = EXACT
 
-    def misfit(w: Tensor) -> tuple[Tensor, Tensor]:
-        e = lie.expm(lie.combine(frame, w).clamp(-50, 50)) - target
+    def misfit(w: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        e = lie.expm(lie.combine(frame, w).clamp(-50, 50)) - m[at][:, None]
         cost = e.square().mean((-2, -1))
         return torch.where(torch.isfinite(cost), cost, torch.inf), e
 
-    cost, error = misfit(w)
+    cost, error = misfit(w, torch.arange(count))
     damping = torch.full_like(cost, 1e-2)
     for _ in range(STEPS):
-        x = lie.combine(frame, w).clamp(-50, 50)
-        block = torch.zeros(*w.shape[:2], k, 2 * n, 2 * n, dtype=torch.float64)
+        at = (cost.min(1).values >= enough).nonzero()[:, 0]
+        if not len(at):
+            break
+        x = lie.combine(frame, w[at]).clamp(-50, 50)
+        block = torch.zeros(*x.shape[:2], k, 2 * n, 2 * n, dtype=torch.float64)
         block[..., :n, :n] = block[..., n:, n:] = x[:, :, None]
         block[..., :n, n:] = frame
         jacobian = torch.nan_to_num(
             lie.expm(block)[..., :n, n:].flatten(-2), 0.0, 0.0, 0.0
         )  # [m, S, k, n²]
-        gradient = (jacobian @ torch.nan_to_num(error, 0.0, 0.0, 0.0).flatten(-2)[..., None])[
-            ..., 0
-        ]
+        off = torch.nan_to_num(error[at], 0.0, 0.0, 0.0).flatten(-2)[..., None]
+        gradient = (jacobian @ off)[..., 0]
         normal = jacobian @ jacobian.mT
-        scaled = normal.diagonal(dim1=-2, dim2=-1).clamp(min=1e-12) * damping[..., None]
+        scaled = normal.diagonal(dim1=-2, dim2=-1).clamp(min=1e-12) * damping[at][..., None]
         step = torch.linalg.solve_ex(normal + torch.diag_embed(scaled), -gradient).result
-        candidate = w + torch.nan_to_num(step, 0.0, 0.0, 0.0).clamp(-2, 2)
-        candidate_cost, candidate_error = misfit(candidate)
-        better = candidate_cost < cost
-        w = torch.where(better[..., None], candidate, w)
-        error = torch.where(better[..., None, None], candidate_error, error)
-        cost = torch.where(better, candidate_cost, cost)
-        damping = torch.where(better, damping * 0.3, damping * 5).clamp(1e-9, 1e9)
-        if bool((cost.min(1).values < 1e-12).all()):
-            break
+        candidate = w[at] + torch.nan_to_num(step, 0.0, 0.0, 0.0).clamp(-2, 2)
+        candidate_cost, candidate_error = misfit(candidate, at)
+        better = candidate_cost < cost[at]
+        w[at] = torch.where(better[..., None], candidate, w[at])
+        error[at] = torch.where(better[..., None, None], candidate_error, error[at])
+        cost[at] = torch.where(better, candidate_cost, cost[at])
+        damping[at] = (damping[at] * torch.where(better, 0.3, 5.0)).clamp(1e-9, 1e9)
     if group.is_linear:
         return cost.min(1).values
     best = cost.argmin(1)
@@ -110,7 +124,13 @@ def residual(basis: Tensor, matrices: Tensor, ambient: Ambient | None = None) ->
 
 
 def same_component(
-    basis: Tensor, matrices: Tensor, reference: Tensor, ambient: Ambient | None = None
+    basis: Tensor,
+    matrices: Tensor,
+    reference: Tensor,
+    ambient: Ambient | None = None,
+    *,
+    limit: float = SAME,
+    random_starts: int = STARTS,
 ) -> list[bool]:
     """Tell which matrices lie in the component of a reference matrix.
 
@@ -122,7 +142,9 @@ def same_component(
         basis: Generators ``[k, n, n]`` of the identity component.
         matrices: ``[m, n, n]``.
         reference: ``[n, n]``.
-        ambient: The whole group; None for GL(n). Then the determinants of all factors count.
+        ambient: The whole group; None for GL(n). The determinants of all factors count.
+        limit: Residual below which a matrix is in the component.
+        random_starts: See :func:`residual`.
 
     Returns:
         A bool for each matrix.
@@ -131,14 +153,16 @@ def same_component(
         InvalidInput: ``reference`` is singular.
     """
     m, r = matrices.double(), reference.double()
-    residuals = residual(basis, m @ _inverse(r), ambient)
     group = ambient or Ambient.linear(m.shape[-1])
     parts = [(group.linear_part(m, f.name), group.linear_part(r, f.name)) for f in group.factors]
-    signs = torch.stack(
+    same = torch.stack(
         [torch.linalg.slogdet(a).sign == torch.linalg.slogdet(b).sign for a, b in parts]
     ).all(0)
-    same: list[bool] = ((residuals < SAME) & signs).tolist()
-    return same
+    moved = (m @ _inverse(r))[same]
+    residuals = residual(basis, moved, ambient, enough=limit, random_starts=random_starts)
+    same[same.clone()] = (residuals < limit).to(same.device)
+    found: list[bool] = same.tolist()
+    return found
 
 
 def compare(basis: Tensor, matrices: Tensor) -> tuple[list[int], Tensor]:

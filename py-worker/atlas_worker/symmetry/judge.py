@@ -7,9 +7,17 @@ from torch import Tensor
 
 from . import Batch, Objective
 
+Known = dict[tuple[bytes, int], Tensor]
+"""What was measured of matrices, by their bytes, on the first so many of the same batches."""
+
 
 def measure_matrices(
-    objective: Objective, batches: list[Batch], matrices: Tensor, *, floor: bool = False
+    objective: Objective,
+    batches: list[Batch],
+    matrices: Tensor,
+    *,
+    floor: bool = False,
+    known: Known | None = None,
 ) -> Tensor:
     """Measure every matrix on the same batches.
 
@@ -18,17 +26,24 @@ def measure_matrices(
         batches: The batches.
         matrices: ``[m, n, n]``.
         floor: Measure the noise floor too, which takes a second prediction; otherwise it is 0.
+        known: What was measured before, without the noise floor; new matrices are added.
 
     Returns:
         ``[4, m]``: mean loss, distance, displacement and noise floor.
     """
     rows = []
     for m in matrices:
+        key = m.cpu().numpy().tobytes(), len(batches)
+        if known is not None and not floor and key in known:
+            rows.append(known[key])
+            continue
         errors = [objective.errors(b, m.expand(*b.shape, -1, -1), floor=floor) for b in batches]
         means = [
             [t.mean() for t in (e.loss, e.distance, e.displacement, e.noise_floor)] for e in errors
         ]
         rows.append(torch.stack([torch.stack(m) for m in means]).mean(0))
+        if known is not None and not floor:
+            known[key] = rows[-1]
     return torch.stack(rows, 1)
 
 
@@ -38,10 +53,12 @@ def motions(
     candidates: Tensor,
     displacement: Tensor,
     drawn: Tensor,
+    known: Known | None = None,
 ) -> Tensor:
     """Compute the displacements with which distances are compared (METHOD 2.6).
 
-    They are those of the candidates, or the median of random matrices' if that is larger. In a
+    They are those of the candidates, or the median of random matrices' if that is larger. The
+    first batch is enough for the median, since the random matrices differ by far more. In a
     product of groups the factor that moves the outputs least decides. Beside one that moves them
     far, its errors would look small.
 
@@ -51,6 +68,7 @@ def motions(
         candidates: ``[m, n, n]``, in the space's coordinates.
         displacement: Displacements of the candidates, ``[m]``.
         drawn: Random matrices of the group, likewise.
+        known: See :func:`measure_matrices`.
 
     Returns:
         ``[m]``.
@@ -58,14 +76,16 @@ def motions(
     space = objective.space
     ambient = space.ambient
     if len(ambient.factors) == 1:
-        typical = float(measure_matrices(objective, batches, space.outward(drawn))[2].median())
+        moved = measure_matrices(objective, batches[:1], space.outward(drawn), known=known)[2]
+        typical = float(moved.median())
         return displacement.clamp(min=typical).clamp(min=1e-30)
     found = []
     for factor in ambient.factors:
-        alone = ambient.alone(torch.cat([candidates, drawn]), factor.name)
-        moved = measure_matrices(objective, batches, space.outward(alone))[2]
-        typical = float(moved[len(candidates) :].median())
-        found.append(moved[: len(candidates)].clamp(min=typical))
+        alone = space.outward(ambient.alone(candidates, factor.name))
+        typically = space.outward(ambient.alone(drawn, factor.name))
+        moved = measure_matrices(objective, batches, alone, known=known)[2]
+        beside = measure_matrices(objective, batches[:1], typically, known=known)[2]
+        found.append(moved.clamp(min=float(beside.median())))
     return torch.stack(found).min(0).values.clamp(min=1e-30)
 
 

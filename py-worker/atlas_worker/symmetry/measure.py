@@ -53,6 +53,15 @@ class Directions:
     displacement: Tensor
     noise_floor: Tensor
 
+    def and_then(self, other: Directions) -> Directions:
+        """Append further directions."""
+        return Directions(
+            torch.cat([self.loss, other.loss]),
+            torch.cat([self.distance, other.distance]),
+            torch.cat([self.displacement, other.displacement]),
+            torch.cat([self.noise_floor, other.noise_floor]),
+        )
+
 
 @dataclass(frozen=True)
 class AtMatrices:
@@ -93,7 +102,13 @@ def draw_coefficients(batch: Batch, generator: torch.Generator, k: int, scale: f
 
 
 def measure(
-    objective: Objective, batches: list[Batch], directions: Tensor, scale: float, seed: int
+    objective: Objective,
+    batches: list[Batch],
+    directions: Tensor,
+    scale: float,
+    seed: int,
+    *,
+    floor: bool = False,
 ) -> Directions:
     """Measure equivariance along unit generators, with the same ``η`` for all of them.
 
@@ -103,6 +118,7 @@ def measure(
         directions: Unit generators ``[D, n, n]``.
         scale: Standard deviation of ``η``.
         seed: Seed of ``η``.
+        floor: Measure the noise floor too, which takes a second prediction; otherwise it is 0.
 
     Returns:
         Means over all batches.
@@ -117,7 +133,7 @@ def measure(
         # One direction at a time, so that memory does not grow with the number of directions.
         per = []
         for d in directions:
-            e = objective.errors(batch, lie.expm(lie.combine(d[None], eta)))
+            e = objective.errors(batch, lie.expm(lie.combine(d[None], eta)), floor=floor)
             per.append(finite_means(e))
         rows.append(torch.stack(per))
     mean = torch.stack(rows).mean(0)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..optim import Adam
 from . import lie
 from .ambient import Ambient
+from .newton import Problem, Quadratic, minimise
 from .space import Space
 
-NORMALISER_STEPS = 300
-"""Steps of Adam towards the normaliser."""
+ITERATIONS = 60
+"""Largest number of iterations towards the normaliser."""
+LEAST_STEP, LEAST_DECREASE = 1e-3, 1e-6
+"""Length of a step, and decrease of the loss, after which a matrix has arrived."""
+NEAR = 0.1
+"""Defect up to which a matrix is near the normaliser of an algebra that is known roughly."""
 SMALL = 0.01
 """Weight of a start's mean squared entry beside its defect."""
 
@@ -30,8 +34,9 @@ def project_to_normaliser(
     in the algebra for all B in the algebra. This condition on C needs no data. Without it the
     search would have to find a set, which may be very thin, from the data.
 
-    Adam minimises ``Σ_i ‖C B_i C⁻¹ − projection‖² / ‖C B_i C⁻¹‖²``, with a slight preference for
-    matrices of small norm; otherwise starts would become needlessly large boosts.
+    Levenberg and Marquardt's method minimises ``Σ_i ‖C B_i C⁻¹ − projection‖² / ‖C B_i C⁻¹‖²``,
+    with a slight preference for matrices of small norm; otherwise starts would become needlessly
+    large boosts.
 
     Args:
         starts: Matrices ``[m, n, n]``.
@@ -49,20 +54,77 @@ def project_to_normaliser(
     c = group.normalise(starts.double().cpu())
     if not len(frame) or float(defect(c, frame).max()) < 1e-9:
         return starts
-    free = c.clone().requires_grad_(True)
-    adam = Adam([free], lr=0.1)
-    for i in range(NORMALISER_STEPS):
-        adam.param_groups[0]["lr"] = 0.1 * (0.01 + 0.99 * (1 - i / NORMALISER_STEPS))
-        g = group.normalise(free)
-        adam.zero_grad()
-        (defect(g, frame) + SMALL * g.square().mean((-2, -1))).sum().backward()
-        adam.step()
-    projected = group.normalise(free.detach()).to(starts)
-    # A step may have jumped over det = 0. Such a start stays as it was.
+    projected = group.normalise(_descend(c, group.traceless(), frame)).to(starts)
     fine = torch.isfinite(projected).flatten(1).all(1) & (
         (group.signs(projected) == group.signs(starts)).all(-1)
     )
     return torch.where(fine[:, None, None], projected, starts)
+
+
+def settled(starts: Tensor, algebra: Tensor) -> Tensor:
+    """Select the matrices that came to the normaliser of an algebra, if most of them did.
+
+    The others ended in a minimum away from it, where no symmetry is.
+
+    Args:
+        starts: Matrices ``[m, n, n]``, as :func:`project_to_normaliser` returns them.
+        algebra: Generators ``[k, n, n]``.
+
+    Returns:
+        Those of the matrices; all of them if fewer than half came there.
+    """
+    if not len(algebra):
+        return starts
+    frame = lie.frame(lie.sparse_basis(algebra.double().cpu()))
+    there = defect(starts.double().cpu(), frame) < NEAR
+    return starts[there] if 2 * int(there.sum()) >= len(starts) else starts
+
+
+def _descend(c: Tensor, units: Tensor, frame: Tensor) -> Tensor:
+    """Move matrices to the normaliser of an algebra, as ``exp(Y) C``, which keeps their signs.
+
+    Args:
+        c: ``[m, n, n]`` float64, with determinants ±1.
+        units: Directions of Y, ``[e, n, n]``, without a trace.
+        frame: An orthonormal frame ``[k, n, n]`` of the algebra.
+
+    Returns:
+        ``[m, n, n]``.
+    """
+    weight = SMALL**0.5 / c.shape[-1]
+
+    def off(a: Tensor) -> Tensor:
+        outside: Tensor = a - lie.combine(frame, lie.project(frame, a))
+        return outside
+
+    def values(points: Tensor) -> Tensor:
+        return defect(points, frame) + SMALL * points.square().mean((-2, -1))
+
+    def quadratic(points: Tensor) -> Quadratic:
+        moved = points[:, None] @ frame @ torch.linalg.inv_ex(points).inverse[:, None]
+        size = moved.flatten(2).norm(dim=2)[..., None, None].clamp(min=1e-6)
+        d = moved / size  # [m, k, n, n], as are the residuals off(d)
+        # exp(Y) C changes C B C⁻¹ by [Y, C B C⁻¹], and C by Y C.
+        change = lie.bracket(units[:, None], d[:, None])  # [m, e, k, n, n]
+        along = (change * d[:, None]).sum((-2, -1), keepdim=True)
+        slopes = (off(change) - along * off(d)[:, None]).flatten(2) / len(frame) ** 0.5
+        small = weight * (units @ points[:, None]).flatten(2)
+        jacobian = torch.cat([slopes, small], 2)  # [m, e, k n² + n²]
+        residuals = [off(d).flatten(1) / len(frame) ** 0.5, weight * points.flatten(1)]
+        gradient = 2 * (jacobian @ torch.cat(residuals, 1)[..., None])[..., 0]
+        return Quadratic(values(points), gradient, 2 * jacobian @ jacobian.mT)
+
+    def move(points: Tensor, steps: Tensor) -> Tensor:
+        moved: Tensor = lie.expm(lie.combine(units, steps)) @ points
+        return moved
+
+    return minimise(
+        Problem(values, quadratic, move),
+        c,
+        ITERATIONS,
+        least_step=LEAST_STEP,
+        least_decrease=LEAST_DECREASE,
+    ).points
 
 
 def defect(matrices: Tensor, frame: Tensor) -> Tensor:
@@ -102,7 +164,7 @@ def restricted_starts(space: Space, drawn: Tensor, algebra: Tensor) -> Tensor:
     c = _unit_determinants(c, space)
     inner = lie.frame(lie.sparse_basis(algebra.double().cpu())) if len(algebra) else algebra
     if len(inner) and len(steps) and float(defect(c, inner).max()) > 1e-9:
-        c = _along(steps, c, inner)
+        c = _descend(c, steps, inner)
     fine = torch.isfinite(c).flatten(1).all(1) & (defect(c, frame) < SETTLED)
     good = c[fine] if bool(fine.any()) else torch.eye(space.n, dtype=c.dtype)[None]
     spare = good[torch.arange(len(c)) % len(good)]
@@ -145,18 +207,3 @@ def _unit_determinants(c: Tensor, space: Space) -> Tensor:
     )
     weights = -torch.nan_to_num(sizes, 0.0, 0.0, 0.0) @ torch.linalg.pinv(traces).mT
     return lie.expm(lie.combine(units, weights)) @ c
-
-
-def _along(steps: Tensor, c: Tensor, frame: Tensor) -> Tensor:
-    """Move matrices along ``steps [e, n, n]`` towards the normaliser of a second algebra."""
-    free = torch.zeros(len(c), len(steps), dtype=c.dtype, requires_grad=True)
-    adam = Adam([free], lr=0.1)
-    for i in range(NORMALISER_STEPS):
-        adam.param_groups[0]["lr"] = 0.1 * (0.01 + 0.99 * (1 - i / NORMALISER_STEPS))
-        g = lie.expm(lie.combine(steps, free)) @ c
-        adam.zero_grad()
-        (defect(g, frame) + SMALL * g.square().mean((-2, -1))).sum().backward()
-        adam.step()
-    moved: Tensor = lie.expm(lie.combine(steps, free.detach())) @ c
-    fine = torch.isfinite(moved).flatten(1).all(1)
-    return torch.where(fine[:, None, None], moved, c)

@@ -272,7 +272,7 @@ def test_components_of_an_isotropic_function() -> None:
 def test_a_closure_can_be_resumed() -> None:
     def make() -> ProductsSolver:
         return ProductsSolver(
-            ProductsParams(views=64, evaluation=64, starts=16),
+            ProductsParams(views=32, evaluation=32, starts=16, steps=20),
             objective=point_task(square),
             identity_algebra=EMPTY,
             matrices=planar(90)[None],

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from atlas_worker.errors import Diverged, InvalidInput
 from atlas_worker.interfaces import CosetReport
-from atlas_worker.solvers.multistart import MultistartParams, MultistartSolver
+from atlas_worker.solvers.multistart import (
+    SPARES,
+    MultistartParams,
+    MultistartSolver,
+    without_spares,
+)
 from atlas_worker.symmetry import EquivarianceObjective
 from atlas_worker.symmetry.ambient import normalised
 from atlas_worker.symmetry.components import compare
@@ -67,8 +72,10 @@ def test_an_isotropic_operator_on_fields_has_rotations_and_reflections() -> None
 def test_matrices_to_report_move_on() -> None:
     """After few steps of a search they are nearer to the components than without."""
     task = point_task(norm_in(torch.eye(2)))
+    squeeze = torch.diag(torch.tensor([1.2, 1.0]))
+    inexact = (squeeze @ J @ torch.linalg.inv(squeeze))[None]
     how: dict[str, Any] = {"epochs": 1, "steps": 4, "threshold": 1.0, "batch_size": 8}
-    rough, fine = (find(task, J[None], **how, refine=refine) for refine in (0, 30))
+    rough, fine = (find(task, inexact, **how, refine=refine) for refine in (0, 30))
     assert signs(fine) == [-1, 1]
     worst = [max(orthogonality(m) for m in report.matrices) for report in (rough, fine)]
     assert worst[1] < min(0.03, worst[0] / 2)
@@ -100,7 +107,7 @@ def test_half_turns_join_scalings_to_two_components() -> None:
     report = find(
         point_task(lambda x: torch.atan((x[..., 1:] + 0.1) / x[..., :1])),
         torch.eye(2)[None],
-        candidates=64,
+        candidates=32,
         max_components=24,
     )
     assert len(report.matrices) == 2
@@ -111,7 +118,7 @@ def test_half_turns_join_scalings_to_two_components() -> None:
 
 
 def test_a_function_without_symmetry_has_the_identity_alone() -> None:
-    report = find(point_task(network), EMPTY, candidates=64, max_components=16)
+    report = find(point_task(network), EMPTY, candidates=32, max_components=16)
     assert len(report.matrices) == 1
     assert (report.matrices[0] - torch.eye(2)).abs().max() < 0.1
 
@@ -124,7 +131,7 @@ def test_a_connected_group_has_one_component() -> None:
 
 def test_every_candidate_is_accounted_for() -> None:
     report = find(point_task(norm_in(torch.eye(2))), J[None], candidates=16, max_components=4)
-    assert len(report.candidates) == 16
+    assert len(report.candidates) == 2 * SPARES, "of the starts in each component"
     losses = [c.loss for c in report.candidates]
     assert losses == sorted(losses)
     kept = [c for c in report.candidates if c.outcome == "kept"]
@@ -142,6 +149,16 @@ def test_every_candidate_is_accounted_for() -> None:
         if c.outcome == "duplicate":
             labels, _ = compare(J[None], torch.stack([report.matrices[c.duplicate_of], c.matrix]))
             assert labels == [0, 0]
+
+
+def test_starts_in_one_component_are_searched_no_more_than_twice() -> None:
+    turn = torch.linalg.matrix_exp(torch.tensor([0.3, 1.0, 2.0, 4.0])[:, None, None] * J)
+    flip = torch.diag(torch.tensor([1.0, -1.0]))
+    apart = torch.tensor([[2.0, 0.0], [0.0, 0.5]])
+    starts = torch.stack([turn[0], flip, turn[1], turn[2], turn[3], apart, turn[2] @ flip])
+    kept = without_spares(J[None], starts)
+    assert torch.equal(kept, starts[[0, 1, 2, 5, 6]])
+    assert torch.equal(without_spares(EMPTY, starts), starts), "no algebra joins them"
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
