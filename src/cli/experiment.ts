@@ -205,8 +205,8 @@ function appendix(
   const own =
     task.examples ?? (Object.keys(tasks).length > 1 ? taskExamples(examples, task) : examples);
   return [
-    ...(lines.length > 0 ? ["", "More parameters (explained by: atlas blocks):", ...lines] : []),
     "",
+    ...(lines.length > 0 ? ["More parameters (explained by: atlas blocks):", ...lines] : []),
     COMMON_HELP,
     ...examplesOf(own.length > 0 ? own : [`atlas ${command} --task ${task.name} --fixed-seed`]),
   ].join("\n");

@@ -311,7 +311,8 @@ describe("the worker", function () {
       await session.advance(cosets);
       const { matrices, losses, candidates } = await session.getCosets(cosets);
       expect(losses).to.have.length(matrices.length);
-      expect(candidates).to.have.length(4);
+      // With an identity component, a start or two of each other component are enough.
+      expect(candidates.length).to.be.within(identityAlgebra.length > 0 ? 1 : 4, 4);
       for (const { outcome, duplicateOf } of candidates) {
         expect(outcome).to.be.oneOf(["kept", "not_a_symmetry", "beyond_limit", "duplicate"]);
         expect(duplicateOf !== undefined).to.equal(outcome === "duplicate");

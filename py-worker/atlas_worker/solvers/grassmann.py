@@ -362,6 +362,8 @@ class GrassmannSolver(AdamSolver):
         spectrum, objective = self._linearised(), self._objective
         if not self._p.polish or not isinstance(objective, EquivarianceObjective):
             return spectrum
+        if not self._space.ambient.is_linear:
+            return spectrum
         metric = spread_metric(objective, self._seed)
         return spectrum if metric is None else spectrum.per_displacement(metric, self._space)
 
@@ -369,10 +371,7 @@ class GrassmannSolver(AdamSolver):
         """Find the number of generators, and the reason for it."""
         p, spectrum = self._p, self._directions()
         batches = evaluation_batches(self._objective, p.evaluation, self._seed)
-        tried = spectrum.directions
-        if spectrum.lengths is not None:
-            tried = tried * spectrum.lengths.to(tried)[:, None, None]
-        along = measure(self._objective, batches, tried, p.scale, self._seed)
+        along = measure(self._objective, batches, spectrum.directions, p.scale, self._seed)
         size = mean_size(batches)
         typical = typical_displacement(self._objective, batches, along, p.scale, self._seed)
         errors = relative_errors(along, typical.at(spectrum.directions), size)
@@ -404,6 +403,8 @@ class GrassmannSolver(AdamSolver):
         space, objective = self._space, self._objective
         free = space.free(self._directions().directions[:k])
         if not self._p.polish or not isinstance(objective, EquivarianceObjective):
+            return free
+        if not space.ambient.is_linear:
             return free
 
         def told(iteration: int, losses: Tensor) -> None:

@@ -48,9 +48,6 @@ class Spectrum:
     otherwise."""
     errors: Tensor
     """``[d]``, root mean square of the linearised error along each direction."""
-    lengths: Tensor | None = None
-    """``[d]``: along each direction, what moves the data as far as 1 does on average over gl(n) if
-    they are normally distributed; None for 1."""
     form: Tensor | None = None
     """``[d, d]`` float64, whose value at an element, in the basis of the space, is the squared
     error along it."""
@@ -79,15 +76,9 @@ class Spectrum:
         inverse = torch.linalg.inv(torch.linalg.cholesky(metric / unit[:, None] / unit + floor))
         form = self.form / unit[:, None] / unit
         values, vectors = torch.linalg.eigh(inverse @ form @ inverse.T)
-        rows = vectors.T @ inverse / unit
-        found = space.lift(rows.reshape(-1, *space.shape))
-        norms = space.norms(found)
-        moved = torch.einsum("ka,ab,kb->k", rows, metric, rows).clamp(min=1e-300)
-        return Spectrum(
-            (found / norms[:, None, None]).float(),
-            values.clamp(min=0).sqrt(),
-            norms / (space.n * moved).sqrt(),
-        )
+        found = space.lift((vectors.T @ inverse / unit).reshape(-1, *space.shape))
+        unit_length = found / space.norms(found)[:, None, None]
+        return Spectrum(unit_length.float(), values.clamp(min=0).sqrt())
 
     @property
     def typical(self) -> float:
@@ -165,7 +156,7 @@ def linearised_spectrum(
     check_finite(form, "the linearised equivariance error")
     values, vectors = torch.linalg.eigh(form)
     directions = torch.einsum("ab,bij->aij", vectors.T, basis)
-    return Spectrum(directions.float(), values.clamp(min=0).sqrt(), form=form)
+    return Spectrum(directions.float(), values.clamp(min=0).sqrt(), form)
 
 
 def gaps(spectrum: Spectrum) -> Tensor:
