@@ -75,7 +75,7 @@ export const evidenceField = () =>
     .default("quick")
     // Runs that were begun before this field end as they were begun.
     .meta({
-      description: "Held-out data judge (full: refits too)",
+      description: "Held-out data judge (full: refits; none: not)",
       before: "none",
     });
 

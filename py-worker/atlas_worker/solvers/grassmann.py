@@ -230,7 +230,7 @@ def report_algebra(
     explanation = (
         f"{count} of {len(generators)} generators have {bound} ({listed}{beside})"
         if count
-        else f"no direction has {bound} (best found: {listed}{others})"
+        else f"no direction has {bound} (best found: {listed}{beside})"
     )
     if reason:
         explanation = f"{reason}; {explanation}" if len(generators) else reason
@@ -357,14 +357,21 @@ class GrassmannSolver(AdamSolver):
             self._spectrum = linearised_spectrum(self._objective, SPECTRUM, self._seed)
         return self._spectrum
 
+    @property
+    def _refined(self) -> EquivarianceObjective | None:
+        """The objective, if spans are ordered and refined by how far they move sets of vectors.
+
+        Affine groups and products are sought in coordinates of their own.
+        """
+        objective = self._objective
+        if not self._p.polish or not self._space.ambient.is_linear:
+            return None
+        return objective if isinstance(objective, EquivarianceObjective) else None
+
     def _directions(self) -> Spectrum:
         """The spectrum from which the span is taken: on sets, relative to how far they move."""
-        spectrum, objective = self._linearised(), self._objective
-        if not self._p.polish or not isinstance(objective, EquivarianceObjective):
-            return spectrum
-        if not self._space.ambient.is_linear:
-            return spectrum
-        metric = spread_metric(objective, self._seed)
+        spectrum, objective = self._linearised(), self._refined
+        metric = None if objective is None else spread_metric(objective, self._seed)
         return spectrum if metric is None else spectrum.per_displacement(metric, self._space)
 
     def _count(self) -> tuple[int, str]:
@@ -400,24 +407,21 @@ class GrassmannSolver(AdamSolver):
 
     def _spectral(self, k: int, on_step: StepCallback) -> Tensor:
         """The span of the first k directions of the spectrum, refined if asked for."""
-        space, objective = self._space, self._objective
-        free = space.free(self._directions().directions[:k])
-        if not self._p.polish or not isinstance(objective, EquivarianceObjective):
-            return free
-        if not space.ambient.is_linear:
-            return free
+        space, objective, directions = self._space, self._refined, self._directions().directions
+        if objective is None or k == 0:
+            return space.free(directions[:k])
 
         def told(iteration: int, losses: Tensor) -> None:
             on_step(iteration, ITERATIONS, {"loss": float(losses.min().exp())})
 
-        if self._asked:
-            return space.free(refine(objective, space.frame(free), self._seed, told))
-        if self._plausible > k:
-            directions = self._directions().directions[: self._plausible]
-            found = largest(objective, directions, self._seed, told)
+        if self._plausible > k and not self._asked:
+            found = largest(objective, directions[: self._plausible], self._seed, told)
         else:
-            found = refine(objective, space.frame(free), self._seed, told)
-        return space.free(completed(objective, found, self._seed, told))
+            frame = space.frame(space.free(directions[:k]))
+            found = refine(objective, frame, self._seed, told)
+        if not self._asked:
+            found = completed(objective, found, self._seed, told)
+        return space.free(found)
 
     def run_epoch(self, on_step: StepCallback) -> dict[str, float]:
         """Run ``steps`` steps of the optimiser, and compare the starts on data of their own.

@@ -30,7 +30,7 @@ from ..errors import InvalidInput
 from ..rng import random_stream
 from .action import Action, Inputs, Predictor, max_batch
 from .features import FeatureType
-from .neighbours import NEAREST, Neighbours, far, whitening
+from .neighbours import ENOUGH, KNOWN, NEAREST, Neighbours, far, whitening
 from .vectors import VectorAction
 
 CHARTS_AT_ONCE = 4
@@ -53,14 +53,10 @@ FLOORED = 128
 """Samples from which the interpolation floor is measured."""
 SIZED = 32
 """Samples from which the size of a move is measured."""
-NEIGHBOURS = 1024
-"""Training samples among which the nearest neighbour of a moved sample is sought."""
 NARROWEST, WIDEST = 5, 9
 """Widths in pixels of the patches of fields whose neighbours are sought."""
 NOTICED = 0.01
 """Share of the predictions' variance by which they may always differ from their neighbours'."""
-ENOUGH = 0.5
-"""Share of the moved sets that must lie within that distance."""
 NOWHERE = 1e6
 """Reach of moves that lead most samples away from all data."""
 PATCHES = 4
@@ -758,7 +754,7 @@ class _Reach:
         if subject.inputs.charts > 1:
             self._charts = torch.tensor([subject.inputs.charts // 2])
         at_once = max(1, max_batch(subject.inputs.shape))
-        known = subject.train[order[:NEIGHBOURS]]
+        known = subject.train[order[:KNOWN]]
         parts = [subject.train_inputs.draw(i, self._charts) for i in known.split(at_once)]
         windows = [self._action.crop_in(p) for p in parts]
         fitted = torch.cat(windows)

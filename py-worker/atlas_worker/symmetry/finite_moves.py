@@ -18,17 +18,13 @@ from torch import Tensor
 
 from ..rng import random_stream
 from . import lie
-from .neighbours import Neighbours, far, whitening
+from .neighbours import ENOUGH, KNOWN, Neighbours, far, whitening
 from .newton import distances, frame_problem, minimise
 from .objective import Batch, EquivarianceObjective
 from .space import Space
 
 SIZES = 0.05, 0.2, 0.5
 """Mean squared displacements of the moves, in units of twice the data's own second moment."""
-ENOUGH = 0.5
-"""Share of the moved sets that must be near, or moves of this size are left out."""
-KNOWN = 1024
-"""Sets among which the nearest ones are sought."""
 ROWS, AT_ONCE, NUMBERS = 16384, 2**17, 2**21
 """Most sets that are moved, most moved sets of an iteration, and most numbers in these."""
 AT_ONCE_FOREIGN = 2**14
@@ -75,8 +71,10 @@ def refine(
         An orthonormal frame of the span that leaves the least error. It is the one that was given
         if the new one is not better on moves of its own, and for fields.
     """
+    if not 0 < len(frame) < objective.space.dimension:
+        return frame
     moves = _Moves(objective, seed)
-    if not moves.possible or not 0 < len(frame) < objective.space.dimension:
+    if not moves.possible:
         return frame
     space, best = objective.space, frame
     if moves.error(frame, ROUNDS) <= EXACT:
@@ -283,6 +281,8 @@ class _Moves:
         """Whether moves along a span leave nearly as little error as along a smaller one."""
         own, all_of_it = (self.error(each, ROUNDS) for each in (smaller, larger))
         others = self.error(self._objective.space.complement(larger), ROUNDS)
+        if not math.isfinite(own + all_of_it + others):
+            return False  # too few moves stay near the data to tell
         return all_of_it - own <= WORSE * max(0.0, others - own)
 
     def _coefficients(self, frame: Tensor, drawn: Tensor, which: Tensor) -> Tensor:

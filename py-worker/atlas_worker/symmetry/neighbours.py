@@ -9,6 +9,10 @@ from torch import Tensor
 
 NEAREST = 4
 """Nearest samples that are looked at."""
+KNOWN = 1024
+"""Known samples among which they are sought."""
+ENOUGH = 0.5
+"""Share of the moved sets that must be near to known ones, or the move is out of reach."""
 FAR = 0.95
 """Share of the samples at rest that lie within the distance up to which others are near."""
 

@@ -161,6 +161,29 @@ def test_the_solver_refines_if_asked() -> None:
     assert angles[1] < 0.6 * angles[0]
 
 
+def test_a_function_that_changes_in_jumps_has_nothing_to_refine() -> None:
+    task = objective(lambda x: (x[..., :1] > 0).to(x), normal(500, 2))
+    params = GrassmannParams(start="spectral", steps=0, charts=1, polish=True)
+    solver = GrassmannSolver(params, objective=task, k=0, epochs=1, seed=0)
+    solver.run_epoch(lambda *_: None)
+    report = solver.report()
+    assert report.generators.shape == (0, 2, 2)
+    assert "changes in jumps" in report.explanation
+
+
+@pytest.mark.parametrize(
+    "errors", [(0.1, 0.9, math.inf), (math.inf, 0.1, 0.2), (0.1, math.inf, 0.2)]
+)
+def test_no_larger_span_is_taken_where_no_move_stays_near(
+    errors: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves = finite_moves._Moves(objective(form(torch.eye(2)), normal(300, 2)), 0)
+    of_each = iter(errors)  # of the smaller span, the larger one, and the directions outside
+    monkeypatch.setattr(moves, "error", lambda *_: next(of_each))
+    everything = torch.eye(4).unflatten(1, (2, 2))
+    assert not moves.no_worse(everything[:2], everything[:1])
+
+
 def test_a_known_point_is_not_its_own_neighbour() -> None:
     points = torch.arange(10.0)[:, None].double()
     distances, nearest = Neighbours(points).nearest(points[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -267,6 +268,7 @@ def test_without_a_symmetry_the_best_direction_is_left_to_be_judged(f: Function)
     assert report.generators.shape == (1, 2, 2)
     assert report.symmetry_count == 0
     assert "no direction has a relative" in report.explanation
+    assert re.search(r"\(best found: [\d.]+; other directions: [\d.]+ to", report.explanation)
     assert len(report.spectrum) == 4
     assert min(s.relative_error for s in report.spectrum) > 0.15
 
