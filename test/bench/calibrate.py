@@ -834,6 +834,188 @@ def saddle3(g: torch.Generator) -> Problem:
     return Problem(normal(g, SAMPLES, 1, 3), f, NOTHING3)
 
 
+def inertial(g: torch.Generator) -> Problem:
+    """Invariant masses of two particles, of energies and momenta of a plane."""
+    p = normal(g, SAMPLES, 2, 2)
+    energy = (0.25 + p.square().sum(2, keepdim=True)).sqrt()
+    metric = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    x = torch.cat([energy, p], 2)
+    return of_forms(
+        x,
+        lambda x: (
+            ((x[:, 0] + x[:, 1]) @ metric * (x[:, 0] + x[:, 1])).sum(1, keepdim=True).abs().sqrt()
+        ),
+        orthogonal([1, -1, -1]),
+        g,
+    )
+
+
+def dipoles(g: torch.Generator) -> Problem:
+    """The energy of two dipoles at a distance: three vectors of space."""
+
+    def energy(x: Tensor) -> Tensor:
+        a, b, r = x.unbind(1)
+        length = (0.5 + r.square().sum(1)).sqrt()
+        along = (a * r).sum(1) * (b * r).sum(1) / length.square()
+        return (((a * b).sum(1) - 3 * along) / length.pow(3))[:, None]
+
+    return Problem(normal(g, SAMPLES, 3, 3), energy, orthogonal([1, 1, 1]))
+
+
+def attraction(g: torch.Generator) -> Problem:
+    """The force of one body on another, softened where they are near."""
+
+    def force(x: Tensor) -> Tensor:
+        r = x[:, 1] - x[:, 0]
+        return r / (0.3 + r.square().sum(1, keepdim=True)).pow(1.5)
+
+    return Problem(normal(g, SAMPLES, 2, 2), force, orthogonal([1, 1]), out="V")
+
+
+def power_law(g: torch.Generator) -> Problem:
+    """Products of powers of two positive coordinates."""
+    a = 0.5 + torch.rand(2, generator=g)
+    x = 0.5 + 1.5 * torch.rand(SAMPLES, 1, 2, generator=g)
+    b = torch.diag(torch.stack([a[1], -a[0]]))[None]
+    return Problem(x, lambda x: (x[:, 0].clamp(min=1e-3).pow(a)).prod(1, keepdim=True), b)
+
+
+def oscillator(g: torch.Generator) -> Problem:
+    """The amplitude of an oscillator, of its position and its speed."""
+    speed = float(0.5 + 1.5 * torch.rand((), generator=g))
+    b = torch.tensor([[[0.0, 1.0], [-(speed**2), 0.0]]])
+    x = normal(g, SAMPLES, 1, 2) * torch.tensor([1.0, speed])
+    form = torch.tensor([1.0, 1 / speed])
+    return Problem(x, lambda x: (x[:, 0] * form).norm(dim=1, keepdim=True), b)
+
+
+def helix(g: torch.Generator) -> Problem:
+    """Classes by the distance from an axis that is tilted."""
+    turn, _ = torch.linalg.qr(normal(g, 3, 3))
+    b = torch.zeros(3, 3)
+    b[:2, :2] = orthogonal([1, 1])[0]
+
+    def f(x: Tensor) -> Tensor:
+        r: Tensor = (x[:, 0] @ turn)[:, :2].norm(dim=1, keepdim=True)
+        return 5 * (r - 1.2) * torch.tensor([[1.0, -1.0]])
+
+    # A class does not depend on the place along the axis: that is affine in R^3, and two shears
+    # and a scaling along the axis are linear.
+    along = torch.zeros(3, 3, 3)
+    along[torch.arange(3), 2, torch.arange(3)] = 1.0
+    generators = turn @ torch.cat([b[None], along]) @ turn.T
+    return Problem(normal(g, SAMPLES, 1, 3), f, generators, classes=True)
+
+
+def triangles(g: torch.Generator) -> Problem:
+    """The cosine of the angle at the first of three points, given by two sides."""
+
+    def cosine(x: Tensor) -> Tensor:
+        a, b = x.unbind(1)
+        return ((a * b).sum(1) / (0.2 + a.square().sum(1) * b.square().sum(1)).sqrt())[:, None]
+
+    return Problem(normal(g, SAMPLES, 2, 2), cosine, orthogonal([1, 1]))
+
+
+def friedman(g: torch.Generator) -> Problem:
+    """A product, a square and a line (Friedman 1991): the product keeps a squeeze."""
+
+    def f(x: Tensor) -> Tensor:
+        a, b, c, d = x[:, 0].unbind(1)
+        return (torch.sin(math.pi * a * b) + 2 * (c - 0.5).square() + d)[:, None]
+
+    b = torch.diag(torch.tensor([1.0, -1.0, 0.0, 0.0]))[None]
+    return Problem(torch.rand(SAMPLES, 1, 4, generator=g), f, b)
+
+
+def peaks(g: torch.Generator) -> Problem:
+    """Three peaks and two hollows, as they are often plotted."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        z = 3 * (1 - u).square() * (-u.square() - (v + 1).square()).exp()
+        z = z - 10 * (u / 5 - u.pow(3) - v.pow(5)) * (-u.square() - v.square()).exp()
+        return (z - (-(u + 1).square() - v.square()).exp() / 3)[:, None]
+
+    return Problem(1.2 * normal(g, SAMPLES, 1, 2), f, NOTHING2)
+
+
+def banana(g: torch.Generator) -> Problem:
+    """Rosenbrock's valley."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        return (1 + (1 - u).square() + 10 * (v - u.square()).square()).log()[:, None]
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2)
+
+
+def himmelblau(g: torch.Generator) -> Problem:
+    """Four equal hollows (Himmelblau 1972)."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = (2 * x[:, 0]).unbind(1)
+        z = (u.square() + v - 11).square() + (u + v.square() - 7).square()
+        return (1 + z / 20).log()[:, None]
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2)
+
+
+def franke(g: torch.Generator) -> Problem:
+    """Two peaks, a ridge and a hollow (Franke 1979)."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = (9 * x[:, 0]).unbind(1)
+        z = 0.75 * (-((u - 2).square() + (v - 2).square()) / 4).exp()
+        z = z + 0.75 * (-(u + 1).square() / 49 - (v + 1) / 10).exp()
+        z = z + 0.5 * (-((u - 7).square() + (v - 3).square()) / 4).exp()
+        return (z - 0.2 * (-(u - 4).square() - (v - 7).square()).exp())[:, None]
+
+    return Problem(torch.rand(SAMPLES, 1, 2, generator=g), f, NOTHING2)
+
+
+def predators(g: torch.Generator) -> Problem:
+    """How predators and prey change (Lotka 1925)."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        return torch.stack([u * (1 - v), v * (u - 1)], 1)
+
+    return Problem(0.2 + 2 * torch.rand(SAMPLES, 1, 2, generator=g), f, NOTHING2, out="V")
+
+
+def relaxation(g: torch.Generator) -> Problem:
+    """An oscillator that keeps its amplitude (van der Pol 1926)."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        return torch.stack([v, (1 - u.square()) * v - u], 1)
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2, out="V")
+
+
+def moons(g: torch.Generator) -> Problem:
+    """Two crescents that reach into each other."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        one = ((u + 0.5).square() + (v + 0.25).clamp(max=0).square() * 9 + v.square()).sqrt()
+        two = ((u - 0.5).square() + (v - 0.25).clamp(min=0).square() * 9 + v.square()).sqrt()
+        return 4 * torch.stack([-(one - 1).abs(), -(two - 1).abs()], 1)
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2, classes=True)
+
+
+def quadrants(g: torch.Generator) -> Problem:
+    """Whether two coordinates have the same sign, with soft edges, and the first one's size."""
+
+    def f(x: Tensor) -> Tensor:
+        u, v = x[:, 0].unbind(1)
+        return 4 * torch.stack([(2 * u * v).tanh() + 0.5 * u, torch.zeros_like(u)], 1)
+
+    return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2, classes=True)
+
+
 SECOND_WITH = (far_out, flat_ellipse, plane_of_four, scaling3, area, vectors3, rings)
 SECOND_WITHOUT = (
     far_out_without,
@@ -876,8 +1058,7 @@ FOURTH_WITHOUT = (
     offset_radial,
     pairs_mixed,
 )
-# Kinds that were made when the rule was what it is.
-NEW_WITH = (
+FIFTH_WITH = (
     triples,
     double_speed,
     volume,
@@ -887,7 +1068,7 @@ NEW_WITH = (
     in_a_disc,
     ratios,
 )
-NEW_WITHOUT = (
+FIFTH_WITHOUT = (
     ridge,
     cushion,
     two_bumps,
@@ -897,9 +1078,31 @@ NEW_WITHOUT = (
     mixed_norms,
     saddle3,
 )
+# Kinds that were made when the rule and the search were what they are: known problems of physics,
+# and functions by which others are measured.
+NEW_WITH = (
+    inertial,
+    dipoles,
+    attraction,
+    friedman,
+    power_law,
+    oscillator,
+    helix,
+    triangles,
+)
+NEW_WITHOUT = (
+    peaks,
+    banana,
+    himmelblau,
+    franke,
+    predators,
+    relaxation,
+    moons,
+    quadrants,
+)
 NEW, THIRD = (*NEW_WITH, *NEW_WITHOUT), (*THIRD_WITH, *THIRD_WITHOUT)
-FOURTH = (*FOURTH_WITH, *FOURTH_WITHOUT)
-ALL = (*NEW, *FOURTH, *THIRD, *SECOND_WITH, *SECOND_WITHOUT, *FIRST_WITH, *FIRST_WITHOUT)
+FOURTH, FIFTH = (*FOURTH_WITH, *FOURTH_WITHOUT), (*FIFTH_WITH, *FIFTH_WITHOUT)
+ALL = (*NEW, *FIFTH, *FOURTH, *THIRD, *SECOND_WITH, *SECOND_WITHOUT, *FIRST_WITH, *FIRST_WITHOUT)
 BREAKINGS = [0.0, 0.0, 0.1, 0.3, 1.0]
 NOISES = [0.0, 0.3, 1.0]
 
@@ -1006,6 +1209,7 @@ def kinds(_: dict[str, Any]) -> dict[str, list[str]]:
         "second": (*SECOND_WITH, *SECOND_WITHOUT),
         "third": THIRD,
         "fourth": FOURTH,
+        "fifth": FIFTH,
         "new": NEW,
     }
     return {name: [m.__name__ for m in group] for name, group in groups.items()}
