@@ -19,8 +19,12 @@ export const LIMITS = {
   drift: 0.6,
   /** Skill that a generator off by 6° loses, in units of what other directions lose. */
   angle: 0.01,
-  /** Skill lost that is never told from none: 3 % of the output's spread. */
+  /** Skill lost that is never told from none: 3 % of the output's spread … */
   least: 1e-3,
+  /** … and less, 1 % of it, where another direction of the span loses … */
+  finer: 1e-4,
+  /** … this many times less. */
+  finest: 10,
   /** The largest difference from the nearest training samples, in units of unmoved samples'. */
   reach: 4,
   /** The largest disagreement of refits, in units of that at unmoved samples. */
@@ -236,8 +240,12 @@ function weighAtLargest(
     return [{ least: Math.max(0, least), contrast: upper / Math.max(0, least) }];
   });
   const elsewhere = others.length === 0 ? null : Math.min(...others.map(({ least }) => least));
-  const inexact = limits.angle * (elsewhere ?? 0);
-  const sure = reached.map((at) => interval(at).low - allowance(at, lacking, limits) - inexact);
+  const inexact = limits.angle * (elsewhere ?? lost.high);
+  // Where one direction of the span loses next to nothing, the predictor shows what others lose.
+  const best = Math.min(...intervals.map(({ high }) => high));
+  const least = Math.min(limits.least, Math.max(limits.finer, limits.finest * best));
+  const told = { ...limits, least };
+  const sure = reached.map((at) => interval(at).low - allowance(at, lacking, told) - inexact);
   const low = Math.sqrt(Math.max(0, ...sure));
   // What the predictor does not explain can hide a breaking as well as feign one. How much it
   // hides, planted breakings tell.

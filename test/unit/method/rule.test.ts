@@ -49,6 +49,19 @@ describe("the rule of verdicts", () => {
     expect(reason).to.contain("other directions");
   });
 
+  it("tells a small loss from none where another direction of the span loses next to nothing", () => {
+    const [none, little] = [at(1e-6, 1e-7), at(7e-4, 3e-5)];
+    // As of two bodies in one step, which hardly accelerate: any linear map nearly keeps it.
+    const { verdict, broken } = judge([none, little], [], 1e-5);
+    expect(verdict).to.equal("approximate");
+    expect(broken.low).to.be.within(0.02, Math.sqrt(7e-4));
+    expect(judge([none], [little], 1e-5).verdict).to.equal("symmetry");
+    expect(judge([little], [], 1e-5).verdict).to.equal("symmetry");
+    expect(judge([none, little], [], 0.01).verdict).to.equal("symmetry");
+    // Of a rotation that is off by a few degrees beside another that is exact.
+    expect(judge([none, little], [at(0.5)], 1e-5).verdict).to.equal("symmetry");
+  });
+
   it("cannot tell where the interval is wide, and says what cannot be excluded", () => {
     const { verdict, reason } = judge([at(0.05, 0.08)], [at(1.5)], 0.3);
     expect(verdict).to.equal("cannot tell");
