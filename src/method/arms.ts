@@ -1,7 +1,6 @@
 /** Groups and sizes of the networks that are compared, and how long they are trained. */
 import type { z } from "zod";
 import type { SquareMatrix } from "../algebra/linalg.js";
-import { findBlock, paramsOf } from "../blocks.js";
 import { UsageError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
 import type { RemoteObject } from "../worker/index.js";
@@ -9,27 +8,21 @@ import { type ArmGroup, armGroups, type Symmetry } from "./symmetry.js";
 
 /** Steps of a training on fields, unless the user gives epochs. */
 export const STEPS = 300;
-/** Pixels of a kernel of `unet`. */
-const KERNEL = 25;
 
 /** Count the passes over fields that make the usual number of steps. */
 export function epochsOf(samples: number, batch_size: number): number {
   return Math.ceil(STEPS / Math.ceil(samples / batch_size));
 }
 
-/** Solve `a w² + b w + c = parameters` for the width w of a network. */
-export function widthOf(parameters: number, a: number, b: number, c: number): number {
-  const root = Math.sqrt(b * b + 4 * a * Math.max(parameters - c, 1));
-  return Math.max(1, Math.round((root - b) / (2 * a)));
-}
-
-/** Choose the width at which `unet` has about as many parameters. */
-export function unetWidth(parameters: number, channels: number, outputs: number): number {
-  const { layers, head } = paramsOf(findBlock("architecture", "unet").entry);
-  const [deep, wide] = [Number(layers?.default), Number(head?.default)];
-  // Kernels, biases and norms of the layers; norms and weights of the head.
-  const b = KERNEL * channels + 3 * (deep + 1) + 4 + 3 * wide;
-  return widthOf(parameters, KERNEL * deep, b, wide * (2 + outputs) + outputs);
+/**
+ * Make the values by which a network has as many parameters as another one, unless the user gives
+ * its width.
+ *
+ * @param width name of the width among the network's parameters
+ */
+export function alike(config: object, parameters: number, width: string) {
+  const given = (config as Record<string, unknown>)[`baseline.${width}`];
+  return { parameters: given === undefined ? parameters : 0 };
 }
 
 /** Select the fields of a choice. */

@@ -5,7 +5,7 @@ import type { Context } from "../experiment/context.js";
 import { type ConfigOf, type Preparation, type Shape, task, whole } from "../experiment/define.js";
 import { Tensor } from "../tensor/index.js";
 import type { AtlasOptions, RemoteObject } from "../worker/index.js";
-import { epochsOf, pick, rotationArms, STEPS, unetWidth } from "./arms.js";
+import { alike, epochsOf, pick, rotationArms, STEPS } from "./arms.js";
 import { score } from "./evidence.js";
 import { trainingFields } from "./predictor.js";
 import { lookUpSymmetry, symmetryField } from "./symmetry.js";
@@ -98,7 +98,7 @@ export function pixelComparisonTask<D extends Shape>(pixels: PixelComparison<D>)
         const architecture = group
           ? settle(c, pick(fields(), "network"), "architecture", "steerable_unet")
           : settle(c, pick(fields(), "baseline"), "architecture", "unet", {
-              unet: { width: unetWidth(parameters, pixels.channels, pixels.classes) },
+              unet: alike(c, parameters, "width"),
             });
         const within = ctx.within(name);
         const predictor = await within.predictor({

@@ -9,7 +9,7 @@ import { whole } from "../experiment/define.js";
 import type { Comparison } from "../result.js";
 import { Tensor } from "../tensor/index.js";
 import type { RemoteObject } from "../worker/index.js";
-import { epochsOf, pick, unetWidth, widthOf } from "./arms.js";
+import { alike, epochsOf, pick } from "./arms.js";
 import type { OwnLoss, ownAtlas } from "./own.js";
 import { HELD_OUT, ownFit } from "./own.js";
 import { type ArmGroup, EXACT } from "./symmetry.js";
@@ -124,7 +124,6 @@ export async function compareArms(
   given: readonly ArmGroup[],
 ): Promise<Comparison> {
   const [available = 0, ...sample] = dataset.shapes!.inputs;
-  const outputs = Number(dataset.facts.outputs ?? dataset.shapes!.targets[1] ?? 1);
   const planar = charts.kind === "planar";
   let fixed: RemoteObject | undefined;
   /** The same space with outputs that do not move. */
@@ -148,7 +147,7 @@ export async function compareArms(
     const { batch_size = 1 } = training.params as { batch_size?: number };
     const architecture = group
       ? symmetric(c, group, planar)
-      : baseline(c, network.parameters, sample, outputs);
+      : baseline(c, network.parameters, planar);
     const predictor = await ctx.within(name).predictor({
       dataset,
       atlas: group?.still ? await withStillOutputs() : atlas,
@@ -334,28 +333,14 @@ function symmetric(
 }
 
 /** Make the network without a symmetry: by default with about as many parameters. */
-function baseline(
-  c: ComparisonConfig,
-  parameters: number,
-  sample: readonly number[],
-  outputs: number,
-): Block<"architecture"> {
-  const inputs = sample.reduce((a, b) => a * b, 1);
-  const n = sample.at(-1)!;
-  const wide = (a: number, b: number, c: number) => Math.max(4, widthOf(parameters, a, b, c));
+function baseline(c: ComparisonConfig, parameters: number, planar: boolean): Block<"architecture"> {
   const fields = pick(comparisonFields(), "baseline");
-  const planar = sample.length > 2;
+  const sameSize = alike(c, parameters, "width");
   return settle(c, fields, "architecture", planar ? "unet" : "mlp", {
-    // (inputs + 1) w + (LAYERS − 1) (w + 1) w + (w + 1) outputs
-    mlp: {
-      width: wide(LAYERS - 1, inputs + LAYERS + outputs, outputs),
-      layers: LAYERS,
-      activation: "silu",
-    },
-    // With the usual three blocks, and two layers before and after the sum.
-    particle_graph: { hidden: wide(21, 4 * n + 27 + outputs, 5 + outputs) },
-    particle_flow: { width: wide(3, 11 + outputs, outputs) },
-    unet: planar ? { width: unetWidth(parameters, sample[0]!, outputs) } : {},
+    mlp: { ...sameSize, layers: LAYERS, activation: "silu" },
+    particle_graph: alike(c, parameters, "hidden"),
+    particle_flow: sameSize,
+    unet: sameSize,
   });
 }
 

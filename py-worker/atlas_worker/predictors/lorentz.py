@@ -18,6 +18,7 @@ from torch.nn import functional
 from ..catalogue import param, register
 from ..errors import InvalidInput
 from ..interfaces import Signature, refuse_tensors
+from .sizing import parameters_field, sized
 from .vectors import in_parts, linear, psi
 
 METRIC = "predictor.tensors.metric"
@@ -274,6 +275,7 @@ class LorentzNetParams:
         minimum=1e-6,
     )
     c: float = param(1e-3, "Factor of the messages that move vectors", minimum=0)
+    parameters: int = parameters_field()
 
 
 @register(
@@ -292,7 +294,11 @@ def make_lorentznet(
 ) -> LorentzNet:
     """Build a :class:`LorentzNet` for ``tensors["metric"] [n, n]``."""
     refuse_tensors(tensors, "metric")
-    return LorentzNet(signature, params, tensors["metric"], seed)
+
+    def build(params: LorentzNetParams, seed: torch.Generator) -> LorentzNet:
+        return LorentzNet(signature, params, tensors["metric"], seed)
+
+    return build(sized(params, "hidden", build), seed)
 
 
 @register(
@@ -311,4 +317,8 @@ def make_particle_graph(
 ) -> ParticleGraphNet:
     """Build a :class:`ParticleGraphNet`."""
     refuse_tensors(tensors)
-    return ParticleGraphNet(signature, params, seed)
+
+    def build(params: LorentzNetParams, seed: torch.Generator) -> ParticleGraphNet:
+        return ParticleGraphNet(signature, params, seed)
+
+    return build(sized(params, "hidden", build), seed)

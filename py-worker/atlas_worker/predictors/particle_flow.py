@@ -15,6 +15,7 @@ from torch.nn import functional
 from ..catalogue import param, register
 from ..errors import InvalidInput
 from ..interfaces import Signature, refuse_tensors
+from .sizing import parameters_field, sized
 from .vectors import linear
 
 FEATURES = 7
@@ -127,6 +128,7 @@ class ParticleFlowParams:
 
     width: int = param(64, "Units of each hidden layer", minimum=1, maximum=4096)
     layers: int = param(2, "Hidden layers before the sum, and after it", minimum=1, maximum=16)
+    parameters: int = parameters_field()
 
 
 @register(
@@ -145,4 +147,8 @@ def make_particle_flow(
 ) -> ParticleFlowNet:
     """Build a :class:`ParticleFlowNet`."""
     refuse_tensors(tensors)
-    return ParticleFlowNet(signature, params, seed)
+
+    def build(params: ParticleFlowParams, seed: torch.Generator) -> ParticleFlowNet:
+        return ParticleFlowNet(signature, params, seed)
+
+    return build(sized(params, "width", build), seed)

@@ -18,6 +18,7 @@ from ..interfaces import Signature, refuse_tensors
 from ..ranks import BatchNorm2d, batch_mean
 from ..symmetry.kernels import averaged_kernels, smoothing_kernel, steerable_kernels
 from .convnet import ALGEBRA, SIZE
+from .sizing import parameters_field, sized
 
 LAYERS = (1, 1, 1, 1, 2, 2, 2, 2, 1, 1)
 """Dilation of each layer but the last, which has none."""
@@ -327,6 +328,7 @@ class UnetParams:
     width: int = param(16, "Features of each layer", minimum=1, maximum=1024)
     layers: int = param(5, "Layers on every second pixel", minimum=1, maximum=64)
     head: int = param(32, "Units that decide each pixel's outputs", minimum=1, maximum=1024)
+    parameters: int = parameters_field()
 
 
 @register(
@@ -350,16 +352,22 @@ def make_unet(
     """
     refuse_tensors(tensors)
     turn = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
-    return SteerableUnet(
-        signature.inputs[0],
-        signature.outputs,
-        (params.width,),
-        params.layers,
-        params.head,
-        {(0, 0): averaged_kernels(torch.zeros(0, 2, 2), SIZE)[:, None, None]},
-        smoothing_kernel(turn, SIZE, BLUR),
-        seed,
-    )
+    kernels = averaged_kernels(torch.zeros(0, 2, 2), SIZE)[:, None, None]
+    blur = smoothing_kernel(turn, SIZE, BLUR)
+
+    def build(params: UnetParams, seed: torch.Generator) -> SteerableUnet:
+        return SteerableUnet(
+            signature.inputs[0],
+            signature.outputs,
+            (params.width,),
+            params.layers,
+            params.head,
+            {(0, 0): kernels},
+            blur,
+            seed,
+        )
+
+    return build(sized(params, "width", build, fewest=1), seed)
 
 
 def _kernels(

@@ -15,6 +15,7 @@ from torch.nn import functional
 from ..catalogue import param, register
 from ..interfaces import Signature, refuse_tensors
 from ..reference import Layout, layer_names
+from .sizing import parameters_field, sized
 
 
 class Mlp(nn.Module):
@@ -94,6 +95,7 @@ class MlpParams:
     centre: bool = param(
         False, "Subtract the items' mean first, as suits points far from the origin", added=True
     )
+    parameters: int = parameters_field()
 
 
 @register(
@@ -108,7 +110,11 @@ def make_mlp(
 ) -> Mlp:
     """Build an :class:`Mlp`."""
     refuse_tensors(tensors)
-    return Mlp(signature, params, seed)
+
+    def build(params: MlpParams, seed: torch.Generator) -> Mlp:
+        return Mlp(signature, params, seed)
+
+    return build(sized(params, "width", build), seed)
 
 
 def psi(z: Tensor) -> Tensor:
