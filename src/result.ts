@@ -178,6 +178,8 @@ export const AlgebraEvidence = Judgement.extend({
   approximate: z.int(),
   /** How many generators after these may be symmetries: nothing else loses as little skill. */
   plausible: z.int(),
+  /** The first generators alone, if they are a symmetry of larger moves than all of them are. */
+  lasting: z.object({ generators: z.int(), size: z.number() }).optional(),
   /** The directions that were judged: the generators in their order, then others. */
   directions: z.array(z.object({ direction: Square, sizes: z.array(SkillLost) })),
   /** Skill of each refit. */

@@ -1,6 +1,45 @@
-/** What is certain enough of a result to be used elsewhere: its components. */
+/** What is certain enough of a result to be used elsewhere: generators and components. */
 import type { SquareMatrix } from "../algebra/index.js";
-import type { CosetResult, GroupResult, Verdict } from "../result.js";
+import type { AlgebraResult, CosetResult, GroupResult, Verdict } from "../result.js";
+
+/**
+ * Select the generators of a result that are a symmetry. If some of them are one of larger moves,
+ * these are taken, since a whole group is built from them. Where there is no other symmetry, those
+ * that hold approximately are taken.
+ *
+ * @returns also what a user should know of them, in sentences
+ */
+export function certainGenerators({
+  generators,
+  symmetryCount,
+  evidence: { approximate = 0, lasting, size = null } = {} as AlgebraResult["evidence"] & object,
+}: Pick<AlgebraResult, "generators" | "symmetryCount" | "evidence">): {
+  generators: SquareMatrix[];
+  approximate: boolean;
+  notes: string[];
+} {
+  if (symmetryCount === 0) {
+    const [isOne, holds] = approximate === 1 ? ["", "holds"] : ["s", "hold"];
+    const notes =
+      approximate > 0 ? [`its ${approximate} generator${isOne} ${holds} approximately`] : [];
+    return { generators: generators.slice(0, approximate), approximate: approximate > 0, notes };
+  }
+  const count = lasting?.generators ?? symmetryCount;
+  const few = symmetryCount - count;
+  const upTo = `moves up to a size of ${(size ?? Number.NaN).toPrecision(2)} only`;
+  return {
+    generators: generators.slice(0, count),
+    approximate: false,
+    notes: [
+      ...(few > 0 ? [`${counted(few)} left out, with which it is a symmetry of ${upTo}`] : []),
+      ...(approximate > 0
+        ? [`${counted(approximate)} left out, with which it holds only approximately`]
+        : []),
+    ],
+  };
+}
+
+const counted = (k: number) => (k === 1 ? "one more generator is" : `${k} more generators are`);
 
 /** A matrix outside of the identity component. */
 export interface CertainComponent {

@@ -10,7 +10,7 @@ import type { Run } from "../run/folder.js";
 import { WORKER } from "../setup/common.mjs";
 import { VERSION } from "../version.js";
 import { accuracyOf } from "./audit.js";
-import { certainComponents, saidOf, weakest } from "./certain.js";
+import { certainComponents, certainGenerators, saidOf, weakest } from "./certain.js";
 import { fitLibrary, LIBRARIES } from "./export-libraries.js";
 
 /** Formats of an exported symmetry. */
@@ -128,8 +128,9 @@ function symmetryOf(id: string, result: Result): Found {
     );
   const notes: string[] = [];
   const judged = algebra?.evidence;
-  const certain = (algebra?.symmetryCount ?? 0) + (judged?.approximate ?? 0);
-  const generators = algebra?.generators.slice(0, certain) ?? [];
+  const certain = algebra && certainGenerators(algebra);
+  const { generators = [], approximate = false } = certain ?? {};
+  notes.push(...(certain?.notes ?? []));
   const { components, leftOut } = certainComponents(result);
   if (leftOut > 0) notes.push(saidOf(leftOut));
   if (generators.length + components.length === 0) {
@@ -141,7 +142,6 @@ function symmetryOf(id: string, result: Result): Found {
         : "look at its report",
     );
   }
-  const approximate = generators.length > (algebra?.symmetryCount ?? 0);
   const ofComponents = weakest(components.map((each) => each.verdict));
   const verdict =
     generators.length === 0
@@ -153,11 +153,13 @@ function symmetryOf(id: string, result: Result): Found {
           : judged.verdict;
   if (judged === undefined && generators.length > 0)
     notes.push("the run measured no evidence: the generators were judged by their errors alone");
-  if (approximate) notes.push("the symmetry holds approximately: use it for augmentation first");
+  if (approximate) notes.push("use it for augmentation first");
   const { factors } = algebra ?? {};
-  const named = approximate
-    ? (exactAlgebra(generators, factors ? { factors } : {})?.name ?? "an approximate algebra")
-    : (algebra?.identified.name ?? "an algebra");
+  const whole = generators.length === algebra?.symmetryCount;
+  const nearest = whole
+    ? algebra?.identified.name
+    : exactAlgebra(generators, factors ? { factors } : {})?.name;
+  const named = nearest ?? (approximate ? "an approximate algebra" : "an algebra");
   const name =
     generators.length > 0
       ? named

@@ -17,7 +17,7 @@ import type { Context } from "../experiment/context.js";
 import { Identity, type RunLookup } from "../experiment/lookup.js";
 import { Factors } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
-import { saidOf } from "./certain.js";
+import { certainGenerators, saidOf } from "./certain.js";
 import { readFindings } from "./findings.js";
 import { groupAlgebra, lookUpBasis, wholeAlgebra } from "./group.js";
 import { isGroupName, knownGroup } from "./known.js";
@@ -60,13 +60,9 @@ export async function lookUpSymmetry(
   const found = await lookUpBasis(lookup, given, "--symmetry");
   const more = await readFindings(lookup, given, "--symmetry");
   const { components = [], leftOut = 0 } = more ?? {};
-  const { approximate = 0 } = more?.algebra?.evidence ?? {};
-  if (more?.algebra && approximate > 0)
-    found.basis = more.algebra.generators.slice(0, more.algebra.symmetryCount + approximate);
-  const notes = [
-    ...(leftOut > 0 ? [saidOf(leftOut)] : []),
-    ...(approximate > 0 ? [`${approximate} of its generators hold approximately`] : []),
-  ];
+  const certain = more?.algebra && certainGenerators(more.algebra);
+  if (certain) found.basis = certain.generators;
+  const notes = [...(leftOut > 0 ? [saidOf(leftOut)] : []), ...(certain?.notes ?? [])];
   if (found.basis.length === 0 && components.length === 0)
     throw new UsageError(
       `--symmetry ${given}: it has neither generators nor components`,

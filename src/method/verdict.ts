@@ -16,7 +16,7 @@ import {
   subtract,
   unit,
 } from "../algebra/linalg.js";
-import { frame, project } from "../algebra/span.js";
+import { closure, frame, project } from "../algebra/span.js";
 import type { Context } from "../experiment/context.js";
 import type {
   AlgebraEvidence,
@@ -61,6 +61,10 @@ const LARGE = 1;
 const FAR = 1;
 /** … and smaller ones, for directions that do not lead so far. */
 const LESS_FAR = [0.2, 0.5] as const;
+/** Factor by which moves are larger, if fewer generators are a symmetry of these, too. */
+const FURTHER = 1.5;
+/** Most that a bracket of such generators may lead out of their span. */
+const CLOSED = 0.2;
 /** Samples (times charts) that judge what was found, and what it is compared with. */
 const MANY = 1500;
 const FEW = 400;
@@ -142,6 +146,17 @@ export async function judgeAlgebra(
       LIMITS,
       fits && ((size) => recoveredShare(sorted, shown(k)[1]!.directions, size)),
     );
+  /** Weigh the first k generators, and combinations of them. */
+  const weighedTogether = async (k: number): Promise<Weighed> => {
+    const now = weighed(k);
+    if (k === 1 || now.verdict === "none" || now.verdict === "cannot tell") return now;
+    const chosen = order.slice(0, k).map((i) => generators[i]!);
+    // They are judged together with the generators, so not at larger sizes than these.
+    const inside = sorted.slice(0, k).map(ofSizes);
+    const least = Math.min(...inside.map((each) => each.findLastIndex((at) => inReach(at))));
+    const combined = { sizes: sizes.slice(0, least + 1), samples: FEW, halfTurns: tested };
+    return weighed(k, (await ask(combinations(chosen, measured.coordinates), combined)).directions);
+  };
   let symmetries = 0;
   let approximate = 0;
   let plausible = 0;
@@ -149,16 +164,7 @@ export async function judgeAlgebra(
   let nearly: Weighed | undefined;
   let best = generators.length === 0 ? undefined : weighed(1);
   for (let k = generators.length; k > 0 && reason === undefined; k--) {
-    let now = weighed(k);
-    if (k > 1 && now.verdict !== "none" && now.verdict !== "cannot tell") {
-      const chosen = order.slice(0, k).map((i) => generators[i]!);
-      // They are judged together with the generators, so not at larger sizes than these.
-      const inside = sorted.slice(0, k).map(ofSizes);
-      const least = Math.min(...inside.map((each) => each.findLastIndex((at) => inReach(at))));
-      const combined = { sizes: sizes.slice(0, least + 1), samples: FEW, halfTurns: tested };
-      const { directions } = await ask(combinations(chosen, measured.coordinates), combined);
-      now = weighed(k, directions);
-    }
+    const now = await weighedTogether(k);
     if (now.verdict === "approximate" && approximate === 0) {
       approximate = k;
       nearly = best = now;
@@ -173,9 +179,19 @@ export async function judgeAlgebra(
     best = now;
     break;
   }
+  let lasting: (Weighed & { generators: number }) | undefined;
+  for (let k = symmetries - 1; k > 0 && lasting === undefined; k--) {
+    const further = (now: Weighed) =>
+      now.verdict === "symmetry" && now.size > FURTHER * (best?.size ?? now.size);
+    const chosen = order.slice(0, k).map((i) => generators[i]!);
+    if (!further(weighed(k)) || closure(chosen).max > CLOSED) continue;
+    const now = await weighedTogether(k);
+    if (further(now)) lasting = { ...now, generators: k };
+  }
   // The solver's order stays where its first generators are the symmetries.
   const count = symmetries > 0 ? symmetries : approximate;
-  const first = order.slice(0, count).every((i) => i < count);
+  const counts = lasting === undefined ? [count] : [count, lasting.generators];
+  const first = counts.every((k) => order.slice(0, k).every((i) => i < k));
   const kept = first ? generators.map((_, i) => i) : order;
   const result = analyseAlgebra({
     ...measured,
@@ -207,6 +223,9 @@ export async function judgeAlgebra(
     ...(symmetries > 0 && extra > 0 && nearly !== undefined
       ? [`${nameOf(analyseAlgebra(wider))} holds approximately: ${describeBroken(nearly)}`]
       : []),
+    ...(lasting === undefined
+      ? []
+      : [describeLasting(lasting, { ...measured, ...sortedBy(order, measured) })]),
     ...describeLimits(limits ?? []),
     ...describeAgreement(agreement),
   ];
@@ -222,6 +241,7 @@ export async function judgeAlgebra(
     targets,
     approximate: extra,
     plausible: Math.max(0, plausible - Math.max(symmetries, approximate)),
+    lasting: lasting && { generators: lasting.generators, size: lasting.size },
     refitSkills: own.refitSkills?.length ? own.refitSkills : undefined,
     limits,
     refitAngles: agreement?.refits,
@@ -423,6 +443,18 @@ function describe(
 
 function describeBroken({ broken }: Pick<Weighed, "broken">): string {
   return `broken by ${inPercent(broken.low)} to ${inPercent(broken.high)} of the output's spread`;
+}
+
+/** Say which generators are a symmetry of larger moves than all of them are. */
+function describeLasting(
+  { generators, size, broken }: Weighed & { generators: number },
+  measured: AlgebraMeasured,
+): string {
+  const name = nameOf(analyseAlgebra({ ...measured, symmetryCount: generators }));
+  return (
+    `${name} alone is one of moves of size ${size.toPrecision(2)}, too: not broken by more than ` +
+    inPercent(broken.high)
+  );
 }
 
 /** Say above which sizes breakings would have been seen. */

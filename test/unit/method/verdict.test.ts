@@ -7,6 +7,7 @@ import { inward, outward } from "../../../src/algebra/factors.js";
 import { analyseCosets, namedAlgebra } from "../../../src/algebra/index.js";
 import { norm, type SquareMatrix, unit } from "../../../src/algebra/linalg.js";
 import { frame, project } from "../../../src/algebra/span.js";
+import { certainGenerators } from "../../../src/method/certain.js";
 import { judgeAlgebra, judgeCosets, widened } from "../../../src/method/verdict.js";
 import type { AlgebraMeasured, SkillLost } from "../../../src/result.js";
 import { measured } from "../algebra/helpers.js";
@@ -31,18 +32,19 @@ describe("the verdict on an algebra", () => {
   /**
    * Judge where rotations lose nothing, and the rest of a direction loses its share of 1.
    *
-   * @param skew what the rotations but the first lose
+   * @param skew what the rotations but the first lose, by the size of moves
    */
   async function judged(
     found: AlgebraMeasured,
     skill: number,
-    skew = 0,
+    skew: number | ((size: number) => number) = 0,
     inside = (direction: SquareMatrix) => direction,
   ) {
     const { ctx, fake, run, inputs } = await fakeTask(dir);
     const lost = (direction: SquareMatrix, size: number): SkillLost => {
       const others = norm(project(direction, ROTATIONS.slice(1))) ** 2;
-      const share = 1 - norm(project(direction, ROTATIONS)) ** 2 + skew * others;
+      const part = typeof skew === "number" ? skew : skew(size);
+      const share = 1 - norm(project(direction, ROTATIONS)) ** 2 + part * others;
       return { length: 1, size, lost: share * size * 2, error: 0.005, floor: 0, reach: 1 };
     };
     Object.assign(fake, {
@@ -119,6 +121,32 @@ describe("the verdict on an algebra", () => {
     expect(evidence!.words).to.match(
       /^so\(2\) on axes \d,\d: not broken .*\. so\(3\) holds approximately: broken by/,
     );
+    const { generators, approximate, notes } = certainGenerators({
+      ...all,
+      symmetryCount,
+      evidence,
+    });
+    expect([generators.length, approximate]).to.deep.equal([1, false]);
+    expect(notes).to.deep.equal([
+      "2 more generators are left out, with which it holds only approximately",
+    ]);
+  });
+
+  it("tells which generators are a symmetry of larger moves, and takes these", async () => {
+    const all = { ...proposed(), generators: ROTATIONS, losses: [1, 1, 1], relativeErrors: [0, 0, 0] }; // biome-ignore format: one line
+    const { evidence, symmetryCount } = await judged(all, 0.99, (size) => (size > 0.3 ? 0.1 : 0));
+    expect([symmetryCount, evidence!.size]).to.deep.equal([3, 0.2]);
+    expect(evidence!.lasting!.generators).to.equal(1);
+    expect(evidence!.lasting!.size).to.be.at.least(0.5);
+    expect(evidence!.words).to.match(
+      /^so\(3\): not broken .*\. so\(2\) on axes \d,\d alone is one of moves of size [\d.]+, too:/,
+    );
+    const { generators, notes } = certainGenerators({ ...all, symmetryCount, evidence });
+    expect(generators).to.have.length(1);
+    expect(notes).to.deep.equal([
+      "2 more generators are left out, with which it is a symmetry of moves up to a size of 0.20 only",
+    ]);
+    expect((await judged(all, 0.99)).evidence!.lasting).to.equal(undefined);
   });
 });
 
