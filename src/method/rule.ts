@@ -109,6 +109,8 @@ export interface Weighed {
   stands: boolean;
   /** Least skill lost that would have been told from none. */
   noticed: number;
+  /** Whether another direction may lose less than this one surely does. */
+  missed: boolean;
 }
 
 /** Tells the share of a breaking that would be shown by moves of a size; null if unknown. */
@@ -198,6 +200,7 @@ function weighAtLargest(
     broken: { low: Number.NaN, high: Number.NaN },
     stands: false,
     noticed: Number.NaN,
+    missed: false,
   });
   const most = Math.min(...inside.map((sizes) => sizes.length));
   if (most === 0 || inside.length === 0) return untold("the moves change no input");
@@ -266,15 +269,15 @@ function weighAtLargest(
   const stands = contrast <= limits.contrast;
   // What is broken is told from what does not hold at all by moves of the same size.
   const standsAlike = others.every(({ contrast }) => contrast <= limits.contrast);
-  const found = { size, lost, elsewhere, broken: { low, high }, stands, noticed };
+  // The search has missed the best then.
+  const missed = elsewhere !== null && elsewhere < lost.low;
+  const found = { size, lost, elsewhere, broken: { low, high }, stands, noticed, missed };
   if (falls)
     return { ...found, verdict: "none", reason: "larger moves cost less: the group is finite" };
   if (low === 0 && shown <= limits.broken && high <= limits.hidden && stands)
     return { ...found, verdict: "symmetry", reason: "" };
   if (low > 0 && low <= limits.broken && standsAlike)
     return { ...found, verdict: "approximate", reason: "" };
-  // Where another direction may lose less than this one surely does, the search has missed the best.
-  const missed = elsewhere !== null && elsewhere < lost.low;
   if (low > 0 && !missed) return { ...found, verdict: "none", reason: "" };
   const hidden = share !== null && share < HIDDEN;
   const reason = hidden

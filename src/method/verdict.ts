@@ -29,6 +29,7 @@ import type {
   SkillLost,
 } from "../result.js";
 import type { EvidenceOptions } from "../worker/index.js";
+import { bestBetween, surelyBroken, type Tried } from "./between.js";
 import type { SolverInputs } from "./data.js";
 import {
   type Agreement,
@@ -179,6 +180,29 @@ export async function judgeAlgebra(
     best = now;
     break;
   }
+  // The search may have missed the best direction. If it lies between others that all lose much, it
+  // is found from these.
+  const between: Tried[] = [];
+  const found = symmetries + approximate + plausible > 0;
+  if (best?.missed && !found && reason === undefined && measured.coordinates === undefined) {
+    const tried = [
+      ...generators.map((direction, i) => ({ direction, sizes: own.directions[i]! })),
+      ...rest.map((direction, i) => ({ direction, sizes: others[i]! })),
+    ];
+    const smallest = { sizes: sizes.slice(0, 1), samples: FEW };
+    const direction = tried.every((each) => surelyBroken(each, lacking))
+      ? await bestBetween(tried, async (all) =>
+          (await ask(all, smallest)).directions.map(([at]) => at),
+        )
+      : undefined;
+    if (direction !== undefined) {
+      const [found = []] = (await ask([direction], { samples: MANY })).directions;
+      between.push({ direction, sizes: found });
+      const all = tried.map(({ sizes }) => sizes);
+      if (surelyBroken(between[0]!, lacking))
+        best = { ...weigh([found], all, lacking), verdict: "none", reason: "" };
+    }
+  }
   let lasting: (Weighed & { generators: number }) | undefined;
   for (let k = symmetries - 1; k > 0 && lasting === undefined; k--) {
     const further = (now: Weighed) =>
@@ -248,6 +272,7 @@ export async function judgeAlgebra(
     coordinateAngles: agreement?.systems,
     directions: [
       ...kept.map((i) => ({ direction: generators[i]!, sizes: own.directions[i]! })),
+      ...between.map(({ direction, sizes }) => ({ direction, sizes: [...sizes] })),
       ...rest.map((direction, i) => ({ direction, sizes: others[i]! })),
     ],
   };

@@ -173,12 +173,16 @@ async function solve(
       { runs: folder, seed, slot: slot.run, progress: new Progress({ quiet: true }) },
     );
     const { evidence, symmetryCount: symmetries } = result.algebra!;
-    const { verdict, words, size, broken, skill, approximate, directions } = evidence!;
+    const { verdict, words, size, lost: cost, broken, skill, approximate, directions } = evidence!;
     const near = (at: number | null) => Math.abs(Math.log((at ?? 1) / (size ?? 1)));
     const count = symmetries + (verdict === "approximate" ? approximate : 0);
-    // Where nothing was found, the bounds are those of the generator that loses least.
+    // Where nothing was found, the bounds are those of the best direction that was judged: the
+    // generator that loses least, or one between the others.
     const generators = directions.slice(0, result.algebra!.generators.length);
-    const best = generators.toSorted((a, b) => lostAt(a.sizes) - lostAt(b.sizes)).slice(0, 1);
+    const told = directions.filter(({ sizes }) => sizes.some(({ lost }) => lost === cost.value));
+    const best = (told.length > 0 ? told : generators)
+      .toSorted((a, b) => lostAt(a.sizes) - lostAt(b.sizes))
+      .slice(0, 1);
     const inside = count > 0 ? directions.slice(0, count) : best;
     const judged = inside.flatMap(({ direction, sizes }) => {
       const [at] = [...sizes].sort((a, b) => near(a.size) - near(b.size));
@@ -193,8 +197,8 @@ async function solve(
     const truth = Math.sqrt(Math.max(0, ...truths.flat().map((x) => x!)));
     const { low, high } = broken;
     const seconds = (performance.now() - begun) / 1000;
-    const told = { skill, verdict, words, symmetries, low, high, truth };
-    return { kind, seed, ...known, ...told, seconds, evidence: evidence! };
+    const said = { skill, verdict, words, symmetries, low, high, truth };
+    return { kind, seed, ...known, ...said, seconds, evidence: evidence! };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
