@@ -19,7 +19,14 @@ from ..errors import InvalidInput
 from ..interfaces import AlgebraReport, SpectrumEntry
 from ..rng import random_stream
 from ..symmetry import Batch, Objective, Space, lie
-from ..symmetry.finite_moves import ITERATIONS, completed, largest, refine, spread_metric
+from ..symmetry.finite_moves import (
+    ITERATIONS,
+    completed,
+    derived_parts,
+    largest,
+    refine,
+    spread_metric,
+)
 from ..symmetry.measure import (
     ROUNDING,
     draw_batch,
@@ -540,11 +547,14 @@ class GrassmannSolver(AdamSolver):
             if self._asked == 0 and not self._reason:
                 self._reason = self._count()[1]  # after a resume
         batches = evaluation_batches(self._objective, p.evaluation, self._seed)
-        best = (
-            space.outward(lie.sparse_basis(space.inward(best)))
-            if p.standard_basis
-            else principal_frame(self._objective, batches, best, p.scale, self._seed)
-        )
+        if p.standard_basis:
+            best = space.outward(lie.sparse_basis(space.inward(best)))
+        else:
+            parts = [
+                principal_frame(self._objective, batches, part, p.scale, self._seed)
+                for part in derived_parts(space, best)
+            ]
+            best = torch.cat(parts)
         report = report_algebra(
             self._objective,
             best,

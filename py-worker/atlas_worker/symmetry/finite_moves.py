@@ -43,6 +43,8 @@ ROUNDS = 2
 """Rounds; each draws its own moves, along the span that the one before has found."""
 OUTSIDE = 0.3
 """Part of a bracket of unit generators outside of their span, from which it is a new generator."""
+CLEAR = 0.3
+"""Ratio of the singular values of brackets at which these span less than the whole algebra."""
 WORSE = 0.05
 """Error of a larger span above that of a smaller one, relative to that of other directions, up to
 which it is no worse."""
@@ -185,6 +187,42 @@ def lie_closure(space: Space, frame: Tensor) -> Tensor:
         rows = torch.cat([rows, outside[worst : worst + 1] / sizes[worst]])
     extended: Tensor = space.frame(rows.reshape(-1, *space.shape)).to(frame)
     return extended
+
+
+def derived_parts(space: Space, frame: Tensor) -> list[Tensor]:
+    """Split an algebra into its derived algebra, which the brackets span, and what is orthogonal.
+
+    Of so(1,3) ⊕ R the brackets span so(1,3), and scalings are left. What moves do to a predictor
+    tells these apart less well than the brackets do: it has noise, and they have the error of the
+    span alone.
+
+    Args:
+        space: The space of the frame.
+        frame: An orthonormal frame ``[k, n, n]`` of a span that may be inexact.
+
+    Returns:
+        Orthonormal frames ``[r, n, n]`` and ``[k − r, n, n]`` of two parts of the span; the frame
+        itself if it is not closed, if brackets span all of it or nothing, or if that is not clear.
+    """
+    k = len(frame)
+    if k < 2:
+        return [frame]
+    rows = space.free(frame.double()).flatten(1)
+    elements = space.lift(rows.reshape(-1, *space.shape))
+    i, j = torch.triu_indices(k, k, 1)
+    brackets = space.free(lie.bracket(elements[i], elements[j])).flatten(1)
+    inside = brackets @ rows.T
+    open_by = (brackets - inside @ rows).norm(dim=1)
+    if float(open_by.max()) > OUTSIDE * max(1.0, float(brackets.norm(dim=1).max())):
+        return [frame]
+    _, values, vectors = torch.linalg.svd(inside, full_matrices=True)
+    sizes = torch.cat([values, values.new_zeros(k - len(values))])
+    falls = sizes[1:] / sizes[:-1].clamp(min=1e-300)
+    rank = 1 + int(falls.argmin())
+    if float(sizes[0]) < OUTSIDE or float(sizes[rank - 1]) < OUTSIDE or float(falls.min()) > CLEAR:
+        return [frame]
+    parts = (vectors[:rank] @ rows, vectors[rank:] @ rows)
+    return [space.lift(part.reshape(-1, *space.shape)).to(frame) for part in parts]
 
 
 def displacements(objective: EquivarianceObjective, at: Tensor, whiten: Tensor) -> Tensor:
