@@ -198,9 +198,12 @@ export async function judgeAlgebra(
     if (direction !== undefined) {
       const [found = []] = (await ask([direction], { samples: MANY })).directions;
       between.push({ direction, sizes: found });
-      const all = tried.map(({ sizes }) => sizes);
+      // They are compared by moves of a size that is in reach of all.
+      const all = [found, ...tried.map(({ sizes }) => sizes)].map(ofSizes);
+      const reach = Math.min(...all.map((each) => each.findLastIndex((at) => inReach(at))));
+      const [inside, ...outside] = all.map((each) => each.slice(0, Math.max(0, reach) + 1));
       if (surelyBroken(between[0]!, lacking))
-        best = { ...weigh([found], all, lacking), verdict: "none", reason: "" };
+        best = { ...weigh([inside!], outside, lacking), verdict: "none", reason: "" };
     }
   }
   let lasting: (Weighed & { generators: number }) | undefined;
