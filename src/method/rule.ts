@@ -109,6 +109,8 @@ export interface Weighed {
   stands: boolean;
   /** Least skill lost that would have been told from none. */
   noticed: number;
+  /** Number of other directions that are not compared with, since they may be symmetries too. */
+  undecided: number;
   /** Whether another direction may lose less than this one surely does. */
   missed: boolean;
 }
@@ -127,6 +129,8 @@ export type Recovery = (size: number) => number | null;
  * @param outside what each other direction loses
  * @param lacking the share of the targets' variance that the predictor does not explain
  * @param recovery what planted breakings show; left out if none were planted
+ * @param openly whether to compare with other directions that are surely broken alone, if these are
+ *   at least half of all others
  */
 export function weigh(
   inside: readonly (readonly SkillLost[])[],
@@ -134,10 +138,12 @@ export function weigh(
   lacking: number,
   limits: Limits = LIMITS,
   recovery?: Recovery,
+  openly = false,
 ): Weighed {
   const [own, others] = [inside.map(ofSizes), outside.map(ofSizes)];
   const turns = inside.flat().filter(({ halfTurn }) => halfTurn);
-  return weighTurns(weighSizes(own, others, lacking, limits, recovery), turns, lacking, limits);
+  const atSizes = weighSizes(own, others, lacking, limits, recovery, openly);
+  return weighTurns(atSizes, turns, lacking, limits);
 }
 
 /** Weigh moves of given sizes, from the largest size in reach to smaller ones. */
@@ -147,14 +153,15 @@ function weighSizes(
   lacking: number,
   limits: Limits,
   recovery: Recovery | undefined,
+  openly: boolean,
 ): Weighed {
-  const whole = weighAtLargest(inside, outside, lacking, limits, recovery);
+  const whole = weighAtLargest(inside, outside, lacking, limits, recovery, openly);
   let now = whole;
   while (["approximate", "cannot tell"].includes(now.verdict) && Number.isFinite(now.size)) {
     const { size } = now;
     const less = inside.map((sizes) => sizes.filter((at) => (at.size ?? 0) < SMALLER * size));
     if (!less.every((sizes) => (sizes.at(-1)?.size ?? 0) > SMALLEST)) break;
-    now = weighAtLargest(less, outside, lacking, limits, recovery);
+    now = weighAtLargest(less, outside, lacking, limits, recovery, openly);
   }
   return now.verdict === "symmetry" ? now : whole;
 }
@@ -188,6 +195,7 @@ function weighAtLargest(
   lacking: number,
   limits: Limits,
   recovery: Recovery | undefined,
+  openly: boolean,
 ): Weighed {
   const reaches = (at: SkillLost) => inReach(at, limits);
   const nothing = { value: Number.NaN, low: Number.NaN, high: Number.NaN };
@@ -200,6 +208,7 @@ function weighAtLargest(
     broken: { low: Number.NaN, high: Number.NaN },
     stands: false,
     noticed: Number.NaN,
+    undecided: 0,
     missed: false,
   });
   const most = Math.min(...inside.map((sizes) => sizes.length));
@@ -232,7 +241,7 @@ function weighAtLargest(
   // Others are compared at the size that is judged. Where they are out of reach there, they count
   // with what they lose by the largest smaller move in reach. Small moves lose in proportion to
   // their size, by which a direction of larger moves alone is scaled.
-  const others = outside.flatMap((sizes) => {
+  const all = outside.flatMap((sizes) => {
     const alike = sizes.filter((at) => (at.size ?? Number.NaN) <= LARGER * size);
     const judged = alike.filter(reaches).at(-1) ?? alike[0] ?? sizes.find(reaches) ?? sizes[0];
     if (judged === undefined) return [];
@@ -240,8 +249,11 @@ function weighAtLargest(
     const least = interval(judged).low * larger;
     if (!Number.isFinite(least)) return [];
     const upper = highest(Math.min(size, judged.size ?? size));
-    return [{ least: Math.max(0, least), contrast: upper / Math.max(0, least) }];
+    const broken = interval(judged).low > allowance(judged, lacking, limits);
+    return [{ least: Math.max(0, least), contrast: upper / Math.max(0, least), broken }];
   });
+  const decided = all.filter(({ broken }) => broken);
+  const others = openly && 2 * decided.length >= all.length ? decided : all;
   const elsewhere = others.length === 0 ? null : Math.min(...others.map(({ least }) => least));
   const inexact = limits.angle * (elsewhere ?? lost.high);
   // Where one direction of the span loses next to nothing, the predictor shows what others lose.
@@ -271,7 +283,17 @@ function weighAtLargest(
   const standsAlike = others.every(({ contrast }) => contrast <= limits.contrast);
   // The search has missed the best then.
   const missed = elsewhere !== null && elsewhere < lost.low;
-  const found = { size, lost, elsewhere, broken: { low, high }, stands, noticed, missed };
+  const undecided = all.length - others.length;
+  const found = {
+    size,
+    lost,
+    elsewhere,
+    broken: { low, high },
+    stands,
+    noticed,
+    undecided,
+    missed,
+  };
   if (falls)
     return { ...found, verdict: "none", reason: "larger moves cost less: the group is finite" };
   if (low === 0 && shown <= limits.broken && high <= limits.hidden && stands)

@@ -138,6 +138,7 @@ export async function judgeAlgebra(
       ...each,
       directions: order.slice(0, k).map((i) => each.directions[i]!),
     }));
+  let openly = false;
   const weighed = (k: number, combined: SkillLost[][] = []) =>
     weigh(
       [...sorted.slice(0, k), ...combined],
@@ -146,6 +147,7 @@ export async function judgeAlgebra(
       lacking,
       LIMITS,
       fits && ((size) => recoveredShare(sorted, shown(k)[1]!.directions, size)),
+      openly,
     );
   /** Weigh the first k generators, and combinations of them. */
   const weighedTogether = async (k: number): Promise<Weighed> => {
@@ -179,6 +181,17 @@ export async function judgeAlgebra(
     symmetries = k;
     best = now;
     break;
+  }
+  // Where other directions are undecided, those that are surely broken tell what is not.
+  if (symmetries + approximate === 0 && best?.verdict === "cannot tell" && reason === undefined) {
+    openly = true;
+    for (let k = generators.length; k > 0 && symmetries === 0; k--) {
+      const now = await weighedTogether(k);
+      if (now.verdict !== "symmetry") continue;
+      symmetries = k;
+      best = now;
+    }
+    openly = symmetries > 0;
   }
   // The search may have missed the best direction. If it lies between others that all lose much, it
   // is found from these.
@@ -253,6 +266,7 @@ export async function judgeAlgebra(
     ...(lasting === undefined
       ? []
       : [describeLasting(lasting, { ...measured, ...sortedBy(order, measured) })]),
+    ...(told.verdict === "symmetry" ? describeUndecided(told) : []),
     ...describeLimits(limits ?? []),
     ...describeAgreement(agreement),
   ];
@@ -471,6 +485,15 @@ function describe(
 
 function describeBroken({ broken }: Pick<Weighed, "broken">): string {
   return `broken by ${inPercent(broken.low)} to ${inPercent(broken.high)} of the output's spread`;
+}
+
+/** Say that further directions may be symmetries. */
+function describeUndecided({ undecided }: Weighed): string[] {
+  if (undecided === 0) return [];
+  const some = undecided === 1 ? "One other direction" : `${undecided} other directions`;
+  return [
+    `${some} may be ${undecided === 1 ? "a symmetry" : "symmetries"} too: the data cannot tell`,
+  ];
 }
 
 /** Say which generators are a symmetry of larger moves than all of them are. */

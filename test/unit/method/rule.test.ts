@@ -62,6 +62,18 @@ describe("the rule of verdicts", () => {
     expect(judge([none, little], [at(0.5)], 1e-5).verdict).to.equal("symmetry");
   });
 
+  it("compares with what is surely broken, if most is and that is asked for", () => {
+    const sizes = (...all: SkillLost[]) => all.map((one) => [one]);
+    const [own, undecided, broken] = [at(0.002), at(0.03, 0.05), at(0.5)];
+    const judged = (openly: boolean, ...others: SkillLost[]) =>
+      weigh(sizes(own), sizes(...others), 0.05, LIMITS, undefined, openly);
+    expect(judged(false, undecided, broken).verdict).to.equal("cannot tell");
+    const openly = judged(true, undecided, broken);
+    expect([openly.verdict, openly.undecided]).to.deep.equal(["symmetry", 1]);
+    expect(judged(true, undecided, undecided, broken).verdict).to.equal("cannot tell");
+    expect(judged(true, undecided).verdict).to.equal("cannot tell");
+  });
+
   it("cannot tell where the interval is wide, and says what cannot be excluded", () => {
     const { verdict, reason } = judge([at(0.05, 0.08)], [at(1.5)], 0.3);
     expect(verdict).to.equal("cannot tell");

@@ -63,13 +63,16 @@ describe("the verdict on an algebra", () => {
 
   it("asks for the generators that the search left out", async () => {
     const first = await judged(proposed(), 0.9);
-    expect(first.symmetryCount).to.equal(0);
-    expect(first.evidence!.verdict).to.equal("cannot tell");
+    expect(first.symmetryCount).to.equal(1);
+    expect(first.evidence!.words).to.match(
+      /\. 2 other directions may be symmetries too: the data cannot tell$/,
+    );
     const found = proposed();
     const again = await judged(widened(found, await judged(found, 0.9))!, 0.9);
     expect(again.symmetryCount).to.equal(3);
     expect(again.identified.name).to.equal("so(3)");
     expect(again.evidence!.verdict).to.equal("symmetry");
+    expect(again.evidence!.words).not.to.contain("may be");
   });
 
   it("asks for none where it proposed all that may hold, or nothing can be told", async () => {
