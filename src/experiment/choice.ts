@@ -147,7 +147,7 @@ export function settle<T extends BlockType>(
   const settled: Record<string, unknown> = { [name]: kind, ...Object.fromEntries(given) };
   completeChoice(
     settled,
-    { ...choice, values: () => values as Record<string, Record<string, unknown>> },
+    { ...choice, fallback: kind, values: () => values as Record<string, Record<string, unknown>> },
     false,
   );
   return chosen(settled, name, type);
@@ -219,7 +219,8 @@ export function traitsOf(config: object, name: string, type: BlockType): BlockEn
 }
 
 /**
- * Fill in every parameter of the chosen kind, and check the given ones.
+ * Fill in every parameter of the chosen kind, and check the given ones. A choice that is made later
+ * keeps to those that are given, also if its kind is.
  *
  * @param config with the kind; parameters of other kinds are removed
  * @param tolerant remove parameters that the chosen kind does not have, instead of refusing them
@@ -250,7 +251,8 @@ export function completeChoice(
     const field = `${name}.${param}`;
     if (!choice.params.has(param)) continue;
     if (config[field] !== undefined) checkValue(paramFlag(choice, param), config[field], schema);
-    const value = config[field] ?? defaultOf(own, kind, param, schema);
+    const later = choice.fallback === undefined;
+    const value = config[field] ?? (later ? undefined : defaultOf(own, kind, param, schema));
     delete config[field]; // so that parameters are in the catalogue's order
     if (value !== undefined) config[field] = value;
   }

@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { blocksOf, paramsOf } from "../../../src/blocks.js";
 import { UsageError } from "../../../src/errors.js";
-import { choose, chosen, kindsFor } from "../../../src/experiment/choice.js";
+import { choose, chooseLater, chosen, kindsFor, settle } from "../../../src/experiment/choice.js";
 import { completeConfig } from "../../../src/experiment/config.js";
 import { defineExperiment, task } from "../../../src/experiment/define.js";
 import { flagsOf } from "../../../src/experiment/flags.js";
@@ -69,6 +69,23 @@ describe("a config field that chooses a block", () => {
     const other = complete({ solver: "atlasd" }).config;
     expect(other).to.include({ solver: "atlasd", "solver.threshold": 0.5, "solver.r1": 0.05 });
     expect(other).to.not.have.any.keys("solver.steps", "solver.starts");
+  });
+
+  it("has the same values if it is made later, whether or not its kind is given", () => {
+    const fields = chooseLater("network", "architecture", { description: "", kinds: ["mlp"] });
+    const later = defineExperiment({
+      name: "y",
+      summary: "",
+      tasks: { fit: task({ summary: "", config: fields, run }) },
+    });
+    const settled = (given: object) => {
+      const { config } = completeConfig(later, { task: "fit", ...given });
+      return settle(config, fields, "architecture", "mlp", { mlp: { width: 7 } });
+    };
+    expect(settled({}).params).to.include({ width: 7, layers: 2 });
+    expect(settled({ network: "mlp" })).to.deep.equal(settled({}));
+    expect(settled({ network: "mlp", "network.width": 9 }).params).to.include({ width: 9 });
+    expect(() => settled({ network: "mlp", "network.width": -1 })).to.throw(UsageError);
   });
 
   it("becomes the block that is sent", () => {

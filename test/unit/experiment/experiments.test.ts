@@ -62,8 +62,8 @@ describe("our experiments", () => {
   it("can have every kind of block that they offer, complete", () => {
     let seen = 0;
     for (const { experiment, task } of all)
-      for (const { name, kinds, params, type } of task.choices)
-        for (const kind of kinds) {
+      for (const { name, kinds, params, type, fallback } of task.choices)
+        for (const kind of fallback === undefined ? [] : kinds) {
           const { config } = completeConfig(experiment, { task: task.name, [name]: kind });
           const { properties = {} } = findBlock(type, kind).entry.params;
           for (const param of Object.keys(properties))
