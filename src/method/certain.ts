@@ -26,20 +26,23 @@ export function certainGenerators({
   }
   const count = lasting?.generators ?? symmetryCount;
   const few = symmetryCount - count;
-  const upTo = `moves up to a size of ${(size ?? Number.NaN).toPrecision(2)} only`;
+  const most = (size ?? Number.NaN).toPrecision(2);
   return {
     generators: generators.slice(0, count),
     approximate: false,
     notes: [
-      ...(few > 0 ? [`${counted(few)} left out, with which it is a symmetry of ${upTo}`] : []),
-      ...(approximate > 0
-        ? [`${counted(approximate)} left out, with which it holds only approximately`]
-        : []),
+      ...(few > 0 ? [leftOut(few, `only for moves up to a size of ${most}`)] : []),
+      ...(approximate > 0 ? [leftOut(approximate, "only approximately")] : []),
     ],
   };
 }
 
-const counted = (k: number) => (k === 1 ? "one more generator is" : `${k} more generators are`);
+/** Say that generators are left out, and how the symmetry would hold with them. */
+function leftOut(count: number, how: string): string {
+  const [what, them] =
+    count === 1 ? ["one generator is", "it"] : [`${count} generators are`, "them"];
+  return `${what} left out: with ${them}, the symmetry holds ${how}`;
+}
 
 /** A matrix outside of the identity component. */
 export interface CertainComponent {

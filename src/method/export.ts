@@ -153,7 +153,7 @@ function symmetryOf(id: string, result: Result): Found {
           : judged.verdict;
   if (judged === undefined && generators.length > 0)
     notes.push("the run measured no evidence: the generators were judged by their errors alone");
-  if (approximate) notes.push("use it for augmentation first");
+  if (approximate) notes.push("use the symmetry for augmentation first");
   const { factors } = algebra ?? {};
   const whole = generators.length === algebra?.symmetryCount;
   const nearest = whole

@@ -21,10 +21,10 @@ export const LIMITS = {
   angle: 0.01,
   /** Skill lost that is never told from none: 3 % of the output's spread … */
   least: 1e-3,
-  /** … and less, 1 % of it, where another direction of the span loses … */
-  finer: 1e-4,
-  /** … this many times less. */
-  finest: 10,
+  /** … and the least that is, 1 % of it, if another direction of the span loses far less: */
+  fine: 1e-4,
+  /** in units of what that direction loses. */
+  above: 10,
   /** The largest difference from the nearest training samples, in units of unmoved samples'. */
   reach: 4,
   /** The largest disagreement of refits, in units of that at unmoved samples. */
@@ -258,7 +258,7 @@ function weighAtLargest(
   const inexact = limits.angle * (elsewhere ?? lost.high);
   // Where one direction of the span loses next to nothing, the predictor shows what others lose.
   const best = Math.min(...intervals.map(({ high }) => high));
-  const least = Math.min(limits.least, Math.max(limits.finer, limits.finest * best));
+  const least = Math.min(limits.least, Math.max(limits.fine, limits.above * best));
   const told = { ...limits, least };
   const sure = reached.map((at) => interval(at).low - allowance(at, lacking, told) - inexact);
   const low = Math.sqrt(Math.max(0, ...sure));
@@ -281,7 +281,7 @@ function weighAtLargest(
   const stands = contrast <= limits.contrast;
   // What is broken is told from what does not hold at all by moves of the same size.
   const standsAlike = others.every(({ contrast }) => contrast <= limits.contrast);
-  // The search has missed the best then.
+  // If another direction may lose less than this one surely does, the search missed the best one.
   const missed = elsewhere !== null && elsewhere < lost.low;
   const undecided = all.length - others.length;
   const found = {

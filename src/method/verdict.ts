@@ -29,7 +29,7 @@ import type {
   SkillLost,
 } from "../result.js";
 import type { EvidenceOptions } from "../worker/index.js";
-import { bestBetween, surelyBroken, type Tried } from "./between.js";
+import { noneBetween } from "./between.js";
 import type { SolverInputs } from "./data.js";
 import {
   type Agreement,
@@ -138,8 +138,7 @@ export async function judgeAlgebra(
       ...each,
       directions: order.slice(0, k).map((i) => each.directions[i]!),
     }));
-  let openly = false;
-  const weighed = (k: number, combined: SkillLost[][] = []) =>
+  const weighed = (k: number, openly = false, combined: SkillLost[][] = []) =>
     weigh(
       [...sorted.slice(0, k), ...combined],
       // A generator that cannot be judged says nothing against the others.
@@ -150,15 +149,16 @@ export async function judgeAlgebra(
       openly,
     );
   /** Weigh the first k generators, and combinations of them. */
-  const weighedTogether = async (k: number): Promise<Weighed> => {
-    const now = weighed(k);
+  const weighedTogether = async (k: number, openly = false): Promise<Weighed> => {
+    const now = weighed(k, openly);
     if (k === 1 || now.verdict === "none" || now.verdict === "cannot tell") return now;
     const chosen = order.slice(0, k).map((i) => generators[i]!);
     // They are judged together with the generators, so not at larger sizes than these.
     const inside = sorted.slice(0, k).map(ofSizes);
     const least = Math.min(...inside.map((each) => each.findLastIndex((at) => inReach(at))));
     const combined = { sizes: sizes.slice(0, least + 1), samples: FEW, halfTurns: tested };
-    return weighed(k, (await ask(combinations(chosen, measured.coordinates), combined)).directions);
+    const { directions } = await ask(combinations(chosen, measured.coordinates), combined);
+    return weighed(k, openly, directions);
   };
   let symmetries = 0;
   let approximate = 0;
@@ -182,50 +182,40 @@ export async function judgeAlgebra(
     best = now;
     break;
   }
-  // Where other directions are undecided, those that are surely broken tell what is not.
-  if (symmetries + approximate === 0 && best?.verdict === "cannot tell" && reason === undefined) {
-    openly = true;
-    for (let k = generators.length; k > 0 && symmetries === 0; k--) {
-      const now = await weighedTogether(k);
-      if (now.verdict !== "symmetry") continue;
-      symmetries = k;
-      best = now;
-    }
-    openly = symmetries > 0;
+  // If some other directions are undecided, it is compared with those that are surely broken.
+  const openly = symmetries + approximate === 0 && best?.verdict === "cannot tell";
+  for (let k = generators.length; openly && k > 0 && reason === undefined; k--) {
+    const now = await weighedTogether(k, openly);
+    if (now.verdict !== "symmetry") continue;
+    symmetries = k;
+    best = now;
+    break;
   }
   // The search may have missed the best direction. If it lies between others that all lose much, it
   // is found from these.
-  const between: Tried[] = [];
-  const found = symmetries + approximate + plausible > 0;
-  if (best?.missed && !found && reason === undefined && measured.coordinates === undefined) {
+  let between: Awaited<ReturnType<typeof noneBetween>>;
+  const nothing = symmetries + approximate + plausible === 0 && reason === undefined;
+  if (best?.missed && nothing && measured.coordinates === undefined) {
     const tried = [
       ...generators.map((direction, i) => ({ direction, sizes: own.directions[i]! })),
       ...rest.map((direction, i) => ({ direction, sizes: others[i]! })),
     ];
     const smallest = { sizes: sizes.slice(0, 1), samples: FEW };
-    const direction = tried.every((each) => surelyBroken(each, lacking))
-      ? await bestBetween(tried, async (all) =>
-          (await ask(all, smallest)).directions.map(([at]) => at),
-        )
-      : undefined;
-    if (direction !== undefined) {
-      const [found = []] = (await ask([direction], { samples: MANY })).directions;
-      between.push({ direction, sizes: found });
-      // They are compared by moves of a size that is in reach of all.
-      const all = [found, ...tried.map(({ sizes }) => sizes)].map(ofSizes);
-      const reach = Math.min(...all.map((each) => each.findLastIndex((at) => inReach(at))));
-      const [inside, ...outside] = all.map((each) => each.slice(0, Math.max(0, reach) + 1));
-      if (surelyBroken(between[0]!, lacking))
-        best = { ...weigh([inside!], outside, lacking), verdict: "none", reason: "" };
-    }
+    between = await noneBetween(
+      tried,
+      lacking,
+      async (all) => (await ask(all, smallest)).directions.map(([at]) => at),
+      async (one) => (await ask([one], { samples: MANY })).directions[0] ?? [],
+    );
+    best = between?.weighed ?? best;
   }
   let lasting: (Weighed & { generators: number }) | undefined;
   for (let k = symmetries - 1; k > 0 && lasting === undefined; k--) {
     const further = (now: Weighed) =>
       now.verdict === "symmetry" && now.size > FURTHER * (best?.size ?? now.size);
     const chosen = order.slice(0, k).map((i) => generators[i]!);
-    if (!further(weighed(k)) || closure(chosen).max > CLOSED) continue;
-    const now = await weighedTogether(k);
+    if (!further(weighed(k, openly)) || closure(chosen).max > CLOSED) continue;
+    const now = await weighedTogether(k, openly);
     if (further(now)) lasting = { ...now, generators: k };
   }
   // The solver's order stays where its first generators are the symmetries.
@@ -289,7 +279,7 @@ export async function judgeAlgebra(
     coordinateAngles: agreement?.systems,
     directions: [
       ...kept.map((i) => ({ direction: generators[i]!, sizes: own.directions[i]! })),
-      ...between.map(({ direction, sizes }) => ({ direction, sizes: [...sizes] })),
+      ...(between ? [{ direction: between.direction, sizes: [...between.sizes] }] : []),
       ...rest.map((direction, i) => ({ direction, sizes: others[i]! })),
     ],
   };
@@ -503,7 +493,7 @@ function describeLasting(
 ): string {
   const name = nameOf(analyseAlgebra({ ...measured, symmetryCount: generators }));
   return (
-    `${name} alone is one of moves of size ${size.toPrecision(2)}, too: not broken by more than ` +
+    `${name} alone also holds for moves of size ${size.toPrecision(2)}: not broken by more than ` +
     inPercent(broken.high)
   );
 }

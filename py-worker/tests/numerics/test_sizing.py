@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from atlas_worker import blocks, catalogue
+from atlas_worker.errors import InvalidInput
 from atlas_worker.interfaces import Signature
 
 assert blocks
@@ -42,3 +43,17 @@ def test_a_network_has_about_the_number_of_parameters_that_is_asked_for(
 
 def test_a_width_is_not_too_small_to_learn() -> None:
     assert parameters("mlp", SETS, parameters=1) == parameters("mlp", SETS, width=4)
+
+
+def test_the_nearest_width_is_taken() -> None:
+    of_widths = [parameters("mlp", SETS, layers=3, width=w) for w in range(4, 60)]
+    for wanted in (700, 1_000, 2_345, 6_789):
+        found = parameters("mlp", SETS, layers=3, parameters=wanted)
+        assert abs(found - wanted) == min(abs(each - wanted) for each in of_widths)
+
+
+def test_more_parameters_than_any_width_has_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="no width up to 1024 gives"):
+        parameters("unet", FIELDS, parameters=2**31 - 1)
+    with pytest.raises(InvalidInput, match="parameters"):
+        parameters("mlp", SETS, layers=0, parameters=5_000)  # which has no hidden units

@@ -51,7 +51,7 @@ describe("the rule of verdicts", () => {
 
   it("tells a small loss from none where another direction of the span loses next to nothing", () => {
     const [none, little] = [at(1e-6, 1e-7), at(7e-4, 3e-5)];
-    // As of two bodies in one step, which hardly accelerate: any linear map nearly keeps it.
+    // Two bodies hardly accelerate in one step, so every linear map nearly keeps that step.
     const { verdict, broken } = judge([none, little], [], 1e-5);
     expect(verdict).to.equal("approximate");
     expect(broken.low).to.be.within(0.02, Math.sqrt(7e-4));

@@ -131,7 +131,7 @@ describe("the verdict on an algebra", () => {
     });
     expect([generators.length, approximate]).to.deep.equal([1, false]);
     expect(notes).to.deep.equal([
-      "2 more generators are left out, with which it holds only approximately",
+      "2 generators are left out: with them, the symmetry holds only approximately",
     ]);
   });
 
@@ -142,12 +142,12 @@ describe("the verdict on an algebra", () => {
     expect(evidence!.lasting!.generators).to.equal(1);
     expect(evidence!.lasting!.size).to.be.at.least(0.5);
     expect(evidence!.words).to.match(
-      /^so\(3\): not broken .*\. so\(2\) on axes \d,\d alone is one of moves of size [\d.]+, too:/,
+      /^so\(3\): not broken .*\. so\(2\) on axes \d,\d alone also holds for moves of size [\d.]+:/,
     );
     const { generators, notes } = certainGenerators({ ...all, symmetryCount, evidence });
     expect(generators).to.have.length(1);
     expect(notes).to.deep.equal([
-      "2 more generators are left out, with which it is a symmetry of moves up to a size of 0.20 only",
+      "2 generators are left out: with them, the symmetry holds only for moves up to a size of 0.20",
     ]);
     expect((await judged(all, 0.99)).evidence!.lasting).to.equal(undefined);
   });
