@@ -64,7 +64,10 @@ export function algebraFields({
         r2: "r2",
         r3: "r3",
       },
-      values: (config) => withTurns(config, values?.(config) ?? {}),
+      values: (config) => {
+        const own = values?.(config) ?? {};
+        return withTurns(config, { ...own, grassmann: { optimiser: "auto", ...own.grassmann } });
+      },
     }),
     k: (field as z.ZodDefault<z.ZodType<number | "auto">>).meta({
       description: "Number of generators to look for",
@@ -202,6 +205,7 @@ async function searchAlgebra(
   else await ctx.advance(stage, algebra);
   const found = await ctx.timed(stage, () => ctx.session.getAlgebra(algebra));
   const measured = saying(found, inputs.unused);
+  const finds = k === "auto" || k === 0;
   const judged = async (found: AlgebraMeasured, prefix = stage) => {
     /** Search again with another fit, for as many generators. */
     async function search(predictor: RemoteObject, name: string): Promise<AlgebraMeasured> {
@@ -210,10 +214,11 @@ async function searchAlgebra(
       await ctx.advance(`${prefix}_${name}`, again);
       return ctx.timed(stage, () => ctx.session.getAlgebra(again));
     }
-    return judgeAlgebra(ctx, inputs, found, { kind: evidence, search: train ? undefined : search });
+    const options = { kind: evidence, search: train ? undefined : search, wider: finds };
+    return judgeAlgebra(ctx, inputs, found, options);
   };
   let result = evidence === "none" ? analyseAlgebra(measured) : await judged(measured);
-  const wider = k === "auto" || k === 0 ? widened(measured, result) : undefined;
+  const wider = finds ? widened(measured, result) : undefined;
   if (wider !== undefined) {
     const again = await judged(wider, `${stage}_wider`); // its searches are other stages
     if (nearSymmetries(again).length > nearSymmetries(result).length) result = again;

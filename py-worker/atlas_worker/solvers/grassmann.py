@@ -113,10 +113,11 @@ class GrassmannParams:
         "With an automatic k: least factor by which the error must grow after the last symmetry",
         minimum=1,
     )
-    optimiser: Literal["adam", "gauss_newton"] = param(
+    optimiser: Literal["adam", "gauss_newton", "auto"] = param(
         "adam",
         "Adam, or Gauss and Newton's method, which compares distances and stops by itself after "
-        "at most `steps` iterations",
+        "at most `steps` iterations; auto: the latter, then Adam in the last epoch, and Adam alone "
+        "for classes",
         added=True,
     )
 
@@ -449,13 +450,30 @@ class GrassmannSolver(AdamSolver):
             on_step(1, 1, {})
             return {"generators": 0.0}
         steps = p.steps if self._k < self._space.dimension else 0  # every frame spans it all
-        if p.optimiser == "gauss_newton" and steps:
+        newton, adam = self._methods
+        if newton and steps:
             self._descend(steps, on_step)
-        else:
+        if adam or not steps:
+            before = self._free.detach().clone()
             self._follow(steps, on_step)
+            if p.optimiser == "auto" and steps and self._objective.is_distance:
+                # At an exact minimum the logarithm has no slope that steps could follow.
+                self._set(torch.cat([self._free.detach(), before]))
             self._compare()
         self._epoch += 1
         return {"loss": float(self._scores[0]), **self._found()}
+
+    @property
+    def _methods(self) -> tuple[bool, bool]:
+        """Whether this epoch is by Gauss and Newton's method, and whether it is by Adam.
+
+        The former comes near the best minimum in few iterations, on few samples; the latter
+        averages over far more of them.
+        """
+        asked, last = self._p.optimiser, self._epoch + 1 == self._total
+        if asked == "auto" and self._objective.is_distance:
+            return not last or self._epoch == 0, last
+        return asked == "gauss_newton", asked != "gauss_newton"
 
     def _follow(self, steps: int, on_step: StepCallback) -> None:
         """Make steps of Adam, each on a batch of its own."""

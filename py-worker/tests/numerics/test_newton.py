@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -20,10 +21,11 @@ from .test_algebra_solvers import CONJUGATED, KNOWN, STRETCH, classes, degrees, 
 METRIC = torch.linalg.inv(STRETCH @ STRETCH.T)
 
 
+@pytest.mark.parametrize("optimiser", ["gauss_newton", "auto"])
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_known_algebra_is_found(name: str) -> None:
+def test_a_known_algebra_is_found(name: str, optimiser: str) -> None:
     make, truth = KNOWN[name]
-    report = solve(make(), k=len(truth), optimiser="gauss_newton")
+    report = solve(make(), k=len(truth), optimiser=optimiser)
     assert degrees(report, torch.stack(truth)) < 1.0
     assert report.symmetry_count == len(truth)
 
@@ -56,17 +58,26 @@ def loss_of(objective: EquivarianceObjective, generator: Tensor) -> float:
     ids=["vectors", "fields"],
 )
 def test_it_ends_where_adam_ends_or_lower(objective: EquivarianceObjective) -> None:
-    adam, newton = (
+    adam, newton, both = (
         loss_of(objective, solve(objective, optimiser=optimiser).generators[0])
-        for optimiser in ("adam", "gauss_newton")
+        for optimiser in ("adam", "gauss_newton", "auto")
     )
-    assert newton < adam + 0.02
+    assert max(newton, both) < adam + 0.02
 
 
+def test_auto_is_adam_alone_for_classes() -> None:
+    task = point_task(classes(METRIC), loss="cross_entropy")
+    adam, auto = (solve(task, optimiser=optimiser) for optimiser in ("adam", "auto"))
+    assert torch.equal(adam.generators, auto.generators)
+
+
+@pytest.mark.parametrize("optimiser", ["gauss_newton", "auto"])
 @pytest.mark.parametrize("epochs", [1, 3, 5])
-def test_a_resumed_search_ends_with_the_same_bits(epochs: int) -> None:
+def test_a_resumed_search_ends_with_the_same_bits(
+    epochs: int, optimiser: Literal["gauss_newton", "auto"]
+) -> None:
     def make() -> GrassmannSolver:
-        params = GrassmannParams(optimiser="gauss_newton", evaluation=2)
+        params = GrassmannParams(optimiser=optimiser, evaluation=2)
         objective = field_task(laplacian, samples=16)
         return GrassmannSolver(params, objective=objective, k=1, epochs=epochs, seed=3)
 
