@@ -41,7 +41,7 @@ const LARGER = 1.2;
 /** A smaller size is at most this share of the largest size … */
 const SMALLER = 0.7;
 /** … and more than this. Smaller moves say little. */
-const SMALLEST = 0.15;
+export const SMALLEST = 0.15;
 
 /** Share of a planted breaking below which a predictor cannot show one. */
 const HIDDEN = 0.1;
@@ -102,6 +102,8 @@ export interface Weighed {
   verdict: Verdict;
   reason: string;
   size: number;
+  /** Number of that size among those that were measured; -1 for none. */
+  index: number;
   lost: Interval;
   elsewhere: number | null;
   broken: { low: number; high: number };
@@ -114,6 +116,9 @@ export interface Weighed {
   /** Whether another direction may lose less than this one surely does. */
   missed: boolean;
 }
+
+/** What combinations of a span's directions lose, by the number of the size, if it was measured. */
+export type Combined = ReadonlyMap<number, readonly SkillLost[]>;
 
 /** Tells the share of a breaking that would be shown by moves of a size; null if unknown. */
 export type Recovery = (size: number) => number | null;
@@ -131,6 +136,7 @@ export type Recovery = (size: number) => number | null;
  * @param recovery what planted breakings show; left out if none were planted
  * @param openly whether to compare with other directions that are surely broken alone, if these are
  *   at least half of all others
+ * @param combined what combinations of the span's directions lose, too
  */
 export function weigh(
   inside: readonly (readonly SkillLost[])[],
@@ -139,10 +145,12 @@ export function weigh(
   limits: Limits = LIMITS,
   recovery?: Recovery,
   openly = false,
+  combined: Combined = new Map(),
 ): Weighed {
   const [own, others] = [inside.map(ofSizes), outside.map(ofSizes)];
-  const turns = inside.flat().filter(({ halfTurn }) => halfTurn);
-  const atSizes = weighSizes(own, others, lacking, limits, recovery, openly);
+  const all = [...inside, ...combined.values()].flat();
+  const turns = all.filter(({ halfTurn }) => halfTurn);
+  const atSizes = weighSizes(own, others, lacking, limits, recovery, openly, combined);
   return weighTurns(atSizes, turns, lacking, limits);
 }
 
@@ -154,14 +162,15 @@ function weighSizes(
   limits: Limits,
   recovery: Recovery | undefined,
   openly: boolean,
+  combined: Combined,
 ): Weighed {
-  const whole = weighAtLargest(inside, outside, lacking, limits, recovery, openly);
+  const whole = weighAtLargest(inside, outside, lacking, limits, recovery, openly, combined);
   let now = whole;
   while (["approximate", "cannot tell"].includes(now.verdict) && Number.isFinite(now.size)) {
     const { size } = now;
     const less = inside.map((sizes) => sizes.filter((at) => (at.size ?? 0) < SMALLER * size));
     if (!less.every((sizes) => (sizes.at(-1)?.size ?? 0) > SMALLEST)) break;
-    now = weighAtLargest(less, outside, lacking, limits, recovery, openly);
+    now = weighAtLargest(less, outside, lacking, limits, recovery, openly, combined);
   }
   return now.verdict === "symmetry" ? now : whole;
 }
@@ -196,13 +205,21 @@ function weighAtLargest(
   limits: Limits,
   recovery: Recovery | undefined,
   openly: boolean,
+  combined: Combined,
 ): Weighed {
   const reaches = (at: SkillLost) => inReach(at, limits);
+  const most = inside.length === 0 ? 0 : Math.min(...inside.map((sizes) => sizes.length));
+  const bySize = Array.from({ length: most }, (_, i) => [
+    ...inside.map((sizes) => sizes[i]!),
+    ...ofSizes(combined.get(i) ?? []),
+  ]);
+  const index = bySize.findLastIndex((at) => at.every(reaches));
   const nothing = { value: Number.NaN, low: Number.NaN, high: Number.NaN };
   const untold = (reason: string, size = Number.NaN, lost = nothing): Weighed => ({
     verdict: "cannot tell",
     reason,
     size,
+    index,
     lost,
     elsewhere: null,
     broken: { low: Number.NaN, high: Number.NaN },
@@ -211,10 +228,8 @@ function weighAtLargest(
     undecided: 0,
     missed: false,
   });
-  const most = Math.min(...inside.map((sizes) => sizes.length));
-  if (most === 0 || inside.length === 0) return untold("the moves change no input");
-  const bySize = Array.from({ length: most }, (_, i) => inside.map((sizes) => sizes[i]!));
-  const reached = bySize.filter((at) => at.every(reaches)).at(-1);
+  if (most === 0) return untold("the moves change no input");
+  const reached = bySize[index];
   if (reached === undefined)
     return untold("moved samples lie far from all data, and there the predictor only guesses");
   const size = Math.min(...reached.map((at) => at.size ?? Number.NaN));
@@ -223,11 +238,11 @@ function weighAtLargest(
   const lost = { value: worst("value"), low: worst("low"), high: worst("high") };
   if (!Object.values(lost).every(Number.isFinite))
     return untold("nothing is left to compare", size, lost);
-  const earlier = bySize.slice(0, -1).flatMap((at) => at.filter(reaches));
+  const earlier = bySize.slice(0, index).flatMap((at) => at.filter(reaches));
   const falls = earlier.some(
     (at) => interval(at).low > Math.max(lost.high, allowance(at, lacking, limits)),
   );
-  const floor = Math.max(...reached.map((at) => Math.abs(at.floor ?? 0)));
+  const floor = Math.max(...reached.slice(0, inside.length).map((at) => Math.abs(at.floor ?? 0)));
   if (floor > limits.broken ** 2 / 3 && floor > lost.high / 2)
     return untold("the grid is too coarse: interpolation alone loses as much", size, lost);
   /** What moves of the span up to a size may lose. */
@@ -236,7 +251,8 @@ function weighAtLargest(
       sizes.filter((at) => (at.size ?? 0) <= LARGER * most).at(-1),
     );
     const each = upTo.map((at) => (at === undefined ? lost.high : interval(at).high));
-    return Math.max(0, ...each);
+    const together = reached.slice(inside.length).filter((at) => (at.size ?? 0) <= LARGER * most);
+    return Math.max(0, ...each, ...together.map((at) => interval(at).high));
   };
   // Others are compared at the size that is judged. Where they are out of reach there, they count
   // with what they lose by the largest smaller move in reach. Small moves lose in proportion to
@@ -286,6 +302,7 @@ function weighAtLargest(
   const undecided = all.length - others.length;
   const found = {
     size,
+    index,
     lost,
     elsewhere,
     broken: { low, high },

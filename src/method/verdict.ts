@@ -4,7 +4,7 @@
 import { z } from "zod";
 import { blocksOf, embed, type Factor, type Frame, inward, outward } from "../algebra/factors.js";
 import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
-import { interval, ofSizes } from "../algebra/interval.js";
+import { interval } from "../algebra/interval.js";
 import {
   combine,
   expm,
@@ -42,7 +42,9 @@ import {
   type Search,
   unitOf,
 } from "./full.js";
+import { FEW, Judged, MANY } from "./judged.js";
 import {
+  type Combined,
   hopeless,
   inPercent,
   inReach,
@@ -60,15 +62,12 @@ const SIZES = [0.05, 0.2, 0.5] as const;
 const LARGE = 1;
 /** Size of the moves that lead away from a component, … */
 const FAR = 1;
-/** … and smaller ones, for directions that do not lead so far. */
-const LESS_FAR = [0.2, 0.5] as const;
+/** … or a smaller one, for directions that do not lead so far. */
+const LESS_FAR = [0.5, 0.2] as const;
 /** Factor by which moves are larger, if fewer generators are a symmetry of these, too. */
 const FURTHER = 1.5;
 /** Most that a bracket of such generators may lead out of their span. */
 const CLOSED = 0.2;
-/** Samples (times charts) that judge what was found, and what it is compared with. */
-const MANY = 1500;
-const FEW = 400;
 
 /** How findings are judged: on held-out data, or by the relative error. */
 export type EvidenceKind = "quick" | "full" | "none";
@@ -84,6 +83,16 @@ export const evidenceField = () =>
       before: "none",
     });
 
+/** How an algebra is judged. */
+export interface JudgeOptions {
+  /** How much evidence is measured (default "quick"). */
+  kind?: EvidenceKind;
+  /** Searches again with another fit. */
+  search?: Search;
+  /** Whether {@link widened} will ask which other directions are not surely broken. */
+  wider?: boolean;
+}
+
 /**
  * Judge an algebra by the skill that its generators lose on held-out data (METHOD 2.13).
  *
@@ -94,7 +103,7 @@ export async function judgeAlgebra(
   ctx: Context,
   inputs: SolverInputs,
   measured: AlgebraMeasured,
-  { kind = "quick", search }: { kind?: EvidenceKind; search?: Search } = {},
+  { kind = "quick", search, wider = false }: JudgeOptions = {},
 ): Promise<AlgebraResult> {
   const { predictor, atlas, others: judges, fit } = inputs;
   const full = kind === "full" && fitOnly(inputs) === undefined ? fit : undefined;
@@ -116,49 +125,49 @@ export async function judgeAlgebra(
         refits: fits?.refits,
       }),
     );
-  const own = await ask(generators, { samples: MANY, halfTurns: tested });
-  // Other directions are compared up to the size at which the best generator is judged.
-  const at = Math.max(
-    0,
-    ...own.directions.map((sizes) => ofSizes(sizes).findLastIndex((at) => inReach(at))),
-  );
-  const compared = { sizes: sizes.slice(0, at + 1), samples: FEW };
-  const others = rest.length === 0 ? [] : (await ask(rest, compared)).directions;
+  const judged = new Judged(generators, rest, sizes, tested, ask);
+  const own = await judged.begin();
   const lacking = lackingOf(own);
   const order = generators
     .map((_, i) => i)
-    .sort((a, b) => lostAt(own.directions[a]!) - lostAt(own.directions[b]!));
-  const sorted = order.map((i) => own.directions[i]!);
+    .sort((a, b) => lostAt(judged.own[a]!) - lostAt(judged.own[b]!));
+  const first = (k: number) => order.slice(0, k);
+  const sorted = () => order.map((i) => judged.own[i]!);
   const reason = hopeless(own);
   const moves = { ...options, directions: generators, sizes, samples: FEW };
   const planted = fits === undefined ? [] : await measurePlanted(ctx, fits, moves);
   /** What the first k generators show of each planted breaking. */
   const shown = (k: number) =>
-    planted.map((each) => ({
-      ...each,
-      directions: order.slice(0, k).map((i) => each.directions[i]!),
-    }));
-  const weighed = (k: number, openly = false, combined: SkillLost[][] = []) =>
+    planted.map((each) => ({ ...each, directions: first(k).map((i) => each.directions[i]!) }));
+  const weighed = (k: number, openly = false, combined?: Combined) =>
     weigh(
-      [...sorted.slice(0, k), ...combined],
-      // A generator that cannot be judged says nothing against the others.
-      [...sorted.slice(k).filter((sizes) => sizes.some((at) => inReach(at))), ...others],
+      sorted().slice(0, k),
+      [
+        // A generator that cannot be judged says nothing against the others.
+        ...sorted()
+          .slice(k)
+          .filter((sizes) => sizes.some((at) => inReach(at))),
+        ...judged.others,
+      ],
       lacking,
       LIMITS,
-      fits && ((size) => recoveredShare(sorted, shown(k)[1]!.directions, size)),
+      fits && ((size) => recoveredShare(sorted(), shown(k)[1]!.directions, size)),
       openly,
+      combined,
     );
-  /** Weigh the first k generators, and combinations of them. */
+  /** Weigh the first k generators, and combinations of them, measured as far as that needs. */
   const weighedTogether = async (k: number, openly = false): Promise<Weighed> => {
-    const now = weighed(k, openly);
-    if (k === 1 || now.verdict === "none" || now.verdict === "cannot tell") return now;
-    const chosen = order.slice(0, k).map((i) => generators[i]!);
-    // They are judged together with the generators, so not at larger sizes than these.
-    const inside = sorted.slice(0, k).map(ofSizes);
-    const least = Math.min(...inside.map((each) => each.findLastIndex((at) => inReach(at))));
-    const combined = { sizes: sizes.slice(0, least + 1), samples: FEW, halfTurns: tested };
-    const { directions } = await ask(combinations(chosen, measured.coordinates), combined);
-    return weighed(k, openly, directions);
+    const chosen = first(k).map((i) => generators[i]!);
+    const mixed = k === 1 ? [] : combinations(chosen, measured.coordinates);
+    const combined = new Map<number, SkillLost[]>();
+    for (;;) {
+      const now = weighed(k, openly, combined);
+      if (await judged.measureFor(now)) continue;
+      const holds = now.verdict === "symmetry" || now.verdict === "approximate";
+      if (!holds || mixed.length === 0 || combined.has(now.index)) return now;
+      const at = { sizes: sizes.slice(now.index, now.index + 1), samples: FEW, halfTurns: tested };
+      combined.set(now.index, (await ask(mixed, at)).directions.flat());
+    }
   };
   let symmetries = 0;
   let approximate = 0;
@@ -168,6 +177,7 @@ export async function judgeAlgebra(
   let best = generators.length === 0 ? undefined : weighed(1);
   for (let k = generators.length; k > 0 && reason === undefined; k--) {
     const now = await weighedTogether(k);
+    if (k === 1 && approximate === 0) best = now;
     if (now.verdict === "approximate" && approximate === 0) {
       approximate = k;
       nearly = best = now;
@@ -196,10 +206,8 @@ export async function judgeAlgebra(
   let between: Awaited<ReturnType<typeof noneBetween>>;
   const nothing = symmetries + approximate + plausible === 0 && reason === undefined;
   if (best?.missed && nothing && measured.coordinates === undefined) {
-    const tried = [
-      ...generators.map((direction, i) => ({ direction, sizes: own.directions[i]! })),
-      ...rest.map((direction, i) => ({ direction, sizes: others[i]! })),
-    ];
+    await judged.fill(() => true, 0);
+    const tried = judged.tried();
     const smallest = { sizes: sizes.slice(0, 1), samples: FEW };
     between = await noneBetween(
       tried,
@@ -209,11 +217,12 @@ export async function judgeAlgebra(
     );
     best = between?.weighed ?? best;
   }
+  if (wider) await judged.fill((sizes) => weigh([sizes], [], lacking).verdict !== "none");
   let lasting: (Weighed & { generators: number }) | undefined;
   for (let k = symmetries - 1; k > 0 && lasting === undefined; k--) {
     const further = (now: Weighed) =>
       now.verdict === "symmetry" && now.size > FURTHER * (best?.size ?? now.size);
-    const chosen = order.slice(0, k).map((i) => generators[i]!);
+    const chosen = first(k).map((i) => generators[i]!);
     if (!further(weighed(k, openly)) || closure(chosen).max > CLOSED) continue;
     const now = await weighedTogether(k, openly);
     if (further(now)) lasting = { ...now, generators: k };
@@ -221,8 +230,8 @@ export async function judgeAlgebra(
   // The solver's order stays where its first generators are the symmetries.
   const count = symmetries > 0 ? symmetries : approximate;
   const counts = lasting === undefined ? [count] : [count, lasting.generators];
-  const first = counts.every((k) => order.slice(0, k).every((i) => i < k));
-  const kept = first ? generators.map((_, i) => i) : order;
+  const inOrder = counts.every((k) => first(k).every((i) => i < k));
+  const kept = inOrder ? generators.map((_, i) => i) : order;
   const result = analyseAlgebra({
     ...measured,
     ...sortedBy(kept, measured),
@@ -241,17 +250,17 @@ export async function judgeAlgebra(
   const span = analyseAlgebra({ ...result, symmetryCount: count });
   const limits =
     full && count > 0
-      ? limitsOf(sorted, shown(count), told.size, told.noticed, unitOf(full))
+      ? limitsOf(sorted(), shown(count), told.size, told.noticed, unitOf(full))
       : undefined;
-  const chosen = order.slice(0, count).map((i) => generators[i]!);
+  const chosen = first(count).map((i) => generators[i]!);
   const agreement =
     full && fits && search && count > 0
       ? await compareFits(ctx, full, fits, search, chosen, measured.coordinates)
       : undefined;
-  const wider = { ...measured, ...sortedBy(order, measured), symmetryCount: approximate };
+  const nearby = { ...measured, ...sortedBy(order, measured), symmetryCount: approximate };
   const more = [
     ...(symmetries > 0 && extra > 0 && nearly !== undefined
-      ? [`${nameOf(analyseAlgebra(wider))} holds approximately: ${describeBroken(nearly)}`]
+      ? [`${nameOf(analyseAlgebra(nearby))} holds approximately: ${describeBroken(nearly)}`]
       : []),
     ...(lasting === undefined
       ? []
@@ -260,7 +269,7 @@ export async function judgeAlgebra(
     ...describeLimits(limits ?? []),
     ...describeAgreement(agreement),
   ];
-  const stated = describe(told, own, nameOf(span), sorted.length + others.length);
+  const stated = describe(told, own, nameOf(span), generators.length + rest.length);
   const words = [stated, ...more].join(". ");
   const { skill, skillError, scenes, heldOut: held, targets } = own;
   const evidence: AlgebraEvidence = {
@@ -278,9 +287,9 @@ export async function judgeAlgebra(
     refitAngles: agreement?.refits,
     coordinateAngles: agreement?.systems,
     directions: [
-      ...kept.map((i) => ({ direction: generators[i]!, sizes: own.directions[i]! })),
+      ...kept.map((i) => judged.tried()[i]!),
       ...(between ? [{ direction: between.direction, sizes: [...between.sizes] }] : []),
-      ...rest.map((direction, i) => ({ direction, sizes: others[i]! })),
+      ...judged.tried().slice(generators.length),
     ],
   };
   return { ...result, explanation: `${words}; ${measured.explanation}`, evidence };
@@ -362,11 +371,14 @@ export async function judgeCosets(
       }),
     );
   const found = await ask({ matrices: cosets.map(({ matrix }) => matrix), samples: MANY });
-  const away =
-    outside.length === 0 ? [] : (await ask({ directions: outside, sizes: [FAR] })).directions;
-  const short = outside.filter((_, i) => away[i]!.length === 0);
-  if (short.length > 0)
-    away.push(...(await ask({ directions: short, sizes: LESS_FAR })).directions);
+  const away: SkillLost[][] = [];
+  let left = outside;
+  for (const size of [FAR, ...LESS_FAR]) {
+    if (left.length === 0) break;
+    const { directions } = await ask({ directions: left, sizes: [size] });
+    away.push(...directions.filter((sizes) => sizes.length > 0));
+    left = left.filter((_, i) => directions[i]!.length === 0);
+  }
   const reason = hopeless(found);
   const lacking = lackingOf(found);
   // A component lies as far from the identity as it does, so sizes are not compared; of the

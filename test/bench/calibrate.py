@@ -23,7 +23,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2] / "py-worker"))
 
 from atlas_worker import blocks, catalogue
-from atlas_worker.symmetry.evidence import Subject, _Judge
+from atlas_worker.symmetry.evidence import Judges, Subject
 from atlas_worker.symmetry.manifold import action_on, inputs_on, targets_on
 
 assert blocks
@@ -1184,7 +1184,7 @@ def truth(request: dict[str, Any]) -> list[list[float]]:
         train_inputs=inputs,
         train_targets=targets,
     )
-    judge = _Judge(exact, len(every), 0)
+    judge = Judges().judge(exact, len(every), 0)
     return [
         [
             judge.lost([torch.matrix_exp(sign * t * b) for sign in (1, -1)], t).skill_lost.value

@@ -484,6 +484,22 @@ describe("the worker", function () {
       );
     });
 
+    it("measures evidence by the weights as they are", async () => {
+      const predictor = await makePredictor();
+      const turn = [[0, -1], [1, 0]]; // biome-ignore format: a matrix
+      const ask = async () =>
+        session.measureEvidence(predictor, { directions: [turn], sizes: [0.2], samples: 40 });
+      await session.advance(predictor, { untilEpoch: 1 });
+      const first = await ask();
+      expect(await ask()).to.deep.equal(first);
+      const { bytes } = await session.snapshot(predictor);
+      await session.advance(predictor, { untilEpoch: 2 });
+      const second = await ask();
+      expect(second.skill).to.not.equal(first.skill);
+      await session.restore(predictor, bytes);
+      expect(await ask()).to.deep.equal(first);
+    });
+
     it("scores nothing but a classifier", async () => {
       const { predictor, dataset, atlas } = await given(LORENTZ, "t,x,y,z");
       const planar = await makePredictor(0);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -722,6 +723,16 @@ class FittedPredictor:
                 "handle",
                 "a predictor trained with the loss cross_entropy or jaccard",
             )
+
+    def digest(self) -> str:
+        """Compute a SHA-256 of the weights as they are."""
+        known = hashlib.sha256()
+        for name, tensor in sorted(self._module.state_dict().items()):
+            known.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            # NumPy does not know all types, and a view of bytes needs one dimension.
+            values = tensor.detach().cpu().contiguous().flatten()
+            known.update(values.view(torch.uint8).numpy().tobytes())
+        return known.hexdigest()
 
     def freeze(self, radius: int | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
         """Copy the predictor as it is, in evaluation mode and without weight gradients.

@@ -335,7 +335,7 @@ class ObjectService(ChartQueries):
     ) -> objects_pb2.MeasureEvidenceResponse:
         """Measure the skill that a predictor loses along directions and at matrices."""
         from atlas_worker.predictors.supervised import make_subject
-        from atlas_worker.symmetry.evidence import collect
+        from atlas_worker.symmetry.evidence import Judges, collect
 
         session = self._sessions.get(request.session_id)
         entry = session.find(request.handle, "handle", "predictor")
@@ -369,6 +369,10 @@ class ObjectService(ChartQueries):
                 own.value,
                 atlas.value,
             )
+            weights = [one.value.digest() for one in (entry, *refits)]
+            key = dataset.handle, atlas.handle, *weights
+            judges = entry.judges.setdefault(key, Judges())
+            entry.judges = {key: judges}  # those of other weights and data are not asked again
             evidence = collect(
                 subject,
                 directions,
@@ -379,6 +383,7 @@ class ObjectService(ChartQueries):
                 lambda: check_wanted(context),
                 half_turns=request.half_turns,
                 unused=request.unused,
+                judges=judges,
             )
             unused = evidence.unused
             return objects_pb2.MeasureEvidenceResponse(

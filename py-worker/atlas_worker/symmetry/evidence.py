@@ -45,12 +45,18 @@ FIRST = 0.05
 """Length with which the search for the length of a given size begins."""
 MOST_LONGER = 4.0
 """Largest factor by which a length changes in a step of that search."""
+LEAST_SLOPE = 0.5
+"""Power of the length with which sizes are taken to grow, at least."""
 STEPS = 12
 """Most steps of that search."""
 CLOSE = 0.05
 """Relative error of a size with which that search ends."""
-FLOORED = 128
-"""Samples from which the interpolation floor is measured."""
+FLOORED, FLOORED_SHARE = 128, 3
+"""Samples from which the interpolation floor is measured at most, and one of how many."""
+SETS_AT_ONCE, FIELDS_AT_ONCE = 2048, 64
+"""Most samples that are judged at a time."""
+KEPT_JUDGES, KEPT_BYTES = 2, 2**27
+"""Most judges of a predictor that are kept for further questions, and bytes of one."""
 SIZED = 32
 """Samples from which the size of a move is measured."""
 NARROWEST, WIDEST = 5, 9
@@ -198,6 +204,7 @@ def collect(
     check: Callable[[], None] = lambda: None,
     half_turns: bool = False,
     unused: bool = False,
+    judges: Judges | None = None,
 ) -> Evidence:
     """Measure the skill lost along directions and at matrices.
 
@@ -212,6 +219,8 @@ def collect(
         half_turns: Whether compact directions are judged at half a turn, too, if that is longer.
         unused: Whether to look for directions of the inputs that the predictor hardly uses. There
             is an answer for sets of vectors and scalars with invariant outputs.
+        judges: What was prepared for earlier questions about the same subject; what is prepared now
+            is added.
 
     Returns:
         The evidence. Values are NaN where nothing is left to compare.
@@ -222,8 +231,7 @@ def collect(
     if not len(subject.test):
         raise InvalidInput("there are no test samples", "dataset", "at least one sample")
     with torch.no_grad():
-        judge = _Judge(subject, samples, seed)
-        still = judge.unmoved
+        judge = (Judges() if judges is None else judges).judge(subject, samples, seed)
         rows: list[list[Lost]] = []
         for direction in directions.double():
             entries = []
@@ -238,10 +246,30 @@ def collect(
             single.append(judge.lost([g], 0.0))
         without = judge.unused() if unused else None
     skills = tuple(
-        float(1 - still.moved[f].sum() / still.constant.sum())
+        float(1 - judge.unmoved.moved[f].sum() / judge.unmoved.constant.sum())
         for f in range(1, len(subject.predictors))
     )
     return Evidence(judge.skill(), judge.count, rows, single, skills, judge.learnable(), without)
+
+
+class Judges:
+    """What was prepared to judge one subject: the answers are the same without it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int], _Judge] = {}
+        self._training: dict[int, _Training] = {}
+
+    def judge(self, subject: Subject, samples: int, seed: int) -> _Judge:
+        """Find or prepare what judges with so many samples."""
+        key = _most(subject, samples), seed
+        if seed not in self._training:
+            self._training = {seed: _Training(subject, seed)}
+        judge = self._kept.pop(key, None) or _Judge(subject, samples, seed, self._training[seed])
+        if judge.bytes <= KEPT_BYTES:
+            self._kept[key] = judge  # the last one that was used
+        for old in list(self._kept)[:-KEPT_JUDGES]:
+            del self._kept[old]
+        return judge
 
 
 @dataclass(frozen=True)
@@ -271,17 +299,17 @@ class _Sums:
 class _Judge:
     """The test batches, and what is measured on them."""
 
-    def __init__(self, subject: Subject, samples: int, seed: int) -> None:
+    def __init__(self, subject: Subject, samples: int, seed: int, training: _Training) -> None:
         self._s, self._seed = subject, seed
         generator = random_stream(seed, 94)
         charts = subject.inputs.charts
-        most = max(FEWEST, samples // min(charts, CHARTS_AT_ONCE))
+        most = _most(subject, samples)
         order = torch.randperm(len(subject.test), generator=generator)[:most]
         chosen = subject.test[order].sort().values
         scenes = chosen if subject.scenes is None else subject.scenes[chosen]
         unique, self._scene = torch.unique(scenes, return_inverse=True)
         self.count = len(unique)
-        at_once = min(64, max(1, max_batch(subject.inputs.shape)))
+        at_once = _at_once(subject.inputs)
         self._batches: list[tuple[Tensor, Tensor | None, slice]] = []
         for start in range(0, len(chosen), at_once):
             part = slice(start, min(start + at_once, len(chosen)))
@@ -290,20 +318,27 @@ class _Judge:
                 drawn = torch.randperm(charts, generator=generator)[:CHARTS_AT_ONCE]
                 picked = drawn.sort().values
             self._batches.append((chosen[part], picked, part))
-        first = [part for _, _, part in self._batches if part.start < FLOORED]
-        self._floored = torch.unique(torch.cat([self._scene[part] for part in first]))
-        self._constant, self._weight = self._climatology()
+        self._few = min(FLOORED, -(-len(chosen) // FLOORED_SHARE))
+        self._floored = torch.unique(self._scene[: self._few])
+        self._constant, self._weight = training.constant, training.weight
         self._cache: list[tuple[Tensor, Tensor, list[Tensor]]] = [
             self._still(indices, picked) for indices, picked, _ in self._batches
         ]
-        self._sizing = _Sizing(subject, seed)
-        self._reach = _Reach(subject, chosen, seed, self._probable)
+        self._sizing = training.sizing
+        self._reach = _Reach(subject, chosen, training.known)
+        self._known: dict[tuple[object, ...], Lost] = {}
         self._here: tuple[Neighbours, Tensor] | None = None
         if len(subject.inputs.shape) == 3:
             errors = [self._score(still[0], y).flatten(1).sum(1) for _, y, still in self._cache]
             places = torch.cat([self._reach.features(x) for x, _, _ in self._cache])
             self._here = Neighbours(places), torch.cat(errors).double()
         self.unmoved = self.at(None)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the inputs and predictions that are held."""
+        held = [t for x, y, still in self._cache for t in (x, y, *still)]
+        return sum(t.numel() * t.element_size() for t in held)
 
     def skill(self) -> Estimate:
         """Skill of the predictor, with its error over scenes."""
@@ -355,6 +390,12 @@ class _Judge:
 
     def lost(self, pair: Sequence[Tensor], length: float, *, half_turn: bool = False) -> Lost:
         """Skill lost at matrices, as a mean over them."""
+        key = length, half_turn, *(g.cpu().numpy().tobytes() for g in pair)
+        if key not in self._known:
+            self._known[key] = self._lost(pair, length, half_turn)
+        return self._known[key]
+
+    def _lost(self, pair: Sequence[Tensor], length: float, half_turn: bool) -> Lost:
         sums = [self.at(g) for g in pair]
         moved, still = (sum_of([getattr(s, k) for s in sums]) for k in ("moved", "still"))
         constant, floor = (sum_of([getattr(s, k) for s in sums]) for k in ("constant", "floor"))
@@ -428,14 +469,18 @@ class _Judge:
                     still = [f[kept] for f in still]
                     again = still[0]
                 inverse = torch.linalg.inv(g).to(x).expand(*x.shape[:2], -1, -1)
-                predicted = [self._probable(f(moved, picked)) for f in subject.predictors]
+                predicted = [_probable(subject, f(moved, picked)) for f in subject.predictors]
                 back = [action.act_out(inverse, each) for each in predicted]
                 if nearby is not None:
                     found.seen(self._reach.squares(predicted[0], nearby), kept, part)
                     expected += self._expected(moved, scene)
-                if mask is not None and part.start < FLOORED:
-                    returned = action.act_in(inverse, moved)
-                    again = action.crop_out(self._probable(subject.predictors[0](returned, picked)))
+                if mask is not None and part.start < self._few:
+                    few = self._few - part.start
+                    returned = action.act_in(inverse[:few], moved[:few])
+                    first = action.crop_out(
+                        _probable(subject, subject.predictors[0](returned, picked))
+                    )
+                    again = torch.cat([first, again[few:]])
             constant = self._unskilled(x, picked)
             for row, prediction in enumerate([*back, *still, constant.expand_as(y), again]):
                 _add(sums[row], scene, self._score(prediction, y), mask)
@@ -538,7 +583,7 @@ class _Judge:
         action, outputs = cast(VectorAction, self._s.action), []
         for (_, picked, part), (x, _, _) in zip(self._batches, self._cache, strict=True):
             mixed = action.mixed(p.to(x), x, other[part])
-            outputs.append(self._probable(self._s.predictors[0](mixed, picked)))
+            outputs.append(_probable(self._s, self._s.predictors[0](mixed, picked)))
         return torch.cat(outputs)
 
     def _still(self, indices: Tensor, picked: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -546,26 +591,18 @@ class _Judge:
         subject, action = self._s, self._s.action
         x = subject.inputs.draw(indices, picked)
         still = [
-            action.crop_out(self._probable(f(action.crop_in(x), picked)))
+            action.crop_out(_probable(subject, f(action.crop_in(x), picked)))
             for f in subject.predictors
         ]
         if subject.targets is None:
             return x, still[0], still
-        return x, self._target(subject.targets.draw(indices, picked)), still
+        return x, _target(subject, subject.targets.draw(indices, picked)), still
 
     def _unskilled(self, x: Tensor, picked: Tensor | None) -> Tensor:
         """What a predictor without skill says of a batch."""
         if self._s.baseline is not None:
             return self._s.action.crop_out(self._s.baseline(self._s.action.crop_in(x), picked))
         return self._constant if picked is None else self._constant[picked]
-
-    def _probable(self, y: Tensor) -> Tensor:
-        return y.float().softmax(2) if self._s.classes else y.float()
-
-    def _target(self, y: Tensor) -> Tensor:
-        if self._s.classes:
-            y = functional.one_hot(y[:, :, 0].long(), self._s.classes).movedim(-1, 2)
-        return self._s.action.crop_out(y.float())
 
     def _score(self, a: Tensor, y: Tensor) -> Tensor:
         """Weighted squared difference ``[B, C, 1, ...]`` of outputs ``[B, C, out, ...]``."""
@@ -581,32 +618,54 @@ class _Judge:
             )
         return square
 
-    def _climatology(self) -> tuple[Tensor, Tensor]:
-        """Mean of the training targets for each chart and pixel, and the weight of each output."""
-        subject, batches = self._s, []
-        order = torch.randperm(len(subject.train), generator=random_stream(self._seed, 95))
-        some = subject.train[order[:SAMPLE]]
-        at_once = min(64, max(1, max_batch(subject.train_inputs.shape)))
-        total = square = torch.zeros((), dtype=torch.float64)
-        for indices in some.split(at_once):
-            if subject.train_targets is None:
-                x = subject.action.crop_in(subject.train_inputs.draw(indices, None))
-                y = subject.action.crop_out(self._probable(subject.predictors[0](x, None)))
-            else:
-                y = self._target(subject.train_targets.draw(indices, None))
-            batches.append(len(y))
-            first, second = y.double().sum(0), y.double().square().sum(0)
-            total, square = total + first, square + second
-        mean = total / sum(batches)
-        variance = (square / sum(batches) - mean.square()).clamp(min=0)
-        spread = variance.transpose(0, 1).flatten(1).mean(1)  # of each output
-        if subject.classes:
-            weight = torch.ones_like(spread)
+
+class _Training:
+    """What is prepared from the training data, whichever samples judge."""
+
+    def __init__(self, subject: Subject, seed: int) -> None:
+        self.constant, self.weight = _climatology(subject, seed)
+        self.sizing = _Sizing(subject, seed)
+        self.known = _Known(subject, seed)
+
+
+def _probable(subject: Subject, y: Tensor) -> Tensor:
+    """Outputs as numbers or class probabilities."""
+    return y.float().softmax(2) if subject.classes else y.float()
+
+
+def _target(subject: Subject, y: Tensor) -> Tensor:
+    """Targets as numbers or class probabilities, where they are compared."""
+    if subject.classes:
+        y = functional.one_hot(y[:, :, 0].long(), subject.classes).movedim(-1, 2)
+    return subject.action.crop_out(y.float())
+
+
+def _climatology(subject: Subject, seed: int) -> tuple[Tensor, Tensor]:
+    """Mean of the training targets for each chart and pixel, and the weight of each output."""
+    batches = []
+    order = torch.randperm(len(subject.train), generator=random_stream(seed, 95))
+    some = subject.train[order[:SAMPLE]]
+    at_once = _at_once(subject.train_inputs)
+    total = square = torch.zeros((), dtype=torch.float64)
+    for indices in some.split(at_once):
+        if subject.train_targets is None:
+            x = subject.action.crop_in(subject.train_inputs.draw(indices, None))
+            y = subject.action.crop_out(_probable(subject, subject.predictors[0](x, None)))
         else:
-            for part in subject.action.output_terms(len(spread)):
-                spread[part] = spread[part].mean()
-            weight = torch.where(spread > 0, 1 / spread.clamp(min=1e-300), 0.0)
-        return mean.float(), weight.float()
+            y = _target(subject, subject.train_targets.draw(indices, None))
+        batches.append(len(y))
+        first, second = y.double().sum(0), y.double().square().sum(0)
+        total, square = total + first, square + second
+    mean = total / sum(batches)
+    variance = (square / sum(batches) - mean.square()).clamp(min=0)
+    spread = variance.transpose(0, 1).flatten(1).mean(1)  # of each output
+    if subject.classes:
+        weight = torch.ones_like(spread)
+    else:
+        for part in subject.action.output_terms(len(spread)):
+            spread[part] = spread[part].mean()
+        weight = torch.where(spread > 0, 1 / spread.clamp(min=1e-300), 0.0)
+    return mean.float(), weight.float()
 
 
 class _Sizing:
@@ -625,21 +684,19 @@ class _Sizing:
         # A translation has to be as long as the points are far apart.
         kind = getattr(self._action, "rho_in", None)
         affine = isinstance(kind, FeatureType) and bool(kind.affine)
+        self._known: dict[bytes, float] = {}
         self._longest = LONGEST * max(1.0, float(self._still.abs().max()) if affine else 1.0)
         centred = self._still - self._still.mean(0, keepdim=True)
         self._spread = float(self._norm(centred))
 
     def size(self, g: Tensor) -> float:
         """``m(g)``."""
-        return float(self.sizes(g[None])[0])
-
-    def sizes(self, g: Tensor) -> Tensor:
-        """``m(g)`` of matrices ``[m, n, n]``."""
-        out = []
-        for one in g:
-            moved = self._action.act_in(one.to(self._x).expand(*self._x.shape[:2], -1, -1), self._x)
-            out.append(self._norm(moved - self._still) / (2 * max(self._spread, 1e-300)))
-        return torch.stack(out)
+        key = g.cpu().numpy().tobytes()
+        if key not in self._known:
+            moved = self._action.act_in(g.to(self._x).expand(*self._x.shape[:2], -1, -1), self._x)
+            apart = self._norm(moved - self._still)
+            self._known[key] = float(apart / (2 * max(self._spread, 1e-300)))
+        return self._known[key]
 
     def lengths(
         self, direction: Tensor, sizes: Sequence[float], half_turns: bool
@@ -658,23 +715,34 @@ class _Sizing:
     def length(self, direction: Tensor, size: float) -> float | None:
         """The smallest t at which the mean size of ``exp(±tB)`` is as asked for, or None.
 
-        Small moves grow as the square of t, so that a few secant steps from below are enough.
+        Small moves grow as the square of t, and larger ones less, so that a few secant steps of the
+        logarithms are enough.
         """
-        t, below = FIRST, 0.0
+        t, below, above = FIRST, 0.0, math.inf
+        last: tuple[float, float] | None = None
         for _ in range(STEPS):
-            pair = torch.stack([torch.matrix_exp(sign * t * direction) for sign in (1.0, -1.0)])
-            now = float(self.sizes(pair).mean())
+            pair = [torch.matrix_exp(sign * t * direction) for sign in (1, -1)]
+            now = sum(self.size(g) for g in pair) / len(pair)
             if not math.isfinite(now):
                 return None
             if abs(now - size) <= CLOSE * size:
                 return t
             if now < size:
+                if t == self._longest:
+                    return None
                 below = t
-            longer = math.sqrt(size / now) if now > 0 else MOST_LONGER
+            else:
+                above = t
+            slope = 2.0
+            if last is not None and now > 0 and last[1] > 0 and now != last[1]:
+                slope = math.log(now / last[1]) / math.log(t / last[0])
+                slope = min(max(slope, LEAST_SLOPE), 2.0)
+            last = t, now
+            longer = (size / now) ** (1 / slope) if now > 0 else MOST_LONGER
             guess = t * min(max(longer, 1 / MOST_LONGER), MOST_LONGER)
-            t = guess if guess > below else (t + below) / 2
-            if t > self._longest:
-                return None
+            if not below < guess < above:
+                guess = (below + above) / 2
+            t = min(guess, self._longest)
         return t
 
     def _norm(self, x: Tensor) -> Tensor:
@@ -737,6 +805,58 @@ class _Found:
         return self._apart / self._near / still if still > 0 else math.nan
 
 
+class _Known:
+    """Some training samples, with what the predictor says of them."""
+
+    def __init__(self, subject: Subject, seed: int) -> None:
+        self._s = subject
+        order = torch.randperm(len(subject.train), generator=random_stream(seed, 97))
+        self.charts = None
+        if subject.inputs.charts > 1:
+            self.charts = torch.tensor([subject.inputs.charts // 2])
+        at_once = max(1, max_batch(subject.inputs.shape))
+        chosen = subject.train[order[:KNOWN]]
+        parts = [subject.train_inputs.draw(i, self.charts) for i in chosen.split(at_once)]
+        windows = [subject.action.crop_in(p) for p in parts]
+        fitted = torch.cat(windows)
+        self._whiten = whitening(fitted)
+        self._patches: list[tuple[slice, ...]] = []
+        if fitted.dim() != 4:
+            inner = self._predicted(fitted[:1]).shape[-1]
+            self._patches = _patches(fitted.shape[3:], inner, seed)
+        self._neighbours = Neighbours(self.features(fitted))
+        self.values = torch.cat([self.outputs(w) for w in windows])
+
+    def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances and indices of the nearest of them, ``[samples, 4]``."""
+        return self._neighbours.nearest(self.features(x))
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Predictions for each set, or at the centre of each patch: ``[samples, outputs]``."""
+        y = self._predicted(x).double()
+        if not self._patches:
+            return y.flatten(1)
+        shifts = [(a - b) // 2 for a, b in zip(x.shape[3:], y.shape[3:], strict=True)]
+        centres = [
+            [(p.start + p.stop - 1) // 2 - s for p, s in zip(patch, shifts, strict=True)]
+            for patch in self._patches
+        ]
+        return torch.stack([y[_at(at)].flatten(1) for at in centres], 1).flatten(0, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Whitened features of each set, or of each patch of the windows: ``[samples, d]``."""
+        if x.dim() == 4:
+            return (x.double() @ self._whiten).flatten(1)
+        scale = self._whiten.diagonal().view(-1, *[1] * (x.dim() - 3))
+        scaled = (x.double() * scale).flatten(0, 1)
+        parts = [scaled[_at(patch)].flatten(1) for patch in self._patches]
+        return torch.stack(parts, 1).flatten(0, 1)
+
+    def _predicted(self, x: Tensor) -> Tensor:
+        f, subject = self._s.predictors[0], self._s
+        return subject.action.crop_out(_probable(subject, f(x, self.charts)))
+
+
 class _Reach:
     """How far the predictor is from what its nearest training samples say.
 
@@ -745,30 +865,13 @@ class _Reach:
     Where the predictor extrapolates, they go different ways (METHOD 2.13, where refits disagree).
     """
 
-    def __init__(
-        self, subject: Subject, test: Tensor, seed: int, probable: Callable[[Tensor], Tensor]
-    ) -> None:
-        self._action, self._f, self._probable = subject.action, subject.predictors[0], probable
-        order = torch.randperm(len(subject.train), generator=random_stream(seed, 97))
-        self._charts = None
-        if subject.inputs.charts > 1:
-            self._charts = torch.tensor([subject.inputs.charts // 2])
+    def __init__(self, subject: Subject, test: Tensor, known: _Known) -> None:
+        self._action, self._known = subject.action, known
         at_once = max(1, max_batch(subject.inputs.shape))
-        known = subject.train[order[:KNOWN]]
-        parts = [subject.train_inputs.draw(i, self._charts) for i in known.split(at_once)]
-        windows = [self._action.crop_in(p) for p in parts]
-        fitted = torch.cat(windows)
-        self._whiten = whitening(fitted)
-        self._patches: list[tuple[slice, ...]] = []
-        if fitted.dim() != 4:
-            inner = self._action.crop_out(self._f(fitted[:1], self._charts)).shape[-1]
-            self._patches = _patches(fitted.shape[3:], inner, seed)
-        self._neighbours = Neighbours(self.features(fitted))
-        self._values = torch.cat([self._outputs(w) for w in windows])
-        self._x = subject.inputs.draw(test[: min(len(test), 2 * at_once, 256)], self._charts)
-        spread = (self._values - self._values.mean(0)).square().mean()
+        self._x = subject.inputs.draw(test[: min(len(test), 2 * at_once, 256)], known.charts)
+        spread = (known.values - known.values.mean(0)).square().mean()
         at_rest = self._action.crop_in(self._x)
-        distances, nearest = self._distances(at_rest)
+        distances, nearest = known.nearest(at_rest)
         self._far = far(distances)
         self.asked = len(self._x)
         self.still = max(self._apart(at_rest, nearest), NOTICED * float(spread))
@@ -792,43 +895,35 @@ class _Reach:
         """
         if x.dim() != 4:
             return None
-        distances, nearest = self._distances(x)
+        distances, nearest = self._known.nearest(x)
         kept = distances.mean(1) <= self._far
         return Nearby(kept, nearest[kept])
 
     def squares(self, y: Tensor, nearby: Nearby) -> Tensor:
         """Mean squared difference of predictions from those at their neighbours, ``[kept]``."""
-        return (y.double().flatten(1) - self._values[nearby.nearest].mean(1)).square().mean(1)
+        return (y.double().flatten(1) - self._known.values[nearby.nearest].mean(1)).square().mean(1)
 
-    def _distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances and indices of the nearest training samples, ``[samples, 4]``."""
-        return self._neighbours.nearest(self.features(x))
+    def features(self, x: Tensor) -> Tensor:
+        """See :meth:`_Known.features`."""
+        return self._known.features(x)
 
     def _apart(self, x: Tensor, nearest: Tensor | None = None) -> float:
         if nearest is None:
-            nearest = self._distances(x)[1]
-        return float((self._outputs(x) - self._values[nearest].mean(1)).square().mean())
+            nearest = self._known.nearest(x)[1]
+        told = self._known.values[nearest].mean(1)
+        return float((self._known.outputs(x) - told).square().mean())
 
-    def _outputs(self, x: Tensor) -> Tensor:
-        """Predictions for each set, or at the centre of each patch: ``[samples, outputs]``."""
-        y = self._action.crop_out(self._probable(self._f(x, self._charts))).double()
-        if not self._patches:
-            return y.flatten(1)
-        shifts = [(a - b) // 2 for a, b in zip(x.shape[3:], y.shape[3:], strict=True)]
-        centres = [
-            [(p.start + p.stop - 1) // 2 - s for p, s in zip(patch, shifts, strict=True)]
-            for patch in self._patches
-        ]
-        return torch.stack([y[_at(at)].flatten(1) for at in centres], 1).flatten(0, 1)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Whitened features of each set, or of each patch of the windows: ``[samples, d]``."""
-        if x.dim() == 4:
-            return (x.double() @ self._whiten).flatten(1)
-        scale = self._whiten.diagonal().view(-1, *[1] * (x.dim() - 3))
-        scaled = (x.double() * scale).flatten(0, 1)
-        parts = [scaled[_at(patch)].flatten(1) for patch in self._patches]
-        return torch.stack(parts, 1).flatten(0, 1)
+def _most(subject: Subject, samples: int) -> int:
+    """Samples that judge, if so many may, on all charts together."""
+    each = samples // min(subject.inputs.charts, CHARTS_AT_ONCE)
+    return min(len(subject.test), max(FEWEST, each))
+
+
+def _at_once(inputs: Inputs) -> int:
+    """Samples that are judged at a time."""
+    most = SETS_AT_ONCE if len(inputs.shape) == 3 else FIELDS_AT_ONCE
+    return min(most, max(1, max_batch(inputs.shape)))
 
 
 def _at(places: Sequence[int | slice]) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from atlas_worker.errors import InvalidInput
 from atlas_worker.fields.atlas import Chart, PlanarAtlas
 from atlas_worker.symmetry import FieldInputs, PlanarAction, VectorAction, VectorInputs
-from atlas_worker.symmetry.evidence import Evidence, Subject, Unused, collect
+from atlas_worker.symmetry.evidence import Evidence, Judges, Subject, Unused, collect
 from atlas_worker.symmetry.features import FeatureType
 from atlas_worker.symmetry.motion import move
 
@@ -331,6 +331,51 @@ class TestSupport:
         lost = found(subject(x, y, broken), ROTATION[None]).directions[0][1].skill_lost
         # E|b_g − b|² of a coordinate is 2 · size, about.
         assert lost.value == pytest.approx(2 * 0.2 * share**2, rel=0.4, abs=2 * lost.error)
+
+
+class TestJudges:
+    """What is kept for further questions changes no answer."""
+
+    def test_answers_are_the_same_in_any_order(self) -> None:
+        x = points()
+        noise = 0.3 * torch.randn(len(x), 1, generator=torch.Generator().manual_seed(1))
+        one = subject(x, radius(x) + noise, radius)
+        both = torch.stack([SCALING, ROTATION])
+
+        def ask(samples: int, sizes: list[float], judges: Judges | None) -> Evidence:
+            return collect(one, both, ROTATION[None], sizes, samples, 0, judges=judges)
+
+        judges = Judges()
+        asked = [(400, [0.05, 0.2]), (HALF, [0.2]), (400, [0.2]), (200, [0.5]), (HALF, [0.05])]
+        for samples, sizes in asked:
+            assert ask(samples, sizes, judges) == ask(samples, sizes, None)
+
+    def test_a_question_is_not_computed_again(self) -> None:
+        x, calls = points(), []
+
+        def counted(v: Tensor) -> Tensor:
+            calls.append(len(v))
+            return radius(v)
+
+        judges, one = Judges(), subject(x, radius(x), counted)
+        first = collect(one, ROTATION[None], NONE, [0.2], HALF, 0, judges=judges)
+        count = len(calls)
+        # More samples than there are make no other judge.
+        again = collect(one, ROTATION[None], NONE, [0.2], 2 * HALF, 0, judges=judges)
+        assert again == first
+        assert len(calls) == count
+
+    def test_lengths_have_the_size_that_was_asked_for(self) -> None:
+        x = points()
+        sizes = [0.01, 0.05, 0.2, 0.5, 0.9]
+        evidence = collect(
+            subject(x, radius(x), radius), torch.stack([ROTATION, STRETCH]), NONE, sizes, 400, 0
+        )
+        for row in evidence.directions:
+            assert [lost.size for lost in row] == pytest.approx(sizes, rel=0.06)
+        # cos is 1 − size for rotations: the first such angle, and no later one.
+        angles = [lost.length / 2**0.5 for lost in evidence.directions[0]]
+        assert angles == pytest.approx([math.acos(1 - size) for size in sizes], rel=0.06)
 
 
 class TestUnused:

@@ -158,6 +158,34 @@ describe("the rule of verdicts", () => {
     expect(verdict).to.equal("cannot tell");
   });
 
+  it("does not take moves that are not judged for larger ones that cost less", () => {
+    const sizes = [at(0.001, 1e-4), at(0.01, 1e-4, { size: 0.5 }), at(0.02, 1e-4, { size: 1 })];
+    const far = [at(0.001, 1e-4), at(0.5, 1e-4, { size: 0.5, reach: 9 })];
+    const { verdict, size } = weigh([sizes, far], [[at(0.5)]], 0.05);
+    expect([verdict, size]).to.deep.equal(["symmetry", 0.2]);
+  });
+
+  it("judges combinations together with the span, where they were measured", () => {
+    const sizes = (lost: number) => [at(lost), at(lost, 0.001, { size: 0.5 })];
+    const outside = [sizes(0.6)];
+    const told = (combined: [number, SkillLost[]][]) =>
+      weigh([sizes(0.002)], outside, 0.05, LIMITS, undefined, false, new Map(combined));
+    expect(told([])).to.include({ verdict: "symmetry", index: 1 });
+    expect(told([[1, [at(0.05, 0.001, { size: 0.5 })]]])).to.include({
+      verdict: "symmetry",
+      index: 0,
+    });
+    const broken = told([
+      [1, [at(0.05, 0.001, { size: 0.5 })]],
+      [0, [at(0.05)]],
+    ]);
+    expect(broken).to.include({ verdict: "approximate", index: 1 });
+    // Out of reach, they leave the next smaller size.
+    expect(told([[1, [at(0.002, 0.001, { size: 0.5, reach: 9 })]]]).index).to.equal(0);
+    const turn = at(0.5, 0.001, { size: 1.5, halfTurn: true });
+    expect(told([[1, [at(0.002, 0.001, { size: 0.5 }), turn]]]).verdict).to.equal("none");
+  });
+
   it("knows a finite group by a loss that falls at larger moves", () => {
     const sizes = [at(0.3, 0.01, { size: 0.05 }), at(0.01, 0.01, { size: 0.5 })];
     const { verdict, reason } = weigh([sizes], [[at(2, 0.1, { size: 0.5 })]], 0.02);
