@@ -204,19 +204,22 @@ const { values, positionals } = parseArgs({
   },
 });
 
+const KINDS = ["adam", "gauss_newton", "auto"] as const;
+type Each<T> = Record<(typeof KINDS)[number], T>;
+
 interface Optimisers {
-  seconds: Record<"adam" | "gauss_newton", number>;
-  degrees: Record<"adam" | "gauss_newton", number[]>;
+  seconds: Each<number>;
+  degrees: Each<number[]>;
   report_seconds: number;
-  ratio: number;
+  ratio: Each<number>;
 }
 
 const OPTIMISERS = numerics("optimisers", (d: Optimisers): Row[] =>
-  (["adam", "gauss_newton"] as const).map((kind) => [
+  KINDS.map((kind) => [
     `search for a generator of plates, ${kind}, processor time`,
     `${n(d.seconds[kind])} s`,
     [
-      kind === "adam" ? "" : `${n(d.ratio)} of Adam's; `,
+      kind === "adam" ? "" : `${n(d.ratio[kind])} of Adam's; `,
       `angles ${d.degrees[kind].map((x) => n(x)).join(", ")}°;`,
       ` its report ${n(d.report_seconds)} s more`,
     ].join(""),
