@@ -63,6 +63,8 @@ export interface ChoiceOptions<T extends BlockType> {
   omit?: readonly ParamName<T>[];
   /** The experiment's own defaults for parameters, from the config as far as it is complete. */
   values?: (config: Readonly<Record<string, unknown>>) => ChoiceValues<T>;
+  /** Such defaults of recorded runs that lack the parameter: they end as they were begun. */
+  before?: ChoiceValues<T>;
   /** Parameters that choose a kind where the user chose none: `{ kernel: "convnet" }`. */
   implies?: { readonly [P in ParamName<T>]?: BlockKind<T> };
   /** Former names of the field. */
@@ -93,6 +95,7 @@ export interface Choice {
   values(
     config: Readonly<Record<string, unknown>>,
   ): Readonly<Record<string, Record<string, unknown>>>;
+  before: Readonly<Record<string, Record<string, unknown>>>;
   former: readonly string[];
   formerKinds: Readonly<Record<string, { kind: string; params?: object }>>;
 }
@@ -186,6 +189,7 @@ function makeFields<T extends BlockType>(
     flags: new Map(names),
     implies: { ...options.implies } as Record<string, string>,
     values: (config) => (values?.(config) ?? {}) as Record<string, Record<string, unknown>>,
+    before: (options.before ?? {}) as Record<string, Record<string, unknown>>,
     former,
     formerKinds: options.formerKinds ?? {},
   });
@@ -223,13 +227,14 @@ export function traitsOf(config: object, name: string, type: BlockType): BlockEn
  * keeps to those that are given, also if its kind is.
  *
  * @param config with the kind; parameters of other kinds are removed
- * @param tolerant remove parameters that the chosen kind does not have, instead of refusing them
+ * @param recorded whether it is of a recorded run: parameters that the chosen kind does not have are
+ *   removed, and not refused, and missing ones are what they were before there were any
  * @throws UsageError that names the flag
  */
 export function completeChoice(
   config: Record<string, unknown>,
   choice: Choice,
-  tolerant: boolean,
+  recorded: boolean,
 ): void {
   const { name, type } = choice;
   if (config[name] === undefined) return; // it is settled later
@@ -237,10 +242,11 @@ export function completeChoice(
   const { entry } = findBlock(type, kind);
   const schemas = paramsOf(entry);
   const own = choice.values(config);
+  const former = recorded ? (choice.before[kind] ?? {}) : {};
   for (const field of Object.keys(config)) {
     if (!field.startsWith(`${name}.`)) continue;
     const param = field.slice(name.length + 1);
-    if (config[field] !== undefined && !Object.hasOwn(schemas, param) && !tolerant)
+    if (config[field] !== undefined && !Object.hasOwn(schemas, param) && !recorded)
       throw new UsageError(
         `${paramFlag(choice, param)} has no effect with --${name} ${kind}`,
         `leave it out; it is a parameter of ${kindsWith(choice, param).join(" and ")}`,
@@ -252,7 +258,8 @@ export function completeChoice(
     if (!choice.params.has(param)) continue;
     if (config[field] !== undefined) checkValue(paramFlag(choice, param), config[field], schema);
     const later = choice.fallback === undefined;
-    const value = config[field] ?? (later ? undefined : defaultOf(own, kind, param, schema));
+    const fallback = later ? undefined : defaultOf(own, kind, param, schema);
+    const value = config[field] ?? former[param] ?? fallback;
     delete config[field]; // so that parameters are in the catalogue's order
     if (value !== undefined) config[field] = value;
   }

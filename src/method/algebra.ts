@@ -68,6 +68,7 @@ export function algebraFields({
         const own = values?.(config) ?? {};
         return withTurns(config, { ...own, grassmann: { optimiser: "auto", ...own.grassmann } });
       },
+      before: { grassmann: { optimiser: "adam" } },
     }),
     k: (field as z.ZodDefault<z.ZodType<number | "auto">>).meta({
       description: "Number of generators to look for",

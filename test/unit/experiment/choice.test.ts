@@ -29,6 +29,7 @@ const experiment = defineExperiment({
             "*": { threshold: 0.5 },
             grassmann: { threshold: 0.25, steps: solver === "grassmann" ? 7 : 8 },
           }),
+          before: { grassmann: { steps: 60 } },
           former: ["method"],
           formerKinds: { fast: { kind: "grassmann", params: { steps: 0, start: "spectral" } } },
         }),
@@ -69,6 +70,15 @@ describe("a config field that chooses a block", () => {
     const other = complete({ solver: "atlasd" }).config;
     expect(other).to.include({ solver: "atlasd", "solver.threshold": 0.5, "solver.r1": 0.05 });
     expect(other).to.not.have.any.keys("solver.steps", "solver.starts");
+  });
+
+  it("keeps what a recorded run did before it had a parameter", () => {
+    const recorded = (given: object) =>
+      completeConfig(experiment, { task: "find", ...given } as never, { recorded: true }).config;
+    const former = recorded({ solver: "grassmann" });
+    expect(former).to.include({ "solver.steps": 60, "solver.threshold": 0.25 });
+    expect(recorded({ solver: "grassmann", "solver.steps": 5 })).to.include({ "solver.steps": 5 });
+    expect(recorded({ solver: "atlasd" })).to.not.have.any.keys("solver.steps");
   });
 
   it("has the same values if it is made later, whether or not its kind is given", () => {
