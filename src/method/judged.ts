@@ -1,4 +1,5 @@
 /** What directions lose, measured no further than the rule needs (METHOD 2.13). */
+import { ofSizes } from "../algebra/interval.js";
 import type { SquareMatrix } from "../algebra/linalg.js";
 import type { EvidenceMeasured, SkillLost } from "../result.js";
 import type { EvidenceOptions } from "../worker/index.js";
@@ -48,12 +49,15 @@ export class Judged {
   async begin(): Promise<EvidenceMeasured> {
     const { generators, rest, sizes, halfTurns } = this;
     const few = await this.ask([...generators], { sizes: [...sizes], samples: FEW });
-    const reach = few.directions.map((each) => each.findLastIndex((at) => inReach(at)));
-    this.at = Math.max(0, ...reach);
-    const larger = { sizes: sizes.slice(this.at), samples: MANY, halfTurns };
+    const reach = () =>
+      Math.max(0, ...this.own.map((each) => ofSizes(each).findLastIndex((at) => inReach(at))));
+    this.own = few.directions;
+    const from = reach();
+    const larger = { sizes: sizes.slice(from), samples: MANY, halfTurns };
     const many = await this.ask([...generators], larger);
-    this.own = few.directions.map((each, i) => [...each.slice(0, this.at), ...many.directions[i]!]);
-    for (let index = this.at; index < sizes.length; index++) this.refined.add(index);
+    this.own = few.directions.map((each, i) => [...each.slice(0, from), ...many.directions[i]!]);
+    for (let index = from; index < sizes.length; index++) this.refined.add(index);
+    this.at = reach();
     if (rest.length === 0) return many;
     const compared = { sizes: sizes.slice(this.at, this.at + 1), samples: FEW };
     this.others = (await this.ask([...rest], compared)).directions;
@@ -70,9 +74,23 @@ export class Judged {
   async measureFor({ verdict, index }: Weighed): Promise<boolean> {
     const untold = verdict === "approximate" || verdict === "cannot tell";
     if ((untold || index !== this.at) && (await this.fill())) return true;
-    if (index < 0 || this.refined.has(index)) return false;
+    // Smaller sizes may decide where the largest does not.
+    const smaller = [...this.sizes.keys()].filter((i) => i < this.at && i >= this.least);
+    const rough = untold ? smaller : index < 0 ? [] : [index];
+    let measured = false;
+    for (const each of rough) measured = (await this.refine(each)) || measured;
+    return measured;
+  }
+
+  /**
+   * Measure the generators at a size on many samples.
+   *
+   * @param index number of the size
+   * @returns whether anything was measured
+   */
+  async refine(index: number): Promise<boolean> {
+    if (this.refined.has(index)) return false;
     this.refined.add(index);
-    // Those that are not judged themselves are compared with.
     const asked = { sizes: this.sizes.slice(index, index + 1), samples: MANY };
     const { directions } = await this.ask([...this.generators], asked);
     for (const [i, [found]] of directions.entries())
@@ -89,7 +107,7 @@ export class Judged {
    */
   async fill(
     which: (sizes: readonly SkillLost[]) => boolean = () => true,
-    from = this.sizes.findIndex((size) => size > SMALLEST),
+    from = this.least,
   ): Promise<boolean> {
     let measured = false;
     for (const to of new Set(this.smallest)) {
@@ -108,6 +126,11 @@ export class Judged {
       measured = true;
     }
     return measured;
+  }
+
+  /** Number of the smallest size that is ever judged in the place of a larger one. */
+  private get least(): number {
+    return this.sizes.findIndex((size) => size > SMALLEST);
   }
 
   /** All directions with what they lose, the generators first. */

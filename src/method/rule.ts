@@ -104,6 +104,8 @@ export interface Weighed {
   size: number;
   /** Number of that size among those that were measured; -1 for none. */
   index: number;
+  /** Number of the largest size in reach, before smaller ones were tried. */
+  largest: number;
   lost: Interval;
   elsewhere: number | null;
   broken: { low: number; high: number };
@@ -118,7 +120,14 @@ export interface Weighed {
 }
 
 /** What combinations of a span's directions lose, by the number of the size, if it was measured. */
-export type Combined = ReadonlyMap<number, readonly SkillLost[]>;
+export type Combined = ReadonlyMap<
+  number,
+  {
+    lost: readonly SkillLost[];
+    /** Whether all of them have moves of that size. */
+    all: boolean;
+  }
+>;
 
 /** Tells the share of a breaking that would be shown by moves of a size; null if unknown. */
 export type Recovery = (size: number) => number | null;
@@ -148,7 +157,7 @@ export function weigh(
   combined: Combined = new Map(),
 ): Weighed {
   const [own, others] = [inside.map(ofSizes), outside.map(ofSizes)];
-  const all = [...inside, ...combined.values()].flat();
+  const all = [...inside, ...[...combined.values()].map(({ lost }) => lost)].flat();
   const turns = all.filter(({ halfTurn }) => halfTurn);
   const atSizes = weighSizes(own, others, lacking, limits, recovery, openly, combined);
   return weighTurns(atSizes, turns, lacking, limits);
@@ -172,7 +181,7 @@ function weighSizes(
     if (!less.every((sizes) => (sizes.at(-1)?.size ?? 0) > SMALLEST)) break;
     now = weighAtLargest(less, outside, lacking, limits, recovery, openly, combined);
   }
-  return now.verdict === "symmetry" ? now : whole;
+  return now.verdict === "symmetry" ? { ...now, largest: whole.index } : whole;
 }
 
 /** Weigh as at the largest size in reach, or by half turns where these surely cost too much. */
@@ -211,15 +220,18 @@ function weighAtLargest(
   const most = inside.length === 0 ? 0 : Math.min(...inside.map((sizes) => sizes.length));
   const bySize = Array.from({ length: most }, (_, i) => [
     ...inside.map((sizes) => sizes[i]!),
-    ...ofSizes(combined.get(i) ?? []),
+    ...ofSizes(combined.get(i)?.lost ?? []),
   ]);
-  const index = bySize.findLastIndex((at) => at.every(reaches));
+  const index = bySize.findLastIndex(
+    (at, i) => at.every(reaches) && combined.get(i)?.all !== false,
+  );
   const nothing = { value: Number.NaN, low: Number.NaN, high: Number.NaN };
   const untold = (reason: string, size = Number.NaN, lost = nothing): Weighed => ({
     verdict: "cannot tell",
     reason,
     size,
     index,
+    largest: index,
     lost,
     elsewhere: null,
     broken: { low: Number.NaN, high: Number.NaN },
@@ -303,6 +315,7 @@ function weighAtLargest(
   const found = {
     size,
     index,
+    largest: index,
     lost,
     elsewhere,
     broken: { low, high },

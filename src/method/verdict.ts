@@ -4,7 +4,7 @@
 import { z } from "zod";
 import { blocksOf, embed, type Factor, type Frame, inward, outward } from "../algebra/factors.js";
 import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
-import { interval } from "../algebra/interval.js";
+import { interval, ofSizes } from "../algebra/interval.js";
 import {
   combine,
   expm,
@@ -159,14 +159,18 @@ export async function judgeAlgebra(
   const weighedTogether = async (k: number, openly = false): Promise<Weighed> => {
     const chosen = first(k).map((i) => generators[i]!);
     const mixed = k === 1 ? [] : combinations(chosen, measured.coordinates);
-    const combined = new Map<number, SkillLost[]>();
+    const combined = new Map<number, { lost: SkillLost[]; all: boolean }>();
     for (;;) {
       const now = weighed(k, openly, combined);
       if (await judged.measureFor(now)) continue;
       const holds = now.verdict === "symmetry" || now.verdict === "approximate";
-      if (!holds || mixed.length === 0 || combined.has(now.index)) return now;
-      const at = { sizes: sizes.slice(now.index, now.index + 1), samples: FEW, halfTurns: tested };
-      combined.set(now.index, (await ask(mixed, at)).directions.flat());
+      // A smaller size is judged only if the combinations do not rule the larger one out.
+      const missing = [now.largest, now.index].find((index) => !combined.has(index));
+      if (!holds || mixed.length === 0 || missing === undefined) return now;
+      const at = { sizes: sizes.slice(missing, missing + 1), samples: FEW, halfTurns: tested };
+      const { directions } = await ask(mixed, at);
+      const all = directions.every((each) => ofSizes(each).length > 0);
+      combined.set(missing, { lost: directions.flat(), all });
     }
   };
   let symmetries = 0;
@@ -207,6 +211,7 @@ export async function judgeAlgebra(
   const nothing = symmetries + approximate + plausible === 0 && reason === undefined;
   if (best?.missed && nothing && measured.coordinates === undefined) {
     await judged.fill(() => true, 0);
+    await judged.refine(0);
     const tried = judged.tried();
     const smallest = { sizes: sizes.slice(0, 1), samples: FEW };
     between = await noneBetween(

@@ -37,7 +37,7 @@ from ..symmetry.measure import (
     relative_errors,
     typical_displacement,
 )
-from ..symmetry.newton import LAST, frame_problem, minimise, phases
+from ..symmetry.newton import LAST, VIEWS, frame_problem, minimise, phases
 from ..symmetry.objective import EquivarianceObjective
 from ..symmetry.spectral import Spectrum, count, linearised_spectrum
 from ..symmetry.undecided import explain, find_undecided
@@ -116,8 +116,8 @@ class GrassmannParams:
     optimiser: Literal["adam", "gauss_newton", "auto"] = param(
         "adam",
         "Adam, or Gauss and Newton's method, which compares distances and stops by itself after "
-        "at most `steps` iterations; auto: the latter, then Adam in the last epoch, and Adam alone "
-        "for classes",
+        "at most `steps` iterations; auto: the latter in the first half of the epochs, then Adam, "
+        "and Adam alone for classes and few samples",
         added=True,
     )
 
@@ -456,7 +456,7 @@ class GrassmannSolver(AdamSolver):
         if adam or not steps:
             before = self._free.detach().clone()
             self._follow(steps, on_step)
-            if p.optimiser == "auto" and steps and self._objective.is_distance:
+            if self._both and steps:
                 # At an exact minimum the logarithm has no slope that steps could follow.
                 self._set(torch.cat([self._free.detach(), before]))
             self._compare()
@@ -464,16 +464,26 @@ class GrassmannSolver(AdamSolver):
         return {"loss": float(self._scores[0]), **self._found()}
 
     @property
-    def _methods(self) -> tuple[bool, bool]:
-        """Whether this epoch is by Gauss and Newton's method, and whether it is by Adam.
+    def _both(self) -> bool:
+        """Whether the first half of the epochs is by Gauss and Newton's method, the rest by Adam.
 
         The former comes near the best minimum in few iterations, on few samples; the latter
-        averages over far more of them.
+        averages over far more of them. With fewer samples than the last batch of the former has, it
+        is less accurate.
         """
-        asked, last = self._p.optimiser, self._epoch + 1 == self._total
-        if asked == "auto" and self._objective.is_distance:
-            return not last or self._epoch == 0, last
-        return asked == "gauss_newton", asked != "gauss_newton"
+        p, objective = self._p, self._objective
+        least = VIEWS[-1] * p.batch_size * min(p.charts, objective.charts)
+        enough = objective.samples * objective.charts >= least
+        return p.optimiser == "auto" and objective.is_distance and enough
+
+    @property
+    def _methods(self) -> tuple[bool, bool]:
+        """Whether this epoch is by Gauss and Newton's method, and whether it is by Adam."""
+        if self._both:
+            half = (self._total + 1) // 2
+            return self._epoch < half, self._epoch >= half or self._total == 1
+        newton = self._p.optimiser == "gauss_newton"
+        return newton, not newton
 
     def _follow(self, steps: int, on_step: StepCallback) -> None:
         """Make steps of Adam, each on a batch of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Callable
@@ -43,6 +44,46 @@ def task_of(
         return f(x) if vectors else f(x[..., 0, :])
 
     return EquivarianceObjective(VectorInputs(x), action, lambda: g, loss)
+
+
+def by_differences(task: EquivarianceObjective) -> EquivarianceObjective:
+    """The same, as if its predictor had no gradients that could be trusted."""
+    task.foreign = True
+    return task
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_responses_by_gradients_are_those_by_differences(vectors: bool) -> None:
+    weights = torch.randn(3, 3 if vectors else 1, generator=torch.Generator().manual_seed(5))
+
+    def f(x: Tensor) -> Tensor:
+        return torch.tanh(x @ weights.to(x)) + (x @ weights.to(x)) ** 2
+
+    directions = lie.frame(torch.randn(9, 3, 3, generator=torch.Generator().manual_seed(6)))
+    every = torch.arange(64)
+    exact, rough = (
+        make(task_of(f, 3, vectors=vectors)).response(every, directions, 1e-5)
+        for make in (lambda task: task, by_differences)
+    )
+    assert exact.shape == rough.shape == (9, 64, 3 if vectors else 1)
+    assert float((exact - rough).abs().max()) < 1e-6 * float(rough.abs().max())
+    assert not torch.equal(exact, rough)
+
+
+def test_gradients_that_are_wrong_at_zeros_do_not_count() -> None:
+    # Of sign and abs the slope is told to be 0 at 0, where this function has the slope 1.
+    def f(x: Tensor) -> Tensor:
+        return (x.sign() * x.abs().log1p()).sum(-1, keepdim=True)
+
+    task = task_of(f, 3)
+    flat = VectorInputs(task._inputs.draw(torch.arange(64), None)[:, 0] * torch.tensor([1, 1, 0.0]))
+    task._inputs = flat
+    found, expected = (
+        t.response(torch.arange(64), lie.frame(torch.eye(9).view(9, 3, 3)), 1e-5)
+        for t in (task, by_differences(copy.copy(task)))
+    )
+    assert torch.equal(found, expected)
+    assert float(found[6].abs().max()) > 0.1  # of the third component along the first
 
 
 def form(metric: Tensor) -> Function:

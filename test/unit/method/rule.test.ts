@@ -168,8 +168,10 @@ describe("the rule of verdicts", () => {
   it("judges combinations together with the span, where they were measured", () => {
     const sizes = (lost: number) => [at(lost), at(lost, 0.001, { size: 0.5 })];
     const outside = [sizes(0.6)];
-    const told = (combined: [number, SkillLost[]][]) =>
-      weigh([sizes(0.002)], outside, 0.05, LIMITS, undefined, false, new Map(combined));
+    const told = (combined: [number, SkillLost[]][], all = true) => {
+      const given = new Map(combined.map(([index, lost]) => [index, { lost, all }]));
+      return weigh([sizes(0.002)], outside, 0.05, LIMITS, undefined, false, given);
+    };
     expect(told([])).to.include({ verdict: "symmetry", index: 1 });
     expect(told([[1, [at(0.05, 0.001, { size: 0.5 })]]])).to.include({
       verdict: "symmetry",
@@ -180,8 +182,10 @@ describe("the rule of verdicts", () => {
       [0, [at(0.05)]],
     ]);
     expect(broken).to.include({ verdict: "approximate", index: 1 });
-    // Out of reach, they leave the next smaller size.
+    expect(told([[1, [at(0.05, 0.001, { size: 0.5 })]]]).largest).to.equal(1);
+    // If some have no such moves, or out of reach, they leave the next smaller size.
     expect(told([[1, [at(0.002, 0.001, { size: 0.5, reach: 9 })]]]).index).to.equal(0);
+    expect(told([[1, []]], false).index).to.equal(0);
     const turn = at(0.5, 0.001, { size: 1.5, halfTurn: true });
     expect(told([[1, [at(0.002, 0.001, { size: 0.5 }), turn]]]).verdict).to.equal("none");
   });
