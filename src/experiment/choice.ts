@@ -63,7 +63,7 @@ export interface ChoiceOptions<T extends BlockType> {
   omit?: readonly ParamName<T>[];
   /** The experiment's own defaults for parameters, from the config as far as it is complete. */
   values?: (config: Readonly<Record<string, unknown>>) => ChoiceValues<T>;
-  /** Such defaults of recorded runs that lack the parameter: they end as they were begun. */
+  /** Former `values`. A recorded run that lacks a parameter ends with the value that it began with. */
   before?: ChoiceValues<T>;
   /** Parameters that choose a kind where the user chose none: `{ kernel: "convnet" }`. */
   implies?: { readonly [P in ParamName<T>]?: BlockKind<T> };
@@ -227,8 +227,8 @@ export function traitsOf(config: object, name: string, type: BlockType): BlockEn
  * keeps to those that are given, also if its kind is.
  *
  * @param config with the kind; parameters of other kinds are removed
- * @param recorded whether it is of a recorded run: parameters that the chosen kind does not have are
- *   removed, and not refused, and missing ones are what they were before there were any
+ * @param recorded whether the config is that of a recorded run. Then parameters that the chosen kind
+ *   does not have are removed, not refused, and missing ones get their former values
  * @throws UsageError that names the flag
  */
 export function completeChoice(

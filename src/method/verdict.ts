@@ -212,10 +212,9 @@ export async function judgeAlgebra(
   if (best?.missed && nothing && measured.coordinates === undefined) {
     await judged.fill(() => true, 0);
     await judged.refine(0);
-    const tried = judged.tried();
     const smallest = { sizes: sizes.slice(0, 1), samples: FEW };
     between = await noneBetween(
-      tried,
+      judged.tried(),
       lacking,
       async (all) => (await ask(all, smallest)).directions.map(([at]) => at),
       async (one) => (await ask([one], { samples: MANY })).directions[0] ?? [],
@@ -277,6 +276,7 @@ export async function judgeAlgebra(
   const stated = describe(told, own, nameOf(span), generators.length + rest.length);
   const words = [stated, ...more].join(". ");
   const { skill, skillError, scenes, heldOut: held, targets } = own;
+  const tried = judged.tried();
   const evidence: AlgebraEvidence = {
     ...judgement(told, words),
     skill,
@@ -292,9 +292,9 @@ export async function judgeAlgebra(
     refitAngles: agreement?.refits,
     coordinateAngles: agreement?.systems,
     directions: [
-      ...kept.map((i) => judged.tried()[i]!),
+      ...kept.map((i) => tried[i]!),
       ...(between ? [{ direction: between.direction, sizes: [...between.sizes] }] : []),
-      ...judged.tried().slice(generators.length),
+      ...tried.slice(generators.length),
     ],
   };
   return { ...result, explanation: `${words}; ${measured.explanation}`, evidence };

@@ -370,9 +370,9 @@ class ObjectService(ChartQueries):
                 atlas.value,
             )
             weights = [one.value.digest() for one in (entry, *refits)]
-            key = dataset.handle, atlas.handle, *weights
-            judges = entry.judges.setdefault(key, Judges())
-            entry.judges = {key: judges}  # those of other weights and data are not asked again
+            of = dataset.handle, atlas.handle, *weights
+            if entry.judges is None or entry.judges[0] != of:
+                entry.judges = of, Judges()
             evidence = collect(
                 subject,
                 directions,
@@ -383,7 +383,7 @@ class ObjectService(ChartQueries):
                 lambda: check_wanted(context),
                 half_turns=request.half_turns,
                 unused=request.unused,
-                judges=judges,
+                judges=entry.judges[1],
             )
             unused = evidence.unused
             return objects_pb2.MeasureEvidenceResponse(

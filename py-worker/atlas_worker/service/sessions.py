@@ -78,8 +78,8 @@ class Entry:
     """While a job runs: a copy of the state after the last finished epoch."""
     given: tuple[str, dict[str, Any]] | None = None
     """Kind and parameters of an atlas's block, as JSON values."""
-    judges: dict[tuple[object, ...], Any] = field(default_factory=dict)
-    """Of a predictor: what judges its symmetries, by what that was prepared from."""
+    judges: tuple[tuple[str, ...], Any] | None = None
+    """What judges a predictor's symmetries, with the data and weights that it was prepared from."""
     lost: bool = False
     """Whether its state could not be restored after a failure."""
 

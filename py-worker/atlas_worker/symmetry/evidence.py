@@ -46,17 +46,21 @@ FIRST = 0.05
 MOST_LONGER = 4.0
 """Largest factor by which a length changes in a step of that search."""
 LEAST_SLOPE = 0.5
-"""Power of the length with which sizes are taken to grow, at least."""
+"""Least power of the length with which sizes are taken to grow."""
 STEPS = 12
 """Most steps of that search."""
 CLOSE = 0.05
 """Relative error of a size with which that search ends."""
-FLOORED, FLOORED_SHARE = 128, 3
-"""Samples from which the interpolation floor is measured at most, and one of how many."""
+FLOORED_SHARE = 3
+"""The interpolation floor is measured from one of so many samples …"""
+FLOORED = 128
+"""… and from so many at most."""
 SETS_AT_ONCE, FIELDS_AT_ONCE = 2048, 64
 """Most samples that are judged at a time."""
-KEPT_JUDGES, KEPT_BYTES = 2, 2**27
-"""Most judges of a predictor that are kept for further questions, and bytes of one."""
+KEPT_JUDGES = 2
+"""Judges that are kept for further questions: of few samples and of many."""
+KEPT_BYTES = 2**27
+"""Size in bytes above which a judge is not kept."""
 SIZED = 32
 """Samples from which the size of a move is measured."""
 NARROWEST, WIDEST = 5, 9
@@ -253,7 +257,7 @@ def collect(
 
 
 class Judges:
-    """What was prepared to judge one subject: the answers are the same without it."""
+    """Keeps what was prepared to judge one subject. The answers are the same without it."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, int], _Judge] = {}
@@ -325,12 +329,13 @@ class _Judge:
             self._still(indices, picked) for indices, picked, _ in self._batches
         ]
         self._sizing = training.sizing
-        self._reach = _Reach(subject, chosen, training.known)
-        self._known: dict[tuple[object, ...], Lost] = {}
+        self._known = training.known
+        self._reach = _Reach(subject, chosen, self._known)
+        self._answers: dict[tuple[object, ...], Lost] = {}
         self._here: tuple[Neighbours, Tensor] | None = None
         if len(subject.inputs.shape) == 3:
             errors = [self._score(still[0], y).flatten(1).sum(1) for _, y, still in self._cache]
-            places = torch.cat([self._reach.features(x) for x, _, _ in self._cache])
+            places = torch.cat([self._known.features(x) for x, _, _ in self._cache])
             self._here = Neighbours(places), torch.cat(errors).double()
         self.unmoved = self.at(None)
 
@@ -391,9 +396,9 @@ class _Judge:
     def lost(self, pair: Sequence[Tensor], length: float, *, half_turn: bool = False) -> Lost:
         """Skill lost at matrices, as a mean over them."""
         key = length, half_turn, *(g.cpu().numpy().tobytes() for g in pair)
-        if key not in self._known:
-            self._known[key] = self._lost(pair, length, half_turn)
-        return self._known[key]
+        if key not in self._answers:
+            self._answers[key] = self._lost(pair, length, half_turn)
+        return self._answers[key]
 
     def _lost(self, pair: Sequence[Tensor], length: float, half_turn: bool) -> Lost:
         sums = [self.at(g) for g in pair]
@@ -516,7 +521,7 @@ class _Judge:
         row = torch.zeros(self.count, dtype=torch.float64)
         if self._here is not None:
             places, errors = self._here
-            nearest = places.nearest(self._reach.features(moved))[1]
+            nearest = places.nearest(self._known.features(moved))[1]
             row.index_add_(0, scene.cpu(), errors[nearest].mean(1).cpu())
         return row
 
@@ -684,7 +689,7 @@ class _Sizing:
         # A translation has to be as long as the points are far apart.
         kind = getattr(self._action, "rho_in", None)
         affine = isinstance(kind, FeatureType) and bool(kind.affine)
-        self._known: dict[bytes, float] = {}
+        self._measured: dict[bytes, float] = {}
         self._longest = LONGEST * max(1.0, float(self._still.abs().max()) if affine else 1.0)
         centred = self._still - self._still.mean(0, keepdim=True)
         self._spread = float(self._norm(centred))
@@ -692,11 +697,11 @@ class _Sizing:
     def size(self, g: Tensor) -> float:
         """``m(g)``."""
         key = g.cpu().numpy().tobytes()
-        if key not in self._known:
+        if key not in self._measured:
             moved = self._action.act_in(g.to(self._x).expand(*self._x.shape[:2], -1, -1), self._x)
             apart = self._norm(moved - self._still)
-            self._known[key] = float(apart / (2 * max(self._spread, 1e-300)))
-        return self._known[key]
+            self._measured[key] = float(apart / (2 * max(self._spread, 1e-300)))
+        return self._measured[key]
 
     def lengths(
         self, direction: Tensor, sizes: Sequence[float], half_turns: bool
@@ -902,10 +907,6 @@ class _Reach:
     def squares(self, y: Tensor, nearby: Nearby) -> Tensor:
         """Mean squared difference of predictions from those at their neighbours, ``[kept]``."""
         return (y.double().flatten(1) - self._known.values[nearby.nearest].mean(1)).square().mean(1)
-
-    def features(self, x: Tensor) -> Tensor:
-        """See :meth:`_Known.features`."""
-        return self._known.features(x)
 
     def _apart(self, x: Tensor, nearest: Tensor | None = None) -> float:
         if nearest is None:

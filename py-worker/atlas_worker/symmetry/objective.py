@@ -24,9 +24,10 @@ from .vectors import VectorAction
 
 _LOCAL_ENTRIES, _LOCAL_ENTRIES_CUDA = 2**19, 2**23
 """Entries of inputs that are moved at a time for a quadratic model, on a CPU and on a GPU."""
-SLOPES, SHORT = 1e-3, 1e-2
-"""Largest error of gradients beside differences, relative to the largest of the latter; and the
-step of these, relative to the usual one. Where outputs bend within a step, gradients are better."""
+SLOPES = 1e-3
+"""Largest difference of gradients from central differences, relative to the largest of these."""
+SHORT = 1e-2
+"""Step of these differences, relative to the usual one, within which outputs may bend."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class Objective(Protocol):
     def response(self, indices: Tensor, directions: Tensor, step: float) -> Tensor:
         """Compute ``d/dt [f(exp(tE)·x) − exp(tE)·f(x)]`` at t = 0 (METHOD 2.7).
 
-        The derivative is a central difference in float64. It is zero for an exact symmetry.
+        The derivative is a central difference in float64, or comes from gradients of the outputs,
+        if these agree with one. It is zero for an exact symmetry.
 
         Args:
             indices: Samples ``[B]``; all charts are used.
@@ -442,29 +444,37 @@ class EquivarianceObjective:
             both = of(torch.matrix_exp(step * e)), of(torch.matrix_exp(-step * e))
             return (both[0] - both[1]) / (2 * step)
 
-        exact = not (self.foreign or self._difference_step or self._resolution)
-        if exact and x.dim() == 4 and reference[0, 0].numel() < len(directions):
+        def by_gradients() -> Tensor | None:
+            """The same from the outputs' gradients; None if these are not to be trusted."""
             gradients = self._gradients(f, action.crop_in(x))
-            if gradients is not None:
-                # As many gradients as outputs take less time than two predictions a direction.
-                def moved(g: Tensor) -> Tensor:
-                    return action.act_in(g.expand(*x.shape[:2], -1, -1), x).flatten(2)
+            if gradients is None:
+                return None
 
-                def followed(g: Tensor) -> Tensor:
-                    return action.act_out(g.expand(*x.shape[:2], -1, -1), reference).flatten(2)
+            def moved(g: Tensor) -> Tensor:
+                return action.act_in(g.expand(*x.shape[:2], -1, -1), x).flatten(2)
 
-                def along(e: Tensor) -> Tensor:
-                    followed_by = slope(followed, e)
-                    known = (gradients @ slope(moved, e)[..., None])[..., 0] - followed_by
-                    return known.flatten(0, 1)
+            def followed(g: Tensor) -> Tensor:
+                return action.act_out(g.expand(*x.shape[:2], -1, -1), reference).flatten(2)
 
-                # A network may say that its slope is zero where it is not, as sign and abs do at 0.
-                weights = torch.randn(len(directions), generator=random_stream(0, 88)).to(x)
-                mixed = torch.einsum("d,dij->ij", weights, directions.to(x))
-                expected, told = slope(residual, mixed, step * SHORT), along(mixed)
-                apart = (told - expected).nan_to_num().abs()
-                if bool((apart <= SLOPES * expected.nan_to_num().abs().max()).all()):
-                    return torch.stack([along(e) for e in directions.to(x)])
+            def along(e: Tensor) -> Tensor:
+                own = (gradients @ slope(moved, e)[..., None])[..., 0]
+                return (own - slope(followed, e)).flatten(0, 1)
+
+            # A network may say that its slope is zero where it is not, as sign and abs do at 0.
+            weights = torch.randn(len(directions), generator=random_stream(0, 88)).to(x)
+            mixed = torch.einsum("d,dij->ij", weights, directions.to(x))
+            expected = slope(residual, mixed, step * SHORT)
+            apart = (along(mixed) - expected).nan_to_num().abs()
+            if bool((apart > SLOPES * expected.nan_to_num().abs().max()).any()):
+                return None
+            return torch.stack([along(e) for e in directions.to(x)])
+
+        # As many gradients as outputs take less time than two predictions a direction.
+        few = x.dim() == 4 and reference[0, 0].numel() < len(directions)
+        exact = not (self.foreign or self._difference_step or self._resolution)
+        found = by_gradients() if few and exact else None
+        if found is not None:
+            return found
         return torch.stack([slope(residual, e) for e in directions.to(x)])
 
     def _gradients(self, f: Predictor, x: Tensor) -> Tensor | None:

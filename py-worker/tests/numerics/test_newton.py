@@ -65,11 +65,27 @@ def test_it_ends_where_adam_ends_or_lower(objective: EquivarianceObjective) -> N
     assert newton < adam + 0.02
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        point_task(noisy(norm_in(METRIC), 0.1), samples=2048),
+        field_task(lambda x: laplacian(x) + 0.2 * x[..., 1:-1, :-2], samples=192),
+        field_task(stretched_slope, samples=192),
+    ],
+    ids=["vectors", "fields", "stretched"],
+)
+def test_both_in_turn_end_where_adam_ends_or_lower(objective: EquivarianceObjective) -> None:
+    adam, both = (
+        loss_of(objective, solve(objective, optimiser=optimiser).generators[0])
+        for optimiser in ("adam", "auto")
+    )
+    assert both < adam + 0.02
+
+
 MANY: dict[str, tuple[Callable[[], EquivarianceObjective], list[Tensor]]] = {
     "so(2)": (lambda: point_task(norm_in(torch.eye(2)), samples=2048), [J]),
     "so(3)": (lambda: point_task(norm_in(torch.eye(3)), n=3, samples=2048), list(TURNS)),
     "laplacian of fields": (lambda: field_task(laplacian, samples=192), [J]),
-    "stretched slope of fields": (lambda: field_task(stretched_slope, samples=192), [CONJUGATED]),
 }
 
 
@@ -77,7 +93,7 @@ MANY: dict[str, tuple[Callable[[], EquivarianceObjective], list[Tensor]]] = {
 def test_both_methods_in_turn_find_a_known_algebra(name: str) -> None:
     make, truth = MANY[name]
     adam, auto = (solve(make(), k=len(truth), optimiser=one) for one in ("adam", "auto"))
-    assert degrees(auto, torch.stack(truth)) < 1.5
+    assert degrees(auto, torch.stack(truth)) < 1.0
     assert auto.symmetry_count == len(truth)
     assert not torch.equal(adam.generators, auto.generators)
 
