@@ -50,11 +50,6 @@ const HIGHEST_ORDER = 12;
  * Estimate the mean squared distance `‖g − M‖² / n²` from a matrix M to the identity component
  * `⟨exp(span B)⟩`.
  *
- * The nearest g is built up as a product of exponentials of the projections of log(g⁻¹M) on the
- * span, which is the Gauss-Newton method on the group. Several random starts, the same in every
- * call, serve where the logarithm is not defined (an eigenvalue is negative) and against local
- * minima.
- *
  * @param matrix M, [n, n]
  * @param basis [k, n, n]; k may be 0
  * @param factors of a product; the distance is then that of the factor in which it is largest
@@ -64,15 +59,39 @@ export function distanceToIdentityComponent(
   basis: readonly SquareMatrix[],
   factors?: readonly Factor[],
 ): number {
+  return nearestInIdentityComponent(matrix, basis, factors).distance;
+}
+
+/**
+ * Find the element g of the identity component that is nearest to a matrix M, and the distance of
+ * {@link distanceToIdentityComponent}.
+ *
+ * The nearest g is built up as a product of exponentials of the projections of log(g⁻¹M) on the
+ * span, which is the Gauss-Newton method on the group. Several random starts, the same in every
+ * call, serve where the logarithm is not defined (an eigenvalue is negative) and against local
+ * minima.
+ *
+ * @param matrix M, [n, n]
+ * @param basis [k, n, n]; k may be 0
+ * @param factors of a product; the distance is then that of the factor in which it is largest
+ * @returns if M's determinant is not positive, the identity, and at least {@link SAME_COMPONENT}
+ */
+export function nearestInIdentityComponent(
+  matrix: SquareMatrix,
+  basis: readonly SquareMatrix[],
+  factors?: readonly Factor[],
+): { element: SquareMatrix; distance: number } {
   const n = matrix.length;
   const blocks = blocksOf(factors, n);
   const apart = (g: SquareMatrix) =>
     factors ? meanSquare(subtract(g, matrix), blocks) : norm(subtract(g, matrix)) ** 2 / n ** 2;
-  let least = apart(identityMatrix(n));
+  let element = identityMatrix(n);
+  let least = apart(element);
   const span = frame(basis);
-  if (span.length === 0 || least < 1e-12) return least;
+  if (span.length === 0 || least < 1e-12) return { element, distance: least };
   // Exponentials have positive determinants
-  if (!hasPositiveBlocks(matrix, blocks)) return Math.max(least, SAME_COMPONENT);
+  if (!hasPositiveBlocks(matrix, blocks))
+    return { element, distance: Math.max(least, SAME_COMPONENT) };
   const random = lcg(1);
   for (let start = 0; start < 16 && least > 1e-4; start++) {
     const weights = span.map(() =>
@@ -100,11 +119,11 @@ export function distanceToIdentityComponent(
       g = multiply(g, expm(step));
       rest = multiply(expm(combine([-1], [step], n)), rest);
       const distance = apart(g);
-      if (distance < least) least = distance;
+      if (distance < least) [element, least] = [g, distance];
       if (norm(step) < 1e-8 || !(norm(g) < 1e6)) break;
     }
   }
-  return least;
+  return { element, distance: least };
 }
 
 /** A component `C G₀`, described from an element C and the algebra of G₀. */

@@ -2,9 +2,10 @@
  * The verdict on a symmetry, from the skill that a predictor loses on held-out data (METHOD 2.13).
  */
 import { z } from "zod";
+import { nearestInIdentityComponent } from "../algebra/components.js";
 import { blocksOf, embed, type Factor, type Frame, inward, outward } from "../algebra/factors.js";
 import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
-import { interval, ofSizes } from "../algebra/interval.js";
+import { ofSizes } from "../algebra/interval.js";
 import {
   combine,
   expm,
@@ -13,7 +14,6 @@ import {
   multiply,
   norm,
   type SquareMatrix,
-  subtract,
   unit,
 } from "../algebra/linalg.js";
 import { closure, frame, project } from "../algebra/span.js";
@@ -68,6 +68,11 @@ const LESS_FAR = [0.5, 0.2] as const;
 const FURTHER = 1.5;
 /** Most that a bracket of such generators may lead out of their span. */
 const CLOSED = 0.2;
+
+/** Shares of the way between two components at which the skill lost is measured. */
+const BETWEEN = [0.3, 0.5, 0.7] as const;
+/** Most components that lose less, the nearest ones, to which such ways lead. */
+const NEIGHBOURS = 3;
 
 /** How findings are judged: on held-out data, or by the relative error. */
 export type EvidenceKind = "quick" | "full" | "none";
@@ -390,14 +395,16 @@ export async function judgeCosets(
   // directions, reach is not either.
   const moved = away.map((sizes) => sizes.map((each) => ({ ...each, size: 1, reach: null })));
   const weighed = found.matrices.map((at) => weigh([[{ ...at, size: 1 }]], moved, lacking));
-  const doubtful = weighed.map(({ verdict }) => reason === undefined && verdict === "approximate");
-  const between = await measureBetween(ctx, inputs, cosets, found.matrices, doubtful);
+  const between =
+    reason === undefined
+      ? await measureBetween(ctx, inputs, cosets, weighed, algebra, where)
+      : new Map<number, number>();
   const judged = cosets.map((coset, i) => {
     const now = weighed[i]!;
     const told = reason === undefined ? now : { ...now, verdict: "cannot tell" as const, reason };
     // A component of its own loses far less than what lies between it and a better one.
-    const halfway = between.get(i);
-    const own = halfway === undefined || !(now.lost.high > LIMITS.contrast * halfway);
+    const most = between.get(i);
+    const own = most === undefined || !(now.lost.high > LIMITS.contrast * most);
     // A matrix that surely loses skill is no symmetry, whatever directions lose.
     if (
       told.verdict === "none" ||
@@ -413,47 +420,84 @@ export async function judgeCosets(
 }
 
 /**
- * Measure what is lost halfway from each doubtful component to the nearest one that loses far less.
+ * Measure what is lost between each component that holds approximately and those that lose less.
  *
- * @param lost what the components lose
- * @param doubtful whether each component is doubtful
- * @returns the skill lost, by the number of the component. A component has no entry if no other
- *   loses far less, or if no path leads there.
+ * All matrices of a component hold, so the way begins at the one that is nearest.
+ *
+ * @param weighed the verdicts on the components
+ * @param algebra basis of the Lie algebra of the identity component; k may be 0
+ * @param where how the matrices are to be understood
+ * @returns the most skill lost on a way, least of all ways, by the number of the component. A
+ *   component has no entry if no other loses less, or if no path leads there.
  */
 async function measureBetween(
   ctx: Context,
   { predictor, atlas, others }: SolverInputs,
   cosets: readonly CosetResult[],
-  lost: readonly SkillLost[],
-  doubtful: readonly boolean[],
+  weighed: readonly Weighed[],
+  algebra: readonly SquareMatrix[],
+  { factors, coordinates }: Frame,
 ): Promise<Map<number, number>> {
-  const intervals = lost.map(interval);
-  const halves = cosets.flatMap(({ matrix }, i) => {
-    if (!doubtful[i]) return [];
-    const [half] = cosets
-      .filter((_, j) => intervals[j]!.high < LIMITS.contrast * intervals[i]!.low)
-      .map((better) => ({ better, apart: norm(subtract(better.matrix, matrix)) }))
-      .sort((a, b) => a.apart - b.apart)
-      .flatMap(({ better }) => {
-        const way = logm(multiply(invert(better.matrix), matrix));
-        return way === undefined
-          ? []
-          : [multiply(better.matrix, expm(combine([0.5], [way], way.length)))];
-      });
-    return half === undefined ? [] : [{ i, half }];
-  });
-  if (halves.length === 0) return new Map();
-  const matrices = halves.map(({ half }) => half);
+  const basis = inward(algebra, coordinates);
+  const matrices = inward(
+    cosets.map(({ matrix }) => matrix),
+    coordinates,
+  );
+  // Those that may hold. Each is compared only with those before it, so one of several equals stays.
+  const order = [...weighed.keys()]
+    .filter((i) => weighed[i]!.verdict === "approximate" || weighed[i]!.broken.low === 0)
+    .sort((i, j) => weighed[i]!.lost.value - weighed[j]!.lost.value);
+  const ways = order.flatMap((i, place) =>
+    weighed[i]!.verdict !== "approximate"
+      ? []
+      : order
+          .slice(0, place)
+          .flatMap((better) => wayBetween(matrices[better]!, matrices[i]!, basis, factors) ?? [])
+          .sort((a, b) => a.distance - b.distance)
+          .slice(0, NEIGHBOURS)
+          .map(({ points }) => ({ i, points })),
+  );
+  const between = new Map<number, number>();
+  if (ways.length === 0) return between;
+  const points = ways.flatMap((way) => way.points);
   const found = await ctx.timed("evidence", () =>
     ctx.session.measureEvidence(predictor, {
       dataset: others,
       atlas,
-      matrices,
+      matrices: outward(points, coordinates),
       samples: MANY,
       seed: ctx.seed,
     }),
   );
-  return new Map(halves.map(({ i }, at) => [i, found.matrices[at]!.lost ?? Number.NaN]));
+  for (const [at, { i }] of ways.entries()) {
+    const along = found.matrices.slice(at * BETWEEN.length, (at + 1) * BETWEEN.length);
+    const most = Math.max(...along.map(({ lost }) => lost ?? Number.NaN));
+    if (!Number.isNaN(most)) between.set(i, Math.min(most, between.get(i) ?? most));
+  }
+  return between;
+}
+
+/**
+ * Find points between a component and a matrix.
+ *
+ * @param from a matrix of the component
+ * @param basis of the Lie algebra of the identity component
+ * @returns the points, and how far the matrix is from the component; undefined if no path leads
+ *   from there to the matrix
+ */
+function wayBetween(
+  from: SquareMatrix,
+  to: SquareMatrix,
+  basis: readonly SquareMatrix[],
+  factors: readonly Factor[] | undefined,
+): { points: SquareMatrix[]; distance: number } | undefined {
+  const apart = multiply(invert(from), to);
+  const { element, distance } = nearestInIdentityComponent(apart, basis, factors);
+  const way = logm(multiply(invert(element), apart));
+  if (way === undefined) return undefined;
+  const point = (share: number) =>
+    multiply(from, element, expm(combine([share], [way], way.length)));
+  return { points: BETWEEN.map(point), distance };
 }
 
 /** Put the verdict in words. */

@@ -1,5 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
+import { nearestInIdentityComponent } from "../../../src/algebra/components.js";
 import {
   analyseCosets,
   describeComponent,
@@ -11,6 +12,7 @@ import {
   identityMatrix,
   multiply,
   type SquareMatrix,
+  subtract,
 } from "../../../src/algebra/linalg.js";
 import { diagonal, named, noisy, normals, seeds } from "./helpers.js";
 
@@ -65,6 +67,17 @@ describe("identity component", () => {
       ),
       { numRuns: 25 },
     );
+  });
+
+  it("has an element that is nearest to a matrix", () => {
+    const basis = named("so(2)", 2);
+    const scaled = combine([1.3], [turn(170)], 2);
+    const { element, distance } = nearestInIdentityComponent(scaled, basis);
+    expect(Math.hypot(...subtract(element, turn(170)).flat())).to.be.below(1e-6);
+    expect(distance).to.be.closeTo(0.3 ** 2 / 2, 1e-6);
+    const outside = nearestInIdentityComponent(diagonal(1, -1), basis);
+    expect(outside.element).to.deep.equal(identityMatrix(2));
+    expect(outside.distance).to.be.at.least(0.1);
   });
 
   it("of no generators is the identity alone", () => {

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import { determinant } from "ml-matrix";
 import { inward, outward } from "../../../src/algebra/factors.js";
 import { analyseCosets, namedAlgebra } from "../../../src/algebra/index.js";
 import { norm, type SquareMatrix, unit } from "../../../src/algebra/linalg.js";
@@ -10,7 +11,7 @@ import { frame, project } from "../../../src/algebra/span.js";
 import { certainGenerators } from "../../../src/method/certain.js";
 import { judgeAlgebra, judgeCosets, widened } from "../../../src/method/verdict.js";
 import type { AlgebraMeasured, SkillLost } from "../../../src/result.js";
-import { measured } from "../algebra/helpers.js";
+import { diagonal, measured } from "../algebra/helpers.js";
 import { fakeTask } from "./fake-task.js";
 
 const ROTATIONS = namedAlgebra("so(3)", 3)!.map(unit);
@@ -154,39 +155,106 @@ describe("the verdict on an algebra", () => {
 });
 
 describe("the verdict on components", () => {
-  it("drops one that holds approximately, and only leads to a better one", async () => {
-    const dir = mkdtempSync(join(tmpdir(), "atlas-verdict-"));
+  let dir: string;
+  before(() => {
+    dir = mkdtempSync(join(tmpdir(), "atlas-verdict-"));
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+
+  /** Judge matrices by what they lose, where directions lose far more. */
+  async function verdicts(
+    matrices: SquareMatrix[],
+    losses: (g: SquareMatrix) => number,
+    algebra: SquareMatrix[] = [],
+    reach: (g: SquareMatrix) => number = () => 1,
+  ) {
     const { ctx, fake, run, inputs } = await fakeTask(dir);
-    const turned = (angle: number) => [
-      [Math.cos(angle), -Math.sin(angle)],
-      [Math.sin(angle), Math.cos(angle)],
-    ];
+    const at = (lost: number, reach = 1): SkillLost => ({
+      ...{ length: 1, size: 0.5, lost, error: 0.005, floor: 0, reach },
+    });
+    Object.assign(fake, {
+      measureEvidence: async (
+        _: unknown,
+        options: { directions?: SquareMatrix[]; matrices?: SquareMatrix[] },
+      ) => ({
+        ...{ skill: 0.95, skillError: 0.01, scenes: 300, heldOut: true, targets: true },
+        directions: (options.directions ?? []).map(() => [at(2)]),
+        matrices: (options.matrices ?? []).map((g) => at(losses(g), reach(g))),
+      }),
+    });
+    const cosets = analyseCosets({ matrices, losses: matrices.map(() => 0.1) }, algebra);
+    const { judged } = await judgeCosets(ctx, inputs, cosets, algebra);
+    await run.close();
+    return judged.map((coset) => coset?.evidence?.verdict);
+  }
+
+  const turned = (angle: number) => [
+    [Math.cos(angle), -Math.sin(angle)],
+    [Math.sin(angle), Math.cos(angle)],
+  ];
+  const angleOf = (g: SquareMatrix) => Math.atan2(g[1]![0]!, g[0]![0]!);
+
+  it("drops one that holds approximately, and only leads to a better one", async () => {
     // Turns lose least at 0 and near 2, a little there, and most between; all else loses far more.
-    const losses = (g: SquareMatrix, halfway: number) => {
-      const angle = Math.atan2(g[1]![0]!, g[0]![0]!);
+    const losses = (halfway: number) => (g: SquareMatrix) => {
+      const angle = angleOf(g);
       return angle < 0.1 ? 0 : Math.abs(angle - 2) < 0.1 ? 0.08 : halfway;
     };
-    const verdicts = async (halfway: number) => {
-      const at = (lost: number): SkillLost => ({
-        ...{ length: 1, size: 0.5, lost, error: 0.005, floor: 0, reach: 1 },
-      });
-      Object.assign(fake, {
-        measureEvidence: async (
-          _: unknown,
-          options: { directions?: SquareMatrix[]; matrices?: SquareMatrix[] },
-        ) => ({
-          ...{ skill: 0.95, skillError: 0.01, scenes: 300, heldOut: true, targets: true },
-          directions: (options.directions ?? []).map(() => [at(2)]),
-          matrices: (options.matrices ?? []).map((g) => at(losses(g, halfway))),
-        }),
-      });
-      const tried = { matrices: [turned(0), turned(2)], losses: [0, 0.1] };
-      const { judged } = await judgeCosets(ctx, inputs, analyseCosets(tried, []), []);
-      return judged.map((coset) => coset?.evidence?.verdict);
+    const both = [turned(0), turned(2)];
+    expect(await verdicts(both, losses(0.5))).to.deep.equal(["symmetry", "approximate"]);
+    expect(await verdicts(both, losses(0.1))).to.deep.equal(["symmetry", undefined]);
+  });
+
+  it("keeps one with another component on the way to a better one", async () => {
+    const quarters = [0, Math.PI / 2, 3.1].map(turned);
+    const losses = (g: SquareMatrix) =>
+      Math.abs(angleOf(g)) > 3 ? 0.08 : Math.sin(2 * angleOf(g)) ** 2;
+    expect(await verdicts(quarters, losses)).to.deep.equal(["symmetry", "symmetry", "approximate"]);
+  });
+
+  describe("of turns about one axis", () => {
+    const axis = ROTATIONS.filter((b) => Math.hypot(...b[2]!) < 1e-9);
+    const one = diagonal(1, 1, 1);
+    const flip = diagonal(1, 1, -1);
+    // As the flip, but for half a turn and a scaling by 1.3.
+    const again = diagonal(-1.3, -1.3, -1.3);
+    // Flips of the axis lose a little, scaled ones more. What tilts the axis loses most.
+    const losses = (g: SquareMatrix) => {
+      const scale = Math.abs(determinant(g)) ** (1 / 3);
+      const along = g[2]![2]! / scale;
+      return Math.abs(along) < 0.9 ? 1 : along > 0 ? 0 : 0.06 + 0.1 * Math.abs(scale - 1);
     };
-    expect(await verdicts(0.5)).to.deep.equal(["symmetry", "approximate"]);
-    expect(await verdicts(0.1)).to.deep.equal(["symmetry", undefined]);
-    await run.close();
-    rmSync(dir, { recursive: true, force: true });
+
+    it("keeps one of two that differ by a turn and a scaling", async () => {
+      expect(axis).to.have.length(1);
+      const kept = async (...matrices: SquareMatrix[]) => verdicts(matrices, losses, axis);
+      expect(await kept(one, flip, again)).to.deep.equal(["symmetry", "approximate", undefined]);
+      expect(await kept(one, again, flip)).to.deep.equal(["symmetry", undefined, "approximate"]);
+      const turns = [flip, diagonal(-1, -1, -1)]; // lose the same
+      expect(await kept(...turns)).to.deep.equal(["approximate", undefined]);
+      expect(await kept(...turns.toReversed())).to.deep.equal(["approximate", undefined]);
+    });
+
+    it("keeps one where the better one is out of reach", async () => {
+      const far = (g: SquareMatrix) => (g === flip ? 9 : 1);
+      const expected = ["cannot tell", "approximate"];
+      expect(await verdicts([flip, again], losses, axis, far)).to.deep.equal(expected);
+    });
+
+    it("keeps all that are exact", async () => {
+      const same = [flip, again, flip];
+      expect(await verdicts(same, () => 0, axis)).to.deep.equal(same.map(() => "symmetry"));
+    });
+
+    it("keeps those to which only paths of a larger loss lead, or none", async () => {
+      const tilted = [
+        [1, 0, 0],
+        [0, Math.cos(3), -Math.sin(3)],
+        [0, Math.sin(3), Math.cos(3)],
+      ];
+      const all = [one, tilted, flip];
+      const expected = ["symmetry", "approximate", "approximate"];
+      expect(await verdicts(all, losses, axis)).to.deep.equal(expected);
+    });
   });
 });
