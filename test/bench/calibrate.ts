@@ -1,8 +1,6 @@
 /**
  * `npm run calibrate -- FILE`: problems of known truth, what `discover` says of them, and how often
- * it is wrong. FILE holds what was said, one line for each problem; a calibration that was broken
- * off goes on. `--kinds a,b` and `--seeds N` or `--seeds 0,1,5` choose problems, `--pool local:1`
- * solves one at a time, and `--no-run` only grades.
+ * it is wrong. FILE holds what was said, one line for each problem.
  */
 import { spawn } from "node:child_process";
 import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -10,13 +8,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { discover } from "../../src/discover.js";
 import { Progress } from "../../src/experiment/progress.js";
 import { lostAt } from "../../src/method/rule.js";
 import { LocalPool } from "../../src/pool/local.js";
 import type { AlgebraEvidence } from "../../src/result.js";
 import { ensureVenv } from "../../src/setup/venv.js";
+import { readArguments, refuse } from "../benchmark-parts.js";
 
 /** What was said of a problem, and what is true. */
 interface Line {
@@ -204,7 +202,19 @@ async function solve(
   }
 }
 
-const { values, positionals } = parseArgs({
+const USAGE = `
+Usage: npm run calibrate -- [FILE] [options]
+
+Solve problems of known truth, and print how often discover is wrong. FILE holds what was said, one
+line for each problem (default: calibration.jsonl); a calibration that was broken off goes on.
+
+Options:
+  --kinds A,B     Kinds of problems; a name that is none lists them (default: all)
+  --seeds N       So many of each kind; or a list, such as 0,1,5 (default: 5)
+  --pool local:N  Solve N at a time (default: local:2)
+  --no-run        Only grade what FILE holds`;
+
+const { values, positionals } = readArguments(USAGE, {
   allowPositionals: true,
   options: {
     seeds: { type: "string", default: "5" },
@@ -226,11 +236,11 @@ if (!values["no-run"]) {
   const known = Object.values(groups).flat();
   const kinds = values.kinds === "" ? known : values.kinds.split(",");
   for (const kind of kinds)
-    if (!known.includes(kind)) throw new Error(`there is no kind ${kind}; there are ${known}`);
+    if (!known.includes(kind)) refuse(`there is no kind ${kind}; there are ${known.join(", ")}`);
   const done = new Set(read().map(({ kind, seed }) => `${kind} ${seed}`));
   const given = values.seeds.split(",").map(Number);
   if (!given.every((seed) => Number.isInteger(seed) && seed >= 0))
-    throw new Error(`--seeds ${values.seeds} is no number of seeds, and no list of seeds`);
+    refuse(`--seeds ${values.seeds} is no number of seeds, and no list of seeds`);
   const seeds = given.length > 1 ? given : Array.from({ length: given[0]! }, (_, seed) => seed);
   const queue = seeds
     .flatMap((seed) => kinds.map((kind) => ({ kind, seed })))

@@ -1,15 +1,22 @@
 /**
- * `npm run bench`: what things cost on this machine. `--json` prints all that was measured; `--only
- * PART,PART` measures some of it. Further programs are `npm run bench -- gpu`, `solvers`,
- * `pools [POOL …]` and `peers --checkout DIR`; see gpu.ts, pools.ts and peers.ts.
+ * `npm run bench`: what things cost on this machine. Further programs are `npm run bench -- gpu`,
+ * `solvers`, `pools [POOL …]` and `peers --checkout DIR`; see gpu.ts, pools.ts and peers.ts.
  *
  * Not part of the tests, and never fails because something is slow. What is compared is timed in
  * turns, so that the ratios hold on a machine that does other things too, though the seconds do
  * not.
  */
 import { availableParallelism, cpus, loadavg } from "node:os";
-import { parseArgs } from "node:util";
-import { measureParts, n, type Part, part, printTable, type Row } from "../benchmark-parts.js";
+import {
+  measureParts,
+  n,
+  type Part,
+  part,
+  printTable,
+  type Row,
+  readArguments,
+  refuse,
+} from "../benchmark-parts.js";
 import { gpuParts } from "./gpu.js";
 import { type Loads, measureLoad } from "./load.js";
 import { measureOverhead, type Overhead } from "./overhead.js";
@@ -194,7 +201,26 @@ const PARTS: Record<string, Part> = {
   ),
 };
 
-const { values, positionals } = parseArgs({
+const USAGE = `
+Usage: npm run bench -- [PROGRAM] [options]
+
+What things cost on this machine; never fails because something is slow
+
+Programs (none: all parts that --only can name):
+  gpu                    What a GPU does, beside the processor
+  solvers                The optimisers of the search for a Lie algebra
+  pools [POOL …]         A sweep on pools, such as local:1 local:2 (default: one and two workers)
+  peers --checkout DIR…  Published code of others beside ours
+
+Options:
+  --only PART,PART       Measure some parts; a name that is none lists them
+  --json                 Print all that was measured
+  --checkout DIR         peers: a clone of published code; give one --checkout for each
+  --python FILE          peers: the Python that runs them
+  --jets DIR             peers: jets to search in
+  --samples N, --epochs N, --threads N, --turns N   peers: how much of each`;
+
+const { values, positionals } = readArguments(USAGE, {
   allowPositionals: true,
   options: {
     ...{ json: { type: "boolean", default: false }, only: { type: "string" } },
@@ -240,19 +266,11 @@ const PROGRAMS: Record<string, (args: readonly string[]) => Record<string, Part>
 };
 
 const [program, ...args] = positionals;
-if (program !== undefined && !Object.hasOwn(PROGRAMS, program)) {
-  process.stderr.write(
-    `error: there is no benchmark ${program}; choose ${Object.keys(PROGRAMS).join(", ")}, or none\n`,
-  );
-  process.exit(2);
-}
+if (program !== undefined && !Object.hasOwn(PROGRAMS, program))
+  refuse(`there is no benchmark ${program}; choose ${Object.keys(PROGRAMS).join(", ")}, or none`);
 const parts = program === undefined ? PARTS : PROGRAMS[program]!(args);
-if (Object.keys(parts).length === 0) {
-  process.stderr.write(
-    "error: nothing to compare with; give clones of published code: --checkout DIR\n",
-  );
-  process.exit(2);
-}
+if (Object.keys(parts).length === 0)
+  refuse("nothing to compare with; give clones of published code: --checkout DIR");
 const before = loadavg()[0]!;
 const { found, rows } = await measureParts("bench", parts, values.only);
 const machine = {

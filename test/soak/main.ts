@@ -1,12 +1,17 @@
 /**
- * `npm run soak`: faults and hostile input that take too long for the tests. `--only PART,PART`
- * does some of them, `--json` prints all that was found, `--long` waits for what takes minutes: a
- * network cut for as long as it takes to give up, the end of a lease, an hour of a dashboard. `--cut SECONDS`, `--clients
- * N`, `--cases N` and `--seed N` say how much of it; `--faults KIND,KIND` which faults: killed,
- * damaged, full, slow, clock. Ends with 1 when something does not hold.
+ * `npm run soak`: faults and hostile input that take too long for the tests. Ends with 1 when
+ * something does not hold.
  */
-import { parseArgs } from "node:util";
-import { measureParts, n, type Part, part, printTable, type Row } from "../benchmark-parts.js";
+import {
+  measureParts,
+  n,
+  type Part,
+  part,
+  printTable,
+  type Row,
+  readArguments,
+  refuse,
+} from "../benchmark-parts.js";
 import type { Guard } from "../workers.js";
 import { type Crowd, measureCrowd, measureUnclosed, type Unclosed } from "./crowd.js";
 import { measureDashboard } from "./dashboard.js";
@@ -15,7 +20,23 @@ import { measureFiles } from "./files.js";
 import { measureFuzz } from "./fuzz.js";
 import { measureOutages, type Outage } from "./network.js";
 
-const { values } = parseArgs({
+const USAGE = `
+Usage: npm run soak -- [options]
+
+Faults and hostile input that take too long for the tests
+
+Options:
+  --only PART,PART    Do some parts; a name that is none lists them
+  --faults KIND,KIND  Which faults: killed, damaged, full, slow, clock (default: all)
+  --long              Wait for what takes minutes, up to an hour: a network cut for as long as it
+                      takes to give up, the end of a lease, a dashboard that stays open
+  --cut SECONDS       How long a network is cut (default: 5)
+  --clients N         Clients at a time (default: 100)
+  --cases N           Hostile inputs (default: 100000)
+  --seed N            Seed of these (default: 1)
+  --json              Print all that was found`;
+
+const { values } = readArguments(USAGE, {
   options: {
     json: { type: "boolean", default: false },
     only: { type: "string" },
@@ -155,8 +176,7 @@ const PARTS: Record<string, Part> = {
 function positive(name: "cut" | "clients" | "cases" | "seed"): number {
   const number = Number(values[name]);
   if (number > 0) return number;
-  process.stderr.write(`error: --${name} ${values[name]} is not a number above 0\n`);
-  process.exit(2);
+  return refuse(`--${name} ${values[name]} is not a number above 0`);
 }
 
 const { found, rows } = await measureParts("soak", PARTS, values.only);
