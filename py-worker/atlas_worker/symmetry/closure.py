@@ -20,11 +20,14 @@ APART = 3.0
 SHARE = 1 / 3
 """Largest share of the smallest distance that ``APART`` spreads may be."""
 OWN = 2.0
-"""The error midway to the nearest other element, relative to that of a minimum of its own."""
+"""The error on the way to the nearest other element, relative to that of a minimum of its own."""
+WAY = 0.5, 0.38, 0.29
+"""Shares of that way, one after the other. A symmetry may lie at some of them: a quarter turn lies
+midway between half a turn and I."""
 FLOOR = 1e-3
 """Smallest spread: the search for a minimum is not more exact."""
 MIDDLE_FLOOR = 1e-6
-"""Smallest error midway at which a minimum can be told from its surroundings."""
+"""Smallest error on the way at which a minimum can be told from its surroundings."""
 
 
 class Tester(Protocol):
@@ -180,11 +183,13 @@ class FiniteClosure:
             return True
         beside = elements[signs]
         nearest = beside[int(finite.distances(g, beside).argmin())]
-        middle = finite.between(g, nearest, metric)
-        if middle is None:
-            return True
-        risen = float(self._tester.errors(middle[None])[0])
-        return risen > max(OWN * error, MIDDLE_FLOOR)
+        for share in WAY:
+            passed = finite.between(g, nearest, metric, share)
+            if passed is None:
+                return True
+            if float(self._tester.errors(passed[None])[0]) > max(OWN * error, MIDDLE_FLOOR):
+                return True
+        return False
 
     def _enlarged(self, candidate: Tensor) -> tuple[Tensor, Tensor] | None:
         """Close the group with one more generator, or return None if a product fails."""
@@ -376,26 +381,34 @@ def places(
 def shortest(g: Tensor, algebra: Tensor, steps: int = 100) -> Tensor:
     """Find the element of ``g exp(span B)`` of nearly least norm, such as one without a boost.
 
+    Norms are those of matrices that are scaled to determinants of ±1, so that scalings, which may
+    be among the generators, do not lead to 0.
+
     Args:
-        g: ``[n, n]``.
+        g: ``[n, n]``, invertible.
         algebra: Generators ``[k, n, n]``.
         steps: Steps of the descent.
 
     Returns:
         ``[n, n]``; never longer than ``g``.
     """
-    frame = algebra.double().cpu()
-    best, least = g, float(g.norm())
+    frame, n = algebra.double().cpu(), g.shape[-1]
+
+    def norm(m: Tensor) -> float:
+        return float(m.norm()) * math.exp(-float(torch.linalg.slogdet(m).logabsdet) / n)
+
+    best, least = g, norm(g)
     for _ in range(steps):
-        # d/dw ‖g exp(wB)‖² at w = 0 is 2 ⟨g, g B⟩.
-        slope = torch.stack([(best * (best @ b)).sum() for b in frame])
-        if float(slope.norm()) < 1e-6 * least**2:
+        # d/dw ‖g exp(wB)‖² |det(g exp(wB))|^(−2/n) at w = 0 is that of B without its trace.
+        square = best.square().sum()
+        slope = torch.stack([(best * (best @ b)).sum() - square * b.trace() / n for b in frame])
+        if float(slope.norm()) < 1e-6 * float(square):
             break
         direction = -(slope[:, None, None] * frame).sum(0) / slope.norm()
         for length in (1.0, 0.3, 0.1, 0.03, 0.01):
             moved = best @ torch.matrix_exp(length * direction)
-            if float(moved.norm()) < least:
-                best, least = moved, float(moved.norm())
+            if norm(moved) < least:
+                best, least = moved, norm(moved)
                 break
         else:
             break

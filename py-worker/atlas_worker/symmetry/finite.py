@@ -135,13 +135,14 @@ def smallest_distance(elements: Tensor) -> float:
     return float(apart.min())
 
 
-def between(a: Tensor, b: Tensor, metric: Tensor) -> Tensor | None:
+def between(a: Tensor, b: Tensor, metric: Tensor, share: float = 0.5) -> Tensor | None:
     """Find a matrix midway between two, in the group that keeps a metric.
 
     Args:
         a: ``[n, n]``.
         b: ``[n, n]``.
         metric: ``[n, n]``.
+        share: Share of the way from ``a``, above 0 and at most 0.5.
 
     Returns:
         ``[n, n]``; None if the determinants have opposite signs, so that no path leads from one to
@@ -158,6 +159,11 @@ def between(a: Tensor, b: Tensor, metric: Tensor) -> Tensor | None:
     for i in range(n - 1):
         turn[i, i + 1], turn[i + 1, i] = 0.01 * (i + 1), -0.01 * (i + 1)
     middle = polar((u + v) / 2 + u @ turn)
+    if share < 0.5:  # of a way that is no longer than a quarter turn
+        angles, vectors = torch.linalg.eig(u.mT @ middle)
+        powers = torch.exp(2 * share * torch.log(angles))
+        part = vectors @ powers.diag() @ torch.linalg.inv(vectors)
+        middle = u @ part.real
     midway: Tensor = back @ middle @ root
     return midway
 

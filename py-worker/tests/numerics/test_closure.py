@@ -128,6 +128,17 @@ def test_noisy_elements_in_other_coordinates_are_closed(name: str) -> None:
         assert max(off) < 1.5 * max(noise)
 
 
+@pytest.mark.parametrize("k", [4, 8, 12, 16])
+def test_a_group_is_closed_from_its_centre(k: int) -> None:
+    """Symmetries lie on the ways between the reflections that are found after −I."""
+    planted = Planted(generate([planar(360 / k), FLIP]), 0.002)
+    closure = FiniteClosure(planted, 2)
+    for g in (planar(180), FLIP, planar(360 / k)):
+        assert closure.add(planted.refine(g[None])) == 1
+    assert len(closure.elements) == 2 * k
+    assert closure.closed().rejected == 0
+
+
 def test_noise_that_hides_the_elements_is_told() -> None:
     resolved = [close(Planted(generate(GROUPS["C_12"]), 0.2, s)) for s in range(4)]
     assert not any(c.resolved and len(c.elements) != 12 for c in resolved if len(c.elements) > 6)
@@ -178,6 +189,18 @@ def test_between_is_midway_also_across_a_half_turn() -> None:
     assert finite.between(eye, MINUS, eye) is None
 
 
+@pytest.mark.parametrize("angle", [30, 90, 180])
+@pytest.mark.parametrize("share", [0.29, 0.38])
+def test_between_is_a_share_of_the_way(angle: float, share: float) -> None:
+    start, way = turn([1, 2, 0], 70), turn([0, 0, 1], angle)
+    eye = torch.eye(3, dtype=torch.float64)
+    part = finite.between(start, start @ way, eye, share)
+    assert part is not None
+    assert float((part.mT @ part - eye).abs().max()) < 1e-9
+    turned = math.degrees(math.acos((float((start.mT @ part).trace()) - 1) / 2))
+    assert abs(turned - share * angle) < 3
+
+
 class Lorentz:
     """Matrices that keep the metric diag(1, −1, −1)."""
 
@@ -211,6 +234,36 @@ def test_components_are_closed_also_far_from_the_identity() -> None:
     assert len(closed.elements) == 4
     assert closed.table.diagonal().tolist() == [0, 0, 0, 0]  # C_2 × C_2
     assert float(shortest(move, algebra).norm()) < 1.05 * math.sqrt(3)
+
+
+class Quadrants:
+    """Matrices that keep the sign of x·y: diagonal ones of one sign, and swaps of the axes."""
+
+    def refine(self, g: Tensor) -> Tensor:
+        return g
+
+    def errors(self, g: Tensor) -> Tensor:
+        g = normalised(g).double()
+        alone = torch.minimum(
+            g.diagonal(dim1=-2, dim2=-1).abs().sum(-1),
+            g.flip(-1).diagonal(dim1=-2, dim2=-1).abs().sum(-1),
+        )
+        kept = (g[:, 0, 0] * g[:, 1, 1] >= 0) & (g[:, 0, 1] * g[:, 1, 0] >= 0)
+        return torch.where(kept, alone, torch.ones_like(alone))
+
+    def passes(self, g: Tensor, errors: Tensor) -> list[bool]:
+        return [float(e) < 0.1 for e in errors]
+
+
+def test_components_are_closed_where_scalings_are_generators() -> None:
+    algebra = torch.diag_embed(torch.eye(2, dtype=torch.float64))
+    swap = torch.tensor([[0, 0.9], [1.1, 0]]).double()
+    closed = close_components(torch.stack([swap, -torch.eye(2).double()]), algebra, Quadrants())
+    assert closed.rejected == 0
+    assert len(closed.elements) == 4
+    assert closed.table.diagonal().tolist() == [0, 0, 0, 0]  # C_2 × C_2
+    near = normalised(shortest(torch.diag(torch.tensor([8.0, -0.5])).double(), algebra))
+    assert float((near.abs() - torch.eye(2)).abs().max()) < 0.05
 
 
 def solve(
