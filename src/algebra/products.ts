@@ -1,6 +1,15 @@
 /** Name a span of matrices of a product of groups, factor by factor (METHOD 4.2). */
 import { matchAffine } from "./affine.js";
-import { type Block, blocksOf, cut, embed, type Frame, labelOf } from "./factors.js";
+import {
+  type Block,
+  blocksOf,
+  cut,
+  embed,
+  type Frame,
+  inward,
+  labelOf,
+  outward,
+} from "./factors.js";
 import { apart, type Identification, identify, type Match, matchLinear } from "./identify.js";
 import { combine, inner, type SquareMatrix, singular } from "./linalg.js";
 import { frame, type InvariantMetric, invariantMetric, project } from "./span.js";
@@ -48,14 +57,15 @@ export function identifyIn(
  * Find the named algebra that a span of matrices is, in the coordinates of the span.
  *
  * @param generators [k, n, n]
+ * @param where coordinates D in which it has its name, and the groups whose product acts
  * @returns its name, a basis, and the largest angle to it in degrees; undefined if no name fits, or
  *   if one algebra acts on several factors together
  */
 export function exactAlgebra(
   generators: readonly SquareMatrix[],
-  { factors }: Pick<Frame, "factors"> = {},
+  { factors, coordinates }: Frame = {},
 ): { name: string; basis: SquareMatrix[]; angleDegrees: number } | undefined {
-  const basis = frame(generators);
+  const basis = frame(inward(generators, coordinates));
   const n = basis[0]?.length;
   if (n === undefined) return undefined;
   const blocks = blocksOf(factors, n);
@@ -67,7 +77,8 @@ export function exactAlgebra(
   const name = parts
     .map((part) => (part.on ? `${part.name} on ${part.on}` : part.name))
     .join(" ⊕ ");
-  return { name, basis: exact, angleDegrees: apart(basis, exact).angleDegrees };
+  const { angleDegrees } = apart(basis, exact);
+  return { name, basis: outward(exact, coordinates), angleDegrees };
 }
 
 /** An algebra inside of a product. */

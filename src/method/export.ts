@@ -10,7 +10,13 @@ import type { Run } from "../run/folder.js";
 import { WORKER } from "../setup/common.mjs";
 import { VERSION } from "../version.js";
 import { accuracyOf } from "./audit.js";
-import { certainComponents, certainGenerators, saidOf, weakest } from "./certain.js";
+import {
+  certainComponents,
+  certainGenerators,
+  linearCoordinates,
+  saidOf,
+  weakest,
+} from "./certain.js";
 import { fitLibrary, LIBRARIES } from "./export-libraries.js";
 
 /** Formats of an exported symmetry. */
@@ -158,7 +164,7 @@ function symmetryOf(id: string, result: Result): Found {
   const whole = generators.length === algebra?.symmetryCount;
   const nearest = whole
     ? algebra?.identified.name
-    : exactAlgebra(generators, factors ? { factors } : {})?.name;
+    : exactAlgebra(generators, { factors, coordinates: linearCoordinates(algebra) })?.name;
   const named = nearest ?? (approximate ? "an approximate algebra" : "an algebra");
   const name =
     generators.length > 0

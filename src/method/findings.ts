@@ -10,7 +10,9 @@ const REMEDY = "give a run, its result.json, or a file of matrices";
 
 /** What is taken of a result, or of the symmetry.json of an export. A file may hold less. */
 const HoldsFindings = z.object({
-  algebra: AlgebraResult.pick({ generators: true, symmetryCount: true, evidence: true }).optional(),
+  algebra: AlgebraResult.pick({ generators: true, symmetryCount: true, evidence: true })
+    .extend(AlgebraResult.pick({ coordinates: true, factors: true }).shape)
+    .optional(),
   cosets: z.array(CosetResult.pick({ name: true, matrix: true, evidence: true })).optional(),
   group: GroupResult.nullish().transform((group) => group ?? undefined),
   /** Of an export, which has only what is certain enough. */

@@ -17,7 +17,7 @@ import type { Context } from "../experiment/context.js";
 import { Identity, type RunLookup } from "../experiment/lookup.js";
 import { Factors } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
-import { certainGenerators, saidOf } from "./certain.js";
+import { certainGenerators, linearCoordinates, saidOf } from "./certain.js";
 import { readFindings } from "./findings.js";
 import { groupAlgebra, lookUpBasis, wholeAlgebra } from "./group.js";
 import { isGroupName, knownGroup } from "./known.js";
@@ -26,6 +26,8 @@ import { isGroupName, knownGroup } from "./known.js";
 export const Symmetry = Identity.extend({
   /** One matrix for each further component, with its name. */
   components: z.array(z.object({ name: z.string(), matrix: z.array(z.array(z.number())) })),
+  /** Coordinates D in which it has its name, if these are not the data's own. */
+  coordinates: z.array(z.array(z.number())).optional(),
   /** Whether evidence was measured for it; undefined for a file of matrices. */
   evidence: z.boolean().optional(),
   /** What a user should know of it, in sentences. */
@@ -69,7 +71,7 @@ export async function lookUpSymmetry(
       "give one that was found, or a name like so(3)",
     );
   const evidence = more?.algebra && more.algebra.evidence !== undefined;
-  return { ...found, components, evidence, notes };
+  return { ...found, components, coordinates: linearCoordinates(more?.algebra), evidence, notes };
 }
 
 /** A group that a network commutes with. */
@@ -139,7 +141,8 @@ export function armGroups(
   if (typeof symmetry !== "string" && symmetry.evidence === false)
     ctx.note(`the symmetry of ${symmetry.source} has no evidence: nothing tells how sure it is`);
   const many = factors.length > 1 || factors.some((f) => f.affine);
-  const exact = exactAlgebra(basis, many ? { factors } : {});
+  const coordinates = typeof symmetry === "string" ? undefined : symmetry.coordinates;
+  const exact = exactAlgebra(basis, { factors: many ? factors : undefined, coordinates });
   const groups: ArmGroup[] = [];
   const ideal = components.map((c) => ideally(c, factors));
   const accuracy = Math.max(

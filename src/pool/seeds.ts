@@ -2,9 +2,12 @@
  * What the runs of a cell say together: how many agree, the mean of their spans, and for each
  * figure the median, the worst and the spread.
  */
+import { inward, outward } from "../algebra/factors.js";
 import { identify } from "../algebra/index.js";
+import type { SquareMatrix } from "../algebra/linalg.js";
 import { meanSpan } from "../algebra/mean.js";
 import { invariantMetric } from "../algebra/span.js";
+import { linearCoordinates } from "../method/certain.js";
 import type { Result } from "../result.js";
 
 /** What one run contributes. */
@@ -14,6 +17,8 @@ export interface SeedRow {
   answer?: string;
   /** The generators that are symmetries, [k, n, n]. */
   span?: number[][][];
+  /** Coordinates D in which they have their name, if these are not the data's own. */
+  coordinates?: SquareMatrix;
   figures: Record<string, number>;
 }
 
@@ -39,7 +44,7 @@ export interface SeedSummary {
   figures: Record<string, Figure>;
   /** The mean of the spans of the runs that agree; undefined if they found no generator. */
   mean?: {
-    /** An orthonormal basis, [k, n, n]. */
+    /** A basis, [k, n, n], orthonormal in the coordinates of the spans. */
     basis: number[][][];
     /** The named algebra that it is, or is nearest to, and the largest angle to it in degrees. */
     name: string;
@@ -87,6 +92,7 @@ export function rowOf(result: Result): SeedRow {
     seed: result.seed,
     answer: found.length === 0 ? undefined : found.join("; "),
     span: span && span.length > 0 ? span : undefined,
+    coordinates: linearCoordinates(algebra),
     figures: Object.fromEntries(
       Object.entries(figures).filter((entry): entry is [string, number] =>
         Number.isFinite(entry[1]),
@@ -115,16 +121,23 @@ export function summariseSeeds(rows: readonly SeedRow[]): SeedSummary {
     answers,
     agree: most?.count ?? 0,
     figures: Object.fromEntries(figures),
-    mean: meanOf(agreeing.map(({ span }) => span!)),
+    mean: meanOf(
+      agreeing.map(({ span }) => span!),
+      agreeing[0]?.coordinates,
+    ),
   };
 }
 
-function meanOf(spans: readonly number[][][][]): SeedSummary["mean"] {
-  const mean = meanSpan(spans);
+/** @param coordinates in which spans are compared and named; the data of all are the same */
+function meanOf(
+  spans: readonly number[][][][],
+  coordinates: SquareMatrix | undefined,
+): SeedSummary["mean"] {
+  const mean = meanSpan(spans.map((span) => inward(span, coordinates)));
   if (!mean) return undefined;
   const { name, nearest, angleDegrees } = identify(mean.basis, invariantMetric(mean.basis));
   return {
-    basis: mean.basis,
+    basis: outward(mean.basis, coordinates),
     name: name === "unidentified" && nearest !== undefined ? `unidentified (${nearest})` : name,
     angleDegrees,
     spreadDegrees: mean.spread * DEGREES,

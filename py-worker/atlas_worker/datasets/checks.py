@@ -13,7 +13,9 @@ CHUNK = 2**22
 LARGE = 1e12
 """Entries beyond which single precision soon overflows."""
 LOOKED_AT = 4096
-"""Entries of a sample from which its fingerprint is made."""
+"""Entries of a sample from which its fingerprint is made, and samples whose values are counted."""
+GRID, GRID_SHARE = 16, 10
+"""Most values of a component for a grid, and vectors for each value at least."""
 
 
 def is_constant(t: Tensor) -> bool:
@@ -76,7 +78,27 @@ def describe_inputs(x: Tensor, name: str, field: str) -> list[str]:
         return [f"all {len(x):,} samples of {name} are equal"]
     flat = find_constant(x if fields else x.movedim(2, 1))
     what = "channel" if fields else "component"
-    return [f"{what} {c} of {name} has the same value in all samples" for c in flat]
+    said = [f"{what} {c} of {name} has the same value in all samples" for c in flat]
+    if not fields and (values := _most_values(x)) is not None:
+        said.append(
+            f"components of {name} have at most {values} different values: of what lies between "
+            "them, the predictor alone tells"
+        )
+    return said
+
+
+def _most_values(x: Tensor) -> int | None:
+    """Count the different values of the component that has most.
+
+    Args:
+        x: ``[N, m, n]``.
+
+    Returns:
+        The number; None if there are more than a few, for so many vectors.
+    """
+    columns = x[:LOOKED_AT].flatten(0, 1).movedim(1, 0)
+    most = max(len(column.unique()) for column in columns)
+    return most if most <= GRID and GRID_SHARE * most <= columns.shape[1] else None
 
 
 def describe_classes(labels: Tensor, name: str) -> list[str]:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 FLAT = 1e-6
 """Variance, relative to that of all directions, below which points do not spread."""
+UNEVEN = 3.0
+"""Ratio of the sizes of vectors' components from which they are balanced."""
 
 
 @dataclass(frozen=True)
@@ -232,4 +234,37 @@ def homogeneous(
         at = slice(block.start, block.start + factor.n)
         d[at, at] = scale
         d[at, block.stop - 1] = -scale @ centre
+    return d
+
+
+def balancing(
+    ambient: Ambient, vectors: dict[str, Tensor], others: Tensor | None = None
+) -> Tensor | None:
+    """Return coordinates in which the components of vectors have the same root mean square.
+
+    Otherwise their units decide which matrices are large: turns between metres and kilometres would
+    look like shears.
+
+    Args:
+        ambient: The group.
+        vectors: Vectors ``[N, n]`` of linear factors, by the factor's name.
+        others: Coordinates ``[N, N]`` of the other factors; None for the identity.
+
+    Returns:
+        D ``[N, N]`` float64. Factors whose components differ by less than ``UNEVEN`` are left as
+        they are. ``others`` if that is true of all.
+    """
+    d = others
+    for factor, block in ambient.blocks():
+        if factor.name not in vectors:
+            continue
+        sizes = vectors[factor.name].double().cpu().square().mean(0).sqrt()
+        some = sizes[sizes > 0]
+        if not len(some) or float(some.max()) < UNEVEN * float(some.min()):
+            continue
+        middle = some.log().mean().exp()
+        scales = torch.where(sizes > 0, middle / sizes.clamp(min=1e-300), 1.0)
+        d = torch.eye(ambient.n, dtype=torch.float64) if d is None else d.clone()
+        at = slice(block.start, block.start + factor.n)
+        d[at, at] = scales.diag()
     return d

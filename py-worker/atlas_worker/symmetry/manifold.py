@@ -17,7 +17,7 @@ from ..fields.lattice import Lattice
 from ..fields.sphere import SphereAtlas
 from ..interfaces import Dataset
 from .action import Action, Inputs
-from .ambient import Ambient, homogeneous
+from .ambient import Ambient, balancing, homogeneous
 from .features import (
     FeatureType,
     dimension,
@@ -318,23 +318,36 @@ def map_dimensions(atlas: Atlas) -> int:
 def coordinates_of(atlas: Atlas, dataset: Dataset, *, whiten: bool = False) -> Tensor | None:
     """Return coordinates in which the points of a dataset have mean 0 and spread 1.
 
+    The components of other vectors get the same root mean square, if they have different ones.
+
     Args:
         atlas: The types.
-        dataset: The points: those of the inputs, or of the outputs for a group that translates
-            nothing else.
+        dataset: The points and vectors: those of the inputs, or of the outputs for a group that
+            moves nothing else.
         whiten: Spread 1 in every direction.
 
     Returns:
-        D ``[n, n]`` float64 (see :func:`homogeneous`); None if no group translates.
+        D ``[n, n]`` float64 (see :func:`homogeneous` and :func:`balancing`); None if no group
+        translates, and all vectors have components of about the same size.
     """
     points: dict[str, Tensor] = {}
+    vectors: dict[str, Tensor] = {}
     if not isinstance(atlas, VectorSpace):
         return None
     for type, values in zip(feature_types(atlas), (dataset.inputs, dataset.targets), strict=True):
-        for name in frozenset() if type is None else type.affine - points.keys():
-            at = [part for kind, part in type.parts() if kind == f"X{name}"] if type else []
-            points[name] = torch.cat([values[..., part].flatten(0, -2) for part in at])
-    return homogeneous(atlas.ambient, points, whiten=whiten)
+        if type is None:
+            if values is dataset.inputs and values.shape[-1] == atlas.n:
+                vectors[""] = values.flatten(0, -2)
+            continue
+        for found, letter in ((points, "X"), (vectors, "V")):
+            parts: dict[str, list[Tensor]] = {}
+            for kind, part in type.parts():
+                if kind[0] == letter and kind[1:] not in found:
+                    parts.setdefault(kind[1:], []).append(values[..., part].flatten(0, -2))
+            found |= {name: torch.cat(some) for name, some in parts.items()}
+    d = homogeneous(atlas.ambient, points, whiten=whiten)
+    linear = {name: x for name, x in vectors.items() if name not in points}
+    return balancing(atlas.ambient, linear, d)
 
 
 def space_of(

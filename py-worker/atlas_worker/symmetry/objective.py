@@ -346,7 +346,8 @@ class EquivarianceObjective:
             group GL(n) moves them, and it is sought as a whole.
         """
         action, space = self._action, self._space
-        if not isinstance(action, VectorAction) or not space.is_whole:
+        whole = space.ambient.is_linear and not space.restricted
+        if not isinstance(action, VectorAction) or not whole:
             return None
         rho = action.rho_in
         if rho is not None and any(kind not in "SPV" for kind in rho.text if kind.isupper()):

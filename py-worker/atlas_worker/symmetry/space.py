@@ -3,7 +3,8 @@
 A space has an inner product, in which frames are orthonormal, complements orthogonal and directions
 of unit length. On gl(n) it is that of Frobenius. For affine groups it is that of Frobenius in
 coordinates in which the points have mean 0 and spread 1 in every direction. Otherwise the unit of
-length would decide whether a translation is large or small.
+length would decide whether a translation is large or small. Where the components of vectors have
+units of very different sizes, it is that of Frobenius for components of the same size.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ DEPENDENT = 1e-6
 class Space:
     """A subspace of gl(n) with an inner product.
 
-    The free parameters of an element are its entries ``[n, n]`` if the space is gl(n), and its
-    coordinates ``[d]`` in an orthonormal basis otherwise.
+    The free parameters of an element are its entries ``[n, n]`` if the space is gl(n) without
+    coordinates D, and its coordinates ``[d]`` in an orthonormal basis otherwise.
 
     Args:
         ambient: The whole group.
@@ -60,8 +61,8 @@ class Space:
         """Whether it is smaller than the whole group's algebra."""
         if not self.restricted:
             standard = ambient.algebra()
-        self.is_whole = len(standard) == n * n
-        """Whether it is gl(n)."""
+        self.is_whole = len(standard) == n * n and coordinates is None
+        """Whether it is gl(n) with the inner product of Frobenius."""
         self._standard = standard
         self._basis = self.outward(standard)
 

@@ -90,6 +90,30 @@ def samples(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("unit", [5.0, 1e2, 1e4])
+def test_units_of_components_make_no_difference(unit: float) -> None:
+    """Rotations of (x, y) are those of (x in other units, y), and look like shears there."""
+    units = torch.tensor([unit, 1.0, 1.0])
+
+    def f(x: Tensor) -> Tensor:
+        return (x / units).square().sum(-1).mean(-1, keepdim=True)[..., None]
+
+    it = task(f, units * samples(256, 1, 3))
+    assert it.space.coordinates is not None
+    report = found(it)
+    assert len(report.generators) == 3
+    scaled = report.generators.double() * units / units[:, None]
+    assert float((scaled + scaled.mT).norm()) < 0.02 * float(scaled.norm())
+    assert torch.equal(
+        it.space.outward(it.space.inward(scaled)).round(decimals=6), scaled.round(decimals=6)
+    )
+
+
+def test_components_of_about_one_size_keep_their_units() -> None:
+    x = torch.tensor([2.5, 1.0, 0.0]) * samples(64, 1, 3)
+    assert task(lambda x: x.sum((-1, -2))[..., None, None], x).space.coordinates is None
+
+
 def found(objective: EquivarianceObjective, seed: int = 0, **params: Any) -> AlgebraReport:
     """The algebra, with k from the spectrum."""
     recipe = {"batch_size": 64, "evaluation": 256, "start": "spectral", "steps": 0, **params}

@@ -26,6 +26,22 @@ describe("the exact algebra of a learnt one", () => {
     expect(angleDegrees).to.be.within(0.1, 3);
   });
 
+  it("has its name in coordinates in which the components are of the same size", () => {
+    const turn = [
+      [0, -100],
+      [0.01, 0],
+    ];
+    const coordinates = [
+      [0.1, 0],
+      [0, 10],
+    ];
+    expect(exactAlgebra([turn])!.name).to.not.equal("so(2)");
+    const { name, basis, angleDegrees } = exactAlgebra([turn], { coordinates })!;
+    expect(name).to.equal("so(2)");
+    expect(angleDegrees).to.be.below(1e-4);
+    expect(basis[0]![0]![1]! / basis[0]![1]![0]!).to.be.closeTo(-1e4, 1e-4);
+  });
+
   it("is found factor by factor in a product", () => {
     const factors = [
       { name: "a", n: 2, affine: false, map: false },

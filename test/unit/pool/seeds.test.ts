@@ -103,6 +103,23 @@ describe("the seeds of a cell", () => {
     expect(mean!.worstDegrees).to.be.closeTo((0.02 * 180) / Math.PI, 1e-5);
   });
 
+  it("have a mean in the coordinates in which their algebra has its name", () => {
+    const turn = (unit: number) => [
+      [0, -unit],
+      [1 / unit, 0],
+    ];
+    const coordinates = [
+      [0.1, 0],
+      [0, 10],
+    ];
+    const rows = [0, 1].map((seed) => {
+      return { seed, answer: "so(2)", span: [turn(100)], coordinates, figures: {} };
+    });
+    const { mean } = summariseSeeds(rows);
+    expect(mean!.name).to.equal("so(2)");
+    expect(mean!.basis[0]![0]![1]! / mean!.basis[0]![1]![0]!).to.be.closeTo(-1e4, 1e-4);
+  });
+
   it("may have found nothing", () => {
     expect(summariseSeeds([]).agree).to.equal(0);
     expect(summariseSeeds([{ seed: 0, figures: {} }]).mean).to.equal(undefined);
