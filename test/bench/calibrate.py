@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Problem:
     out: str = ""
     """Type of the outputs; empty for scalars."""
     classes: bool = False
+    units: Tensor | None = None
+    """Units ``[n, n]`` of the components, in which a breaking is smooth; None for 1."""
 
 
 def cosines(n: int, out: int, length: float, g: torch.Generator) -> Callable[[Tensor], Tensor]:
@@ -1016,6 +1018,36 @@ def quadrants(g: torch.Generator) -> Problem:
     return Problem(normal(g, SAMPLES, 1, 2), f, NOTHING2, classes=True)
 
 
+def units(g: torch.Generator, n: int) -> Tensor:
+    """Units of n quantities, of sizes from 1/100 to 100."""
+    return torch.diag(10 ** (4 * torch.rand(n, generator=g) - 2))
+
+
+def turns_in_units(g: torch.Generator) -> Problem:
+    scale = units(g, 3)
+    return replace(invariant(g, [1, 1, 1], 1, scale), units=scale)
+
+
+def boost_in_units(g: torch.Generator) -> Problem:
+    scale = units(g, 2)
+    return replace(invariant(g, [1, -1], 2, scale), units=scale)
+
+
+def smooth_in_units(g: torch.Generator) -> Problem:
+    scale = units(g, 2)
+    h = cosines(2, 1, 1.5, g)
+    x = normal(g, SAMPLES, 1, 2) @ scale
+    return Problem(x, lambda x: h(x @ torch.linalg.inv(scale)), NOTHING2)
+
+
+def quartic_in_units(g: torch.Generator) -> Problem:
+    """A function with flat sides and round corners in each plane."""
+    scale = units(g, 3)
+    x = normal(g, SAMPLES, 1, 3) @ scale
+    inverse = torch.linalg.inv(scale)
+    return Problem(x, lambda x: (x[:, 0] @ inverse).pow(4).sum(1, keepdim=True) ** 0.25, NOTHING3)
+
+
 SECOND_WITH = (far_out, flat_ellipse, plane_of_four, scaling3, area, vectors3, rings)
 SECOND_WITHOUT = (
     far_out_without,
@@ -1100,9 +1132,12 @@ NEW_WITHOUT = (
     moons,
     quadrants,
 )
+UNITS_WITH, UNITS_WITHOUT = (turns_in_units, boost_in_units), (smooth_in_units, quartic_in_units)
+UNITS = (*UNITS_WITH, *UNITS_WITHOUT)
 NEW, THIRD = (*NEW_WITH, *NEW_WITHOUT), (*THIRD_WITH, *THIRD_WITHOUT)
 FOURTH, FIFTH = (*FOURTH_WITH, *FOURTH_WITHOUT), (*FIFTH_WITH, *FIFTH_WITHOUT)
-ALL = (*NEW, *FIFTH, *FOURTH, *THIRD, *SECOND_WITH, *SECOND_WITHOUT, *FIRST_WITH, *FIRST_WITHOUT)
+FIRST, SECOND = (*FIRST_WITH, *FIRST_WITHOUT), (*SECOND_WITH, *SECOND_WITHOUT)
+ALL = (*UNITS, *NEW, *FIFTH, *FOURTH, *THIRD, *SECOND, *FIRST)
 BREAKINGS = [0.0, 0.0, 0.1, 0.3, 1.0]
 NOISES = [0.0, 0.3, 1.0]
 
@@ -1130,7 +1165,8 @@ def draw(kind: str, seed: int) -> Drawn:
     b = cosines(problem.x[0].numel(), clean.shape[1], 1.0, g)
 
     def f(x: Tensor) -> Tensor:
-        return problem.f(x) + breaking * spread * b(x)
+        even = x if problem.units is None else x @ torch.linalg.inv(problem.units)
+        return problem.f(x) + breaking * spread * b(even)
 
     y = f(problem.x)
     if problem.classes:
@@ -1205,12 +1241,13 @@ def _block(type: str, kind: str, params: dict[str, object]) -> Callable[..., Any
 def kinds(_: dict[str, Any]) -> dict[str, list[str]]:
     """List the kinds of problems, by when they were made."""
     groups = {
-        "first": (*FIRST_WITH, *FIRST_WITHOUT),
-        "second": (*SECOND_WITH, *SECOND_WITHOUT),
+        "first": FIRST,
+        "second": SECOND,
         "third": THIRD,
         "fourth": FOURTH,
         "fifth": FIFTH,
         "new": NEW,
+        "units": UNITS,
     }
     return {name: [m.__name__ for m in group] for name, group in groups.items()}
 
