@@ -153,10 +153,11 @@ export function describeComponent(
   basis: readonly SquareMatrix[],
   { factors, coordinates }: Frame = {},
 ): GroupComponent {
-  if (factors !== undefined) {
+  if (coordinates !== undefined) {
     const [inside] = inward([matrix], coordinates);
-    return describeIn(inside!, inward(basis, coordinates), factors);
+    return describeComponent(inside!, inward(basis, coordinates), { factors });
   }
+  if (factors !== undefined) return describeIn(matrix, basis, factors);
   const n = matrix.length;
   const det = determinant(matrix);
   const unit = combine([Math.abs(det) > 0 ? Math.abs(det) ** (-1 / n) : 1], [matrix], n);

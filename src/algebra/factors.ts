@@ -1,6 +1,6 @@
 /** Products of linear and affine groups, whose matrices are block diagonal (METHOD 1.7). */
 import { determinant } from "ml-matrix";
-import { diagonalMatrix, invert, multiply, type SquareMatrix } from "./linalg.js";
+import { diagonalMatrix, invert, multiply, type SquareMatrix, unit } from "./linalg.js";
 
 /** GL(n), or the affine maps of R^n, as a factor of a product. */
 export interface Factor {
@@ -72,6 +72,24 @@ export function inward(matrices: readonly SquareMatrix[], d?: SquareMatrix): Squ
 /** Compute `D⁻¹ M D` for each matrix. */
 export function outward(matrices: readonly SquareMatrix[], d?: SquareMatrix): SquareMatrix[] {
   return d === undefined ? [...matrices] : inward(matrices, invert(d));
+}
+
+/**
+ * Get the coordinates D in which generators have their name. Algebras with translations have it in
+ * those of the data, too.
+ *
+ * @returns undefined for the data's own
+ */
+export function linearCoordinates({
+  coordinates,
+  factors = [],
+}: Frame = {}): SquareMatrix | undefined {
+  return factors.some(({ affine }) => affine) ? undefined : coordinates;
+}
+
+/** Scale matrices to length 1, in coordinates D if these are given. */
+export function unitsIn(matrices: readonly SquareMatrix[], d?: SquareMatrix): SquareMatrix[] {
+  return outward(inward(matrices, d).map(unit), d);
 }
 
 /** Whether the determinants of all blocks are positive. */

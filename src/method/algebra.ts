@@ -15,7 +15,7 @@ import type { Context } from "../experiment/context.js";
 import { whole } from "../experiment/define.js";
 import type { AlgebraMeasured, AlgebraResult } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
-import { type SolverInputs, solverObjects } from "./data.js";
+import { noteUnits, type SolverInputs, solverObjects } from "./data.js";
 import { showMotions } from "./motion.js";
 import { saying, searchWhole, withoutUnused } from "./unused.js";
 import { type EvidenceKind, evidenceField, judgeAlgebra, widened } from "./verdict.js";
@@ -189,6 +189,7 @@ export async function discoverAlgebra(
     }
   }
   if (inputs === given) searchWhole(given);
+  noteUnits(ctx, result);
   showMotions(ctx, inputs, result);
   return result;
 }

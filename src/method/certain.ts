@@ -37,19 +37,6 @@ export function certainGenerators({
   };
 }
 
-/**
- * Get the coordinates D in which generators have their name. Algebras with translations have it in
- * those of the data, too.
- *
- * @returns undefined for the data's own
- */
-export function linearCoordinates(
-  algebra: Pick<AlgebraResult, "coordinates" | "factors"> | undefined,
-): SquareMatrix | undefined {
-  const { coordinates, factors = [] } = algebra ?? {};
-  return factors.some(({ affine }) => affine) ? undefined : coordinates;
-}
-
 /** Say that generators are left out, and how the symmetry would hold with them. */
 function leftOut(count: number, how: string): string {
   const [what, them] =

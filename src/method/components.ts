@@ -11,7 +11,7 @@ import { Identity, type RecordedConfig, type RunLookup } from "../experiment/loo
 import type { CosetsMeasured, Findings, GroupResult } from "../result.js";
 import { choices } from "../suggest.js";
 import { Tensor } from "../tensor/index.js";
-import { type SolverInputs, solverObjects } from "./data.js";
+import { noteUnits, type SolverInputs, solverObjects } from "./data.js";
 import { withoutDuplicates, withoutUnused } from "./unused.js";
 import { type EvidenceKind, judgeCosets } from "./verdict.js";
 
@@ -216,6 +216,7 @@ export async function discoverCosets(
   await ctx.advance("cosets", cosets);
   const measured = await ctx.timed("cosets", () => ctx.session.getCosets(cosets));
   const found = await withoutDuplicates(ctx, measured, identity, inputs.unused);
+  noteUnits(ctx, found);
   const { noiseFloor, candidates } = found;
   const analysed = analyseCosets(found, identity);
   const { judged, hopeless } =

@@ -1,5 +1,6 @@
 /** Config fields for data, and reading data on the worker. */
 import { z } from "zod";
+import { type Frame, linearCoordinates } from "../algebra/factors.js";
 import type { BlockParams } from "../blocks.js";
 import { type AtlasError, RpcError } from "../errors.js";
 import type { Context } from "../experiment/context.js";
@@ -32,6 +33,18 @@ export type Fit = Parameters<Context["predictor"]>[0];
 /** Select what solvers are made of. */
 export function solverObjects({ others: _, fit: __, unused: ___, ...objects }: SolverInputs) {
   return objects;
+}
+
+/** Say in which units algebras and components have their names, if not in those of the data. */
+export function noteUnits(ctx: Context, frame: Frame): void {
+  const scales = (linearCoordinates(frame) ?? []).map((row, i) => row[i]!);
+  if (scales.length === 0) return;
+  const factor = Math.max(...scales) / Math.min(...scales);
+  const written = factor < 10 ? factor.toFixed(1) : Math.round(factor).toLocaleString("en");
+  ctx.note(
+    `the components of vectors differ in size by a factor of ${written}: matrices are those of the ` +
+      "data, and names those in units in which the components are of the same size",
+  );
 }
 
 /**

@@ -1,7 +1,9 @@
 /** Write the symmetry that a run found for other programs: a folder with files of its own. */
+
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { linearCoordinates } from "../algebra/factors.js";
 import { exactAlgebra, type SquareMatrix } from "../algebra/index.js";
 import { UsageError } from "../errors.js";
 import { Result } from "../result.js";
@@ -10,13 +12,7 @@ import type { Run } from "../run/folder.js";
 import { WORKER } from "../setup/common.mjs";
 import { VERSION } from "../version.js";
 import { accuracyOf } from "./audit.js";
-import {
-  certainComponents,
-  certainGenerators,
-  linearCoordinates,
-  saidOf,
-  weakest,
-} from "./certain.js";
+import { certainComponents, certainGenerators, saidOf, weakest } from "./certain.js";
 import { fitLibrary, LIBRARIES } from "./export-libraries.js";
 
 /** Formats of an exported symmetry. */
@@ -75,6 +71,7 @@ export async function exportSymmetry(
   await checkFolder(folder, out, force);
   const hashes = await hashesOf(run);
   const { evidence } = result.algebra ?? {};
+  const coordinates = linearCoordinates(result.algebra);
   const exported = {
     schema: SCHEMA,
     name: found.name,
@@ -83,6 +80,7 @@ export async function exportSymmetry(
     ...(result.algebra?.factors && { factors: result.algebra.factors }),
     generators: found.generators,
     components: found.components,
+    ...(coordinates && { coordinates }),
     accuracy: found.accuracy,
     verdict: found.verdict,
     evidence: evidence ?? null,

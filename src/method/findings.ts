@@ -1,5 +1,6 @@
 /** What a run or a file tells of a symmetry beside its generators: components, and how exact. */
 import { z } from "zod";
+import { linearCoordinates } from "../algebra/factors.js";
 import { UsageError } from "../errors.js";
 import { isFile, type RunLookup, readBytes } from "../experiment/lookup.js";
 import { AlgebraResult, CosetResult, GroupResult, Result } from "../result.js";
@@ -17,6 +18,7 @@ const HoldsFindings = z.object({
   group: GroupResult.nullish().transform((group) => group ?? undefined),
   /** Of an export, which has only what is certain enough. */
   components: z.array(CosetResult.pick({ name: true, matrix: true })).optional(),
+  coordinates: AlgebraResult.shape.coordinates,
   accuracy: z.number().min(0).optional(),
 });
 
@@ -26,6 +28,8 @@ export interface FoundElsewhere extends Pick<z.infer<typeof HoldsFindings>, "alg
   components: { name: string; matrix: number[][] }[];
   /** Number of components of which the data could not tell. */
   leftOut: number;
+  /** Coordinates D in which the algebra has its name, if these are not the data's own. */
+  coordinates?: number[][];
   /** Relative error of the matrices, if it was written down. */
   accuracy?: number;
   /** All of a result, if it is one. */
@@ -57,8 +61,8 @@ export async function readFindings(
   if (odd)
     throw new UsageError(`${flag} ${given}: the component ${odd.name} is not square`, REMEDY);
   const result = data.components ? undefined : Result.safeParse(document).data;
-  const { algebra, accuracy } = data;
-  return { algebra, accuracy, components, leftOut: certain.leftOut, result };
+  const { algebra, accuracy, coordinates = linearCoordinates(algebra) } = data;
+  return { algebra, accuracy, coordinates, components, leftOut: certain.leftOut, result };
 }
 
 /** Read the result of a run, or a JSON file; undefined for other files. */

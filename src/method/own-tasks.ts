@@ -17,7 +17,6 @@ import { formatBytes, formatSeconds } from "../format.js";
 import { Factors, type Findings } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
 import { algebraFields, nearSymmetries } from "./algebra.js";
-import { linearCoordinates } from "./certain.js";
 import { chartFields, readCharts, solveOnCharts } from "./charts.js";
 import { cosetFields, identityField, solveCosets } from "./components.js";
 import { fileField, type Setting, type SolverInputs } from "./data.js";
@@ -240,27 +239,11 @@ async function discoverOwn<C extends WithAlgebra>(ctx: Context, c: C, name: stri
   if (charts.kind === "planar")
     ctx.illustrate({ dataset: on.dataset, atlas: charts, map: found.chartMap });
   const { called } = on.predictor.facts;
-  const notes = [
-    ...(called === undefined ? [] : [`the predictor is called ${called}`]),
-    ...saidOfUnits(linearCoordinates(found.algebra)),
-  ];
+  const notes = called === undefined ? undefined : [`the predictor is called ${called}`];
   const predictor = trainedPredictor(ctx, { ...about, source }, about.stage);
   const { inputs, ...measured } = found;
-  const said = notes.length > 0 ? notes : undefined;
-  const findings = { task: name, predictor, ...measured, notes: said } satisfies Findings;
+  const findings = { task: name, predictor, ...measured, notes } satisfies Findings;
   return { inputs, findings, settled };
-}
-
-/** Say in which units algebras and components have their names, if not in those of the data. */
-function saidOfUnits(coordinates: number[][] | undefined): string[] {
-  const scales = (coordinates ?? []).map((row, i) => row[i]!);
-  if (scales.length === 0) return [];
-  const factor = Math.max(...scales) / Math.min(...scales);
-  const written = factor < 10 ? factor.toFixed(1) : Math.round(factor).toLocaleString("en");
-  return [
-    `the components of vectors differ in size by a factor of ${written}: matrices are ` +
-      "those of the data, and names those in units in which the components are of the same size",
-  ];
 }
 
 /** Say what a run would do: types, splits, predictor, memory and time. */

@@ -17,7 +17,7 @@ import type { Context } from "../experiment/context.js";
 import { Identity, type RunLookup } from "../experiment/lookup.js";
 import { Factors } from "../result.js";
 import type { RemoteObject } from "../worker/index.js";
-import { certainGenerators, linearCoordinates, saidOf } from "./certain.js";
+import { certainGenerators, saidOf } from "./certain.js";
 import { readFindings } from "./findings.js";
 import { groupAlgebra, lookUpBasis, wholeAlgebra } from "./group.js";
 import { isGroupName, knownGroup } from "./known.js";
@@ -71,7 +71,7 @@ export async function lookUpSymmetry(
       "give one that was found, or a name like so(3)",
     );
   const evidence = more?.algebra && more.algebra.evidence !== undefined;
-  return { ...found, components, coordinates: linearCoordinates(more?.algebra), evidence, notes };
+  return { ...found, components, coordinates: more?.coordinates, evidence, notes };
 }
 
 /** A group that a network commutes with. */

@@ -3,7 +3,16 @@
  */
 import { z } from "zod";
 import { nearestInIdentityComponent } from "../algebra/components.js";
-import { blocksOf, embed, type Factor, type Frame, inward, outward } from "../algebra/factors.js";
+import {
+  blocksOf,
+  embed,
+  type Factor,
+  type Frame,
+  inward,
+  linearCoordinates,
+  outward,
+  unitsIn,
+} from "../algebra/factors.js";
 import { analyseAlgebra, namedAlgebra } from "../algebra/index.js";
 import { ofSizes } from "../algebra/interval.js";
 import {
@@ -14,7 +23,6 @@ import {
   multiply,
   norm,
   type SquareMatrix,
-  unit,
 } from "../algebra/linalg.js";
 import { closure, frame, project } from "../algebra/span.js";
 import type { Context } from "../experiment/context.js";
@@ -115,7 +123,9 @@ export async function judgeAlgebra(
   if (kind === "full" && full === undefined) ctx.note(`--evidence full: ${fitOnly(inputs)}`);
   const fits = full && (await fitsOf(ctx, full));
   const options = { dataset: judges, atlas, seed: ctx.seed };
-  const generators = measured.generators.map(unit);
+  // Moves have natural lengths in coordinates in which components are of the same size.
+  const natural = linearCoordinates(measured);
+  const generators = unitsIn(measured.generators, natural);
   const rest = complement(measured, generators, inputs.unused?.rest);
   if (generators.length + rest.length === 0) return analyseAlgebra(measured);
   const tested = atlas.kind === "vectors" || fits !== undefined;
@@ -163,7 +173,7 @@ export async function judgeAlgebra(
   /** Weigh the first k generators, and combinations of them, measured as far as that needs. */
   const weighedTogether = async (k: number, openly = false): Promise<Weighed> => {
     const chosen = first(k).map((i) => generators[i]!);
-    const mixed = k === 1 ? [] : combinations(chosen, measured.coordinates);
+    const mixed = k === 1 ? [] : combinations(chosen, measured);
     const combined = new Map<number, { lost: SkillLost[]; all: boolean }>();
     for (;;) {
       const now = weighed(k, openly, combined);
@@ -640,18 +650,15 @@ function algebraOf(factors: readonly Factor[] | undefined, n: number): SquareMat
 }
 
 /** Twice as many combinations as there are generators, spread over the span, always the same. */
-function combinations(
-  generators: readonly SquareMatrix[],
-  coordinates?: SquareMatrix,
-): SquareMatrix[] {
-  const span = frame(inward(generators, coordinates));
+function combinations(generators: readonly SquareMatrix[], where: Frame): SquareMatrix[] {
+  const span = frame(inward(generators, where.coordinates));
   const n = generators[0]!.length;
   const mixed = Array.from({ length: 2 * span.length }, (_, row) => {
     // Weights spread evenly over the directions, by multiples of an irrational angle.
     const weights = span.map((_, i) => Math.cos((row + 1) * (i + 1) * 2.399963 + i));
     return combine(weights, span, n);
   });
-  return outward(mixed, coordinates).map(unit);
+  return unitsIn(outward(mixed, where.coordinates), linearCoordinates(where));
 }
 
 function sortedBy(order: readonly number[], measured: AlgebraMeasured) {

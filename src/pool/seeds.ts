@@ -2,12 +2,11 @@
  * What the runs of a cell say together: how many agree, the mean of their spans, and for each
  * figure the median, the worst and the spread.
  */
-import { inward, outward } from "../algebra/factors.js";
+import { inward, linearCoordinates, outward } from "../algebra/factors.js";
 import { identify } from "../algebra/index.js";
 import type { SquareMatrix } from "../algebra/linalg.js";
 import { meanSpan } from "../algebra/mean.js";
 import { invariantMetric } from "../algebra/span.js";
-import { linearCoordinates } from "../method/certain.js";
 import type { Result } from "../result.js";
 
 /** What one run contributes. */

@@ -13,7 +13,7 @@ CHUNK = 2**22
 LARGE = 1e12
 """Entries beyond which single precision soon overflows."""
 LOOKED_AT = 4096
-"""Entries of a sample from which its fingerprint is made, and samples whose values are counted."""
+"""Entries of a sample from which its fingerprint is made, and vectors whose values are counted."""
 GRID, GRID_SHARE = 16, 10
 """Most values of a component for a grid, and vectors for each value at least."""
 
@@ -96,7 +96,7 @@ def _most_values(x: Tensor) -> int | None:
     Returns:
         The number; None if there are more than a few, for so many vectors.
     """
-    columns = x[:LOOKED_AT].flatten(0, 1).movedim(1, 0)
+    columns = x[: max(1, LOOKED_AT // x.shape[1])].flatten(0, 1).movedim(1, 0)
     most = max(len(column.unique()) for column in columns)
     return most if most <= GRID and GRID_SHARE * most <= columns.shape[1] else None
 

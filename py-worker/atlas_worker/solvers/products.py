@@ -21,6 +21,7 @@ from ..symmetry.closure import FLOOR, Closed, FiniteClosure, close_components, p
 from ..symmetry.judge import Known, are_symmetries, measure_matrices, motions
 from ..symmetry.measure import draw_batch
 from ..symmetry.normaliser import restricted_starts
+from ..symmetry.space import Space
 from ..trainable import StepCallback
 
 EVALUATION_BATCHES = 4
@@ -91,7 +92,7 @@ class LossTester:
         random = torch.randn(TYPICAL, objective.n, objective.n, generator=random_stream(seed, 0))
         self._drawn = self._space.ambient.normalise(random)
         if params.orthogonal:
-            root = finite.root_of(inputs_metric(self._batches, objective.n))
+            root = finite.root_of(inputs_metric(self._batches, self._space))
             turns = finite.orthogonal_starts(TYPICAL, objective.n, random_stream(seed, 0))
             self._drawn = (torch.linalg.inv(root) @ turns @ root).float()
         self._steps = self._space.normaliser().float() if self._space.restricted else None
@@ -203,16 +204,19 @@ class LossTester:
         return torch.where(better[:, None, None], end, start)
 
 
-def inputs_metric(batches: list[Batch], n: int) -> Tensor:
+def inputs_metric(batches: list[Batch], space: Space) -> Tensor:
     """Compute the metric ``[n, n]`` in which vectors among the inputs have no preferred direction.
 
-    It is the inverse of their second moments, or I for fields.
+    It is the inverse of their second moments in the space's coordinates, or I for fields.
     """
+    n = space.n
     eye = torch.eye(n, dtype=torch.float64)
     x = torch.cat([b.x for b in batches]).double().cpu()
     if x.dim() > 4 or x.shape[-1] != n:
         return eye
     points = x.flatten(0, -2)
+    if space.coordinates is not None:
+        points = points @ space.coordinates.mT
     moments = points.mT @ points / len(points)
     size = float(moments.diagonal().mean())
     if not size > 0:
@@ -324,7 +328,7 @@ class ProductsSolver:
         """Look for symmetries among orthogonal matrices, and refine the most promising."""
         n = self._objective.n
         generator = random_stream(self._seed, 5, turn)
-        metrics = [inputs_metric(tester.batches, n)]
+        metrics = [inputs_metric(tester.batches, self._space)]
         if len(elements) > 1:
             metrics.append(finite.metric_of(elements))
         starts = []

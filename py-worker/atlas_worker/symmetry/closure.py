@@ -184,10 +184,10 @@ class FiniteClosure:
         beside = elements[signs]
         nearest = beside[int(finite.distances(g, beside).argmin())]
         for share in WAY:
-            passed = finite.between(g, nearest, metric, share)
-            if passed is None:
+            point = finite.between(g, nearest, metric, share)
+            if point is None:
                 return True
-            if float(self._tester.errors(passed[None])[0]) > max(OWN * error, MIDDLE_FLOOR):
+            if float(self._tester.errors(point[None])[0]) > max(OWN * error, MIDDLE_FLOOR):
                 return True
         return False
 

@@ -29,7 +29,6 @@ from torch.nn import functional
 from ..errors import InvalidInput
 from ..rng import random_stream
 from .action import Action, Inputs, Predictor, max_batch
-from .ambient import UNEVEN
 from .features import FeatureType
 from .neighbours import ENOUGH, KNOWN, NEAREST, Neighbours, far, whitening
 from .vectors import VectorAction
@@ -692,12 +691,6 @@ class _Sizing:
         affine = isinstance(kind, FeatureType) and bool(kind.affine)
         self._measured: dict[bytes, float] = {}
         self._longest = LONGEST * max(1.0, float(self._still.abs().max()) if affine else 1.0)
-        if self._still.dim() == 4:
-            # Turns between components of different sizes are long.
-            sizes = self._still.double().flatten(0, 2).square().mean(0).sqrt()
-            some = sizes[sizes > 0]
-            uneven = float(some.max() / some.min()) if len(some) else 1.0
-            self._longest *= uneven if uneven > UNEVEN else 1.0
         centred = self._still - self._still.mean(0, keepdim=True)
         self._spread = float(self._norm(centred))
 

@@ -104,9 +104,6 @@ def test_units_of_components_make_no_difference(unit: float) -> None:
     assert len(report.generators) == 3
     scaled = report.generators.double() * units / units[:, None]
     assert float((scaled + scaled.mT).norm()) < 0.02 * float(scaled.norm())
-    assert torch.equal(
-        it.space.outward(it.space.inward(scaled)).round(decimals=6), scaled.round(decimals=6)
-    )
 
 
 def test_components_of_about_one_size_keep_their_units() -> None:

@@ -32,6 +32,25 @@ const element = (basis: SquareMatrix[], size: number, draw: () => number) =>
     ),
   );
 
+describe("components in units of different sizes", () => {
+  it("have the names that they have in units in which components are of one size", () => {
+    const coordinates = diagonal(0.1, 10);
+    const quarter = [
+      [0, -100],
+      [0.01, 0],
+    ];
+    const named = (frame: object) =>
+      analyseCosets({ matrices: [quarter, diagonal(-1, 1)], losses: [0, 0], ...frame }, []).map(
+        ({ name }) => name,
+      );
+    expect(named({ coordinates })).to.deep.equal([
+      "rotation by 90°",
+      "reflection across the line at 90°",
+    ]);
+    expect(named({})[0]).to.equal("component with det 1.00");
+  });
+});
+
 describe("identity component", () => {
   it("contains its elements: large boosts, half turns, products of exponentials", () => {
     fc.assert(
